@@ -1,0 +1,78 @@
+"""Continue a text: ``python -m gptcls.generate --model gpt2-small "Every effort moves you"``."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+import tyro
+
+from gptcls.cli import run
+from gptcls.device import pick_device
+from gptcls.errors import InputError
+from gptcls.models.gpt2 import GPT2, PRESETS
+from gptcls.models.pretrained import has_pretrained, load_pretrained
+from gptcls.models.sampling import generate
+from gptcls.tokenizer import PAD_ID, VOCAB_SIZE, decode, encode
+
+log = logging.getLogger("gptcls")
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Continue a text with a pretrained GPT-2."""
+
+    text: tyro.conf.Positional[str] = "Every effort moves you"
+    """the beginning"""
+    model: str = "gpt2-small"
+    """preset, hub name (owner/name), or local folder or file"""
+    max_new_tokens: int = 15
+    """how many tokens to add at most"""
+    temperature: float = 0.0
+    """0 takes the likeliest token each time; higher is more random"""
+    top_k: int | None = None
+    """sample among this many likeliest tokens only"""
+    seed: int = 123
+    """of the random numbers"""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there"""
+
+
+def generate_text(config: GenerateConfig) -> str:
+    """The text of ``config`` and its continuation.
+
+    Raises:
+        InputError: an empty text, an unknown model or device, or a model with another vocabulary.
+    """
+    prompt = encode(config.text)
+    if not prompt:
+        raise InputError("the text is empty: give at least one character")
+    device = pick_device(config.device)
+    model = _model(config).to(device)
+    if model.config.vocab_size != VOCAB_SIZE:
+        raise InputError(
+            f"{config.model} has a vocabulary of {model.config.vocab_size} tokens: "
+            f"GPT-2's tokenizer has {VOCAB_SIZE}"
+        )
+    generator = torch.Generator(device).manual_seed(config.seed)
+    ids = torch.tensor([prompt], device=device)
+    ids = generate(
+        model, ids, config.max_new_tokens, config.temperature, config.top_k, generator, eos_id=PAD_ID
+    )
+    return decode(ids[0].tolist())
+
+
+def _model(config: GenerateConfig) -> GPT2:
+    if config.model in PRESETS and not has_pretrained(config.model):
+        log.info("%s has no pretrained weights yet: these are random, and so is the text", config.model)
+        torch.manual_seed(config.seed)
+        return GPT2(PRESETS[config.model]).eval()
+    return load_pretrained(config.model)
+
+
+def main() -> None:
+    """``python -m gptcls.generate``."""
+    run(GenerateConfig, lambda config: print(generate_text(config)))
+
+
+if __name__ == "__main__":
+    main()

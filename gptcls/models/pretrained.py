@@ -1,0 +1,217 @@
+"""``load_pretrained``: a name or a path in, a :class:`GPT2` with its weights out.
+
+What can be named: a preset (``gpt2-small``), a repository of the Hugging Face hub (``owner/name``), a folder
+or a file. Loading is strict: every tensor is there, has its shape and is finite, and the configuration beside
+it agrees.
+"""
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptcls.errors import InputError
+from gptcls.models.convert import State, both_names, convert, infer_config
+from gptcls.models.formats import CANDIDATES, INDEX, SUFFIXES, find_weights, read_state, weight_parts
+from gptcls.models.gpt2 import GPT2, PRESETS, GPT2Config
+from gptcls.models.hub import NotOnHubError, cached_file, file_sha256, hub_file
+
+log = logging.getLogger("gptcls")
+
+
+@dataclass(frozen=True)
+class Release:
+    """Where the weights of a preset are published, and what they hash to."""
+
+    repo: str
+    sha256: str
+    revision: str = "main"
+    size: int | None = None  # bytes
+    filename: str = "model.safetensors"
+
+
+RELEASES = {
+    "gpt2-small": Release(
+        repo="openai-community/gpt2",
+        sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+        revision="607a30d783dfa663caf39e06633721c8d4cfcd7e",
+        size=548_105_171,
+    ),
+    "gpt2-medium": Release(
+        repo="openai-community/gpt2-medium",
+        sha256="fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+    ),
+    "gpt2-large": Release(
+        repo="openai-community/gpt2-large",
+        sha256="5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+    ),
+    "gpt2-xl": Release(
+        repo="openai-community/gpt2-xl",
+        sha256="0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+    ),
+}
+
+# A size in GPT2Config, and how config.json and OpenAI's hparams.json spell it.
+SIZES = {
+    "n_layer": ("n_layer",),
+    "n_embd": ("n_embd",),
+    "n_head": ("n_head",),
+    "n_positions": ("n_positions", "n_ctx"),
+    "vocab_size": ("vocab_size", "n_vocab"),
+}
+# Entries of config.json that choose another computation, and what GPT-2 has there, the default first.
+ARCHITECTURE = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
+
+def has_pretrained(name: str) -> bool:
+    """Whether ``name`` is a preset with published weights. (``gpt2-nano`` has none so far.)"""
+    return name in RELEASES
+
+
+def load_pretrained(name_or_path: str | Path) -> GPT2:
+    """The network with its pretrained weights, on the CPU, in float32 and in eval mode.
+
+    Args:
+        name_or_path: a preset with published weights (:data:`RELEASES`); ``owner/name`` on the hub; a folder
+            with ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint;
+            or a ``.safetensors``, ``.bin`` or ``.pth`` file with Hugging Face's, the book's or OpenAI's
+            names. A preset comes before a folder of that name.
+
+    Raises:
+        InputError: the weights are nowhere, do not arrive, or are not those of one whole GPT-2.
+    """
+    path = weights_file(name_or_path)
+    declared, source = _declared_sizes(str(name_or_path), path)
+    tensors = read_state(path)
+    try:
+        state = convert(tensors)
+        config = _checked_config(state, declared, source)
+        with torch.device("meta"):  # no memory and no random numbers for what is replaced at once
+            model = GPT2(config)
+        _check_tensors(state, model.state_dict())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval()
+
+
+def weights_file(name_or_path: str | Path) -> Path:
+    """The file that holds the weights, downloaded if need be; of several, the one that leads to them.
+
+    Raises:
+        InputError: there is no such preset, repository, folder or file, or the download failed.
+    """
+    name = str(name_or_path)
+    path = Path(name_or_path).expanduser()
+    if name in RELEASES:
+        release = RELEASES[name]
+        return hub_file(release.repo, release.filename, release.revision, release.sha256, release.size)
+    if name in PRESETS:
+        raise InputError(f"{name} has no pretrained weights yet: take one of {', '.join(RELEASES)}")
+    if name and path.is_dir():
+        return find_weights(path)
+    if path.is_file():
+        if path.suffix in SUFFIXES or path.name in CANDIDATES:
+            return path
+        raise InputError(f"{path} has no known format: pass a {', '.join(SUFFIXES)} file or a folder")
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in SUFFIXES:
+        return _hub_weights(name)
+    close = difflib.get_close_matches(name, [*RELEASES, *PRESETS], n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"take {', '.join(RELEASES)} or owner/name on the hub"
+    raise InputError(f"no model, folder or file is called {name!r}: {hint}")
+
+
+def weights_sha256(name_or_path: str | Path) -> str:
+    """The sha256 of the weights: a preset's from the table, else the file's, or of its parts in order."""
+    name = str(name_or_path)
+    if name in RELEASES:
+        return RELEASES[name].sha256
+    return file_sha256(*weight_parts(weights_file(name_or_path)))
+
+
+def _hub_weights(repo: str) -> Path:
+    """Weights and config.json of a hub repository, side by side in the cache."""
+    names = ("model.safetensors", INDEX, "pytorch_model.bin")
+    path = next((cached for name in names if (cached := cached_file(repo, name))), None)
+    if path is None:
+        log.info("%s is no local path: looking on the Hugging Face hub", repo)
+    for name in names:
+        if path is None:
+            with suppress(NotOnHubError):
+                path = hub_file(repo, name)
+    if path is None:
+        raise InputError(
+            f"{repo} is no local path, and the hub has none of {', '.join(names)} under that name: "
+            "check the spelling; what is private or gated needs HF_TOKEN"
+        )
+    for part in weight_parts(path):
+        hub_file(repo, part.name)
+    with suppress(NotOnHubError):
+        hub_file(repo, "config.json")
+    return path
+
+
+def _declared_sizes(name: str, path: Path) -> tuple[dict[str, Any], str]:
+    """What is said about the network apart from its tensors, and who says it."""
+    if name in RELEASES:
+        preset = PRESETS[name]
+        return {key: getattr(preset, key) for key in SIZES}, f"the preset {name}"
+    for file in (path.with_name("config.json"), path.with_name("hparams.json")):
+        if file.is_file():
+            try:
+                declared = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{file} is no JSON ({error})") from None
+            if not isinstance(declared, dict):
+                raise InputError(f"{file} is no JSON object")
+            return {key: value for key, value in declared.items() if value is not None}, str(file)
+    return {}, ""
+
+
+def _checked_config(state: State, declared: Mapping[str, Any], source: str) -> GPT2Config:
+    """The configuration the tensors show, unless ``declared`` contradicts it or describes another network."""
+    for key, allowed in ARCHITECTURE.items():
+        if declared.get(key, allowed[0]) not in allowed:
+            raise InputError(f"{source} says {key} {declared[key]!r}: a GPT-2 has {allowed[0]!r}")
+    n_head, norm_eps = declared.get("n_head"), declared.get("layer_norm_epsilon", 1e-5)
+    if not (n_head is None or type(n_head) is int) or type(norm_eps) is not float:
+        raise InputError(f"{source} says n_head {n_head!r}, layer_norm_epsilon {norm_eps!r}: no such numbers")
+    config = infer_config(state, n_head, norm_eps)
+    for key, spellings in SIZES.items():
+        for spelling in spellings:
+            if declared.get(spelling, getattr(config, key)) != getattr(config, key):
+                raise InputError(
+                    f"{source} says {spelling} {declared[spelling]!r}, the tensors {getattr(config, key)}"
+                )
+    if declared.get("n_inner", 4 * config.n_embd) != 4 * config.n_embd:
+        raise InputError(f"{source} says n_inner {declared['n_inner']!r}: a GPT-2 has 4 * n_embd there")
+    return config
+
+
+def _check_tensors(state: State, expected: State) -> None:
+    for name in expected:
+        if name not in state:
+            raise InputError(f"{both_names(name)} is missing")
+    for name, tensor in state.items():
+        if name not in expected:
+            raise InputError(f"{name} is no tensor of this network")
+        if tensor.shape != expected[name].shape:
+            found, wanted = list(tensor.shape), list(expected[name].shape)
+            raise InputError(f"{both_names(name)} has the shape {found} instead of {wanted}")
+        if not tensor.is_floating_point():
+            raise InputError(f"{both_names(name)} holds {tensor.dtype}, no floating-point numbers")
+        if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
+            raise InputError(f"{both_names(name)} holds a value that is not finite")

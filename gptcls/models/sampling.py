@@ -1,0 +1,64 @@
+"""Text generation: one token after the other from the language-model head."""
+
+import torch
+from torch import Tensor, nn
+
+from gptcls.errors import InputError
+
+
+@torch.inference_mode()
+def generate(
+    model: nn.Module,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+    eos_id: int | None = None,
+) -> Tensor:
+    """``ids`` (B, T) continued by up to ``max_new_tokens`` tokens: (B, T + n).
+
+    Args:
+        model: any backbone with ``forward``, ``lm_logits`` and ``config.n_positions``, in eval mode.
+        ids: one or more token ids a row; only the last ``n_positions`` of them are seen.
+        temperature: 0 takes the likeliest token (greedy); higher is more random.
+        top_k: sample among the ``top_k`` likeliest tokens only (Fan et al. 2018).
+        generator: source of the random numbers, on the device of ``ids``.
+        eos_id: end when every row has produced this token; a row that ended earlier is filled with it.
+
+    Raises:
+        InputError: a negative temperature or number of tokens, ``top_k`` below 1, an empty prompt.
+    """
+    if temperature < 0 or max_new_tokens < 0 or (top_k is not None and top_k < 1):
+        raise InputError(
+            f"temperature {temperature}, max_new_tokens {max_new_tokens} and top_k {top_k}: "
+            "the first two must be at least 0, the last at least 1"
+        )
+    if ids.shape[1] == 0:
+        raise InputError("the prompt has no tokens: give at least one")
+    ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (B,)
+    for _ in range(max_new_tokens):
+        hidden = model(ids[:, -model.config.n_positions :])  # (B, T, C)
+        logits = model.lm_logits(hidden[:, -1:])[
+            :, 0
+        ]  # (B, V): only the last position predicts something new
+        token = _choose(logits, temperature, top_k, generator)  # (B,)
+        if eos_id is not None:
+            token = torch.where(ended, eos_id, token)
+            ended |= token == eos_id
+        ids = torch.cat([ids, token[:, None]], dim=1)
+        if eos_id is not None and ended.all():
+            break
+    return ids
+
+
+def _choose(
+    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
+) -> Tensor:
+    """One token a row: (B, V) -> (B,)."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest = logits.topk(top_k).values[:, -1:]  # (B, 1)
+        logits = logits.masked_fill(logits < smallest, float("-inf"))
+    return torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]

@@ -1,0 +1,128 @@
+"""A Hugging Face hub on 127.0.0.1, good or broken in one of several ways.
+
+It answers HEAD and GET on ``/{owner}/{repo}/resolve/{revision}/{file}`` as the hub does: ``X-Repo-Commit``,
+``X-Linked-Etag`` (sha256), ``X-Linked-Size``, ``Range``; in the mode "redirects" the bytes come from another
+host, as those of large files do.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PAGE = b"<!DOCTYPE html><html><body>Please sign in to this network.</body></html>"
+
+
+@dataclass
+class Hub:
+    """What the server has and how it behaves; ``requests`` lists what it was asked for."""
+
+    files: dict[str, bytes]  # "owner/repo/file" -> content
+    mode: str = "good"
+    keep: int = 0  # how many bytes arrive in the modes that break off
+    url: str = ""
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def asked(self, method: str) -> list[tuple[str, str | None]]:
+        """File name and Range of the requests with this method."""
+        return [(path.split("/")[-1], asked) for used, path, asked in self.requests if used == method]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        hub, mode = self.hub, self.hub.mode
+        if "/resolve/" not in self.path:  # huggingface_hub looks for other things by the way
+            return self._send(404, b"", body)
+        hub.requests.append((self.command, self.path, self.headers.get("Range")))
+        owner, repo, _, _, *rest = self.path.strip("/").split("/")
+        content = hub.files.get(f"{owner}/{repo}/{'/'.join(rest)}")
+        if mode == "busy":
+            return self._send(503, b"over capacity", body)
+        if mode == "html" or (mode == "html on get" and body):
+            return self._send(200, PAGE, body, {"Content-Type": "text/html"})
+        if mode == "stalls on head":
+            hub.stop.wait(30)
+            return None
+        if content is None or mode == "404":
+            code = "RepoNotFound" if mode == "404" else "EntryNotFound"
+            return self._send(404, b"", body, {"X-Error-Code": code, "X-Repo-Commit": COMMIT})
+        digest = hashlib.sha256(content).hexdigest()
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+        if not body and mode != "redirects":
+            headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
+            return self._send(200, content, body, headers)
+        if mode == "redirects" and not self.headers["Host"].startswith("localhost"):
+            elsewhere = hub.url.replace("127.0.0.1", "localhost") + self.path
+            linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
+            return self._send(302, b"", body, {"X-Repo-Commit": COMMIT, "Location": elsewhere, **linked})
+        if mode == "wrong bytes":
+            content = bytes(byte ^ 1 for byte in content)
+        start = 0
+        if asked := self.headers.get("Range"):
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        if mode == "truncated":  # it claims that this was all
+            headers.pop("Content-Range", None)
+            return self._send(200, content[: hub.keep], body, headers)
+        part = content[start:]
+        if mode in ("dies", "dies once", "stalls"):
+            return self._break_off(206 if asked else 200, part, headers)
+        return self._send(206 if asked else 200, part, body, headers)
+
+    def _break_off(self, status: int, part: bytes, headers: dict[str, str]) -> None:
+        """Announce everything, send ``keep`` bytes, then hang up or say no more."""
+        hub = self.hub
+        sent, hub.keep = part[: hub.keep], 0
+        self._head(status, len(part), headers)
+        self.wfile.write(sent)
+        self.wfile.flush()
+        if hub.mode == "stalls":
+            hub.stop.wait(30)
+        if hub.mode == "dies once":
+            hub.mode = "good"
+        self.close_connection = True
+
+    def _send(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+        self._head(status, len(content), headers or {})
+        if body:
+            self.wfile.write(content)
+
+    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Keep the output of the tests clean."""
+
+
+@contextmanager
+def serve(files: dict[str, bytes]) -> Iterator[Hub]:
+    """A running :class:`Hub` on a free port of 127.0.0.1."""
+    hub = Hub(files)
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.stop.set()
+        server.shutdown()
+        server.server_close()

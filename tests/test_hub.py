@@ -1,0 +1,362 @@
+"""Downloading: from a hub on 127.0.0.1 that behaves, and from one that misbehaves in every way we know."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hub_server import COMMIT, Hub, serve
+from random_gpt2 import TINY, random_ids, transformers_gpt2
+
+from gptcls.errors import InputError
+from gptcls.models import hub as hub_module
+from gptcls.models import pretrained
+from gptcls.models.gpt2 import PRESETS, GPT2Config
+from gptcls.models.pretrained import Release, load_pretrained, weights_file, weights_sha256
+
+REPO = "tests/tiny-gpt2"
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return transformers_gpt2()
+
+
+@pytest.fixture(scope="module")
+def content(oracle, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of the repository that the hub serves."""
+    folder = tmp_path_factory.mktemp("repo")
+    oracle.save_pretrained(folder)
+    return {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+
+
+@pytest.fixture
+def hub(content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A good hub with one repository, which is the preset gpt2-tiny, too; an empty cache; short timeouts."""
+    from huggingface_hub import constants, file_download
+
+    with serve({f"{REPO}/{name}": data for name, data in content.items()}) as hub:
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "harnesses"), raising=False)
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)  # what has not filled a chunk is lost
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+        # Between its attempts at one file, http_get waits for a second.
+        quick = SimpleNamespace(sleep=lambda seconds: None, time=__import__("time").time)
+        monkeypatch.setattr(file_download, "time", quick)
+        weights = content["model.safetensors"]
+        release = Release(REPO, hashlib.sha256(weights).hexdigest(), COMMIT, len(weights))
+        monkeypatch.setitem(pretrained.RELEASES, "gpt2-tiny", release)
+        monkeypatch.setitem(PRESETS, "gpt2-tiny", GPT2Config(**TINY))
+        yield hub
+
+
+def cache(tmp_path: Path) -> list[str]:
+    """Everything in the cache that looks like a finished file."""
+    files = (tmp_path / "cache").rglob("*")
+    aside = (".locks", "refs", ".no_exist")
+    return sorted(
+        file.name
+        for file in files
+        if (file.is_file() or file.is_symlink())
+        and not file.name.endswith((".incomplete", ".TAG"))
+        and not any(part in aside for part in file.parts)
+    )
+
+
+def refused(name: str, *named: str) -> str:
+    with pytest.raises(InputError) as caught:
+        load_pretrained(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 800
+    assert "huggingface_hub/" not in "".join(traceback.format_exception(caught.value))
+    for part in named:
+        assert part in message
+    return message
+
+
+def assert_loads(name: str, oracle) -> None:
+    with torch.inference_mode():
+        model = load_pretrained(name)
+        found = model.lm_logits(model(random_ids()))
+        torch.testing.assert_close(found, oracle(random_ids()).logits, rtol=0, atol=1e-4)
+
+
+# A hub that works
+
+
+@pytest.mark.parametrize("name", ["gpt2-tiny", REPO])
+def test_once_then_without_any_request(hub: Hub, oracle, name: str) -> None:
+    assert_loads(name, oracle)
+    assert hub.asked("GET") == [("model.safetensors", None), ("config.json", None)][: 1 + (name == REPO)]
+    hub.requests.clear()
+    hub.mode = "404"
+    assert_loads(name, oracle)
+    assert weights_file(name).name == "model.safetensors"
+    assert hub.requests == []
+
+
+def test_the_cache_is_the_one_that_huggingface_hub_reads(hub: Hub, oracle) -> None:
+    from huggingface_hub import hf_hub_download
+
+    load_pretrained("gpt2-tiny")
+    path = hf_hub_download(REPO, "model.safetensors", revision=COMMIT, local_files_only=True)
+    assert Path(path) == weights_file("gpt2-tiny")
+
+
+def test_what_huggingface_hub_downloaded_is_not_downloaded_again(hub: Hub, oracle) -> None:
+    from huggingface_hub import hf_hub_download
+
+    hf_hub_download(REPO, "model.safetensors", revision=COMMIT)
+    hub.requests.clear()
+    assert_loads("gpt2-tiny", oracle)
+    assert hub.requests == []
+
+
+def test_bytes_from_another_host(hub: Hub, oracle, tmp_path: Path) -> None:
+    hub.mode = "redirects"
+    assert_loads("gpt2-tiny", oracle)
+    blobs = tmp_path / "cache" / f"models--{REPO.replace('/', '--')}" / "blobs"
+    assert [file.name for file in blobs.iterdir()] == [weights_sha256("gpt2-tiny")]
+
+
+def test_sha256(hub: Hub, content) -> None:
+    expected = hashlib.sha256(content["model.safetensors"]).hexdigest()
+    assert weights_sha256("gpt2-tiny") == expected
+    assert hub.requests == []  # a preset's is in the table
+    assert weights_sha256(REPO) == expected
+
+
+def test_a_repository_with_pytorch_model_bin_only(hub: Hub, oracle, tmp_path: Path) -> None:
+    del hub.files[f"{REPO}/model.safetensors"]
+    torch.save(oracle.state_dict(), tmp_path / "w.bin")
+    hub.files[f"{REPO}/pytorch_model.bin"] = (tmp_path / "w.bin").read_bytes()
+    assert_loads(REPO, oracle)
+    hub.requests.clear()
+    assert_loads(REPO, oracle)
+    assert hub.requests == []
+
+
+def test_a_repository_with_shards(hub: Hub, oracle, tmp_path: Path) -> None:
+    del hub.files[f"{REPO}/model.safetensors"]
+    oracle.save_pretrained(tmp_path / "saved", max_shard_size="100KB")
+    for file in (tmp_path / "saved").iterdir():
+        hub.files[f"{REPO}/{file.name}"] = file.read_bytes()
+    assert_loads(REPO, oracle)
+    hub.requests.clear()
+    assert_loads(REPO, oracle)
+    assert hub.requests == []
+
+
+def test_where_there_are_no_symbolic_links(hub: Hub, oracle, tmp_path: Path, monkeypatch) -> None:
+    from huggingface_hub import file_download
+
+    monkeypatch.setattr(file_download, "are_symlinks_supported", lambda *_: False)
+    assert_loads("gpt2-tiny", oracle)
+    assert cache(tmp_path) == ["model.safetensors"]  # not a second copy among the blobs
+    hub.requests.clear()
+    assert_loads("gpt2-tiny", oracle)
+    assert hub.requests == []
+
+
+def test_environment_and_command_line(hub: Hub, tmp_path: Path, content) -> None:
+    """HF_ENDPOINT and HF_HOME, as a reader sets them; huggingface_hub reads them when it is imported."""
+    code = "from gptcls.models.pretrained import weights_file; print(weights_file(%r))"
+    variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    variables["TQDM_POSITION"] = "-1"  # huggingface_hub shows its progress bar without a terminal, too
+    # Nothing on the way to 127.0.0.1, whatever this machine's proxy is.
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    run = [sys.executable, "-c", code % REPO]
+    first = subprocess.run(run, env=kept | variables, capture_output=True, text=True, check=True)
+    path = Path(first.stdout.strip())
+    assert path.is_relative_to(tmp_path / "home" / "hub")
+    assert path.read_bytes() == content["model.safetensors"]
+    assert "model.safetensors: 100%" in first.stderr
+
+
+# A hub that does not
+
+
+def test_a_download_that_dies_resumes_in_the_same_call(hub: Hub, oracle) -> None:
+    hub.mode, hub.keep = "dies once", 1000
+    assert_loads("gpt2-tiny", oracle)
+    assert hub.asked("GET") == [("model.safetensors", None), ("model.safetensors", "bytes=1000-")]
+
+
+@pytest.mark.parametrize("mode", ["dies", "stalls"])
+def test_a_download_that_breaks_off_resumes_in_the_next_call(
+    hub: Hub, oracle, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.mode, hub.keep = mode, 1000
+    refused("gpt2-tiny", "model.safetensors", REPO, hub.url, "try again", "HF_ENDPOINT", "pass its path")
+    assert cache(tmp_path) == []
+    hub.mode = "good"
+    hub.requests.clear()
+    with caplog.at_level(logging.INFO, "gptcls"):
+        assert_loads("gpt2-tiny", oracle)
+    assert hub.asked("GET") == [("model.safetensors", "bytes=1000-")]
+    assert "resuming" in caplog.text
+
+
+def test_ctrl_c_keeps_what_has_arrived(hub: Hub, oracle, tmp_path: Path, monkeypatch) -> None:
+    from huggingface_hub import file_download
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    hub.mode, hub.keep = "dies", 1000
+    with monkeypatch.context() as patch:
+        patch.setattr(file_download, "time", SimpleNamespace(sleep=interrupted))
+        with pytest.raises(KeyboardInterrupt):
+            load_pretrained("gpt2-tiny")
+    hub.mode = "good"
+    hub.requests.clear()
+    assert_loads("gpt2-tiny", oracle)
+    assert hub.asked("GET") == [("model.safetensors", "bytes=1000-")]
+
+
+def test_truncated(hub: Hub, oracle, tmp_path: Path) -> None:
+    hub.mode, hub.keep = "truncated", 5000
+    refused("gpt2-tiny", "model.safetensors", "5000", "try again")
+    assert cache(tmp_path) == []
+    hub.mode = "good"
+    assert_loads("gpt2-tiny", oracle)
+
+
+@pytest.mark.parametrize("name", ["gpt2-tiny", REPO])
+def test_wrong_bytes(hub: Hub, oracle, tmp_path: Path, name: str) -> None:
+    hub.mode = "wrong bytes"
+    refused(name, "sha256", "deleted", "try again")
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+    assert cache(tmp_path) == []
+    hub.mode = "good"
+    assert_loads(name, oracle)
+
+
+def test_weights_other_than_the_published_ones(hub: Hub, content, tmp_path: Path) -> None:
+    """The hub is consistent with itself, yet its file is not the one whose hash we know."""
+    weights = content["model.safetensors"]
+    hub.files[f"{REPO}/model.safetensors"] = weights[:-1] + bytes([weights[-1] ^ 1])
+    refused("gpt2-tiny", hashlib.sha256(weights).hexdigest(), "HF_ENDPOINT")
+    assert hub.asked("GET") == []
+    assert cache(tmp_path) == []
+    load_pretrained(REPO)  # by the name of the repository it may hold anything
+    refused("gpt2-tiny", hashlib.sha256(weights).hexdigest(), "HF_ENDPOINT")
+
+
+@pytest.mark.parametrize("mode", ["html", "html on get"])
+def test_html_instead_of_the_file(hub: Hub, oracle, tmp_path: Path, mode: str) -> None:
+    hub.mode = mode
+    refused("gpt2-tiny", "login page", "HF_ENDPOINT")
+    assert cache(tmp_path) == []
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+    hub.mode = "good"
+    assert_loads("gpt2-tiny", oracle)
+
+
+def test_html_instead_of_a_config(hub: Hub, tmp_path: Path) -> None:
+    load_pretrained("gpt2-tiny")
+    hub.mode = "html on get"
+    refused(REPO, "config.json", "HTML page")
+    assert "config.json" not in cache(tmp_path)
+
+
+def test_404(hub: Hub, tmp_path: Path) -> None:
+    hub.mode = "404"
+    refused("gpt2-tiny", hub.url, REPO, "404", "HF_TOKEN")
+    refused(REPO, REPO, "no local path", "check the spelling")
+    assert cache(tmp_path) == []
+
+
+def test_no_answer_at_all(hub: Hub, tmp_path: Path) -> None:
+    hub.mode = "stalls on head"
+    refused("gpt2-tiny", hub.url, "try again", "HF_ENDPOINT", "pass its path")
+    assert cache(tmp_path) == []
+
+
+def test_busy(hub: Hub, tmp_path: Path) -> None:
+    hub.mode = "busy"
+    refused("gpt2-tiny", "503", "try again")
+    assert cache(tmp_path) == []
+
+
+def test_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    template = nobody + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", nobody)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    for name in ("gpt2-tiny", REPO):
+        refused(name, nobody, "try again", "HF_ENDPOINT", "pass its path")
+
+
+def test_offline_and_not_cached(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused("gpt2-tiny", "HF_HUB_OFFLINE", "local copy")
+    assert hub.requests == []
+
+
+def test_offline_and_cached(hub: Hub, oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    load_pretrained(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_loads(REPO, oracle)
+
+
+def test_too_little_room(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    refused("gpt2-tiny", "no room", str(tmp_path / "cache"), "HF_HOME")
+    assert hub.asked("GET") == []
+
+
+def test_the_disk_fills_up(hub: Hub, oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import file_download
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_download, "http_get", full)
+        refused("gpt2-tiny", "no room", "HF_HOME")
+    assert cache(tmp_path) == []
+    assert_loads("gpt2-tiny", oracle)
+
+
+def test_a_cached_file_of_the_wrong_size_is_replaced(hub: Hub, oracle, caplog) -> None:
+    load_pretrained("gpt2-tiny")
+    path = weights_file("gpt2-tiny")
+    path.resolve().write_bytes(b"broken")
+    with caplog.at_level(logging.INFO, "gptcls"):
+        assert_loads("gpt2-tiny", oracle)
+    assert "downloading it again" in caplog.text
+
+
+def test_a_repository_that_is_no_gpt2(hub: Hub) -> None:
+    config = json.loads(hub.files[f"{REPO}/config.json"])
+    hub.files[f"{REPO}/config.json"] = json.dumps({**config, "model_type": "opt"}).encode()
+    refused(REPO, "model_type 'opt'")
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "a/b..c", "a/-b"])
+def test_no_possible_name_of_a_repository(hub: Hub, name: str) -> None:
+    refused(name, name)
+    assert hub.requests == []
