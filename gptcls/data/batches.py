@@ -1,0 +1,119 @@
+"""Rows to batches: token ids, a dataset, and loaders that pad as little as they can.
+
+A batch is ``(ids (B, T), lengths (B,), targets (B,) or (B, K))``. The network is told how long each text
+is; nothing downstream ever searches for a padding id.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gptcls.tokenizer import PAD_ID, encode_rows
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class TextDataset(Dataset):
+    """Texts as token ids beside their targets.
+
+    Args:
+        texts: N texts; a value that is not text raises TypeError naming its row.
+        targets: tensor whose first dimension is N.
+        max_length: tokens kept of each text, from its start.
+
+    ``truncated`` counts the texts that were longer. A text without a single token becomes one
+    end-of-text token, so that there is always a last token to read.
+    """
+
+    def __init__(self, texts: Sequence[str], targets: Tensor, max_length: int) -> None:
+        # One token more than needed tells a text that fits exactly from one that is cut.
+        rows = encode_rows(texts, max_length + 1)
+        self.truncated = sum(len(row) > max_length for row in rows)
+        self.rows = [row[:max_length] or [PAD_ID] for row in rows]
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[list[int], Tensor]:
+        return self.rows[index], self.targets[index]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens in each row."""
+        return [len(row) for row in self.rows]
+
+
+def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one tensor padded on the right: ``(ids (B, T), lengths (B,))``.
+
+    T is the longest row, or ``pad_to`` if that is larger.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), max(int(lengths.max()), pad_to or 0)), pad_id)
+    for target, row in zip(ids, rows, strict=True):
+        target[: len(row)] = torch.tensor(row)
+    return ids, lengths
+
+
+def collate(items: Sequence[tuple[list[int], Tensor]], pad_to: int | None = None) -> Batch:
+    """Dataset items as one batch ``(ids (B, T), lengths (B,), targets)``, see :func:`pad`."""
+    rows, targets = zip(*items, strict=True)
+    return *pad(rows, pad_to), torch.stack(targets)
+
+
+class BucketSampler(Sampler[list[int]]):
+    """Shuffled batches of rows of similar length, in an order drawn anew from torch's generator each epoch.
+
+    The rows are shuffled, cut into windows of ``window`` batches, sorted by length inside each window,
+    and the batches shuffled: padding shrinks, and every batch is still a near-random draw.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, window: int = 32) -> None:
+        self.lengths = torch.tensor(lengths)
+        self.batch_size = batch_size
+        self.window = window * batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(len(self.lengths))
+        windows = [w[self.lengths[w].argsort(stable=True)] for w in order.split(self.window)]
+        batches = torch.cat(windows).split(self.batch_size)
+        for index in torch.randperm(len(batches)).tolist():
+            yield batches[index].tolist()
+
+
+def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Row numbers sorted by length and cut so that a padded batch holds at most ``max_tokens`` positions.
+
+    A single row longer than that is a batch of its own.
+
+    >>> token_budget_batches([5, 1, 2, 9], max_tokens=6)
+    [[1, 2], [0], [3]]
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= max_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def bucket_loader(dataset: TextDataset, batch_size: int, pad_to: int | None = None) -> DataLoader:
+    """Training batches: shuffled, of similar length, padded to the longest of each."""
+    sampler = BucketSampler(dataset.lengths, batch_size)
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=partial(collate, pad_to=pad_to))
+
+
+def plain_loader(
+    dataset: TextDataset, batch_size: int, pad_to: int | None = None, shuffle: bool = False
+) -> DataLoader:
+    """The loader of the book's chapter 6: file order, or shuffled with the last, incomplete batch dropped."""
+    collate_fn = partial(collate, pad_to=pad_to)
+    return DataLoader(dataset, batch_size, shuffle=shuffle, drop_last=shuffle, collate_fn=collate_fn)

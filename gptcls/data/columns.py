@@ -1,0 +1,194 @@
+"""Which column is the text and which the label, and whether their values are usable."""
+
+import difflib
+import logging
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gptcls.data.tables import UNNAMED
+from gptcls.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("gptcls")
+
+TEXT_NAMES = {"text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence"}
+TEXT_NAMES |= {"comment", "tweet", "body", "document", "question", "utterance", "post", "description"}
+LABEL_NAMES = {"label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "y"}
+NO_LABEL = {"", "nan", "NaN", "<NA>"}  # what a missing label becomes in a saved table; "NA" may be a class
+FREE_TEXT = 15  # characters: labels are mostly shorter, messages mostly longer
+
+
+def find_text_column(
+    columns: Sequence[str],
+    text_column: str | None = None,
+    sample: "pd.DataFrame | None" = None,
+    source: object = "the data",
+) -> str:
+    """The column to read texts from, where no labels are needed.
+
+    ``text_column`` if given (InputError if absent, with the nearest name). Else a guess, logged at INFO
+    (unless the name is plainly "text"), and made only where it is unambiguous: exactly one column has a usual
+    name (``TEXT_NAMES``, in any case), or there are exactly two columns, their header cells look like names,
+    and by the values in ``sample`` (the first rows) one holds free text and the other does not.
+    """
+    columns = list(columns)
+    _require(columns, text_column, "--text-column", source)
+    text = text_column or _guess_text(columns, sample)
+    if text is None:
+        raise _cannot_tell(columns, "the text", "--text-column", source)
+    if text_column is None and text != "text":
+        log.info("%s: text column %r (guessed; set --text-column)", source, text)
+    return text
+
+
+def find_columns(
+    columns: Sequence[str],
+    text_column: str | None = None,
+    label_column: str | None = None,
+    sample: "pd.DataFrame | None" = None,
+    source: object = "the data",
+) -> tuple[str, str]:
+    """The text and the label column, by the rule of :func:`find_text_column`.
+
+    Of two columns the one that is not the text is the label if its values in ``sample`` repeat.
+    """
+    columns = list(columns)
+    _require(columns, text_column, "--text-column", source)
+    _require(columns, label_column, "--label-column", source)
+    if text_column is not None and text_column == label_column:
+        raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
+    text = text_column or _guess_text(columns, sample, besides=label_column)
+    label = label_column or _guess_label(columns, sample, besides=text)
+    if text is None and label is None:
+        options = "--text-column and --label-column"
+        raise _cannot_tell(columns, "the text and which the label", options, source)
+    if text is None:
+        raise _cannot_tell(columns, "the text", "--text-column", source)
+    if label is None:
+        raise _cannot_tell(columns, "the label", "--label-column", source)
+    if (text_column is None and text != "text") or (label_column is None and label != "label"):
+        said = "%s: text column %r, label column %r (guessed; set --text-column/--label-column)"
+        log.info(said, source, text, label)
+    return text, label
+
+
+def values_of(frame: "pd.DataFrame", column: str) -> list:
+    """One column as Python values, None where a value (or, in JSON lines, the whole column) is missing."""
+    if column not in frame.columns:
+        return [None] * len(frame)
+    values = frame[column]
+    return [None if gone else value for gone, value in zip(values.isna(), values.tolist(), strict=True)]
+
+
+def text_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str]:
+    """The values of a text column, unchanged; InputError naming the first three rows without usable text.
+
+    ``rows`` is the index of :func:`gptcls.data.stream.read_chunks`: numbers, and what they count as its name.
+    Unusable: missing, blank (the model would have no token to read), not text, or with a NUL character.
+    """
+    numbered = list(zip(rows, values, strict=True))
+    where = f"in column {column!r}"
+    if bad := [(n, value) for n, value in numbered if value is not None and not isinstance(value, str)]:
+        kind = type(bad[0][1]).__name__
+        way_out = "choose another --text-column"
+        raise _bad_rows(bad, rows.name, f"a value of type {kind} {where}, not text", source, way_out)
+    if bad := [(n, value) for n, value in numbered if value is None or not value.strip()]:
+        raise _bad_rows(bad, rows.name, f"missing or blank text {where}", source, "fill or delete these rows")
+    if bad := [(n, value) for n, value in numbered if "\0" in value]:
+        raise _bad_rows(bad, rows.name, f"a NUL character {where}", source, "remove it")
+    return [value for _, value in numbered]
+
+
+def label_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str]:
+    """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers.
+
+    Spaces around labels are removed, and that is logged. Raises InputError naming rows without a label.
+    """
+    where = f"in column {column!r}"
+    if bad := [(n, value) for n, value in zip(rows, values, strict=True) if isinstance(value, list | dict)]:
+        raise _bad_rows(bad, rows.name, f"a list or object {where}", source, "give one label a row")
+    names = ["" if value is None else str(value) for value in values]
+    labels = [name.strip() for name in names]
+    if bad := [(n, label) for n, label in zip(rows, labels, strict=True) if label in NO_LABEL]:
+        raise _bad_rows(bad, rows.name, f"missing label {where}", source, "fill or delete these rows")
+    if spaces := sum(label != name for label, name in zip(labels, names, strict=True)):
+        log.info("%s: removed spaces around %d labels", source, spaces)
+    if all(re.fullmatch(r"-?\d+(\.0)?", label) for label in set(labels)):
+        labels = [label.removesuffix(".0") for label in labels]
+    return labels
+
+
+def _guess_text(columns: list[str], sample, besides: str | None = None) -> str | None:
+    usual = [name for name in _named(columns) if name != besides and name.strip().lower() in TEXT_NAMES]
+    if usual:
+        return usual[0] if len(usual) == 1 else None
+    free = [name for name in _pair(columns, sample) if _is_free_text(values_of(sample, name))]
+    return free[0] if len(free) == 1 and free[0] != besides else None
+
+
+def _guess_label(columns: list[str], sample, besides: str | None) -> str | None:
+    usual = [name for name in _named(columns) if name != besides and name.strip().lower() in LABEL_NAMES]
+    if usual:
+        return usual[0] if len(usual) == 1 else None
+    other = [name for name in _pair(columns, sample) if name != besides]
+    return other[0] if len(other) == 1 and _repeats(values_of(sample, other[0])) else None
+
+
+def _named(columns: list[str]) -> list[str]:
+    """Without the nameless: row numbers in front, the empty columns that spreadsheets leave behind."""
+    return [name for name in columns if not name.startswith(UNNAMED)]
+
+
+def _pair(columns: list[str], sample) -> list[str]:
+    """The two columns of a two-column table whose header is no row of data; else nothing."""
+    named = _named(columns)
+    if sample is None or len(named) != 2 or any(_is_data(name, values_of(sample, name)) for name in named):
+        return []
+    return named
+
+
+def _is_data(name: str, values: list) -> bool:
+    number = re.fullmatch(r"[-+\d.,]+", name.strip())
+    return bool(number) or len(name) > 30 or len(name.split()) > 3 or name in values
+
+
+def _is_free_text(values: list) -> bool:
+    texts = [value for value in values if isinstance(value, str)]
+    return bool(texts) and sum(map(len, texts)) >= FREE_TEXT * len(texts) and not _repeats(texts)
+
+
+def _repeats(values: list) -> bool:
+    return 2 * len(set(map(str, values))) <= len(values)
+
+
+def _require(columns: list[str], wanted: str | None, option: str, source: object) -> None:
+    if wanted is None or wanted in columns:
+        return
+    lower = {name.strip().lower(): name for name in columns}
+    near = difflib.get_close_matches(wanted.strip().lower(), lower, n=1)
+    hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+    raise InputError(f"{source}: {option} names {wanted!r}, but the columns are {_listed(columns)}{hint}")
+
+
+def _cannot_tell(columns: list[str], what: str, options: str, source: object) -> InputError:
+    hint = f"name it with {options}"
+    if len(columns) == 1 and (marks := [mark for mark in (",", ";", "\t") if mark in columns[0]]):
+        kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)", ";": "';': save it with commas"}[marks[0]]
+        hint = f"the fields seem to be separated by {kind}"
+    elif any(_is_data(name, []) for name in columns):
+        hint += "; if the first line is data, put a header such as text and label above it"
+    return InputError(f"{source}: cannot tell which column is {what} among {_listed(columns)}; {hint}")
+
+
+def _listed(columns: list[str], most: int = 12) -> str:
+    short = [repr(name if len(name) <= 30 else name[:29] + "…") for name in columns[:most]]
+    return ", ".join(short) + (f" and {len(columns) - most} more" if len(columns) > most else "")
+
+
+def _bad_rows(bad: list[tuple[int, object]], row: str, what: str, source: object, way_out: str) -> InputError:
+    rows = ", ".join(str(n) for n, _ in bad[:3]) + (", …" if len(bad) > 3 else "")
+    count = f"{len(bad)} rows ({row}s {rows})" if len(bad) > 1 else f"{row} {rows}"
+    return InputError(f"{source}: {what} in {count}; {way_out}")

@@ -1,0 +1,83 @@
+"""Named data sets and files -> a frame with the columns text and label."""
+
+import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptcls.data.columns import find_columns, label_values, text_values, values_of
+from gptcls.data.download import sms_spam_file
+from gptcls.data.files import FORMATS
+from gptcls.data.stream import read_chunks
+from gptcls.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("gptcls")
+
+NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
+
+
+def load_data(
+    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None
+) -> "pd.DataFrame":
+    """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
+
+    Args:
+        name_or_path: a name in ``NAMES``, or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
+            three), or UCI's SMS format, which is known by its content.
+        text_column: column of the texts; guessed where that is unambiguous, see
+            :func:`gptcls.data.columns.find_text_column`.
+        label_column: column of the labels, likewise.
+
+    Raises InputError for everything that cannot be used, naming file, line and column.
+    """
+    import pandas as pd
+
+    texts, labels, rows = [], [], []
+    with local_file(name_or_path) as path:
+        for chunk in read_chunks(path):
+            if not rows:
+                text, label = find_columns(chunk.columns, text_column, label_column, chunk, path)
+            texts += values_of(chunk, text)
+            labels += values_of(chunk, label)
+            rows += chunk.index.tolist()
+    index = pd.Index(rows, name=chunk.index.name)
+    return labelled_frame(text_values(texts, index, text, path), label_values(labels, index, label, path))
+
+
+def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":
+    """The frame that every function of this package passes on."""
+    import pandas as pd
+
+    return pd.DataFrame({"text": texts, "label": labels}, dtype=str)
+
+
+@contextmanager
+def local_file(name_or_path: str | Path) -> Iterator[Path]:
+    """The file behind a data set's name or a path; "sms-spam" is downloaded if it has not been yet."""
+    if str(name_or_path) == "sms-spam":
+        yield sms_spam_file()
+    elif str(name_or_path) == "sms-sample":
+        with as_file(files("gptcls") / "assets" / "sms_sample.tsv") as path:
+            yield path
+    else:
+        path = Path(name_or_path)
+        if not path.exists():
+            raise _absent(path)
+        yield path
+
+
+def _absent(path: Path) -> InputError:
+    folder = path.parent
+    if not folder.is_dir():
+        return InputError(f"{path}: no such file, and no folder {folder}")
+    around = [file.name for file in folder.iterdir() if file.suffix.lower() in FORMATS]
+    names = around + (list(NAMES) if str(folder) == "." else [])
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; give a file, or one of {', '.join(NAMES)}"
+    return InputError(f"{path}: no such file or data set{hint}")
