@@ -1,0 +1,182 @@
+"""Scores of a classifier on labelled texts, as plain numbers that go straight into JSON.
+
+scikit-learn computes the scores; this file decides what is reported, and that a score which is
+undefined (0/0) is ``None`` and never NaN, a quiet zero, or a warning.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from gptcls.errors import InputError
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a proportion, both ends between 0 and 1 (Wilson 1927, JASA 22:209-212).
+
+    The proportions ``p`` that a two-sided score test does not reject, the roots of
+    ``(successes / n - p)**2 == z**2 * p * (1 - p) / n``. Unlike the normal approximation it stays
+    inside 0 to 1 and keeps a width where every text is right, the usual case with small test sets.
+    With ``n == 0`` nothing is known: ``(0.0, 1.0)``.
+
+    >>> low, high = wilson_interval(81, 263)
+    >>> print(f"{low:.4f} to {high:.4f}")
+    0.2553 to 0.3662
+
+    Raises:
+        ValueError: unless ``0 <= successes <= n`` and ``0 < confidence < 1``.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}: successes must lie between 0 and n")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence}: must lie between 0 and 1, such as 0.95")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, weight = successes / n, z * z / n
+    centre = (share + weight / 2) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
+    # The ends are exactly 0 and 1 here; rounding would leave 1e-17 instead.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:
+    """Scores of one-of-K classification.
+
+    Args:
+        targets: (N,) integer class indices.
+        probabilities: (N, K), one row a text; the predicted class is the row's largest entry, the
+            first of them in a tie.
+        labels: K names in the order of the columns.
+
+    Returns a dict of JSON values, shares between 0 and 1, ``None`` where a score is undefined:
+
+    - ``n``; ``accuracy`` with ``accuracy_low`` and ``accuracy_high``, its 95 % Wilson interval.
+    - ``precision``, ``recall``, ``f1``, ``roc_auc``: with K = 2 those of ``labels[1]``, the positive
+      class. With K > 2 macro averages as scikit-learn's defaults form them: over the classes that
+      occur among targets or predictions, 0/0 counted as 0. The macro ROC AUC (one against the rest)
+      is averaged over the classes that have texts both inside and outside them.
+    - ``mcc``: Matthews correlation coefficient; undefined where all targets or all predictions are
+      one class.
+    - ``support``: texts of each label. ``confusion``: (K, K) counts, rows true, columns predicted.
+    - ``per_class``, only with K > 2: precision, recall, f1 and support of each label.
+
+    Raises:
+        InputError: shapes that do not fit, a repeated label, a target outside 0 to K - 1, a
+            probability that is not finite.
+    """
+    targets, probabilities = _checked(targets, probabilities, labels)
+    n, n_classes = probabilities.shape
+    predicted = probabilities.argmax(axis=1) if n else np.zeros(0, dtype=np.int64)
+    correct = int((predicted == targets).sum())
+    low, high = wilson_interval(correct, n)
+    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (targets, predicted), 1)
+    per_class = _per_class(targets, predicted, labels)
+    average = per_class[labels[1]] if n_classes == 2 else _macro(targets, predicted)
+    scores = {
+        "n": n,
+        "accuracy": correct / n if n else None,
+        "accuracy_low": low if n else None,
+        "accuracy_high": high if n else None,
+        "precision": average["precision"],
+        "recall": average["recall"],
+        "f1": average["f1"],
+        "mcc": _mcc(targets, predicted),
+        "roc_auc": _roc_auc(targets, probabilities),
+        "support": {label: per_class[label]["support"] for label in labels},
+        "confusion": confusion.tolist(),
+    }
+    if n_classes > 2:
+        scores["per_class"] = per_class
+    return scores
+
+
+def _checked(targets, probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
+    targets, probabilities = np.asarray(targets), np.asarray(probabilities)
+    n_classes = len(labels)
+    if n_classes < 2 or len(set(labels)) < n_classes:
+        raise InputError(f"labels {list(labels)}: give at least two, each name once")
+    if targets.ndim != 1 or probabilities.shape != (len(targets), n_classes):
+        raise InputError(
+            f"targets {targets.shape} and probabilities {probabilities.shape} do not fit together: "
+            f"give (N,) and (N, {n_classes}), a column for each of the {n_classes} labels"
+        )
+    if len(targets) == 0:  # an empty list arrives as an array of floats
+        return targets.astype(np.int64), probabilities.astype(float)
+    if targets.dtype.kind not in "iub":
+        raise InputError(f"targets of type {targets.dtype}: give integer class indices")
+    targets = targets.astype(np.int64)
+    outside = (targets < 0) | (targets >= n_classes)
+    if outside.any():
+        row = int(outside.argmax())
+        raise InputError(f"target {targets[row]} in row {row}: {n_classes} labels allow 0 to {n_classes - 1}")
+    broken = ~np.isfinite(probabilities).all(axis=1)
+    if broken.any():
+        row = int(broken.argmax())
+        raise InputError(
+            f"probabilities {probabilities[row].tolist()} in row {row}: not finite, so not scored"
+        )
+    return targets, probabilities
+
+
+def _per_class(targets: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> dict:
+    """label -> precision, recall, f1 (None where 0/0) and support."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if len(targets) == 0:
+        return {label: {"precision": None, "recall": None, "f1": None, "support": 0} for label in labels}
+    columns = precision_recall_fscore_support(
+        targets, predicted, labels=np.arange(len(labels)), zero_division=np.nan
+    )
+    return {
+        label: {
+            "precision": _number(precision),
+            "recall": _number(recall),
+            "f1": _number(f1),
+            "support": int(support),
+        }
+        for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
+    }
+
+
+def _macro(targets: np.ndarray, predicted: np.ndarray) -> dict:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    if len(targets) == 0:
+        return {"precision": None, "recall": None, "f1": None}
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        targets, predicted, average="macro", zero_division=0
+    )
+    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+
+
+def _mcc(targets: np.ndarray, predicted: np.ndarray) -> float | None:
+    from sklearn.metrics import matthews_corrcoef
+
+    # scikit-learn answers 0.0 to 0/0, which reads as "no better than chance" even where all is right.
+    if len(np.unique(targets)) < 2 or len(np.unique(predicted)) < 2:
+        return None
+    return _number(matthews_corrcoef(targets, predicted))
+
+
+def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    n_classes = probabilities.shape[1]
+    columns = [1] if n_classes == 2 else range(n_classes)
+    # One class at a time: roc_auc_score(multi_class="ovr") refuses a set in which any class is absent.
+    areas = [
+        roc_auc_score(targets == k, probabilities[:, k])
+        for k in columns
+        if 0 < (targets == k).sum() < len(targets)
+    ]
+    return float(np.mean(areas)) if areas else None
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,245 @@
+"""Pictures of a run. Each function returns a Figure and neither shows nor saves it.
+
+Figures are built without pyplot, so drawing touches no global state and needs no display:
+``plot_history(rows).savefig("loss.png")``. Colours are Okabe and Ito's, told apart by readers of
+every colour vision (https://jfly.uni-koeln.de/color/); lines differ in dash and marker as well.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger("gptcls")
+
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#595959"
+UNITS = {"loss": "nats", "accuracy": "%"}
+CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
+TICKS = 60  # label at most so many classes on an axis
+LONGEST = 28  # characters of a label name that are drawn
+# With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.
+FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
+
+
+def plot_history(history_rows: Iterable[Mapping], label: str = "loss") -> "Figure":
+    """A measure of train and validation against epochs (below) and examples seen (above).
+
+    Args:
+        history_rows: mappings, one an evaluation, with ``epoch`` (epochs seen, may be fractional),
+            ``examples_seen``, ``train_{label}`` and ``val_{label}``; a value that is absent, None,
+            empty or not finite is left out.
+        label: "loss" or "accuracy".
+    """
+    rows = list(history_rows)
+    columns = ("epoch", "examples_seen", f"train_{label}", f"val_{label}")
+    return plot_values(*([row.get(column) for row in rows] for column in columns), label=label)
+
+
+def plot_values(
+    epochs_seen: Sequence[float],
+    examples_seen: Sequence[float],
+    train_values: Sequence[float | None],
+    val_values: Sequence[float | None],
+    label: str = "loss",
+) -> "Figure":
+    """The picture of the book's chapter 6: train and validation against epochs and examples seen.
+
+    All four sequences have one entry an evaluation; ``val_values`` may be empty. Losses are in nats,
+    accuracies shares between 0 and 1, shown in per cent.
+
+    Raises:
+        ValueError: sequences of different lengths.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    epochs, examples, train, val = map(_floats, (epochs_seen, examples_seen, train_values, val_values))
+    val = val if len(val) else np.full(len(epochs), np.nan)
+    if not len(epochs) == len(examples) == len(train) == len(val):
+        lengths = [len(epochs), len(examples), len(train), len(val)]
+        raise ValueError(f"epochs, examples, train and val of lengths {lengths}: give equal ones")
+    figure, axes = _figure(6.4, 4.0)
+    styles = (("Training", train, BLUE, "-", "o"), ("Validation", val, VERMILION, "--", "s"))
+    for name, values, colour, dash, marker in styles:
+        known = np.isfinite(values) & np.isfinite(epochs)
+        if known.any():
+            shape = marker if known.sum() <= 25 else ""  # a lone point shows only by its marker
+            lines = axes.plot(epochs[known], values[known], dash + shape, color=colour, ms=4)
+            lines[0].set_label(f"{name} {label}")
+    axes.set_xlabel("Epochs")
+    axes.set_ylabel(f"{label.capitalize()} ({UNITS[label]})" if label in UNITS else label.capitalize())
+    axes.grid(alpha=0.3)
+    if UNITS.get(label) == "%":
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
+    if axes.lines:
+        axes.legend()
+        last = np.nanmax(epochs)
+        if last > 0:  # from the start of training, so that one evaluation alone has a place in it
+            axes.set_xlim(-0.03 * last, 1.03 * last)
+        if last >= 2:
+            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
+        _examples_axis(axes, epochs, examples)
+    else:
+        _say(axes, f"no {label} was recorded")
+    return figure
+
+
+def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "Figure":
+    """Confusion matrix, rows true and columns predicted, coloured by the percentage of its row.
+
+    Each cell shows the count and that percentage; with more than 12 classes the colour speaks alone.
+
+    Args:
+        matrix: (K, K) counts, ``classification_scores(...)["confusion"]``.
+        labels: K names; what no installed font can draw appears as the class's number.
+
+    Raises:
+        ValueError: a matrix that is not K x K.
+    """
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import PercentFormatter
+
+    counts = np.asarray(matrix)
+    n_classes = len(labels)
+    if counts.shape != (n_classes, n_classes):
+        raise ValueError(f"confusion matrix of shape {counts.shape}: {n_classes} labels need a square")
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    with_text = n_classes <= CELL_TEXT_CLASSES
+    side = min(2.6 + n_classes * (0.75 if with_text else 0.24), 16)
+    size = 10 if n_classes <= 6 else 8
+    figure, axes = _figure(side if with_text else side + 1, side)
+    # Without numbers the square root spreads the few per cent where the errors of many classes lie.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if with_text else 0.5, vmin=0, vmax=1))
+    axes.set_facecolor("#e5e5e5")  # shows where a label has no text
+    if not with_text:
+        bar = figure.colorbar(image, ax=axes, aspect=40, pad=0.02, label="Share of the true label (%)")
+        axes.set_aspect("auto")  # beside a bar, forced squares defeat the constrained layout: text is cut off
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=None))
+    for (row, column), share in np.ndenumerate(shares) if with_text else ():
+        known = np.isfinite(share)
+        text = f"{counts[row, column]:,}" + (f"\n{100 * share:.1f} %" if known else "")
+        colour = "white" if known and _luminance(image.cmap(image.norm(share))) < 0.18 else "black"
+        axes.text(column, row, text, ha="center", va="center", size=size, color=colour)
+    names, families = _drawable(labels)
+    step = math.ceil(n_classes / TICKS)
+    ticks, shown = range(0, n_classes, step), names[::step]
+    style = {"parse_math": False, "fontfamily": families, "size": size}
+    axes.set_yticks(ticks, shown, **style)
+    if not with_text:
+        style |= {"rotation": 90}
+    elif n_classes > 6 or max(map(len, names)) > 8:
+        style |= {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(ticks, shown, **style)
+    axes.set_xlabel("Predicted label")
+    axes.set_ylabel("True label (% of each row)" if with_text else "True label")
+    return figure
+
+
+def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[float], label: str) -> "Figure":
+    """Precision against recall of one class over all thresholds, with its average precision.
+
+    Beside the curve: a classifier without skill (precision = share of the class in the data) and the
+    point of threshold 0.5, where scores above 0.5 are called positive, as the largest of two
+    probabilities does.
+
+    Args:
+        targets: (N,) with 1 where the text is of the class, else 0.
+        positive_scores: (N,) probabilities of the class.
+        label: the class's name.
+
+    Raises:
+        ValueError: targets and scores of different shapes.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    targets, scores = np.asarray(targets).astype(bool), np.asarray(positive_scores, dtype=float)
+    if targets.ndim != 1 or targets.shape != scores.shape:
+        raise ValueError(f"targets {targets.shape} and scores {scores.shape}: give two of shape (N,)")
+    (name,), families = _drawable([label])
+    figure, axes = _figure(5.6, 5.4)
+    style = {"parse_math": False, "fontfamily": families}
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set_xlabel(f"Recall of {name} (share found)", **style)
+    axes.set_ylabel(f"Precision of {name} (share right)", **style)
+    axes.grid(alpha=0.3)
+    if not targets.any():
+        _say(axes, f"undefined: none of {len(targets)} texts is {name}", **style)
+        return figure
+    precision, recall, _ = precision_recall_curve(targets, scores, drop_intermediate=True)
+    curve = f"classifier: average precision {average_precision_score(targets, scores):.3f}"
+    # Steps, not slopes: between two thresholds precision does not run straight (Davis and Goadrich 2006).
+    axes.plot(recall, precision, color=BLUE, drawstyle="steps-post", label=curve, zorder=3)
+    chance = f"no skill: precision {targets.mean():.3f}, the share of the class"
+    axes.axhline(targets.mean(), color=GREY, ls="--", label=chance)
+    found = scores > 0.5
+    if found.any():
+        hits = (targets & found).sum()
+        point = hits / targets.sum(), hits / found.sum()
+        text = f"threshold 0.5: recall {point[0]:.3f}, precision {point[1]:.3f}"
+        axes.plot(*point, "o", color=VERMILION, ms=8, mec="white", label=text, clip_on=False, zorder=4)
+    else:
+        axes.plot([], [], " ", label="threshold 0.5: no text lies above it")
+    figure.legend(loc="outside lower center", frameon=False)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _examples_axis(axes: "Axes", epochs: np.ndarray, examples: np.ndarray) -> None:
+    """A second x-axis on top; an epoch always holds the same number of examples."""
+    known = np.isfinite(epochs) & np.isfinite(examples) & (epochs > 0)
+    rate = examples[known][-1] / epochs[known][-1] if known.any() else 0
+    if rate > 0:
+        top = axes.secondary_xaxis("top", functions=(lambda epoch: epoch * rate, lambda seen: seen / rate))
+        top.set_xlabel("Examples seen")
+
+
+def _say(axes: "Axes", text: str, **style) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2); below 0.18 white reads better on it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([math.nan if value is None or value == "" else float(value) for value in values])
+
+
+def _drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names on one line, cut to 28 characters, and the font families to draw them with.
+
+    A name without glyphs in any of these fonts would come out as empty boxes: it becomes "class 3",
+    its number in ``labels``, and that is logged.
+    """
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    installed = {entry.name for entry in fontManager.ttflist}
+    families = ["sans-serif", *(font for font in FALLBACK_FONTS.split(", ") if font in installed)]
+    glyphs: set[int] = set()
+    for family in families:
+        glyphs.update(get_font(findfont(FontProperties(family=[family]))).get_charmap())
+    names = []
+    for number, label in enumerate(labels):
+        name = " ".join(label.split())
+        name = name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
+        if not name or not glyphs.issuperset(map(ord, name)):
+            reason = "label %r: no font here can draw it, the picture says class %d (install Noto Sans CJK?)"
+            logger.info(reason, label, number)
+            name = f"class {number}"
+        names.append(name)
+    return names, families
