@@ -1,0 +1,103 @@
+"""A backbone, a pooler and a new head: how a pretrained GPT becomes a classifier."""
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from gptcls.errors import InputError
+
+
+def last_token(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The last real token's vector: the only one that has seen the whole text."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+
+
+def first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The first token's vector; under a causal mask it has seen nothing but itself."""
+    return hidden[:, 0]
+
+
+def mean_token(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The mean over the real tokens."""
+    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (B, T)
+    return (hidden * real[..., None]).sum(dim=1) / lengths[:, None]
+
+
+def position_minus_one(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """The last position, padding or not: what the book reads. Pad to a fixed length with it."""
+    return hidden[:, -1]
+
+
+# Each is (hidden (B, T, C), lengths (B,)) -> (B, C).
+POOLERS = {"last": last_token, "first": first_token, "mean": mean_token, "position-1": position_minus_one}
+
+
+class Classifier(nn.Module):
+    """``head(pool(backbone(ids), lengths))``: logits (B, K) for a batch of texts.
+
+    Args:
+        backbone: any network with ``forward(ids (B, T)) -> hidden (B, T, C)``, made of ``embed``,
+            ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. An untied
+            language-model head is taken off it.
+        n_outputs: K. The head is a fresh ``Linear(C, K)`` with torch's default initialisation.
+        pooling: a key of :data:`POOLERS`.
+    """
+
+    def __init__(self, backbone: nn.Module, n_outputs: int, pooling: str = "last") -> None:
+        super().__init__()
+        self.backbone = backbone
+        backbone.lm_head = None  # a head of its own, where the backbone has one, gives way to ours
+        self.pooling = pooling
+        self.head = nn.Linear(backbone.config.n_embd, n_outputs)
+        self.freeze("all")
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
+        return self.head(POOLERS[self.pooling](self.backbone(ids), lengths))
+
+    def freeze(self, policy: str) -> None:
+        """Decide which parameters train.
+
+        ``"head"``: the head alone. ``"last_block"``: also the last block and the final norm, as in the
+        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. What does not train
+        is a fixed function and stays in eval mode.
+        """
+        n_trained = trained_blocks(policy, len(self.backbone.blocks))
+        self.policy = policy
+        self.trained = list(self.backbone.blocks)[len(self.backbone.blocks) - n_trained :]
+        self.requires_grad_(policy == "all")
+        self.head.requires_grad_(True)
+        if n_trained:
+            self.backbone.norm.requires_grad_(True)
+        for block in self.trained:
+            block.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Training mode for what is trained; frozen parts stay in eval mode (no dropout)."""
+        super().train(mode)
+        if self.policy != "all":
+            self.backbone.eval()
+            for block in self.trained:
+                block.train(mode)
+        return self
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def trained_blocks(policy: str, n_layer: int) -> int:
+    """How many of the last blocks a ``--train`` policy trains; raises InputError for an unknown policy."""
+    if policy == "all":
+        return n_layer
+    if policy == "head":
+        return 0
+    if policy == "last_block":
+        return 1
+    match = re.fullmatch(r"last_([1-9]\d*)", policy)
+    if match is None:
+        raise InputError(f"--train {policy!r} is unknown; use head, last_block, last_2, last_3, … or all")
+    if int(match[1]) > n_layer:
+        raise InputError(f"--train {policy!r}: the model has only {n_layer} blocks; use all")
+    return int(match[1])

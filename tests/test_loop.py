@@ -1,0 +1,202 @@
+"""The training loop: equal to formulas, repeatable, and resumable to the bit."""
+
+import math
+import os
+import signal
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from tiny import CPU, TINY, tiny_trainer
+
+from gptcls.errors import InputError
+from gptcls.training.checkpoint import load_checkpoint, save_checkpoint
+from gptcls.training.evaluate import evaluate_loader
+from gptcls.training.loop import NonFiniteLossError, Trainer
+from gptcls.training.schedule import lr_factor
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def comparable(progress):
+    return {k: v for k, v in asdict(progress).items() if k != "seconds"}
+
+
+def stop_after(monkeypatch, n_steps):
+    """Send this process Ctrl-C (SIGINT) after so many steps."""
+    step = Trainer._step
+
+    def stepping(self, group):
+        loss = step(self, group)
+        if self.progress.step == n_steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(Trainer, "_step", stepping)
+
+
+def test_it_learns_and_restores_the_best_epoch():
+    trainer = tiny_trainer("all", lr=1e-2, epochs=12)
+    progress = trainer.fit()
+    losses = [row["full_val_loss"] for row in progress.history if row.get("full_val_loss") is not None]
+    assert losses[-1] < losses[0] / 3
+    loss, accuracy = evaluate_loader(trainer.model, trainer.task, trainer.val_loader, CPU)
+    assert loss == pytest.approx(min(losses), abs=1e-6)
+    assert losses[progress.best_epoch - 1] == min(losses)
+    assert accuracy == 1.0
+
+
+def test_early_stopping_after_patience():
+    trainer = tiny_trainer("head", lr=1.0, epochs=30, patience=2, schedule="constant")
+    progress = trainer.fit()
+    assert progress.epoch == progress.best_epoch + 2 < 30
+    loss, _ = evaluate_loader(trainer.model, trainer.task, trainer.val_loader, CPU)
+    assert loss == pytest.approx(progress.best_val_loss, abs=1e-6)
+
+
+def test_frozen_weights_do_not_move():
+    trainer = tiny_trainer("last_block")
+    before = weights(trainer)
+    trainer.fit()
+    moved = {name for name, value in weights(trainer).items() if not torch.equal(value, before[name])}
+    assert moved == set(trainer.parameters)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    runs = [tiny_trainer("all", config=replace(TINY, dropout=0.2)) for _ in range(2)]
+    torch.manual_seed(3)
+    first = runs[0].fit()
+    torch.manual_seed(3)
+    second = runs[1].fit()
+    assert comparable(first) == comparable(second)
+    for name, value in weights(runs[0]).items():
+        assert torch.equal(value, weights(runs[1])[name]), name
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    small, large = tiny_trainer(clip=0.0), tiny_trainer(clip=0.0)
+    batches = list(large.train_loader)
+    group, last = batches[:3], batches[-1]
+    small._step([*group, last])
+    longest = max(ids.shape[1] for ids, _, _ in (*group, last))
+    ids = torch.cat(
+        [torch.nn.functional.pad(ids, (0, longest - ids.shape[1])) for ids, _, _ in (*group, last)]
+    )
+    lengths, targets = (torch.cat([batch[i] for batch in (*group, last)]) for i in (1, 2))
+    large._step([(ids, lengths, targets)])
+    for name, parameter in small.parameters.items():
+        torch.testing.assert_close(parameter.grad, large.parameters[name].grad, atol=1e-6, rtol=1e-4)
+
+
+def test_one_step_is_adamw_by_its_formula():
+    trainer = tiny_trainer("head", clip=0.0, warmup=0.0, schedule="constant", lr=0.01)
+    before = trainer.model.head.weight.detach().clone()
+    trainer._step([next(iter(trainer.train_loader))])
+    grad = trainer.model.head.weight.grad
+    # Loshchilov & Hutter 2019, algorithm 2, first step: both moments corrected are the gradient itself.
+    expected = before * (1 - 0.01 * 0.1) - 0.01 * grad / (grad.abs() + 1e-8)
+    torch.testing.assert_close(trainer.model.head.weight.detach(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_clipping_bounds_the_gradient():
+    trainer = tiny_trainer("all", clip=1e-3)
+    trainer._step([next(iter(trainer.train_loader))])
+    norm = math.sqrt(sum(p.grad.square().sum().item() for p in trainer.parameters.values()))
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_schedule_against_torch():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50)
+    for step in range(50):
+        assert lr_factor("cosine", step, 50) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        theirs.step()
+    assert [lr_factor("constant", step, 10, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert lr_factor("cosine", 4, 10, 4) == 1.0
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_diverging_from_the_start_restores_the_start(patience):
+    trainer = tiny_trainer("all", patience=patience, lr=1e30, clip=0.0, warmup=0.0, eval_freq=1)
+    start = weights(trainer)
+    with pytest.raises(NonFiniteLossError, match=r"no longer finite at step 1 .*nothing worth.*smaller --lr"):
+        trainer.fit()
+    assert trainer.progress.kept_step == 0
+    for name, value in weights(trainer).items():
+        assert torch.equal(value, start[name])
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_diverging_later_keeps_the_last_good_weights(patience, monkeypatch):
+    trainer = tiny_trainer("all", patience=patience)
+    lr = Trainer._lr
+    monkeypatch.setattr(Trainer, "_lr", lambda self, step: 1e30 if step == 13 else lr(self, step))
+    with pytest.raises(NonFiniteLossError, match=r"at step 14 .*weights after (8|13) steps are kept"):
+        trainer.fit()
+    monkeypatch.undo()
+    loss, _ = evaluate_loader(trainer.model, trainer.task, trainer.val_loader, CPU)
+    good = [row for row in trainer.progress.history if row["step"] == trainer.progress.kept_step - 1]
+    expected = good[-1]["full_val_loss"] if patience else None
+    assert loss == pytest.approx(expected, abs=1e-6) if patience else math.isfinite(loss)
+
+
+@pytest.mark.parametrize("bucketed", [True, False])
+@pytest.mark.parametrize(("accumulate", "n_steps"), [(1, 1), (1, 7), (1, 8), (1, 13), (3, 2), (3, 3)])
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path, monkeypatch, bucketed, accumulate, n_steps):
+    changes = {
+        "bucketed": bucketed,
+        "accumulate": accumulate,
+        "config": replace(TINY, dropout=0.3),
+        "policy": "all",
+    }
+    whole = tiny_trainer(**changes)
+    expected = whole.fit()
+
+    interrupted = tiny_trainer(**changes)
+    with monkeypatch.context() as patch:
+        stop_after(patch, n_steps)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.fit(on_checkpoint=lambda: save_checkpoint(tmp_path / "checkpoint", interrupted))
+    assert interrupted.progress.step == n_steps
+
+    torch.manual_seed(999)  # whatever happened in between must not matter
+    resumed = tiny_trainer(**changes)
+    torch.rand(5)
+    load_checkpoint(tmp_path / "checkpoint", resumed)
+    assert comparable(resumed.fit()) == comparable(expected)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_resume_keeps_the_early_stopping_state(tmp_path, monkeypatch):
+    changes = {"policy": "head", "lr": 1.0, "epochs": 30, "patience": 3, "schedule": "constant"}
+    whole = tiny_trainer(**changes)
+    expected = whole.fit()
+    assert expected.best_epoch < expected.epoch < 30
+    interrupted = tiny_trainer(**changes)
+    stop_after(monkeypatch, interrupted.steps_per_epoch * (expected.epoch - 1) + 2)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(on_checkpoint=lambda: save_checkpoint(tmp_path / "checkpoint", interrupted))
+    monkeypatch.undo()
+    resumed = tiny_trainer(**changes)
+    load_checkpoint(tmp_path / "checkpoint", resumed)
+    assert comparable(resumed.fit()) == comparable(expected)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_checkpoint_has_no_pickle_and_of_another_run_is_refused(tmp_path):
+    trainer = tiny_trainer("head")
+    save_checkpoint(tmp_path / "checkpoint", trainer)
+    assert sorted(p.name for p in (tmp_path / "checkpoint").iterdir()) == [
+        "progress.json",
+        "state.safetensors",
+    ]
+    with pytest.raises(InputError, match="other parameters"):
+        load_checkpoint(tmp_path / "checkpoint", tiny_trainer("last_block"))
+    with pytest.raises(InputError, match="no interrupted run"):
+        load_checkpoint(tmp_path / "nothing", trainer)

@@ -1,0 +1,80 @@
+"""A classifier small enough to train in a test, and data it can learn."""
+
+from pathlib import Path
+
+import torch
+
+from gptcls.classifier import Classifier
+from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.models.gpt2 import GPT2, GPT2Config
+from gptcls.store import SavedClassifier
+from gptcls.tasks import SingleLabel
+from gptcls.training.loop import FitSettings, Trainer
+
+TINY = GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=64)
+CPU = torch.device("cpu")
+HAM = [
+    "see you at home",
+    "running late sorry",
+    "did you eat",
+    "call me after work",
+    "ok thanks",
+    "love you mum",
+]
+SPAM = [
+    "win a prize now",
+    "claim your cash",
+    "free entry text win",
+    "urgent account locked",
+    "you have won",
+    "buy now",
+]
+ROWS = [
+    (f"{text} {i}", label)
+    for i in range(5)
+    for texts, label in ((HAM, "ham"), (SPAM, "spam"))
+    for text in texts
+]
+
+
+def tiny_task() -> SingleLabel:
+    """ham and spam."""
+    return SingleLabel.of(label for _, label in ROWS)
+
+
+def tiny_classifier(policy: str = "all", seed: int = 0, config: GPT2Config = TINY) -> Classifier:
+    """Random weights."""
+    torch.manual_seed(seed)
+    model = Classifier(GPT2(config), 2)
+    model.freeze(policy)
+    return model
+
+
+def tiny_saved(seed: int = 0) -> SavedClassifier:
+    """A classifier as a run would save it."""
+    return SavedClassifier(tiny_classifier(seed=seed).eval(), tiny_task(), 64, None, None, {"lr": 0.1}, {})
+
+
+def tiny_trainer(
+    policy: str = "last_2", bucketed: bool = True, config: GPT2Config = TINY, **changes
+) -> Trainer:
+    """A trainer over :data:`ROWS`, always the same for the same arguments."""
+    settings = {
+        "epochs": 4, "lr": 3e-3, "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.1, "clip": 1.0,
+        "accumulate": 1, "patience": 2, "eval_freq": 3, "eval_iter": 2,
+    }  # fmt: skip
+    task = tiny_task()
+    texts, labels = zip(*ROWS, strict=True)
+    data = TextDataset(texts, task.targets(labels), 64)
+    train_loader = bucket_loader(data, 8) if bucketed else plain_loader(data, 8, shuffle=True)
+    model = tiny_classifier(policy, config=config)
+    torch.manual_seed(1)
+    return Trainer(model, task, train_loader, plain_loader(data, 8), FitSettings(**settings | changes), CPU)
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]] = ROWS, header: str = "text,label") -> Path:
+    """Rows as a plain CSV file."""
+    path.write_text(
+        "\n".join([header, *(f"{text},{label}" for text, label in rows)]) + "\n", encoding="utf-8"
+    )
+    return path
