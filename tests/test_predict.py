@@ -1,0 +1,125 @@
+"""classify_review and load_classifier: what goes in shapes what comes out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from random_gpt2 import stir
+from tiny import CPU, tiny_classifier, tiny_saved
+
+import gptcls
+from gptcls import InputError, classify_review, load_classifier
+from gptcls.data.batches import pad
+from gptcls.store import save_classifier
+from gptcls.tokenizer import encode, gpt2_encoding
+
+TEXTS = ["win a prize now", "see you", "", "a much longer text " * 40, "see you"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    save_classifier(folder / "classifier", tiny_saved())
+    return folder
+
+
+def test_probabilities_are_the_models_in_the_order_given(folder):
+    classifier = load_classifier(folder, device="cpu")
+    probabilities = classifier.predict_proba(TEXTS)
+    assert probabilities.shape == (5, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert np.array_equal(probabilities[1], probabilities[4])
+    for text, row in zip(TEXTS, probabilities, strict=True):
+        ids = encode(text, max_length=64) or [50256]
+        with torch.no_grad():
+            expected = classifier.model(*pad([ids])).softmax(-1)[0].numpy()
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+        np.testing.assert_allclose(classifier.predict_proba(text), expected, atol=1e-6)
+
+
+def test_predict_mirrors_its_input(folder):
+    classifier = load_classifier(folder)
+    labels = classifier.predict(TEXTS)
+    assert labels == [classifier.predict(text) for text in TEXTS]
+    assert labels == classifier.predict(tuple(TEXTS)) == classifier.predict(pd.Series(TEXTS))
+    assert set(labels) <= {"ham", "spam"}
+    assert classifier.labels == ("ham", "spam")
+    assert classifier.predict([]) == []
+    assert classifier.predict_proba([]).shape == (0, 2)
+
+
+def test_classify_review(folder):
+    classifier = load_classifier(folder)
+    words = {"spam": "spam", "ham": "not spam"}
+    expected = [words[label] for label in classifier.predict(TEXTS)]
+    assert classify_review(TEXTS, model=folder) == expected
+    assert classify_review(TEXTS, model=str(folder)) == expected
+    assert classify_review(TEXTS, classifier) == expected
+    assert classify_review(TEXTS[0], model=folder) == expected[0]
+
+
+def test_a_retrained_folder_is_read_again(tmp_path):
+    texts = [f"{word} {i}" for i in range(20) for word in ("win", "home")]
+    answers = []
+    for bias in (9.0, -9.0):
+        saved = tiny_saved()
+        with torch.no_grad():
+            saved.model.head.bias.copy_(torch.tensor([-bias, bias]))
+        save_classifier(tmp_path / "x", saved)
+        answers.append(set(classify_review(texts, model=tmp_path / "x")))
+    assert answers == [{"spam"}, {"not spam"}]
+
+
+@pytest.mark.parametrize("max_length", [None, 20, 64])
+def test_the_books_positional_call_with_our_classifier(max_length):
+    model = tiny_classifier().eval()
+    for text in TEXTS:
+        row = encode(text)[: max_length or 64] or [50256]
+        with torch.no_grad():
+            label = model(*pad([row])).argmax().item()
+        answer = classify_review(text, model, gpt2_encoding(), CPU, max_length=max_length, pad_token_id=50256)
+        assert answer == ("spam" if label else "not spam")
+
+
+@pytest.mark.parametrize("max_length", [20, 60])
+def test_the_books_positional_call_with_the_books_model(max_length):
+    ch04 = pytest.importorskip(
+        "llms_from_scratch.ch04", reason="needs pip install --no-deps llms-from-scratch"
+    )
+    ch06 = pytest.importorskip(
+        "llms_from_scratch.ch06", reason="needs pip install --no-deps llms-from-scratch"
+    )
+    config = {
+        "vocab_size": 50257, "context_length": 64, "emb_dim": 16, "n_heads": 2, "n_layers": 2,
+        "drop_rate": 0.0, "qkv_bias": True,
+    }  # fmt: skip
+    torch.manual_seed(2)
+    model = stir(ch04.GPTModel(config))
+    model.out_head = torch.nn.Linear(16, 2)
+    texts = [f"{text} {i}" for text in TEXTS for i in range(5)]
+    arguments = (model, gpt2_encoding(), CPU)
+    expected = [ch06.classify_review(text, *arguments, max_length=max_length) for text in texts]
+    assert [classify_review(text, *arguments, max_length=max_length) for text in texts] == expected
+    assert len(set(expected)) == 2
+    assert classify_review("its own default, which fails in the book", *arguments) in ("spam", "not spam")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"bytes", ["fine", None]])
+def test_what_is_not_text_is_a_type_error(folder, value):
+    with pytest.raises(TypeError, match="expected"):
+        classify_review(value, model=folder)
+
+
+def test_mistakes_say_the_way_out(folder, tmp_path):
+    with pytest.raises(InputError, match="name a trained classifier"):
+        classify_review("text")
+    with pytest.raises(InputError, match="holds no classifier"):
+        classify_review("text", model=tmp_path)
+    with pytest.raises(InputError, match="--device 'tpu'"):
+        load_classifier(folder, device="tpu")
+    with pytest.raises(TypeError, match="tokenizer"):
+        classify_review("text", tiny_classifier())
+
+
+def test_public_names():
+    assert set(gptcls.__all__) == {"InputError", "TextClassifier", "classify_review", "load_classifier"}
