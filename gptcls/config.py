@@ -1,0 +1,200 @@
+"""The options of a training run: one definition for Python, the command line, its help and config.json."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from gptcls.errors import InputError
+from gptcls.models.gpt2 import PRESETS
+from gptcls.models.pretrained import has_pretrained
+
+# What a recipe sets where the user sets nothing.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {
+        "balance": "none",
+        "train": "last_block",
+        "pooling": "last",
+        "epochs": 5,
+        "batch_size": 8,
+        "lr": 5e-5,
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "clip": 1.0,
+        "patience": 3,
+    },
+    # Chapter 6 of the book, settings of its sections 6.2 to 6.7.
+    "book": {
+        "balance": "undersample",
+        "train": "last_block",
+        "pooling": "position-1",
+        "epochs": 5,
+        "batch_size": 8,
+        "lr": 5e-5,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip": 0.0,
+        "patience": 0,
+    },
+}
+# Random weights know nothing worth freezing, and need larger and more steps.
+FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
+
+
+def _by_recipe(name: str, metavar: str) -> Any:
+    """Shows in --help the default that the recipe will choose."""
+    default, book = RECIPES["default"][name], RECIPES["book"][name]
+    hint = f"default: {default}"
+    if name in FROM_RANDOM:
+        hint += f"; from random weights: {FROM_RANDOM[name]}"
+    if book != default:
+        hint += f"; book: {book}"
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Fine-tune a GPT into a text classifier.
+
+    Without options: a small GPT on a bundled sample of text messages, in under a minute.
+    """
+
+    model: str = "gpt2-nano"
+    """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
+    local folder or file with GPT-2 weights."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """Start from the model's pretrained weights or from random ones. gpt2-nano has only random ones."""
+    data: str = "sms-sample"
+    """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection)."""
+    validation: Path | None = None
+    """File to validate on; otherwise a part of --data is split off."""
+    test: Path | None = None
+    """File to test on; otherwise a part of --data is split off."""
+    text_column: str | None = None
+    """Column with the text; guessed where only one can be meant."""
+    label_column: str | None = None
+    """Column with the label; guessed where only one can be meant."""
+    positive: str | None = None
+    """The label that precision, recall and F1 are about, of two; otherwise the second in sorted order."""
+    validation_fraction: float = 0.1
+    """Share of the rows split off for validation."""
+    test_fraction: float = 0.2
+    """Share of the rows split off for testing."""
+    balance: Annotated[
+        Literal["none", "undersample", "weights"] | None, _by_recipe("balance", "{none,undersample,weights}")
+    ] = None
+    """Leave the classes as they are, cut each to the smallest in the training rows, or weigh them in the
+    loss."""
+    train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all}")] = None
+    """What is trained: the new head, the last blocks with the final norm, or everything."""
+    pooling: Annotated[
+        Literal["last", "first", "mean", "position-1"] | None,
+        _by_recipe("pooling", "{last,first,mean,position-1}"),
+    ] = None
+    """What the head reads: the last real token, the first, the mean of all, or the last position of a text
+    padded to a fixed length (the book's)."""
+    pad_to: int | None = None
+    """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
+    takes the longest training text."""
+    max_length: int | None = None
+    """Tokens kept of each text; otherwise what the model can read (book: the longest training text)."""
+    epochs: Annotated[int | None, _by_recipe("epochs", "INT")] = None
+    """Passes over the training rows."""
+    batch_size: Annotated[int | None, _by_recipe("batch_size", "INT")] = None
+    """Texts a batch."""
+    accumulate: int = 1
+    """Batches whose gradients are added up before a step."""
+    lr: Annotated[float | None, _by_recipe("lr", "FLOAT")] = None
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.1
+    """AdamW's weight decay."""
+    schedule: Annotated[Literal["cosine", "constant"] | None, _by_recipe("schedule", "{cosine,constant}")] = (
+        None
+    )
+    """The learning rate after the warm-up."""
+    warmup: Annotated[float | None, _by_recipe("warmup", "FLOAT")] = None
+    """Share of the steps in which the learning rate rises to its peak."""
+    clip: Annotated[float | None, _by_recipe("clip", "FLOAT")] = None
+    """Largest norm of the gradient; 0 does not clip."""
+    patience: Annotated[int | None, _by_recipe("patience", "INT")] = None
+    """Epochs without a better validation loss before the run stops; the weights of the best epoch are kept.
+    0 trains to the end and keeps the last weights."""
+    eval_freq: int = 50
+    """Steps between two points of the loss curve."""
+    eval_iter: int = 5
+    """Batches that such a point looks at."""
+    seed: int = 123
+    """Seed of the split, the head, random weights and the shuffling. On a CPU the same seed gives the same
+    bits."""
+    recipe: Literal["default", "book"] = "default"
+    """default: every row, duplicates dropped before a stratified split. book: chapter 6 of "Build a Large
+    Language Model From Scratch" step by step, for its numbers. Options given beside it win."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    save: Literal["auto", "trained", "full"] = "auto"
+    """Tensors in the saved classifier: the trained ones, to be laid over the base weights; all of them; or
+    the trained ones where the base is a preset that can be fetched again."""
+    out: Path | None = None
+    """The run's folder; otherwise a new one, runs/<model>-<data>."""
+    resume: bool = False
+    """Continue the interrupted run in --out with the options it was started with."""
+
+    def resolved(self) -> "TrainConfig":
+        """The same with every default that hangs on the recipe or on random weights filled in.
+
+        Raises InputError for a value that no run can use.
+        """
+        defaults = dict(RECIPES[self.recipe])
+        if self.starts_random and self.recipe == "default":
+            defaults |= FROM_RANDOM
+        config = replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
+        config._check()
+        return config
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether training begins from random weights."""
+        return self.init == "random" or (self.model in PRESETS and not has_pretrained(self.model))
+
+    def _check(self) -> None:
+        at_least = {
+            "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
+            "lr": 0, "weight_decay": 0, "warmup": 0, "clip": 0, "max_length": 1, "pad_to": 1,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:  # "not >=" is true for NaN as well
+                raise InputError(f"{flag(name)} {value} is too small; use {least} or more")
+        for name in ("warmup", "validation_fraction", "test_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(
+                    f"{flag(name)} {getattr(self, name)} is no share; use a number from 0 to below 1"
+                )
+        if self.pad_to and self.max_length and self.max_length > self.pad_to:
+            raise InputError(
+                f"--max-length {self.max_length} does not fit --pad-to {self.pad_to}; make it smaller"
+            )
+
+    def to_json(self) -> dict:
+        """Plain values for config.json; :meth:`from_json` reads them back."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "TrainConfig":
+        """A configuration that :meth:`to_json` wrote."""
+        paths = {k: Path(values[k]) for k in ("validation", "test", "out") if values[k] is not None}
+        return cls(**values | paths)
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """The flags of the options that were set here, not left at their default, and differ there."""
+        return [
+            flag(f.name)
+            for f in fields(self)
+            if getattr(self, f.name) not in (f.default, getattr(other, f.name))
+        ]
+
+
+def flag(name: str) -> str:
+    """An option's name on the command line."""
+    return "--" + name.replace("_", "-")
