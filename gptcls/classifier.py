@@ -33,6 +33,20 @@ def position_minus_one(hidden: Tensor, lengths: Tensor) -> Tensor:
 POOLERS = {"last": last_token, "first": first_token, "mean": mean_token, "position-1": position_minus_one}
 
 
+def pooled_positions(pooling: str, lengths: Tensor, width: int) -> Tensor | None:
+    """The position (B,) that a pooler reads of each row in a batch ``width`` positions wide.
+
+    None for the mean, which reads them all.
+    """
+    if pooling == "last":
+        return lengths - 1
+    if pooling == "first":
+        return torch.zeros_like(lengths)
+    if pooling == "position-1":
+        return torch.full_like(lengths, width - 1)
+    return None
+
+
 class Classifier(nn.Module):
     """``head(pool(backbone(ids), lengths))``: logits (B, K) for a batch of texts.
 

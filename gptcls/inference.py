@@ -1,30 +1,36 @@
-"""Logits for many texts: in batches of similar length, in the order they came."""
-
-from collections.abc import Sequence
+"""Logits for many rows: in batches of similar length, in the order they came."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from gptcls.classifier import Classifier
-from gptcls.data.batches import pad, token_budget_batches
+from gptcls.data.batches import token_budget_batches
 
-# Positions a batch. On CPUs larger batches are not faster: the matrices already fill the cores, and the
-# activations leave the cache.
-TOKEN_BUDGET = 1024
+# Positions a batch. On a CPU larger batches are slower: the matrices already fill the cores, and the
+# activations leave the cache. A GPU wants all the work it can get.
+TOKEN_BUDGETS = {"cpu": 1024}
+LARGE_BUDGET = 16_384
+
+
+def token_budget(device: torch.device) -> int:
+    """Positions that a batch without gradients should hold on a device."""
+    return TOKEN_BUDGETS.get(device.type, LARGE_BUDGET)
 
 
 @torch.inference_mode()
-def rows_logits(
-    model: Classifier, rows: Sequence[list[int]], device: torch.device, pad_to: int | None = None
-) -> Tensor:
-    """Logits (N, K), on the CPU in fp32, of N rows of token ids in the order given.
+def dataset_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+    """Logits (N, K), on the CPU in fp32, of the N rows of a dataset in their order.
 
-    Inside, the rows run sorted by length in batches of about :data:`TOKEN_BUDGET` positions; which rows
-    share a batch changes no result beyond rounding. The model is left in eval mode.
+    Inside, the rows run sorted by length in batches of about :func:`token_budget` positions; which rows
+    share a batch changes no result beyond rounding. The model is left in eval mode. The dataset has
+    ``widths`` and ``collate``, as a :class:`gptcls.data.batches.TextDataset`.
     """
     model.eval()
-    logits = torch.empty(len(rows), model.head.out_features)
-    for batch in token_budget_batches([max(len(row), pad_to or 0) for row in rows], TOKEN_BUDGET):
-        ids, lengths = pad([rows[i] for i in batch], pad_to)
-        logits[batch] = model(ids.to(device), lengths.to(device)).float().cpu()
-    return logits
+    batches = token_budget_batches(dataset.widths, token_budget(device))
+    logits = []
+    for rows in batches:
+        inputs, lengths, _ = dataset.collate([dataset[row] for row in rows])
+        logits.append(model(inputs.to(device), lengths.to(device)).float().cpu())
+    order = torch.tensor([row for rows in batches for row in rows])
+    joined = torch.cat(logits)
+    return torch.empty_like(joined).index_copy_(0, order, joined)

@@ -9,7 +9,6 @@ from gptcls.data.batches import (
     BucketSampler,
     TextDataset,
     bucket_loader,
-    collate,
     pad,
     plain_loader,
     token_budget_batches,
@@ -40,7 +39,7 @@ def test_dataset_cuts_counts_and_never_is_empty():
 
 
 def test_collate():
-    ids, lengths, targets = collate([dataset()[3], dataset()[0]])
+    ids, lengths, targets = dataset().collate([dataset()[3], dataset()[0]])
     assert ids.shape == (2, lengths.max())
     assert targets.tolist() == [3, 0]
 
@@ -87,7 +86,8 @@ def test_loaders():
     assert [len(t) for _, _, t in plain_loader(data, 8, shuffle=True)] == [8, 8, 8, 8]
     seen = torch.cat([targets for _, _, targets in bucket_loader(data, 8)])
     assert sorted(seen.tolist()) == list(range(37))
-    assert all(ids.shape[1] == 90 for ids, _, _ in bucket_loader(data, 8, pad_to=90))
+    data.pad_to = 90
+    assert all(ids.shape[1] == 90 for ids, _, _ in bucket_loader(data, 8))
 
 
 def test_non_text_names_its_row():

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcls.classifier import POOLERS, Classifier, trained_blocks
-from gptcls.data.batches import pad
+from gptcls.data.batches import TextDataset, pad
 from gptcls.errors import InputError
-from gptcls.inference import rows_logits
+from gptcls.inference import dataset_logits
 from gptcls.models.gpt2 import GPT2, PRESETS, GPT2Config
 from gptcls.models.pretrained import load_pretrained
 
@@ -122,7 +122,9 @@ def test_batching_changes_no_prediction_and_keeps_the_order(tiny, rows):
     tiny.pooling = "last"
     with torch.no_grad():
         alone = torch.cat([tiny(*pad([row])) for row in rows])
-    torch.testing.assert_close(rows_logits(tiny, rows, CPU), alone, atol=1e-5, rtol=0)
+    dataset = TextDataset([], torch.zeros(len(rows)), 64)
+    dataset.rows = rows
+    torch.testing.assert_close(dataset_logits(tiny, dataset, CPU), alone, atol=1e-5, rtol=0)
 
 
 def test_poolers():

@@ -5,7 +5,6 @@ is; nothing downstream ever searches for a padding id.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,17 +22,21 @@ class TextDataset(Dataset):
         texts: N texts; a value that is not text raises TypeError naming its row.
         targets: tensor whose first dimension is N.
         max_length: tokens kept of each text, from its start.
+        pad_to: positions that every row takes at least in a batch; None pads to the longest of the batch.
 
     ``truncated`` counts the texts that were longer. A text without a single token becomes one
     end-of-text token, so that there is always a last token to read.
     """
 
-    def __init__(self, texts: Sequence[str], targets: Tensor, max_length: int) -> None:
+    def __init__(
+        self, texts: Sequence[str], targets: Tensor, max_length: int, pad_to: int | None = None
+    ) -> None:
         # One token more than needed tells a text that fits exactly from one that is cut.
         rows = encode_rows(texts, max_length + 1)
         self.truncated = sum(len(row) > max_length for row in rows)
         self.rows = [row[:max_length] or [PAD_ID] for row in rows]
         self.targets = targets
+        self.pad_to = pad_to
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,6 +49,22 @@ class TextDataset(Dataset):
         """Tokens in each row."""
         return [len(row) for row in self.rows]
 
+    @property
+    def widths(self) -> list[int]:
+        """Positions that each row takes in a batch of its own."""
+        return [max(length, self.pad_to or 0) for length in self.lengths]
+
+    def collate(self, items: Sequence[tuple[list[int], Tensor]]) -> Batch:
+        """Items as one batch ``(ids (B, T), lengths (B,), targets)``, see :func:`pad`."""
+        rows, targets = zip(*items, strict=True)
+        return *pad(rows, self.pad_to), torch.stack(targets)
+
+
+def count_longer(texts: Sequence[str], max_length: int) -> int:
+    """How many texts have more than ``max_length`` tokens, so that a classifier reads only their start."""
+    long = [text for text in texts if len(text.encode(errors="replace")) > max_length]  # a byte or more each
+    return sum(len(row) > max_length for row in encode_rows(long, max_length + 1))
+
 
 def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:
     """Rows of ids as one tensor padded on the right: ``(ids (B, T), lengths (B,))``.
@@ -57,12 +76,6 @@ def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_
     for target, row in zip(ids, rows, strict=True):
         target[: len(row)] = torch.tensor(row)
     return ids, lengths
-
-
-def collate(items: Sequence[tuple[list[int], Tensor]], pad_to: int | None = None) -> Batch:
-    """Dataset items as one batch ``(ids (B, T), lengths (B,), targets)``, see :func:`pad`."""
-    rows, targets = zip(*items, strict=True)
-    return *pad(rows, pad_to), torch.stack(targets)
 
 
 class BucketSampler(Sampler[list[int]]):
@@ -105,15 +118,12 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[i
     return batches
 
 
-def bucket_loader(dataset: TextDataset, batch_size: int, pad_to: int | None = None) -> DataLoader:
-    """Training batches: shuffled, of similar length, padded to the longest of each."""
+def bucket_loader(dataset: Dataset, batch_size: int) -> DataLoader:
+    """Training batches of a dataset with ``lengths`` and ``collate``: shuffled, of similar length."""
     sampler = BucketSampler(dataset.lengths, batch_size)
-    return DataLoader(dataset, batch_sampler=sampler, collate_fn=partial(collate, pad_to=pad_to))
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=dataset.collate)
 
 
-def plain_loader(
-    dataset: TextDataset, batch_size: int, pad_to: int | None = None, shuffle: bool = False
-) -> DataLoader:
+def plain_loader(dataset: Dataset, batch_size: int, shuffle: bool = False) -> DataLoader:
     """The loader of the book's chapter 6: file order, or shuffled with the last, incomplete batch dropped."""
-    collate_fn = partial(collate, pad_to=pad_to)
-    return DataLoader(dataset, batch_size, shuffle=shuffle, drop_last=shuffle, collate_fn=collate_fn)
+    return DataLoader(dataset, batch_size, shuffle=shuffle, drop_last=shuffle, collate_fn=dataset.collate)

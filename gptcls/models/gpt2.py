@@ -10,6 +10,7 @@ One shape alphabet, used in every file of this package:
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,6 +61,28 @@ class Attention(nn.Module):
         )  # (B, H, T, D)
         return self.proj(mixed.transpose(1, 2).reshape(B, T, C))
 
+    def at(self, x: Tensor, positions: Tensor, norm: nn.LayerNorm) -> Tensor:  # (B, T, C), (B,) -> (B, C)
+        """``self(norm(x))`` at one position of each row, without forming a single key or value.
+
+        With one query q the scores are q · (W_k n + b_k) = (W_kᵀ q) · n + a constant that softmax ignores,
+        and the mix of values is W_v (Σ w n) + b_v: both matrices meet B vectors instead of B * T. The scale
+        and shift of ``norm`` move out of the sums in the same way.
+        """
+        B, T, C = x.shape
+        H, D = self.n_head, C // self.n_head
+        rows = torch.arange(B, device=x.device)
+        x_hat = F.layer_norm(x, (C,), eps=norm.eps)  # (B, T, C); constant while the blocks below are frozen
+        w_q, w_k, w_v = self.qkv.weight.view(3, C, C).unbind()
+        b_q, _, b_v = self.qkv.bias.view(3, C).unbind()
+        q = F.linear(x_hat[rows, positions] * norm.weight + norm.bias, w_q, b_q)  # (B, C)
+        absorbed = torch.einsum("bhd,hdc->bhc", q.view(B, H, D), w_k.view(H, D, C)) * norm.weight
+        scores = absorbed @ x_hat.transpose(1, 2) / math.sqrt(D)  # (B, H, T)
+        unseen = torch.arange(T, device=x.device) > positions[:, None]  # (B, T): what the causal mask hides
+        weights = scores.masked_fill(unseen[:, None], -math.inf).softmax(dim=-1)
+        mean = weights @ x_hat * norm.weight + norm.bias  # (B, H, C)
+        mixed = torch.einsum("bhc,hdc->bhd", mean, w_v.view(H, D, C)).reshape(B, C) + b_v
+        return self.proj(mixed)
+
 
 class MLP(nn.Module):
     """The feed-forward half of a block: four times as wide inside."""
@@ -88,6 +111,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         x = x + self.drop(self.attn(self.norm1(x)))
         return x + self.drop(self.mlp(self.norm2(x)))
+
+    def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
+        """``self(x)`` at one position of each row, at a fraction of the cost: all that pooling needs."""
+        rows = torch.arange(len(x), device=x.device)
+        if self.training and self.drop.p:  # dropout on the attention weights needs them spelled out
+            return self(x)[rows, positions]
+        pooled = x[rows, positions] + self.attn.at(x, positions, self.norm1)
+        return pooled + self.mlp(self.norm2(pooled))
 
 
 class GPT2(nn.Module):

@@ -1,0 +1,214 @@
+"""The frozen-feature cache: what is a fixed function of the text is computed once a text.
+
+With ``--train last_block`` eleven of gpt2-small's twelve blocks never change. The book computes them for
+75 % padding, again in every epoch and again in every evaluation. Here they run once over each distinct text,
+in batches of similar length; training and evaluation then start from their output.
+
+The features lie in memory while they fit a budget, else in a memory-mapped file. Given a folder they stay
+there between runs, under a key of everything that they depend on, so that a stale one cannot be taken.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from gptcls.atomic import atomic_file
+from gptcls.data.batches import Batch, TextDataset, pad, token_budget_batches
+from gptcls.inference import token_budget
+from gptcls.staged import Lower
+
+log = logging.getLogger("gptcls")
+FORMAT = "1"
+
+
+class FeatureDataset(Dataset):
+    """A :class:`TextDataset` after a :class:`Lower`: rows of hidden vectors (T, C) beside the targets."""
+
+    def __init__(self, source: TextDataset, features: list[Tensor]) -> None:
+        self.features = features
+        self.targets = source.targets
+        self.lengths = source.lengths
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        return self.features[index], self.lengths[index], self.targets[index]
+
+    @property
+    def widths(self) -> list[int]:
+        """Positions that each row takes in a batch of its own."""
+        return [len(row) for row in self.features]
+
+    def collate(self, items: list[tuple[Tensor, int, Tensor]]) -> Batch:
+        """Items as one batch ``(hidden (B, T, C), lengths (B,), targets)``, zeros behind shorter rows."""
+        rows, lengths, targets = zip(*items, strict=True)
+        hidden = rows[0].new_zeros(len(rows), max(map(len, rows)), rows[0].shape[1])
+        for target, row in zip(hidden, rows, strict=True):
+            target[: len(row)] = row
+        return hidden, torch.tensor(lengths), torch.stack(targets)
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Where features are kept.
+
+    Args:
+        folder: keeps them between runs; None forgets them with the process.
+        budget: bytes of memory they may take; beyond it, and with a folder, they lie in a memory-mapped file.
+    """
+
+    folder: Path | None = None
+    budget: int = 2**31
+
+    def datasets(
+        self, lower: Lower, parts: Mapping[str, TextDataset], device: torch.device
+    ) -> dict[str, FeatureDataset]:
+        """``lower`` applied to every distinct row of ``parts``, once."""
+        keys = {
+            part: [_row_key(*row) for row in zip(d.rows, d.widths, strict=True)] for part, d in parts.items()
+        }
+        todo = {
+            key: (row, width)
+            for part, dataset in parts.items()
+            for key, row, width in zip(keys[part], dataset.rows, dataset.widths, strict=True)
+        }
+        folder = None if self.folder is None else self.folder / _lower_key(lower)
+        found = _read(folder, lower) if folder is not None else {}
+        missing = [key for key in todo if key not in found]
+        if missing:
+            computed = self._compute(lower, [todo[key] for key in missing], folder, missing, device)
+            found |= dict(zip(missing, computed, strict=True))
+        if folder is not None:
+            log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")
+        return {part: FeatureDataset(d, [found[key] for key in keys[part]]) for part, d in parts.items()}
+
+    def _compute(
+        self,
+        lower: Lower,
+        rows: list[tuple[list[int], int]],
+        folder: Path | None,
+        keys: list[bytes],
+        device: torch.device,
+    ) -> list[Tensor]:
+        """Features (T, C) of each row; several are views of one storage."""
+        n_stored = [1 if lower.pools else width for _, width in rows]
+        dtype = torch.float32 if lower.pools else lower.dtype
+        name = uuid.uuid4().hex
+        storage = self._storage(sum(n_stored), lower.backbone.config.n_embd, dtype, folder, name)
+        views: list[Tensor] = [storage] * len(rows)
+        start = 0
+        bar = tqdm(total=sum(len(row) for row, _ in rows), desc="frozen blocks", unit="tok", disable=None)
+        offsets = torch.zeros(len(rows), dtype=torch.int64)
+        with bar, _removed_on_error(folder and folder / f"{name}.bin"):
+            for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
+                ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1])
+                hidden = lower(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
+                for i, row in zip(batch, hidden, strict=True):
+                    end = start + n_stored[i]
+                    views[i] = storage[start:end]
+                    views[i].copy_(row[: n_stored[i]])
+                    offsets[i] = start
+                    start = end
+                bar.update(int(lengths.sum()))
+        if folder is not None:
+            _write_index(folder / f"{name}.safetensors", keys, offsets, torch.tensor(n_stored))
+        return views
+
+    def _storage(self, n: int, width: int, dtype: torch.dtype, folder: Path | None, name: str) -> Tensor:
+        """Room for ``n`` vectors: in memory if allowed, else in a file."""
+        size = n * width * dtype.itemsize
+        if folder is None and size <= self.budget:
+            return torch.empty(n, width, dtype=dtype)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _new_file(folder / f"{name}.bin", n, width, dtype)
+        log.info(f"features take {size / 2**30:.1f} GiB, more than the budget: they go to a temporary file")
+        with tempfile.TemporaryDirectory() as temporary:
+            return _new_file(
+                Path(temporary) / "features.bin", n, width, dtype
+            )  # mapped, it outlives its name
+
+
+@contextmanager
+def _removed_on_error(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if path is not None:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _new_file(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A new memory-mapped file as a tensor (n, width). Its blocks are reserved: a full disk says so here."""
+    size = n * width * dtype.itemsize
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError:
+                path.unlink()
+                raise
+        else:
+            file.truncate(size)
+    return _mapped(path, n, width, dtype)
+
+
+def _mapped(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A file as a tensor (n, width)."""
+    return torch.from_file(str(path), shared=True, size=n * width, dtype=dtype).view(n, width)
+
+
+def _row_key(row: list[int], width: int) -> bytes:
+    """What a row's features depend on: its ids, and how far it is padded."""
+    return hashlib.sha256(torch.tensor([width, *row], dtype=torch.int32).numpy().tobytes()).digest()
+
+
+def _lower_key(lower: Lower) -> str:
+    """What all features depend on: frozen weights, depth, number format, and the pooling if it is in them."""
+    pooling = lower.pooling if lower.pools else ""
+    settings = f"{FORMAT} {len(lower.blocks)} {lower.dtype} {pooling} {torch.__version__}"
+    digest = hashlib.sha256(settings.encode())
+    for name, parameter in lower.backbone.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _write_index(path: Path, keys: list[bytes], offsets: Tensor, counts: Tensor) -> None:
+    """The index comes last: without it the features beside it do not count."""
+    joined = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
+    with atomic_file(path) as temporary:
+        save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)
+
+
+def _read(folder: Path, lower: Lower) -> dict[bytes, Tensor]:
+    """The features that earlier runs left in ``folder``, memory-mapped, by row key."""
+    found: dict[bytes, Tensor] = {}
+    width = lower.backbone.config.n_embd
+    dtype = torch.float32 if lower.pools else lower.dtype
+    for path in sorted(folder.glob("*.safetensors")):
+        index = load_file(path)
+        offsets, counts = index["offsets"].tolist(), index["counts"].tolist()
+        file = path.with_suffix(".bin")
+        if not file.exists() or file.stat().st_size != sum(counts) * width * dtype.itemsize:
+            log.info(f"{file} is incomplete: its features are computed again")
+            continue
+        storage = _mapped(file, sum(counts), width, dtype)
+        for key, offset, count in zip(index["keys"], offsets, counts, strict=True):
+            found[key.numpy().tobytes()] = storage[offset : offset + count]
+    return found

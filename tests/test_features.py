@@ -1,0 +1,299 @@
+"""The fast path against the plain one: the same losses, the same predictions, and no stale feature."""
+
+import logging
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import CPU, ROWS, TINY, tiny_classifier, tiny_task
+
+from gptcls.classifier import POOLERS, trained_blocks
+from gptcls.data.batches import TextDataset, bucket_loader, pad, plain_loader
+from gptcls.errors import InputError
+from gptcls.inference import dataset_logits
+from gptcls.precision import pick_dtype
+from gptcls.staged import Autocast, Lower, Staged, Upper
+from gptcls.training.features import FeatureCache
+from gptcls.training.loop import Trainer
+from gptcls.training.progress import FitSettings
+
+POLICIES = ["head", "last_block", "last_2"]
+IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
+
+
+def stirred(policy="last_block", pooling="last", config=TINY):
+    """A classifier with no bias 0 and no norm 1, which would hide mistakes."""
+    model = tiny_classifier(policy, config=config)
+    model.pooling = pooling
+    torch.manual_seed(8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
+
+
+def data(pad_to=None):
+    task = tiny_task()
+    texts, labels = zip(*ROWS, strict=True)
+    return TextDataset(texts, task.targets(labels), 64, pad_to)
+
+
+def depth_of(model):
+    return 3 - trained_blocks(model.policy, 3)
+
+
+@pytest.mark.parametrize("pooling", POOLERS)
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_two_stages_equal_the_classifier(pooling, depth):
+    model = stirred(pooling=pooling)
+    ids, lengths = pad(IDS, pad_to=9)
+    with torch.no_grad():
+        expected = model(ids, lengths)
+        got = Upper(model, depth)(Lower(model, depth)(ids, lengths), lengths)
+    torch.testing.assert_close(got, expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLERS)
+def test_gradients_equal_the_classifiers(pooling):
+    ids, lengths = pad(IDS)
+    grads = []
+    for fast in (False, True):
+        model = stirred("last_block", pooling)
+        logits = Upper(model, 2)(Lower(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
+        logits.square().sum().backward()
+        grads.append({name: p.grad for name, p in model.trained_parameters().items()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "position-1"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_losses_and_predictions_are_those_of_the_plain_loop(policy, pooling, monkeypatch):
+    """In fp32, to 1e-5 a step."""
+    pad_to = 16 if pooling == "position-1" else None
+    losses, logits = [], []
+    step = Trainer._step
+    monkeypatch.setattr(
+        Trainer, "_step", lambda self, group: losses[-1].append(step(self, group)) or losses[-1][-1]
+    )
+    for fast in (False, True):
+        losses.append([])
+        model = stirred(policy, pooling)
+        dataset = data(pad_to)
+        network = model
+        if fast:
+            network = Upper(model, depth_of(model))
+            dataset = FeatureCache().datasets(Lower(model, depth_of(model)), {"train": dataset}, CPU)["train"]
+        settings = FitSettings(
+            epochs=3, lr=1e-3, weight_decay=0.1, schedule="cosine", warmup=0.1, clip=1.0, accumulate=1,
+            patience=0, eval_freq=5, eval_iter=2,
+        )  # fmt: skip
+        torch.manual_seed(2)
+        loaders = bucket_loader(dataset, 8), plain_loader(dataset, 8)
+        Trainer(network, tiny_task(), *loaders, settings, CPU).fit()
+        logits.append(dataset_logits(network, dataset, CPU))
+    assert len(losses[0]) == len(losses[1]) == 24
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-4, rtol=1e-4)
+    assert torch.equal(logits[1].argmax(-1), logits[0].argmax(-1))
+
+
+def test_dropout_in_the_trained_block_falls_back_to_the_plain_block():
+    """The rewritten attention has no weights to drop; the plain block's, at the position, takes over."""
+    model = stirred(config=replace(TINY, dropout=0.5))
+    model.freeze("last_block")
+    ids, lengths = pad(IDS)
+    hidden = Lower(model, 2)(ids, lengths)
+    block = model.backbone.blocks[2].train()
+    outputs = []
+    for call in (lambda: block.at(hidden, lengths - 1), lambda: block(hidden)[torch.arange(4), lengths - 1]):
+        torch.manual_seed(0)
+        outputs.append(call())
+    assert torch.equal(*outputs)
+
+
+class Counted(Lower):
+    """Counts the rows that ran through it."""
+
+    rows = 0
+
+    def forward(self, ids, lengths):
+        type(self).rows += len(ids)
+        return super().forward(ids, lengths)
+
+
+@pytest.fixture
+def counted():
+    Counted.rows = 0
+    return Counted
+
+
+def features(lower, cache, dataset=None):
+    dataset = dataset or data()
+    found = cache.datasets(lower, {"train": dataset}, CPU)["train"]
+    return [row.clone() for row in found.features]
+
+
+def test_every_distinct_text_runs_once(counted):
+    model = stirred()
+    texts = ["same text", "other text", "same text"]
+    dataset = TextDataset(texts, torch.zeros(3, dtype=torch.int64), 64)
+    parts = FeatureCache().datasets(counted(model, 2), {"train": dataset, "test": dataset}, CPU)
+    assert counted.rows == 2
+    assert torch.equal(parts["train"].features[0], parts["test"].features[2])
+    assert [len(row) for row in parts["train"].features] == dataset.lengths
+
+
+def test_a_folder_keeps_them_between_runs(tmp_path, counted):
+    model = stirred()
+    first = features(counted(model, 2), FeatureCache(tmp_path))
+    assert counted.rows == len(ROWS)
+    again = features(counted(model, 2), FeatureCache(tmp_path))
+    assert counted.rows == len(ROWS), "nothing ran again"
+    assert all(map(torch.equal, first, again))
+    more = TextDataset(["brand new", ROWS[0][0]], torch.zeros(2, dtype=torch.int64), 64)
+    features(counted(model, 2), FeatureCache(tmp_path), more)
+    assert counted.rows == len(ROWS) + 1, "only the new text ran"
+
+
+def other_weights(model):
+    with torch.no_grad():
+        model.backbone.blocks[0].mlp.fc.bias[0] += 1e-3
+    return Counted(model, 2)
+
+
+def other_depth(model):
+    model.freeze("last_2")
+    return Counted(model, 1)
+
+
+def other_pooling(model):
+    model.freeze("head")
+    model.pooling = "mean"
+    return Counted(model, 3)
+
+
+def narrower(model):
+    return Counted(model, 2, torch.bfloat16)
+
+
+@pytest.mark.parametrize("change", [other_weights, other_depth, other_pooling, narrower])
+def test_a_stale_cache_is_never_used(tmp_path, counted, change):
+    model = stirred("head" if change is other_pooling else "last_block")
+    features(Counted(model, depth_of(model)), FeatureCache(tmp_path))
+    before = counted.rows
+    lower = change(model)
+    got = features(lower, FeatureCache(tmp_path))
+    assert counted.rows == 2 * before
+    assert all(map(torch.equal, got, features(lower, FeatureCache())))
+
+
+def test_other_padding_is_another_text(tmp_path, counted):
+    model = stirred(pooling="position-1")
+    short = features(counted(model, 2), FeatureCache(tmp_path), data(pad_to=12))
+    long = features(counted(model, 2), FeatureCache(tmp_path), data(pad_to=20))
+    assert (len(short[0]), len(long[0])) == (12, 20)
+
+
+def test_trained_weights_do_not_change_the_key(tmp_path, counted):
+    model = stirred()
+    features(counted(model, 2), FeatureCache(tmp_path))
+    with torch.no_grad():
+        model.head.weight.add_(1)
+        model.backbone.blocks[2].mlp.fc.weight.add_(1)
+    features(counted(model, 2), FeatureCache(tmp_path))
+    assert counted.rows == len(ROWS)
+
+
+def test_past_the_budget_they_lie_in_a_file(caplog):
+    model = stirred()
+    lower = Lower(model, 2)
+    with caplog.at_level(logging.INFO, "gptcls"):
+        in_file = features(lower, FeatureCache(budget=1000))
+    assert "temporary file" in caplog.text
+    assert all(map(torch.equal, in_file, features(lower, FeatureCache())))
+
+
+def test_an_incomplete_file_is_computed_again(tmp_path, counted, caplog):
+    model = stirred()
+    first = features(counted(model, 2), FeatureCache(tmp_path))
+    file = next(tmp_path.rglob("*.bin"))
+    with file.open("r+b") as stream:
+        stream.truncate(100)
+    with caplog.at_level(logging.INFO, "gptcls"):
+        again = features(counted(model, 2), FeatureCache(tmp_path))
+    assert "incomplete" in caplog.text
+    assert counted.rows == 2 * len(ROWS)
+    assert all(map(torch.equal, first, again))
+
+
+def test_an_interrupted_pass_leaves_nothing_that_counts(tmp_path, counted, monkeypatch):
+    model = stirred()
+    with monkeypatch.context() as patch:
+        patch.setattr(Counted, "forward", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            features(counted(model, 2), FeatureCache(tmp_path))
+    assert not list(tmp_path.rglob("*.bin"))
+    features(counted(model, 2), FeatureCache(tmp_path))
+    assert counted.rows == len(ROWS)
+
+
+def test_bf16_is_close_and_trained_weights_stay_fp32():
+    model = stirred()
+    ids, lengths = pad(IDS)
+    with torch.no_grad():
+        exact = model(ids, lengths)
+        narrow = Staged(model, torch.bfloat16)(ids, lengths)
+    assert narrow.dtype == torch.float32
+    assert 0 < (narrow - exact).abs().max() < 0.1
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    blocks = Lower(model, 2, torch.bfloat16).blocks
+    assert all(p.dtype == torch.bfloat16 for p in blocks.parameters())
+
+
+def test_int8_weights_are_close():
+    pytest.importorskip("torchao", reason="needs pip install 'gptcls[int8]'")
+    model = stirred()
+    ids, lengths = pad(IDS)
+    with torch.no_grad():
+        exact = model(ids, lengths)
+        narrow = Staged(model, torch.float32, int8=True)(ids, lengths)
+    assert 0 < (narrow - exact).abs().max() < 0.3
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_int8_without_torchao_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(InputError, match=r"gptcls\[int8\]"):
+        Staged(stirred(), torch.float32, int8=True)
+
+
+def test_autocast_keeps_names_and_gradients():
+    model = stirred()
+    network = Autocast(Upper(model, 2), torch.bfloat16)
+    ids, lengths = pad(IDS)
+    network(Lower(model, 2)(ids, lengths), lengths).float().sum().backward()
+    assert network.trained_parameters().keys() == model.trained_parameters().keys()
+    assert all(p.grad.dtype == torch.float32 for p in model.trained_parameters().values())
+
+
+def test_pick_dtype():
+    assert pick_dtype("fp32", CPU) == torch.float32
+    assert pick_dtype("bf16", CPU) == torch.bfloat16
+    assert pick_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+    with pytest.raises(InputError, match="GPU"):
+        pick_dtype("fp16", CPU)
+    with pytest.raises(InputError, match="using a classifier"):
+        pick_dtype("int8", CPU)
+    with pytest.raises(InputError, match="int3"):
+        pick_dtype("int3", CPU)
+
+
+def test_compiled_upper_stage_gives_the_same():
+    model = stirred()
+    ids, lengths = pad(IDS)
+    expected = model(ids, lengths)
+    upper = Upper(model, 2)
+    upper.compile(dynamic=True)
+    torch.testing.assert_close(upper(Lower(model, 2)(ids, lengths), lengths), expected, atol=1e-5, rtol=1e-5)
