@@ -87,8 +87,11 @@ def from_huggingface(state: Mapping[str, Tensor]) -> State:
 
 
 def to_huggingface(state: Mapping[str, Tensor]) -> State:
-    """Our names -> those ``GPT2LMHeadModel.save_pretrained`` writes; undoes :func:`from_huggingface`."""
-    return {huggingface_name(name): tensor for name, tensor in _transpose(state).items()}
+    """Our names -> those ``GPT2LMHeadModel.save_pretrained`` writes; undoes :func:`from_huggingface`.
+
+    The tensors are contiguous, ready for safetensors.
+    """
+    return {huggingface_name(name): tensor.contiguous() for name, tensor in _transpose(state).items()}
 
 
 def huggingface_name(name: str) -> str:
@@ -218,7 +221,7 @@ def _transpose(state: Mapping[str, Tensor]) -> State:
         if name.endswith(TRANSPOSED):
             if tensor.ndim != 2:
                 raise InputError(f"{both_names(name)} has the shape {list(tensor.shape)}, not a matrix's")
-            tensor = tensor.t().contiguous()
+            tensor = tensor.t()  # a view: of a mapped file, frozen blocks then cost no memory of their own
         result[name] = tensor
     return result
 
