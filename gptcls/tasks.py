@@ -35,6 +35,8 @@ class SingleLabel:
         if len(labels) < 2:
             raise InputError(f"the labels hold one class only, {labels[0]!r}: a classifier needs two or more")
         if positive is not None:
+            if len(labels) > 2:
+                raise InputError(f"--positive {positive!r} is for two classes; these are {len(labels)}")
             if positive not in labels:
                 raise InputError(f"positive label {positive!r} is not among the labels {', '.join(labels)}")
             labels.sort(key=lambda label: label == positive)
@@ -62,6 +64,12 @@ class SingleLabel:
         if self.class_weights is not None:
             weight = torch.tensor(self.class_weights, dtype=logits.dtype, device=logits.device)
         return F.cross_entropy(logits, targets, weight=weight)
+
+    def loss_mass(self, targets: Tensor) -> float:
+        """What the loss is a mean over: the number of targets, or the sum of their classes' weights."""
+        if self.class_weights is None:
+            return float(len(targets))
+        return torch.tensor(self.class_weights)[targets].sum().item()
 
     def accuracy(self, logits: Tensor, targets: Tensor) -> float:
         """Share of the rows whose largest logit is the target's."""

@@ -12,7 +12,7 @@ from tiny import CPU, TINY, tiny_trainer
 from gptcls.errors import InputError
 from gptcls.training.checkpoint import load_checkpoint, save_checkpoint
 from gptcls.training.evaluate import evaluate_loader
-from gptcls.training.loop import NonFiniteLossError, Trainer
+from gptcls.training.loop import NonFiniteLossError, StoppedError, Trainer
 from gptcls.training.schedule import lr_factor
 
 
@@ -100,6 +100,101 @@ def test_one_step_is_adamw_by_its_formula():
     torch.testing.assert_close(trainer.model.head.weight.detach(), expected, atol=1e-6, rtol=1e-5)
 
 
+def test_accumulated_weighted_batches_equal_one_large_batch():
+    small, large = tiny_trainer(clip=0.0), tiny_trainer(clip=0.0)
+    for trainer in (small, large):
+        trainer.task = replace(trainer.task, class_weights=(1.0, 7.0))
+    rows = sorted(range(16), key=lambda row: row % 5)  # the classes fall unevenly into the batches
+    data = small.train_loader.dataset
+    batches = [data.collate([data[row] for row in part]) for part in (rows[:3], rows[3:16])]
+    small._step(batches)
+    large._step([data.collate([data[row] for row in rows])])
+    for name, parameter in small.parameters.items():
+        torch.testing.assert_close(parameter.grad, large.parameters[name].grad, atol=1e-6, rtol=1e-4)
+
+
+def test_class_weights_are_torchs():
+    task = replace(tiny_trainer().task, class_weights=(0.5, 3.0))
+    logits, targets = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 0, 1])
+    log_p = logits.log_softmax(-1)[torch.arange(6), targets]
+    weights = torch.tensor([0.5, 3.0])[targets]
+    torch.testing.assert_close(task.loss(logits, targets), -(weights * log_p).sum() / weights.sum())
+
+
+def test_checkpoints_of_a_running_run_continue_it_exactly(tmp_path, monkeypatch):
+    """As after a crash: whatever the last checkpoint was, the rest of the run is the same."""
+    monkeypatch.setattr("gptcls.training.loop.CHECKPOINT_SECONDS", 0)
+    whole = tiny_trainer("all")
+    steps = []
+
+    def checkpoint():
+        steps.append(whole.progress.step)
+        if len(steps) == 11:
+            save_checkpoint(tmp_path / "checkpoint", whole)
+
+    whole.fit(on_checkpoint=checkpoint)
+    assert steps == list(range(1, whole.total_steps + 1))
+    resumed = tiny_trainer("all")
+    load_checkpoint(tmp_path / "checkpoint", resumed)
+    assert resumed.progress.step == 11
+    resumed.fit()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_a_second_ctrl_c_stops_at_once(monkeypatch):
+    trainer = tiny_trainer()
+    step = Trainer._step
+
+    def interrupted(self, group):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, group)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer.fit()
+    assert not isinstance(caught.value, StoppedError)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_stops_cleanly_and_in_the_last_epoch_too(monkeypatch):
+    trainer = tiny_trainer()
+    end = Trainer._end_epoch
+
+    def terminated(self):
+        end(self)
+        if self.progress.epoch == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", terminated)
+    with pytest.raises(StoppedError):
+        trainer.fit()
+
+
+def damage_truncate(folder):
+    file = folder / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+def damage_json(folder):
+    (folder / "progress.json").write_text("{")
+
+
+def damage_empty(folder):
+    (folder / "progress.json").write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_json, damage_empty])
+def test_damaged_checkpoint_is_one_line(tmp_path, damage):
+    trainer = tiny_trainer("head")
+    save_checkpoint(tmp_path / "checkpoint", trainer)
+    damage(tmp_path / "checkpoint")
+    with pytest.raises(InputError, match="is damaged") as error:
+        load_checkpoint(tmp_path / "checkpoint", trainer)
+    assert "\n" not in str(error.value)
+
+
 def test_clipping_bounds_the_gradient():
     trainer = tiny_trainer("all", clip=1e-3)
     trainer._step([next(iter(trainer.train_loader))])
@@ -159,8 +254,9 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, monkeypatch, buckete
     interrupted = tiny_trainer(**changes)
     with monkeypatch.context() as patch:
         stop_after(patch, n_steps)
-        with pytest.raises(KeyboardInterrupt):
-            interrupted.fit(on_checkpoint=lambda: save_checkpoint(tmp_path / "checkpoint", interrupted))
+        with pytest.raises(StoppedError):
+            interrupted.fit()
+    save_checkpoint(tmp_path / "checkpoint", interrupted)
     assert interrupted.progress.step == n_steps
 
     torch.manual_seed(999)  # whatever happened in between must not matter
@@ -179,8 +275,9 @@ def test_resume_keeps_the_early_stopping_state(tmp_path, monkeypatch):
     assert expected.best_epoch < expected.epoch < 30
     interrupted = tiny_trainer(**changes)
     stop_after(monkeypatch, interrupted.steps_per_epoch * (expected.epoch - 1) + 2)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.fit(on_checkpoint=lambda: save_checkpoint(tmp_path / "checkpoint", interrupted))
+    with pytest.raises(StoppedError):
+        interrupted.fit()
+    save_checkpoint(tmp_path / "checkpoint", interrupted)
     monkeypatch.undo()
     resumed = tiny_trainer(**changes)
     load_checkpoint(tmp_path / "checkpoint", resumed)

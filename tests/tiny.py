@@ -9,7 +9,8 @@ from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
 from gptcls.models.gpt2 import GPT2, GPT2Config
 from gptcls.store import SavedClassifier
 from gptcls.tasks import SingleLabel
-from gptcls.training.loop import FitSettings, Trainer
+from gptcls.training.loop import Trainer
+from gptcls.training.progress import FitSettings
 
 TINY = GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=64)
 CPU = torch.device("cpu")

@@ -6,43 +6,55 @@ counters of the loop. So a run that continues ends with the same bits as one tha
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gptcls.atomic import atomic_folder
 from gptcls.errors import InputError
-from gptcls.training.loop import Progress, Trainer
+from gptcls.training.loop import Trainer
+from gptcls.training.progress import Progress
 from gptcls.training.rng import rng_state, set_rng_state
 
 
 def save_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Write the trainer's state to ``folder``, replacing an earlier one only when it is complete."""
+    """Write the trainer's state to ``folder``, replacing an earlier one only when it is complete.
+
+    Raises InputError when the disk is full or the folder cannot be written.
+    """
     tensors = {f"model.{name}": p.detach() for name, p in trainer.parameters.items()}
     tensors |= {f"kept.{name}": value for name, value in trainer.kept.items()}
     tensors |= {f"rng.{name}": value for name, value in rng_state().items()}
     tensors |= {f"epoch_rng.{name}": value for name, value in trainer.epoch_rng.items()}
     for name, p in trainer.parameters.items():
         tensors |= {f"optimizer.{key}.{name}": v for key, v in trainer.optimizer.state[p].items()}
-    with atomic_folder(folder) as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
-        progress = json.dumps(asdict(trainer.progress), indent=2)
-        (temporary / "progress.json").write_text(progress + "\n", encoding="utf-8")
+    try:
+        with atomic_folder(folder) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
+            progress = json.dumps(asdict(trainer.progress), indent=2)
+            (temporary / "progress.json").write_text(progress + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot save the checkpoint to {folder}: {error}; free space") from error
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it.
 
-    Raises InputError when the folder holds no checkpoint or one of another model.
+    Raises InputError when the folder holds no checkpoint, a damaged one, or one of another model.
     """
     try:
         values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        if values.keys() != {field.name for field in fields(Progress)}:
+            raise ValueError("progress.json has other entries")
         tensors = load_file(folder / "state.safetensors")
     except FileNotFoundError:
         raise InputError(f"{folder} holds no interrupted run; start again without --resume") from None
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise InputError(f"{folder} is damaged ({error!s:.80}); start again in another --out") from None
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -22,6 +21,7 @@ from gptcls.errors import InputError
 from gptcls.tasks import SingleLabel
 from gptcls.training.evaluate import evaluate_loader
 from gptcls.training.interrupt import stop_requested
+from gptcls.training.progress import FitSettings, Progress
 from gptcls.training.rng import rng_state, set_rng_state
 from gptcls.training.schedule import lr_factor
 
@@ -29,37 +29,8 @@ log = logging.getLogger("gptcls")
 CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How :class:`Trainer` trains. Steps are optimizer steps, counted from 0 in what is logged."""
-
-    epochs: int
-    lr: float
-    weight_decay: float
-    schedule: str  # "cosine" or "constant", after the warm-up
-    warmup: float  # share of all steps in which the learning rate rises
-    clip: float  # largest gradient norm; 0 does not clip
-    accumulate: int  # batches a step
-    patience: int  # epochs without a better validation loss before the run stops; 0 never stops early
-    eval_freq: int  # steps between two entries of the loss curve
-    eval_iter: int  # batches of train and validation that such an entry looks at
-
-
-@dataclass
-class Progress:
-    """Where a run stands: everything about it that is no tensor."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    examples_seen: int = 0
-    best_val_loss: float = math.inf
-    best_epoch: int = 0  # from 1; 0 while no epoch was judged
-    kept_step: int = 0  # steps behind the weights to go back to
-    epochs_without_better: int = 0
-    finished: bool = False
-    seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)
+class StoppedError(KeyboardInterrupt):
+    """Ctrl-C, obeyed after a whole step: the state is fit to be saved and resumed."""
 
 
 class NonFiniteLossError(InputError):
@@ -90,6 +61,8 @@ class Trainer:
         self.model, self.task, self.settings, self.device = model, task, settings, device
         self.train_loader, self.val_loader = train_loader, val_loader
         self.parameters = model.trained_parameters()
+        for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
+            parameter.data = parameter.data.contiguous()
         # fused: one pass over the memory instead of a dozen, ten times as fast on a CPU.
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
@@ -103,8 +76,8 @@ class Trainer:
     def fit(self, on_checkpoint: Callable[[], None] | None = None) -> Progress:
         """Train to the end, or to the first Ctrl-C.
 
-        ``on_checkpoint`` is called on Ctrl-C, before KeyboardInterrupt is raised, and after an epoch whenever
-        :data:`CHECKPOINT_SECONDS` have passed since the last time.
+        ``on_checkpoint`` is called whenever :data:`CHECKPOINT_SECONDS` have passed since the last time.
+        The first Ctrl-C raises StoppedError once the step is done, the second KeyboardInterrupt at once.
 
         With ``patience`` the model ends with the weights of the best epoch. Raises NonFiniteLossError, with
         the last good weights restored, when the loss or a gradient is no longer a number.
@@ -124,17 +97,21 @@ class Trainer:
                     bar.update()
                     if (progress.step - 1) % settings.eval_freq == 0:
                         self._log_losses()
-                    progress.seconds = time.perf_counter() - started
+                    now = time.perf_counter()
+                    progress.seconds = now - started
                     if stop():
+                        raise StoppedError
+                    if now - saved_at > CHECKPOINT_SECONDS:
                         save()
-                        raise KeyboardInterrupt
+                        saved_at = time.perf_counter()
                 self._end_epoch()
                 progress.seconds = time.perf_counter() - started
-                if time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
-                    save()
-                    saved_at = time.perf_counter()
+                if stop():
+                    raise StoppedError
         if progress.best_epoch:
             self._restore_kept()
+            best = progress.best_val_loss
+            log.info(f"kept the weights of epoch {progress.best_epoch}, validation loss {best:.4f}")
         progress.finished = True
         return progress
 
@@ -162,16 +139,19 @@ class Trainer:
             param_group["lr"] = lr
         self.optimizer.zero_grad()
         n_examples = sum(len(targets) for _, _, targets in group)
+        mass = sum(self.task.loss_mass(targets) for _, _, targets in group)
         total = 0.0
         for ids, lengths, targets in group:
             logits = self.model(ids.to(self.device), lengths.to(self.device))
-            # Each batch weighs by its rows, so that accumulating equals one large batch.
-            loss = self.task.loss(logits, targets.to(self.device)) * (len(targets) / n_examples)
+            # Each batch has the share that it would have in one large batch.
+            loss = self.task.loss(logits, targets.to(self.device)) * (self.task.loss_mass(targets) / mass)
             loss.backward()
             total += loss.item()
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip or math.inf)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._diverged(total, lr)
+        if settings.clip and norm > settings.clip:
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), settings.clip, norm)
         self.optimizer.step()
         progress.step += 1
         progress.step_in_epoch += 1
@@ -210,10 +190,11 @@ class Trainer:
                 evaluate_loader(self.model, self.task, self.val_loader, self.device, n)[1],
             )
         self._record(train_accuracy=train_accuracy, val_accuracy=val_accuracy, full_val_loss=val_loss)
+        sampled = f" ({n} batches)"
         log.info(
-            f"epoch {progress.epoch + 1}: train accuracy {train_accuracy:.2%}, "
+            f"epoch {progress.epoch + 1}: train accuracy {train_accuracy:.2%}{sampled}, "
             f"validation accuracy {val_accuracy:.2%}"
-            + ("" if val_loss is None else f", validation loss {val_loss:.4f}")
+            + (sampled if val_loss is None else f", validation loss {val_loss:.4f} (all rows)")
         )
         progress.epoch += 1
         progress.step_in_epoch = 0
