@@ -19,8 +19,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     # The suffix stays last, since writers choose their format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
-        _flush(temporary)
+        _finish(temporary, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -36,14 +38,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     previous = path.with_name(f".{path.name}.{os.getpid()}.previous")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed and had the same number
     temporary.mkdir()
     try:
         yield temporary
         for file in temporary.iterdir():
-            _flush(file)
-        if path.exists():
+            _finish(file, temporary.stat().st_mode & 0o666)
+        replaces = path.exists()
+        if replaces:
             path.rename(previous)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            if replaces:
+                previous.rename(path)
+            raise
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -55,8 +64,12 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _flush(file: Path) -> None:
-    """Wait until the bytes are on the disk: some file systems report that they are full only now."""
+def _finish(file: Path, mode: int) -> None:
+    """Set the mode, since safetensors lets only the owner read what it writes, and wait for the disk.
+
+    Some file systems report that they are full only when they are made to write.
+    """
+    file.chmod(mode)
     descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)

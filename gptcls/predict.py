@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import tiktoken
 import torch
 from torch import nn
 
 from gptcls.classifier import Classifier
-from gptcls.data.batches import pad
+from gptcls.data.batches import TextDataset, pad
 from gptcls.device import pick_device
 from gptcls.errors import InputError
-from gptcls.inference import rows_logits
+from gptcls.inference import dataset_logits
+from gptcls.precision import pick_dtype
+from gptcls.staged import Staged
 from gptcls.store import SavedClassifier, find_classifier, read_classifier
-from gptcls.tokenizer import PAD_ID, encode_rows
+from gptcls.tokenizer import MAX_CHARS, PAD_ID
 
 
 class TextClassifier:
@@ -26,10 +29,12 @@ class TextClassifier:
     'spam'
     """
 
-    def __init__(self, saved: SavedClassifier, device: torch.device) -> None:
+    def __init__(self, saved: SavedClassifier, device: torch.device, precision: str = "auto") -> None:
         self.saved = saved
         self.device = device
-        self.model = saved.model.to(device)
+        int8 = precision == "int8"
+        dtype = pick_dtype("auto" if int8 else precision, device)
+        self.model = Staged(saved.model.to(device), dtype, int8).to(device)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -37,34 +42,43 @@ class TextClassifier:
         return self.saved.task.labels
 
     @overload
-    def predict(self, texts: str) -> str: ...
+    def predict(self, texts: str, max_length: int | None = None) -> str: ...
     @overload
-    def predict(self, texts: Iterable[str]) -> list[str]: ...
-    def predict(self, texts):
+    def predict(self, texts: Iterable[str], max_length: int | None = None) -> list[str]: ...
+    def predict(self, texts, max_length=None):
         """The label of a text, or the list of labels of several, in their order.
 
-        Raises TypeError, naming the row, for a value that is not text.
+        ``max_length`` cuts texts shorter than the classifier itself does. Raises TypeError, naming the row,
+        for a value that is not text.
         """
-        labels = self.saved.task.decode(torch.from_numpy(self.predict_proba(_as_list(texts))))
+        labels = self.saved.task.decode(torch.from_numpy(self.predict_proba(_as_list(texts), max_length)))
         return labels[0] if isinstance(texts, str) else labels
 
-    def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
+    def predict_proba(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
         """Class probabilities: (K,) for a text, (N, K) for N texts; columns as in :attr:`labels`."""
-        probabilities = self.saved.task.probabilities(self._logits(_as_list(texts))).numpy()
+        probabilities = self.saved.task.probabilities(self._logits(_as_list(texts), max_length)).numpy()
         return probabilities[0] if isinstance(texts, str) else probabilities
 
-    def _logits(self, texts: list[str]) -> torch.Tensor:
-        # A text without a token (an empty one) is read as a single end-of-text token.
-        rows = [row or [PAD_ID] for row in encode_rows(texts, self.saved.max_length)]
-        return rows_logits(self.model, rows, self.device, self.saved.pad_to)
+    def _logits(self, texts: list[str], max_length: int | None) -> torch.Tensor:
+        if not texts:
+            return torch.zeros(0, len(self.labels))
+        width = _shorter(max_length, self.saved.max_length)
+        dataset = TextDataset(texts, torch.zeros(len(texts)), width, self.saved.pad_to)
+        return dataset_logits(self.model, dataset, self.device)
 
 
-def load_classifier(folder: str | Path, device: str = "auto") -> TextClassifier:
+def load_classifier(folder: str | Path, device: str = "auto", precision: str = "auto") -> TextClassifier:
     """The classifier in ``folder``: what ``gptcls.train`` left there (a run or its ``classifier`` folder).
+
+    Args:
+        folder: the run or classifier.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+        precision: number format of all blocks but the last, see :func:`gptcls.precision.pick_dtype`; or
+            ``"int8"``, 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
 
     Raises InputError when the folder holds none, is damaged, or needs base weights that are absent or differ.
     """
-    return TextClassifier(read_classifier(folder), pick_device(device))
+    return TextClassifier(read_classifier(folder), pick_device(device), precision)
 
 
 def classify_review(
@@ -81,23 +95,29 @@ def classify_review(
         text: one text or a list of texts.
         model: a folder with a trained classifier (kept in memory between calls), a loaded
             :class:`TextClassifier`, or, as in the book (chapter 6.8), a network with a 2-way head.
-        tokenizer, device, max_length, pad_token_id: the book's arguments, used with such a network:
-            anything with ``encode(text) -> ids``, where to run, the length to cut and pad to (None: neither,
-            but for the network's own limit), and what to pad with.
+        tokenizer, pad_token_id: what the book passes with such a network, anything with
+            ``encode(text) -> ids``, and what to pad with. A trained classifier has its own.
+        device: where to run; a :class:`TextClassifier` stays where it is.
+        max_length: tokens to cut each text to, at most what the model reads; with a bare network also the
+            length to pad to.
 
     A classifier whose labels do not include "spam" answers with its own labels.
+
+    Raises TypeError for a value that is not text, naming its row, and for a tokenizer or padding beside a
+    trained classifier.
     """
+    texts = _as_list(text)
     if isinstance(model, nn.Module):
-        answers = [
-            _book_review(t, model, tokenizer, device, max_length, pad_token_id) for t in _as_list(text)
-        ]
+        answers = [_book_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
     else:
         if model is None:
             raise InputError('name a trained classifier: classify_review(text, model="runs/…")')
+        if tokenizer is not None or pad_token_id != PAD_ID:
+            raise TypeError("a trained classifier has its own tokenizer and padding; leave them out")
         if not isinstance(model, TextClassifier):
             folder = find_classifier(model).resolve()
             model = _cached(folder, (folder / "classifier.json").stat().st_mtime_ns, str(device or "auto"))
-        answers = model.predict(_as_list(text))
+        answers = model.predict(texts, max_length)
         if "spam" in model.labels:
             answers = ["spam" if answer == "spam" else "not spam" for answer in answers]
     return answers[0] if isinstance(text, str) else answers
@@ -125,11 +145,21 @@ def _book_review(
         n_positions = model.backbone.config.n_positions
     else:
         n_positions = model.pos_emb.weight.shape[0]  # the book's GPTModel
-    row = tokenizer.encode(text)[: min(max_length or n_positions, n_positions)] or [pad_token_id]
-    ids, lengths = pad([row], max_length, pad_token_id)
+    # To a tiktoken encoding "<|endoftext|>" in a text is a mistake unless it is told otherwise.
+    options = {"disallowed_special": ()} if isinstance(tokenizer, tiktoken.Encoding) else {}
+    width = _shorter(max_length, n_positions)
+    row = tokenizer.encode(text[:MAX_CHARS], **options)[:width] or [pad_token_id]
+    ids, lengths = pad([row], max_length and width, pad_token_id)
     ids, lengths = ids.to(device), lengths.to(device)
     logits = model(ids, lengths) if isinstance(model, Classifier) else model(ids)[:, -1]
     return "spam" if logits.argmax(dim=-1).item() == 1 else "not spam"
+
+
+def _shorter(max_length: int | None, limit: int) -> int:
+    """The length to cut to: ``max_length`` where it is given and within the limit."""
+    if max_length is not None and max_length < 1:
+        raise InputError(f"max_length {max_length} leaves nothing to read; use 1 or more, or None")
+    return min(max_length or limit, limit)
 
 
 def _as_list(texts: str | Iterable[str]) -> list[str]:
@@ -137,4 +167,8 @@ def _as_list(texts: str | Iterable[str]) -> list[str]:
         return [texts]
     if isinstance(texts, bytes) or not isinstance(texts, Iterable):
         raise TypeError(f"expected a text or a list of texts, got {type(texts).__name__}")
-    return list(texts)
+    texts = list(texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"row {row}: expected text, got {type(text).__name__}: {text!r:.60}")
+    return texts

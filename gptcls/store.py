@@ -1,24 +1,28 @@
 """A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
 
 The tensors are either all of the network's, or only the trained ones beside the name and sha256 of the
-base weights they were trained on (28 MB instead of 548 MB for the last block of gpt2-small).
+base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small).
 """
 
 import json
+import math
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gptcls.atomic import atomic_folder
-from gptcls.classifier import Classifier
+from gptcls.classifier import POOLERS, Classifier, trained_blocks
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import GPT2, GPT2Config
-from gptcls.models.pretrained import load_pretrained, weights_sha256
+from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
 from gptcls.tasks import SingleLabel
 
 FORMAT_VERSION = 1
@@ -41,12 +45,12 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
     """Write ``saved`` to ``folder``; a classifier already there stays whole until this one is complete.
 
     Args:
-        folder: created with its parents.
+        folder: created with its parents; what stands there may only be an older classifier, which goes.
         saved: the classifier.
         full: store every tensor; otherwise only the trained ones, to be laid over ``saved.base``.
 
     Raises:
-        InputError: the disk is full or the folder cannot be written.
+        InputError: the folder holds something else or cannot be written, or the disk is full.
     """
     if not full and saved.base is None:
         raise ValueError(
@@ -70,7 +74,12 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "versions": library_versions(),
         "scores": saved.scores,
     }
+    folder = Path(folder)
     try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / "classifier.json").is_file():
+            raise InputError(
+                f"{folder} holds other files and no classifier to replace; choose another folder"
+            )
         with atomic_folder(folder) as temporary:
             tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
@@ -105,60 +114,103 @@ def read_classifier(folder: Path | str) -> SavedClassifier:
     folder = find_classifier(folder)
     try:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
-        if spec["format_version"] > FORMAT_VERSION:
-            raise InputError(
-                f"{folder} has format version {spec['format_version']}, this gptcls reads up to "
-                f"{FORMAT_VERSION}; update gptcls"
-            )
-        architecture = dict(spec["architecture"])
-        if (family := architecture.pop("family")) != "gpt2":
-            raise InputError(f"{folder} is a {family!r} network, this gptcls reads gpt2; update gptcls")
-        config = GPT2Config(**architecture)
+        _check(spec, folder)
         task = SingleLabel.from_json(spec["task"])
+        config = GPT2Config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
         tensors = load_file(folder / "model.safetensors")
-        model = _empty_classifier(config, task, spec)
-        if spec["tensors"] == "trained":
-            model = _over_base(model, spec, folder)
+        backbone = _base_backbone(spec["base"], config, folder) if spec["tensors"] == "trained" else None
+        with shapes_only():
+            model = Classifier(backbone or GPT2(config), task.n_outputs, spec["pooling"])
+        model.freeze(spec["trained"])
         _assign(model, tensors, spec["tensors"], folder)
-    except (json.JSONDecodeError, KeyError, TypeError, FileNotFoundError, SafetensorError) as error:
+        rest = {key: spec[key] for key in ("max_length", "pad_to", "base", "training", "scores")}
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{folder} is damaged ({type(error).__name__}: {error}); save or copy it again"
         ) from error
-    return SavedClassifier(
-        model.eval(),
-        task,
-        spec["max_length"],
-        spec["pad_to"],
-        spec["base"],
-        spec["training"],
-        spec["scores"],
-    )
+    return SavedClassifier(model.eval(), task, **rest)
 
 
-def _empty_classifier(config: GPT2Config, task: SingleLabel, spec: dict) -> Classifier:
-    """The network without memory behind its tensors: they come from the file."""
-    with torch.device("meta"):
-        model = Classifier(GPT2(config), task.n_outputs, spec["pooling"])
-    model.freeze(spec["trained"])
-    return model
+def _check(spec: dict, folder: Path) -> None:
+    """Raise InputError for the first value in classifier.json that no classifier has."""
+    if spec["format_version"] > FORMAT_VERSION:
+        raise InputError(
+            f"{folder} has format version {spec['format_version']}, this gptcls reads up to "
+            f"{FORMAT_VERSION}; update gptcls"
+        )
+    if (family := spec["architecture"]["family"]) != "gpt2":
+        raise InputError(f"{folder} is a {family!r} network, this gptcls reads gpt2; update gptcls")
+    for field, value, fits, wanted in _rules(spec):
+        if not fits:
+            raise InputError(
+                f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}; "
+                "save or copy the classifier again"
+            )
 
 
-def _over_base(model: Classifier, spec: dict, folder: Path) -> Classifier:
-    """``model`` with its backbone loaded from the base weights that ``spec`` names."""
-    base = spec["base"]
+def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
+    """(field, value, whether it fits, what would), each relying on the ones before it."""
+    network, labels, weights = spec["architecture"], spec["task"]["labels"], spec["task"]["class_weights"]
+    for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
+        yield name, network[name], _is_whole(network[name], 2**20), f"a whole number from 1 to {2**20}"
+    n_embd, n_head, n_positions = network["n_embd"], network["n_head"], network["n_positions"]
+    yield "n_head", n_head, n_embd % n_head == 0, f"a divisor of n_embd {n_embd}"
+    for name, most in (("dropout", 1), ("norm_eps", math.inf)):
+        value = network[name]
+        yield name, value, isinstance(value, int | float) and 0 <= value < most, f"a number from 0 to {most}"
+    names = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    yield "labels", labels, names and 2 <= len(set(labels)) == len(labels), "two or more different names"
+    yield "class_weights", weights, weights is None or len(weights) == len(labels), "one number a label"
+    yield "pooling", spec["pooling"], spec["pooling"] in tuple(POOLERS), f"one of {', '.join(POOLERS)}"
+    in_range = f"a whole number from 1 to n_positions {n_positions}"
+    yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
+    pad_to = spec["pad_to"]
+    yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
+    known = _is_policy(spec["trained"], network["n_layer"])
+    yield "trained", spec["trained"], known, "head, last_block, last_2, … or all"
+    yield "tensors", spec["tensors"], spec["tensors"] in ("all", "trained"), "all or trained"
+    named = spec["tensors"] == "all" or isinstance(spec["base"], dict)
+    yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_policy(policy: Any, n_layer: int) -> bool:
+    with suppress(InputError, TypeError):
+        trained_blocks(policy, n_layer)
+        return True
+    return False
+
+
+def _base_backbone(base: dict, config: GPT2Config, folder: Path) -> GPT2:
+    """The base weights that a classifier stored by its trained tensors names, if they are still the same."""
+    name = base["name"]
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise InputError(
+            f"{folder} needs the base weights {name}, which are gone; "
+            "put that file back, or train again with --save full"
+        )
     try:
-        found = weights_sha256(base["name"])
-        backbone = load_pretrained(base["name"])
+        found = weights_sha256(name)
+        backbone = load_pretrained(name)
     except InputError as error:
-        raise InputError(f"{folder} needs the base weights {base['name']}: {error}") from None
+        raise InputError(f"{folder} needs the base weights {name}: {error}") from None
     if found != base["sha256"]:
         raise InputError(
-            f"{folder} was trained on base weights {base['name']} with sha256 {base['sha256'][:12]}…, but "
+            f"{folder} was trained on base weights {name} with sha256 {base['sha256'][:12]}…, but "
             f"those there now have {found[:12]}…; put the original file back or train again with --save full"
         )
-    model.backbone = backbone
-    model.freeze(spec["trained"])
-    return model
+    for size, value in asdict(config).items():
+        if size not in ("tied", "dropout") and getattr(backbone.config, size) != value:
+            raise InputError(
+                f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have "
+                f"{getattr(backbone.config, size)!r}; put the original files back or train again"
+            )
+    return backbone
 
 
 def _assign(model: Classifier, tensors: dict[str, torch.Tensor], stored: str, folder: Path) -> None:
@@ -173,6 +225,8 @@ def _assign(model: Classifier, tensors: dict[str, torch.Tensor], stored: str, fo
                 f"tensor {name} in {folder / 'model.safetensors'} has shape {tuple(tensors[name].shape)}, "
                 f"not {tuple(expected[name].shape)}; save or copy it again"
             )
+        check_numbers(f"tensor {name} in {folder / 'model.safetensors'}", tensors[name])
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}  # no copy where it is fp32 already
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     model.freeze(model.policy)  # assigned parameters are fresh ones
 

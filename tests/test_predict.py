@@ -24,17 +24,43 @@ def folder(tmp_path_factory):
 
 
 def test_probabilities_are_the_models_in_the_order_given(folder):
-    classifier = load_classifier(folder, device="cpu")
+    classifier = load_classifier(folder, "cpu", precision="fp32")
     probabilities = classifier.predict_proba(TEXTS)
     assert probabilities.shape == (5, 2)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert np.array_equal(probabilities[1], probabilities[4])
     for text, row in zip(TEXTS, probabilities, strict=True):
-        ids = encode(text, max_length=64) or [50256]
-        with torch.no_grad():
-            expected = classifier.model(*pad([ids])).softmax(-1)[0].numpy()
+        expected = plain(classifier, text)
         np.testing.assert_allclose(row, expected, atol=1e-6)
         np.testing.assert_allclose(classifier.predict_proba(text), expected, atol=1e-6)
+
+
+def plain(classifier, text, max_length=64):
+    """The probabilities (K,) that the reference, :class:`Classifier`, gives for one text."""
+    ids = encode(text, max_length=max_length) or [50256]
+    with torch.no_grad():
+        return classifier.saved.model(*pad([ids])).softmax(-1)[0].numpy()
+
+
+def test_bf16_is_close(folder):
+    found = load_classifier(folder, "cpu", precision="bf16").predict_proba(TEXTS)
+    expected = load_classifier(folder, "cpu", precision="fp32").predict_proba(TEXTS)
+    assert 0 < np.abs(found - expected).max() < 5e-3
+
+
+def test_a_precision_that_is_none(folder):
+    with pytest.raises(InputError, match="'fp8'"):
+        load_classifier(folder, precision="fp8")
+
+
+def test_max_length_cuts_and_never_lengthens(folder):
+    classifier = load_classifier(folder, "cpu", precision="fp32")
+    for max_length, read in ((3, 3), (64, 64), (5000, 64)):
+        for text, row in zip(TEXTS, classifier.predict_proba(TEXTS, max_length), strict=True):
+            np.testing.assert_allclose(row, plain(classifier, text, read), atol=1e-6)
+    assert classifier.predict(TEXTS, 3) == classifier.predict([" ".join(t.split()[:3]) for t in TEXTS], 3)
+    with pytest.raises(InputError, match="max_length 0"):
+        classifier.predict("text", 0)
 
 
 def test_predict_mirrors_its_input(folder):
@@ -58,6 +84,31 @@ def test_classify_review(folder):
     assert classify_review(TEXTS[0], model=folder) == expected[0]
 
 
+def test_classify_review_with_a_folder_honours_what_it_is_given(tmp_path):
+    model = tiny_saved().model
+    with torch.no_grad():  # the answer hangs on the last token alone: "now" is spam, everything else is not
+        for block in model.backbone.blocks:
+            block.attn.proj.weight.zero_()
+            block.mlp.proj.weight.zero_()
+        model.backbone.wpe.weight.zero_()
+        model.head.weight[1] = model.backbone.wte.weight[encode(" now")[0]] * 100
+        model.head.weight[0] = 0
+        model.head.bias[:] = torch.tensor([15.0, 0.0])
+    saved = tiny_saved()
+    saved.model = model
+    save_classifier(tmp_path, saved)
+    text = "later or now"
+    assert classify_review([text, "later or"], tmp_path) == ["spam", "not spam"]
+    assert classify_review(text, tmp_path, max_length=2) == "not spam"
+    assert classify_review(text, load_classifier(tmp_path), max_length=2) == "not spam"
+    assert classify_review(text, tmp_path, max_length=5000) == "spam"
+    with pytest.raises(TypeError, match="its own tokenizer"):
+        classify_review(text, tmp_path, gpt2_encoding())
+    with pytest.raises(TypeError, match="its own"):
+        classify_review(text, tmp_path, pad_token_id=0)
+    assert classify_review(text, tmp_path, pad_token_id=50256) == "spam"
+
+
 def test_a_retrained_folder_is_read_again(tmp_path):
     texts = [f"{word} {i}" for i in range(20) for word in ("win", "home")]
     answers = []
@@ -79,6 +130,45 @@ def test_the_books_positional_call_with_our_classifier(max_length):
             label = model(*pad([row])).argmax().item()
         answer = classify_review(text, model, gpt2_encoding(), CPU, max_length=max_length, pad_token_id=50256)
         assert answer == ("spam" if label else "not spam")
+
+
+class Ids(torch.nn.Module):
+    """The book's model as far as classify_review looks at it; keeps the ids that it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.pos_emb = torch.nn.Embedding(64, 1)
+
+    def forward(self, ids):
+        self.ids = ids
+        return torch.zeros(*ids.shape, 2)
+
+
+def test_the_book_call_survives_any_text():
+    model = Ids()
+    call = (model, gpt2_encoding(), CPU)
+    assert classify_review("win <|endoftext|> now", *call) == "not spam"
+    assert model.ids[0].tolist() == encode("win <|endoftext|> now")
+    classify_review("a b", *call, max_length=5000)
+    assert model.ids[0].tolist() == encode("a b") + [50256] * 62
+    classify_review("a b", *call, max_length=5)
+    assert model.ids.shape == (1, 5)
+    classify_review(" " * 3_000_000, *call)
+    assert model.ids.shape == (1, 64)
+    with pytest.raises(TypeError, match=r"row 1: expected text, got NoneType"):
+        classify_review(["fine", None], *call)
+    with pytest.raises(InputError, match="max_length -1"):
+        classify_review("text", *call, max_length=-1)
+
+
+def test_the_book_call_with_another_tokenizer():
+    class Letters:
+        def encode(self, text):
+            return [ord(letter) for letter in text]
+
+    model = Ids()
+    classify_review("ab", model, Letters(), CPU)
+    assert model.ids.tolist() == [[97, 98]]
 
 
 @pytest.mark.parametrize("max_length", [20, 60])

@@ -1,16 +1,21 @@
 """A classifier on disk: complete, exact, and whole whatever happens while it is written."""
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import CPU, TINY, tiny_classifier, tiny_saved
+from tiny import TINY, tiny_classifier, tiny_saved
 
+from gptcls.atomic import atomic_file, atomic_folder
+from gptcls.data.batches import pad
 from gptcls.errors import InputError
-from gptcls.inference import rows_logits
 from gptcls.models.convert import to_huggingface
 from gptcls.models.gpt2 import GPT2
 from gptcls.models.pretrained import weights_sha256
@@ -20,7 +25,8 @@ ROWS = [[1, 2, 3], [7], [50000, 4]]
 
 
 def same_answers(one, two):
-    return torch.equal(rows_logits(one.model, ROWS, CPU), rows_logits(two.model, ROWS, CPU))
+    with torch.no_grad():
+        return torch.equal(one.model(*pad(ROWS)), two.model(*pad(ROWS)))
 
 
 @pytest.fixture
@@ -97,8 +103,31 @@ def test_base_absent_or_changed(tmp_path, base):
     with pytest.raises(InputError, match=r"trained on base weights .* sha256 .*--save full"):
         read_classifier(tmp_path / "x")
     weights.unlink()
-    with pytest.raises(InputError, match="needs the base weights"):
+    with pytest.raises(InputError, match=r"needs the base weights .* holds no weights"):
         read_classifier(tmp_path / "x")
+    shutil.rmtree(base)
+    with pytest.raises(InputError, match=f"{base}.* put that file back, or train again with --save full"):
+        read_classifier(tmp_path / "x")
+
+
+def test_base_whose_config_says_another_network(tmp_path, base):
+    save_classifier(tmp_path / "x", over_base(base), full=False)
+    edit(tmp_path / "x", "architecture", "n_head", value=4)
+    with pytest.raises(InputError, match=r"n_head 4.* have 2"):
+        read_classifier(tmp_path / "x")
+
+
+def test_base_with_a_head_of_its_own(tmp_path, base):
+    """The classifier has no language-model head, whichever way it is loaded."""
+    weights = base / "model.safetensors"
+    save_file(load_file(weights) | {"lm_head.weight": torch.ones(50257, 16)}, weights)
+    saved = over_base(base)
+    save_classifier(tmp_path / "x", saved, full=False)
+    back = read_classifier(tmp_path / "x")
+    assert back.model.state_dict().keys() == saved.model.state_dict().keys()
+    assert same_answers(saved, back)
+    save_classifier(tmp_path / "copy", back)
+    assert same_answers(saved, read_classifier(tmp_path / "copy"))
 
 
 def test_random_start_cannot_be_stored_in_part(tmp_path):
@@ -115,6 +144,9 @@ def test_random_start_cannot_be_stored_in_part(tmp_path):
             lambda t: t.update({"head.weight": torch.zeros(3, 16)}),
             r"head.weight .* shape \(3, 16\), not \(2, 16\)",
         ),
+        (lambda t: t["backbone.norm.bias"].fill_(float("nan")), "backbone.norm.bias .* not finite"),
+        (lambda t: t["head.weight"][1, 3:4].fill_(-float("inf")), "head.weight .* not finite"),
+        (lambda t: t.update({"head.bias": torch.ones(2, dtype=torch.int64)}), r"head.bias .* torch.int64"),
     ],
 )
 def test_wrong_tensors_are_named(tmp_path, change, message):
@@ -135,9 +167,25 @@ def damage_json(folder):
     (folder / "classifier.json").write_text('{"format_version": 1,')
 
 
+def edit(folder, *keys, value):
+    """Set one value of classifier.json; without a value the key goes."""
+    file = folder / "classifier.json"
+    spec = json.loads(file.read_text())
+    inner = spec
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    if value is None:
+        del inner[keys[-1]]
+    file.write_text(json.dumps(spec))
+
+
+def damage_not_utf8(folder):
+    (folder / "classifier.json").write_bytes(b'{"format_version": 1, "base": "\xff"}')
+
+
 def damage_newer(folder):
-    spec = json.loads((folder / "classifier.json").read_text())
-    (folder / "classifier.json").write_text(json.dumps(spec | {"format_version": 99}))
+    edit(folder, "format_version", value=99)
 
 
 def damage_no_tensors(folder):
@@ -145,9 +193,15 @@ def damage_no_tensors(folder):
 
 
 def damage_key(folder):
-    spec = json.loads((folder / "classifier.json").read_text())
-    del spec["task"]
-    (folder / "classifier.json").write_text(json.dumps(spec))
+    edit(folder, "task", value=None)
+
+
+def damage_unread_key(folder):
+    edit(folder, "scores", value=None)
+
+
+def damage_list(folder):
+    (folder / "classifier.json").write_text("[1]")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +211,9 @@ def damage_key(folder):
         (damage_json, "damaged"),
         (damage_key, "damaged"),
         (damage_no_tensors, "damaged"),
+        (damage_not_utf8, "damaged .*utf-8"),
+        (damage_unread_key, "damaged .*scores"),
+        (damage_list, "damaged"),
         (damage_newer, "version 99.*update gptcls"),
     ],
 )
@@ -166,6 +223,53 @@ def test_damage_is_one_line(tmp_path, damage, message):
     with pytest.raises(InputError, match=message) as error:
         read_classifier(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("architecture", "n_head"), 5, "n_head 5.* divisor of n_embd 16"),
+        (("architecture", "n_head"), 0, "n_head 0"),
+        (("architecture", "n_head"), True, "n_head True"),
+        (("architecture", "n_layer"), -1, "n_layer -1"),
+        (("architecture", "n_embd"), "16", "n_embd '16'"),
+        (("architecture", "n_embd"), 2**62, f"n_embd {2**62}"),
+        (("architecture", "norm_eps"), float("nan"), "norm_eps nan"),
+        (("architecture", "dropout"), "none", "dropout 'none'"),
+        (("architecture", "family"), "llama", "'llama'.*update gptcls"),
+        (("task", "kind"), "regression", "'regression'.*update gptcls"),
+        (("task", "labels"), ["a", "a"], r"labels \['a', 'a'\].* different"),
+        (("task", "labels"), "ab", "labels 'ab'"),
+        (("task", "class_weights"), [1.0], r"class_weights \[1.0\]"),
+        (("pooling",), "foo", "pooling 'foo'.* one of last, first, mean, position-1"),
+        (("pooling",), ["last"], "pooling"),
+        (("max_length",), "x", "max_length 'x'"),
+        (("max_length",), 5000, "max_length 5000.* n_positions 64"),
+        (("max_length",), 0, "max_length 0"),
+        (("pad_to",), 65, "pad_to 65"),
+        (("trained",), "last_9", "trained 'last_9'"),
+        (("trained",), "some", "trained 'some'.* last_block"),
+        (("trained",), 1, "trained 1"),
+        (("tensors",), "some", "tensors 'some'.* all or trained"),
+        (("tensors",), "trained", "base None"),
+        (("format_version",), "x", "damaged"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, keys, value, message):
+    save_classifier(tmp_path, tiny_saved())
+    edit(tmp_path, *keys, value=value)
+    with pytest.raises(InputError, match=message) as error:
+        read_classifier(tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value) or "kind" in str(error.value)
+
+
+def test_half_precision_is_read_as_float32(tmp_path):
+    save_classifier(tmp_path, tiny_saved())
+    file = tmp_path / "model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file)
+    model = read_classifier(tmp_path).model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_folder_without_a_classifier(tmp_path):
@@ -214,3 +318,76 @@ def test_replacing_an_older_classifier(tmp_path):
     save_classifier(tmp_path / "x", new)
     assert same_answers(new, read_classifier(tmp_path / "x"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x"]
+
+
+def test_other_peoples_files_are_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=f"{tmp_path} holds other files"):
+        save_classifier(tmp_path, tiny_saved())
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        save_classifier(tmp_path / "thesis.tex", tiny_saved())
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_older_one_comes_back_when_the_last_step_fails(tmp_path, monkeypatch):
+    old = tiny_saved(seed=0)
+    save_classifier(tmp_path / "x", old)
+    rename = Path.rename
+
+    def fails(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(InputError, match="Input/output error"):
+        save_classifier(tmp_path / "x", tiny_saved(seed=1))
+    assert same_answers(old, read_classifier(tmp_path / "x"))
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_killed_process_left_is_in_nobodys_way(tmp_path):
+    """In a container every process has the same number."""
+    left = tmp_path / f".x.{os.getpid()}.partial"
+    left.mkdir()
+    (left / "half").write_text("of a file")
+    save_classifier(tmp_path / "x", tiny_saved())
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["classifier.json", "model.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o002])
+def test_files_have_the_mode_that_the_umask_asks_for(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_classifier(tmp_path / "x", tiny_saved())
+        with atomic_file(tmp_path / "y.safetensors") as temporary:
+            save_file({"a": torch.ones(1)}, temporary)
+        with atomic_folder(tmp_path / "z") as temporary:
+            (temporary / "a").touch(mode=0o600)
+    finally:
+        os.umask(before)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) == 4
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~umask}
+
+
+def test_loading_imports_no_compiler_and_maps_the_file(tmp_path):
+    """What makes it fast: no random numbers for what is replaced at once, and no copy of the tensors."""
+    save_classifier(tmp_path, tiny_saved())
+    code = f"""
+import sys
+from pathlib import Path
+from gptcls.store import read_classifier
+model = read_classifier({str(tmp_path)!r}).model
+assert "torch._dynamo" not in sys.modules
+maps = Path("/proc/self/maps")
+if maps.exists():
+    lines = [line for line in maps.read_text().splitlines() if "model.safetensors" in line]
+    ranges = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
+    for name, parameter in model.named_parameters():
+        assert any(first <= parameter.data_ptr() < last for first, last in ranges), name
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
