@@ -41,11 +41,14 @@ def generate_text(config: GenerateConfig) -> str:
     """The text of ``config`` and its continuation.
 
     Raises:
-        InputError: an empty text, an unknown model or device, or a model with another vocabulary.
+        InputError: an empty text, a seed that no generator takes, an unknown model or device, or a model with
+            another vocabulary.
     """
     prompt = encode(config.text)
     if not prompt:
         raise InputError("the text is empty: give at least one character")
+    if not 0 <= config.seed < 2**64:
+        raise InputError(f"--seed {config.seed} is no seed: take a whole number from 0 to 2**64 - 1")
     device = pick_device(config.device)
     model = _model(config).to(device)
     if model.config.vocab_size != VOCAB_SIZE:

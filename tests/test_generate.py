@@ -92,7 +92,19 @@ def test_the_end_token_ends() -> None:
         assert set(row[row.index(1) :]) == {1}
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"max_new_tokens": -1}, {"top_k": 0}])
+@pytest.mark.parametrize("top_k", [None, 1, 2])
+@pytest.mark.parametrize("temperature", [1e-3, 1e-40, 1e-300, 5e-324])
+def test_the_smallest_temperatures_are_greedy(temperature: float, top_k: int | None) -> None:
+    model = Fixed([-3.0, 5e3, 5e3 + 1])
+    generator = torch.Generator().manual_seed(0)
+    ids = generate(model, torch.zeros(3, 1, dtype=torch.long), 4, temperature, top_k, generator)
+    assert (ids[:, 1:] == 2).all()
+
+
+WRONG = [{"temperature": value} for value in (-1.0, float("nan"), float("inf"))]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, {"max_new_tokens": -1}, {"top_k": 0}])
 def test_numbers_that_mean_nothing(wrong: dict) -> None:
     with pytest.raises(InputError, match="at least"):
         generate(Fixed([0.0, 1.0]), torch.tensor([[0]]), **{"max_new_tokens": 1, **wrong})
@@ -113,6 +125,12 @@ def test_random_weights_are_called_random(caplog: pytest.LogCaptureFixture) -> N
     assert len(text) > len("Every effort")
     assert "random" in caplog.text
     assert generate_text(config) == text
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 10**23 - 1])
+def test_a_seed_that_is_none(seed: int) -> None:
+    with pytest.raises(InputError, match=f"--seed {seed} .* 2\\*\\*64"):
+        generate_text(GenerateConfig("x", model="gpt2-nano", seed=seed))
 
 
 def test_a_model_with_another_vocabulary(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def assert_loads(name: str, oracle) -> None:
 @pytest.mark.parametrize("name", ["gpt2-tiny", REPO])
 def test_once_then_without_any_request(hub: Hub, oracle, name: str) -> None:
     assert_loads(name, oracle)
-    assert hub.asked("GET") == [("model.safetensors", None), ("config.json", None)][: 1 + (name == REPO)]
+    assert hub.asked("GET") == [("config.json", None), ("model.safetensors", None)][name != REPO :]
     hub.requests.clear()
     hub.mode = "404"
     assert_loads(name, oracle)
@@ -159,6 +159,29 @@ def test_a_repository_with_shards(hub: Hub, oracle, tmp_path: Path) -> None:
     hub.requests.clear()
     assert_loads(REPO, oracle)
     assert hub.requests == []
+
+
+def test_a_repository_without_a_config(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the weights are in the cache, it takes no network to know that there is nothing else."""
+    from huggingface_hub import constants
+
+    del hub.files[f"{REPO}/config.json"]
+    path = weights_file(REPO)
+    assert weights_file(REPO) == path
+    hub.mode = "busy"
+    assert weights_file(REPO) == path
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert weights_file(REPO) == path
+
+
+def test_bytes_that_look_like_the_beginning_of_a_page(hub: Hub, oracle) -> None:
+    """The first eight bytes of a safetensors file are the size of its header: here 0x3c20, " <" on disk."""
+    data = hub.files[f"{REPO}/model.safetensors"]
+    size = int.from_bytes(data[:8], "little")
+    data = (0x3C20).to_bytes(8, "little") + data[8 : 8 + size].ljust(0x3C20) + data[8 + size :]
+    assert data.lstrip().startswith(b"<")
+    hub.files[f"{REPO}/model.safetensors"] = data
+    assert_loads(REPO, oracle)
 
 
 def test_where_there_are_no_symbolic_links(hub: Hub, oracle, tmp_path: Path, monkeypatch) -> None:
@@ -270,7 +293,8 @@ def test_html_instead_of_the_file(hub: Hub, oracle, tmp_path: Path, mode: str) -
 def test_html_instead_of_a_config(hub: Hub, tmp_path: Path) -> None:
     load_pretrained("gpt2-tiny")
     hub.mode = "html on get"
-    refused(REPO, "config.json", "HTML page")
+    for _ in range(2):  # the second time it is not taken for absent
+        refused(REPO, "config.json", "HTML page")
     assert "config.json" not in cache(tmp_path)
 
 

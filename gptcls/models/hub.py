@@ -146,8 +146,10 @@ def _refuse_html(partial: Path, url: str) -> None:
     if not partial.exists():
         return
     with partial.open("rb") as file:
-        html = file.read(64).lstrip()[:1] == b"<"
-    if html:
+        start = file.read(512).lstrip().lower()
+    if start.startswith(
+        (b"<!doctype", b"<html")
+    ):  # "<" alone may begin a safetensors file: the header's size
         partial.unlink()
         raise InputError(
             f"{url} gives an HTML page instead of the file, perhaps a proxy's or a login page: it was "

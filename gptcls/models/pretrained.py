@@ -9,13 +9,15 @@ import difflib
 import json
 import logging
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gptcls.errors import InputError
 from gptcls.models.convert import State, both_names, convert, infer_config
@@ -99,13 +101,29 @@ def load_pretrained(name_or_path: str | Path) -> GPT2:
     try:
         state = convert(tensors)
         config = _checked_config(state, declared, source)
-        with torch.device("meta"):  # no memory and no random numbers for what is replaced at once
+        with shapes_only():
             model = GPT2(config)
         _check_tensors(state, model.state_dict())
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks built inside have tensors without memory or values: for what a file replaces at once."""
+    with torch.device("meta"), _NoRandomNumbers():
+        yield
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves out ``normal_``. On the meta device its first call would import torch's compiler: a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", "") == "normal_":
+            return None
+        return function(*args, **(kwargs or {}))
 
 
 def weights_file(name_or_path: str | Path) -> Path:
@@ -148,6 +166,9 @@ def _hub_weights(repo: str) -> Path:
     path = next((cached for name in names if (cached := cached_file(repo, name))), None)
     if path is None:
         log.info("%s is no local path: looking on the Hugging Face hub", repo)
+    # Before the weights: so where they are in the cache and it is not, the hub had none, and may be away now.
+    with suppress(NotOnHubError if path is None else InputError):
+        hub_file(repo, "config.json")
     for name in names:
         if path is None:
             with suppress(NotOnHubError):
@@ -159,8 +180,6 @@ def _hub_weights(repo: str) -> Path:
         )
     for part in weight_parts(path):
         hub_file(repo, part.name)
-    with suppress(NotOnHubError):
-        hub_file(repo, "config.json")
     return path
 
 
@@ -211,7 +230,12 @@ def _check_tensors(state: State, expected: State) -> None:
         if tensor.shape != expected[name].shape:
             found, wanted = list(tensor.shape), list(expected[name].shape)
             raise InputError(f"{both_names(name)} has the shape {found} instead of {wanted}")
-        if not tensor.is_floating_point():
-            raise InputError(f"{both_names(name)} holds {tensor.dtype}, no floating-point numbers")
-        if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
-            raise InputError(f"{both_names(name)} holds a value that is not finite")
+        check_numbers(both_names(name), tensor)
+
+
+def check_numbers(name: str, tensor: Tensor) -> None:
+    """Raise InputError, which begins with ``name``, unless the tensor holds finite floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise InputError(f"{name} holds {tensor.dtype}, no floating-point numbers")
+    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
+        raise InputError(f"{name} holds a value that is not finite")

@@ -1,5 +1,7 @@
 """Text generation: one token after the other from the language-model head."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -27,21 +29,20 @@ def generate(
         eos_id: end when every row has produced this token; a row that ended earlier is filled with it.
 
     Raises:
-        InputError: a negative temperature or number of tokens, ``top_k`` below 1, an empty prompt.
+        InputError: a temperature or number of tokens below 0 or not finite, ``top_k`` below 1, an
+            empty prompt.
     """
-    if temperature < 0 or max_new_tokens < 0 or (top_k is not None and top_k < 1):
+    if not 0 <= temperature < math.inf or max_new_tokens < 0 or (top_k is not None and top_k < 1):
         raise InputError(
             f"temperature {temperature}, max_new_tokens {max_new_tokens} and top_k {top_k}: "
-            "the first two must be at least 0, the last at least 1"
+            "the first two must be numbers of at least 0, the last at least 1"
         )
     if ids.shape[1] == 0:
         raise InputError("the prompt has no tokens: give at least one")
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (B,)
     for _ in range(max_new_tokens):
         hidden = model(ids[:, -model.config.n_positions :])  # (B, T, C)
-        logits = model.lm_logits(hidden[:, -1:])[
-            :, 0
-        ]  # (B, V): only the last position predicts something new
+        logits = model.lm_logits(hidden[:, -1:])[:, 0]  # (B, V): only the last position predicts anything new
         token = _choose(logits, temperature, top_k, generator)  # (B,)
         if eos_id is not None:
             token = torch.where(ended, eos_id, token)
@@ -61,4 +62,8 @@ def _choose(
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = logits.topk(top_k).values[:, -1:]  # (B, 1)
         logits = logits.masked_fill(logits < smallest, float("-inf"))
-    return torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]
+    # The largest logit becomes 0 and a temperature never becomes 0 in the logits' dtype: however small it is,
+    # the quotients are numbers or -inf.
+    logits = logits - logits.amax(dim=-1, keepdim=True)
+    scaled = logits / max(temperature, torch.finfo(logits.dtype).tiny)
+    return torch.multinomial(scaled.softmax(dim=-1), 1, generator=generator)[:, 0]
