@@ -1,5 +1,6 @@
 """python -m gptcls.classify: label texts given, lines of standard input, or a file of any size."""
 
+import io
 import logging
 import queue
 import sys
@@ -7,13 +8,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import numpy as np
 import tyro
+from tqdm import tqdm
 
 from gptcls import cli
+from gptcls.data.batches import count_longer
 from gptcls.data.columns import find_text_column, text_values, values_of
+from gptcls.data.files import guess_encoding
 from gptcls.data.stream import ChunkWriter, read_chunks
 from gptcls.errors import InputError
 from gptcls.predict import TextClassifier, load_classifier
@@ -27,47 +31,51 @@ LINES_AT_ONCE = 256
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig:
-    """Label texts: the given ones, else those of --input, else the lines of standard input.
+    """Label texts: the given ones, else those of --data, else the lines of standard input (UTF-8).
 
-    Prints one line a text: its label, a tab, and the label's probability.
+    Prints one line a text: its label, a tab, and the label's probability; for a blank text only the tab.
     """
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """Texts to label."""
     model: Path
     """Folder that gptcls.train left: a run, or the classifier inside it."""
-    input: Path | None = None
+    data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE")] = None
     """File of texts (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection); read piece by piece."""
-    output: Path | None = None
-    """File for the rows of --input with a label column and a probability column for each label."""
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
+    """File for the rows of --data with a label column and a probability column for each label."""
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Number format of all blocks but the last; auto takes the fastest that the processor has."""
 
 
 def classify(config: ClassifyConfig) -> None:
-    """Label what ``config`` names and print the labels, or write them to ``config.output``.
+    """Label what ``config`` names and print the labels, or write them to ``config.out``.
 
-    Raises InputError for options that exclude each other, a folder without a classifier, and a file or
-    column that cannot be read; an unfinished output file is removed.
+    Raises InputError for options that exclude each other, a folder without a classifier, a file or column
+    that cannot be read, and a line that is not UTF-8; an unfinished output file is removed.
     """
-    if config.input is not None:
+    if config.data is not None:
         if config.texts:
-            raise InputError("give texts or --input, not both")
-        if config.output is None:
-            raise InputError(f"--input {config.input} needs --output, the file for the labels")
-    elif config.output is not None:
-        raise InputError(f"--output {config.output} goes with --input; without it the labels are printed")
-    classifier = load_classifier(config.model, config.device)
-    if config.input is not None:
-        n = classify_file(classifier, config.input, config.output, config.text_column)
-        log.info(f"{n:,} rows labelled: {config.output}")
-    elif config.texts:
-        _print_labels(classifier, list(config.texts))
-    else:
-        for lines in arriving_lines(sys.stdin):
-            _print_labels(classifier, lines)
+            raise InputError("give texts or --data, not both")
+        if config.out is None:
+            raise InputError(f"--data {config.data} needs --out, the file for the labels")
+    elif config.out is not None:
+        raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
+    classifier = load_classifier(config.model, config.device, config.precision)
+    if config.data is not None:
+        n = classify_file(classifier, config.data, config.out, config.text_column)
+        log.info(f"{n:,} rows labelled: {config.out}")
+        return
+    n_cut = 0
+    for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
+        for label, row in zip(*_label(classifier, texts), strict=True):
+            print("\t" if label is None else f"{label}\t{row.max():.4f}", flush=True)
+        n_cut += count_longer(texts, classifier.saved.max_length)
+    _log_cut(n_cut, classifier)
 
 
 def classify_file(
@@ -80,72 +88,111 @@ def classify_file(
     the log says how many did. Raises InputError, leaving no target, when a value is no text or a column of a
     needed name exists.
     """
-    n = n_blank = 0
-    with ChunkWriter(target, source=source) as writer:
+    import pandas as pd
+
+    n = n_blank = n_cut = 0
+    with (
+        ChunkWriter(target, source=source) as writer,
+        tqdm(unit=" rows", delay=1, disable=None) as bar,
+    ):
         for chunk in read_chunks(source):
             if n == 0:
                 column = find_text_column(chunk.columns, text_column, chunk, source)
                 label_column = "label" if "label" not in chunk.columns else "predicted_label"
                 added = [label_column, *(f"probability_{label}" for label in classifier.labels)]
-                if taken := [name for name in added if name in chunk.columns]:
-                    raise InputError(f"{source} has a column {taken[0]!r} already; rename it first")
-            labels, probabilities = _label_chunk(classifier, chunk, column, source)
-            columns = [labels, *probabilities.round(6).T]
+            if taken := [name for name in added if name in chunk.columns]:
+                rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
+                raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
+            texts = _texts_or_none(chunk, column, source)
+            labels, probabilities = _label(classifier, texts)
+            # The first chunk's types are those of a Parquet file, and all of its texts may be blank.
+            columns = [pd.array(labels, dtype="string"), *probabilities.round(6).T]
             writer.write(chunk.assign(**dict(zip(added, columns, strict=True))))
             n += len(chunk)
             n_blank += labels.count(None)
+            n_cut += count_longer([text for text in texts if text], classifier.saved.max_length)
+            bar.update(len(chunk))
     if n_blank:
         log.info(f"{source}: {n_blank:,} rows have no text; their labels are left empty")
+    _log_cut(n_cut, classifier)
     return n
 
 
-def _label_chunk(
-    classifier: TextClassifier, chunk: "pd.DataFrame", column: str, source: Path
-) -> tuple[list[str | None], np.ndarray]:
-    """Labels (N) and probabilities (N, K) of a frame's rows; None and NaN for those without text."""
-    values = values_of(chunk, column)
-    there = [
-        i
-        for i, value in enumerate(values)
-        if not (value is None or (isinstance(value, str) and not value.strip()))
-    ]
-    texts = text_values([values[i] for i in there], chunk.index[there], column, source)
-    labels: list[str | None] = [None] * len(values)
-    probabilities = np.full((len(values), len(classifier.labels)), np.nan)
-    if texts:
-        probabilities[there] = classifier.predict_proba(texts)
-        for i in there:
-            labels[i] = classifier.labels[probabilities[i].argmax()]
+def _texts_or_none(chunk: "pd.DataFrame", column: str, source: Path) -> list[str | None]:
+    """The texts of a frame, None for those that are blank or missing."""
+    values = [None if isinstance(v, str) and not v.strip() else v for v in values_of(chunk, column)]
+    there = [i for i, value in enumerate(values) if value is not None]
+    text_values([values[i] for i in there], chunk.index[there], column, source)
+    return values
+
+
+def _label(classifier: TextClassifier, texts: list[str | None]) -> tuple[list[str | None], np.ndarray]:
+    """Labels (N) and probabilities (N, K) of N texts; None and NaN for those that are blank or None."""
+    there = [i for i, text in enumerate(texts) if text and text.strip()]
+    labels: list[str | None] = [None] * len(texts)
+    probabilities = np.full((len(texts), len(classifier.labels)), np.nan)
+    if there:
+        probabilities[there] = classifier.predict_proba([texts[i] for i in there])
+    for i in there:
+        labels[i] = classifier.labels[probabilities[i].argmax()]
     return labels, probabilities
 
 
-def arriving_lines(file: TextIO) -> Iterator[list[str]]:
-    """The non-empty lines of ``file`` in lists: what has arrived, at most :data:`LINES_AT_ONCE`.
+def _standard_input() -> BinaryIO:
+    """Its bytes, with a buffer of their own: Python aborts at its end where a thread waits in sys.stdin's."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed; give texts or --data")
+    return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
 
-    So a slow source is answered line by line, and a fast one in batches.
+
+def arriving_lines(file: BinaryIO) -> Iterator[list[str]]:
+    """The lines of UTF-8 text in ``file`` in lists: what has arrived, at most :data:`LINES_AT_ONCE`.
+
+    So a slow source is answered line by line, and a fast one in batches. Raises InputError at the first line
+    that is not UTF-8, whatever the locale says, after the lines before it.
     """
-    lines: queue.Queue[str | None] = queue.Queue(maxsize=4 * LINES_AT_ONCE)
+    lines: queue.Queue[str | Exception | None] = queue.Queue(maxsize=4 * LINES_AT_ONCE)
 
     def read() -> None:
-        for line in file:
-            if line.strip():
-                lines.put(line.rstrip("\r\n"))
-        lines.put(None)
+        try:
+            for number, line in enumerate(file, 1):
+                lines.put(_decoded(line, number))
+        except Exception as error:  # it belongs to the thread that waits for lines
+            lines.put(error)
+        else:
+            lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    while (line := lines.get()) is not None:
-        batch = [line]
-        while len(batch) < LINES_AT_ONCE and not lines.empty():
-            if (line := lines.get()) is None:
-                yield batch
-                return
-            batch.append(line)
-        yield batch
+    end = False
+    while not end:
+        arrived = [lines.get()]
+        while len(arrived) < LINES_AT_ONCE and not lines.empty():
+            arrived.append(lines.get())
+        if end := not isinstance(arrived[-1], str):
+            error = arrived.pop()
+        if arrived:
+            yield arrived
+    if error is not None:
+        raise error
 
 
-def _print_labels(classifier: TextClassifier, texts: list[str]) -> None:
-    for row in classifier.predict_proba(texts):
-        print(f"{classifier.labels[row.argmax()]}\t{row.max():.4f}", flush=True)
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        encoding = guess_encoding(line)
+        raise InputError(
+            f"standard input, line {number}: not UTF-8; it looks like {encoding}. "
+            f"Convert it: iconv -f {encoding} -t UTF-8 texts.txt | python -m gptcls.classify …"
+        ) from None
+    if "\0" in text:
+        raise InputError(f"standard input, line {number}: a NUL byte, so this is damaged or not UTF-8 text")
+    return text
+
+
+def _log_cut(n: int, classifier: TextClassifier) -> None:
+    if n:
+        log.info(f"{n:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read")
 
 
 def main() -> None:

@@ -1,14 +1,23 @@
 """python -m gptcls.evaluate: how good a saved classifier is on labelled data."""
 
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from gptcls import cli, report
+from gptcls.data.batches import count_longer
+from gptcls.data.columns import bad_rows
 from gptcls.data.prepare import load_split
-from gptcls.data.sources import load_data
+from gptcls.data.sources import load_numbered
 from gptcls.errors import InputError
 from gptcls.predict import load_classifier
+from gptcls.store import find_classifier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("gptcls")
 
@@ -19,8 +28,9 @@ class EvaluateConfig:
 
     model: Path
     """Folder that gptcls.train left: a run, or the classifier inside it."""
-    data: str
-    """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection)."""
+    data: str | None = None
+    """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection);
+    otherwise the run's own test rows."""
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
     label_column: str | None = None
@@ -29,27 +39,37 @@ class EvaluateConfig:
     """Folder for metrics.json and the pictures; nothing is written without it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Number format of all blocks but the last; auto takes the fastest that the processor has."""
 
 
 def evaluate(config: EvaluateConfig) -> dict:
     """The scores of a classifier on a data set, as in ``metrics.json``.
 
-    Rows whose text the classifier was trained on are left out where the run's split lies beside it, and the
-    log says how many.
+    Rows whose text the classifier was trained on are left out, and the log says how many; texts that differ
+    in quotes and white space only count as the same. Where no split of a run lies beside the classifier,
+    nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
 
-    Raises InputError for data that cannot be read, a label unseen in training, or a folder without a
-    classifier.
+    Raises InputError for data that cannot be read, a label unseen in training, a folder without a
+    classifier, and an ``out`` that holds a run.
     """
-    classifier = load_classifier(config.model, config.device)
+    if config.out is not None:
+        _require_no_run(config.out)
+    split = find_classifier(config.model).resolve().parent / "split"
+    if config.data is None:
+        rows = _own_test_rows(config, split)
+    else:
+        rows = load_numbered(config.data, config.text_column, config.label_column)
+    classifier = load_classifier(config.model, config.device, config.precision)
     task = classifier.saved.task
-    rows = load_data(config.data, config.text_column, config.label_column)
-    targets = task.targets(rows["label"].tolist()).numpy()  # before the long part: it may refuse a label
-    new = ~rows["text"].isin(_training_texts(config.model)).to_numpy()
-    if not new.all():
-        log.info(f"left out: {(~new).sum()} of {len(rows)} rows, whose texts the classifier was trained on")
-    if not new.any():
-        raise InputError(f"every text of {config.data} was trained on; evaluate on data the run has not seen")
-    targets, texts = targets[new], rows["text"][new].tolist()
+    _require_known(rows, task.labels, config.data)
+    if config.data is not None:
+        rows = _without_trained(rows, split, config.data)
+    texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
+    if n_cut := count_longer(texts, classifier.saved.max_length):
+        log.info(
+            f"{n_cut:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read"
+        )
     probabilities = classifier.predict_proba(texts)
     scores = task.scores(targets, probabilities)
     if config.out is not None:
@@ -58,17 +78,62 @@ def evaluate(config: EvaluateConfig) -> dict:
     return scores
 
 
-def _training_texts(folder: Path) -> set[str]:
-    """The texts that the run in ``folder`` trained on; none where only the classifier was copied."""
-    for run in (folder, folder.parent):
-        if (run / "split" / "train.csv").exists():
-            return set(load_split(run / "split").train["text"])
-    return set()
+def _own_test_rows(config: EvaluateConfig, split: Path) -> "pd.DataFrame":
+    """The test rows of the run that the classifier belongs to."""
+    if config.text_column or config.label_column:
+        raise InputError("--text-column and --label-column go with --data")
+    if not split.exists():
+        raise InputError(
+            f"--model {config.model} has no run's split beside it; name what to score with --data"
+        )
+    rows = load_split(split).test
+    log.info(f"scored on the run's own {len(rows):,} test rows: {split / 'test.csv'}")
+    return rows
+
+
+def _without_trained(rows: "pd.DataFrame", split: Path, source: str) -> "pd.DataFrame":
+    """The rows whose text is not in the ``split``'s training part."""
+    if not split.exists():
+        log.info(
+            f"no split lies beside the classifier ({split}): rows that it was trained on cannot be left out, "
+            "and flatter the scores"
+        )
+        return rows
+    trained = set(load_split(split).train["text"].map(_essence))
+    new = rows[~rows["text"].map(_essence).isin(trained)]
+    if n_left_out := len(rows) - len(new):
+        log.info(f"left out: {n_left_out:,} of {len(rows):,} rows, whose texts the classifier was trained on")
+    if new.empty:
+        raise InputError(f"every text of {source} was trained on; evaluate on data the run has not seen")
+    return new
+
+
+def _essence(text: str) -> str:
+    """A text without what readers and spreadsheets change: quotes (the book's reader eats some), spaces."""
+    return re.sub(r'["\s]+', "", text)
+
+
+def _require_known(rows: "pd.DataFrame", labels: Sequence[str], source: str | None) -> None:
+    if bad := [(n, label) for n, label in rows["label"].items() if label not in labels]:
+        unseen = ", ".join(map(repr, dict.fromkeys(label for _, label in bad[:3])))
+        way_out = f"it knows {', '.join(labels)}: correct or delete these rows"
+        raise bad_rows(bad, rows.index.name, f"label {unseen}, unseen in training,", source, way_out)
+
+
+def _require_no_run(out: Path) -> None:
+    if out.is_file():
+        raise InputError(f"--out {out} is a file; choose a folder")
+    if any((out / name).exists() for name in ("config.json", "classifier", "classifier.json")):
+        raise InputError(f"--out {out} holds a run, whose scores would be lost; choose another folder")
 
 
 def main() -> None:
     """The command line."""
-    cli.run(EvaluateConfig, lambda config: print(report.scores_table({config.data: evaluate(config)}, {})))
+    cli.run(EvaluateConfig, _evaluate_and_print)
+
+
+def _evaluate_and_print(config: EvaluateConfig) -> None:
+    print(report.scores_table({config.data or "test": evaluate(config)}, {}))
 
 
 if __name__ == "__main__":

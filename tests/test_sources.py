@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from gptcls.data import download
-from gptcls.data.sources import load_data
+from gptcls.data.sources import load_data, load_numbered
 from gptcls.errors import InputError
 
 UCI = Path(__file__).parents[2] / "shared" / "data" / "sms" / "SMSSpamCollection"
@@ -283,6 +283,25 @@ def test_labels_become_strings(tmp_path):
     assert labels('"NA"', '" ham "') == ["NA", "ham"]
 
 
+def test_words_for_nothing_are_texts_but_no_labels(tmp_path):
+    words = ["nan", "NaN", "NA", "null", "None", "<NA>", "n/a"]
+    for name, mark in (("x.csv", ","), ("x.tsv", "\t")):
+        path = write(tmp_path / name, f"text{mark}label\n" + "".join(f"{word}{mark}NA\n" for word in words))
+        assert rows(load_data(path)) == [(word, "NA") for word in words]
+    for label in ("nan", "NaN", "<NA>"):
+        path = write(tmp_path / "x.csv", f"text,label\nfine,a\nhello,{label}\n")
+        assert "missing label in column 'label' in line 3" in refusal(path)
+
+
+def test_numbered_rows_keep_their_lines(tmp_path):
+    path = write(tmp_path / "x.csv", 'text,label\n"two\nlines",a\n\nlast,b\n')
+    frame = load_numbered(path)
+    assert frame.index.tolist() == [2, 5]
+    assert frame.index.name == "line"
+    pd.testing.assert_frame_equal(frame.reset_index(drop=True), load_data(path))
+    assert load_data(path).index.name is None
+
+
 def test_byte_order_mark_crlf_and_blank_lines(tmp_path):
     path = write(tmp_path / "x.csv", b"\xef\xbb\xbftext,label\r\na b,x\r\n\r\nc d,y\r\n   \r\n")
     assert rows(load_data(path)) == [("a b", "x"), ("c d", "y")]
@@ -478,3 +497,10 @@ def test_a_long_field_is_read_and_an_endless_one_refused(tmp_path, monkeypatch):
     assert "line 2: a quote opens here" in refusal(
         write(tmp_path / "x.csv", f'text,label\n"{long},a\n{long}\n')
     )
+
+
+def test_semicolons_are_named(tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_text('Text;Label\n"Gut, schnell";gut\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"excel.csv, line 1: .*separated by ';'; save it with commas"):
+        load_data(path)

@@ -204,6 +204,22 @@ def test_a_parquet_column_of_mixed_types(tmp_path):
         writer.write(pd.DataFrame({"text": ["a", 1]}, dtype=object))
 
 
+def test_a_parquet_column_that_begins_with_nothing(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet", reason="Parquet needs pyarrow")
+    lines = ['{"text": "a", "note": null}', '{"text": "b", "note": null}', '{"text": "c", "note": "late"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    copy(tmp_path / "a.jsonl", tmp_path / "a.parquet", rows=2)
+    assert content(tmp_path / "a.parquet") == {"text": ["a", "b", "c"], "note": [None, None, "late"]}
+    (tmp_path / "b.jsonl").write_text("\n".join(lines).replace('"late"', "5"))
+    with pytest.raises(InputError, match=r"a column mixes types .*write \.jsonl"):
+        copy(tmp_path / "b.jsonl", tmp_path / "b.parquet", rows=2)
+    table = pa.table({"text": ["a"], "never": pa.array([None], pa.null())})
+    pq.write_table(table, tmp_path / "c.parquet")
+    copy(tmp_path / "c.parquet", tmp_path / "d.parquet")
+    assert pq.read_table(tmp_path / "d.parquet").equals(table), "a file's own types stay"
+
+
 # --- reading what cannot be read ---
 
 

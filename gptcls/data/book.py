@@ -28,7 +28,7 @@ def read_as_book(path: str | Path) -> "pd.DataFrame":
     return frame[["text", "label"]]
 
 
-def balance_as_book(frame: "pd.DataFrame") -> "pd.DataFrame":
+def balance_as_book(frame: "pd.DataFrame", seed: int = SEED) -> "pd.DataFrame":
     """As many ham as spam: a random draw of ham, then all spam. The index stays, as in the book."""
     import pandas as pd
 
@@ -36,12 +36,12 @@ def balance_as_book(frame: "pd.DataFrame") -> "pd.DataFrame":
     if not 0 < len(spam) <= len(ham):
         counts = f"{len(spam)} spam and {len(ham)} ham"
         raise InputError(f"the book's recipe needs spam and at least as much ham, but found {counts} rows")
-    return pd.concat([ham.sample(len(spam), random_state=SEED), spam])
+    return pd.concat([ham.sample(len(spam), random_state=seed), spam])
 
 
-def split_as_book(frame: "pd.DataFrame") -> Split:
+def split_as_book(frame: "pd.DataFrame", seed: int = SEED) -> Split:
     """Shuffle, then cut at 70 and 80 percent."""
-    frame = frame.sample(frac=1, random_state=SEED).reset_index(drop=True)
+    frame = frame.sample(frac=1, random_state=seed).reset_index(drop=True)
     train_end = int(len(frame) * TRAIN)
     validation_end = train_end + int(len(frame) * VALIDATION)
     parts = frame[:train_end], frame[train_end:validation_end], frame[validation_end:]
@@ -49,10 +49,16 @@ def split_as_book(frame: "pd.DataFrame") -> Split:
 
 
 def book_split(
-    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None
+    name_or_path: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    *,
+    balanced: bool = True,
+    seed: int = SEED,
 ) -> Split:
     """The book's split of UCI's file, or of any data with the labels ham and spam, such as "sms-sample".
 
+    Another seed, or leaving the classes unbalanced, departs from the book.
     UCI's format is read as the book reads it, everything else by :func:`gptcls.data.sources.load_data`.
     Raises InputError for other labels.
     """
@@ -66,4 +72,4 @@ def book_split(
             f"{name_or_path}: label {other[0]!r}, but the book's recipe reads the SMS Spam Collection, whose "
             "labels are ham and spam; leave --recipe book out for other data"
         )
-    return split_as_book(balance_as_book(frame))
+    return split_as_book(balance_as_book(frame, seed) if balanced else frame, seed)

@@ -94,11 +94,11 @@ def text_values(values: Sequence, rows: "pd.Index", column: str, source: object)
     if bad := [(n, value) for n, value in numbered if value is not None and not isinstance(value, str)]:
         kind = type(bad[0][1]).__name__
         way_out = "choose another --text-column"
-        raise _bad_rows(bad, rows.name, f"a value of type {kind} {where}, not text", source, way_out)
+        raise bad_rows(bad, rows.name, f"a value of type {kind} {where}, not text", source, way_out)
     if bad := [(n, value) for n, value in numbered if value is None or not value.strip()]:
-        raise _bad_rows(bad, rows.name, f"missing or blank text {where}", source, "fill or delete these rows")
+        raise bad_rows(bad, rows.name, f"missing or blank text {where}", source, "fill or delete these rows")
     if bad := [(n, value) for n, value in numbered if "\0" in value]:
-        raise _bad_rows(bad, rows.name, f"a NUL character {where}", source, "remove it")
+        raise bad_rows(bad, rows.name, f"a NUL character {where}", source, "remove it")
     return [value for _, value in numbered]
 
 
@@ -109,16 +109,23 @@ def label_values(values: Sequence, rows: "pd.Index", column: str, source: object
     """
     where = f"in column {column!r}"
     if bad := [(n, value) for n, value in zip(rows, values, strict=True) if isinstance(value, list | dict)]:
-        raise _bad_rows(bad, rows.name, f"a list or object {where}", source, "give one label a row")
+        raise bad_rows(bad, rows.name, f"a list or object {where}", source, "give one label a row")
     names = ["" if value is None else str(value) for value in values]
     labels = [name.strip() for name in names]
     if bad := [(n, label) for n, label in zip(rows, labels, strict=True) if label in NO_LABEL]:
-        raise _bad_rows(bad, rows.name, f"missing label {where}", source, "fill or delete these rows")
+        raise bad_rows(bad, rows.name, f"missing label {where}", source, "fill or delete these rows")
     if spaces := sum(label != name for label, name in zip(labels, names, strict=True)):
         log.info("%s: removed spaces around %d labels", source, spaces)
     if all(re.fullmatch(r"-?\d+(\.0)?", label) for label in set(labels)):
         labels = [label.removesuffix(".0") for label in labels]
     return labels
+
+
+def bad_rows(bad: list[tuple[int, object]], row: str, what: str, source: object, way_out: str) -> InputError:
+    """An error about rows: ``bad`` has their numbers first in each pair, ``row`` is what these count."""
+    rows = ", ".join(str(n) for n, _ in bad[:3]) + (", …" if len(bad) > 3 else "")
+    count = f"{len(bad)} rows ({row}s {rows})" if len(bad) > 1 else f"{row} {rows}"
+    return InputError(f"{source}: {what} in {count}; {way_out}")
 
 
 def _guess_text(columns: list[str], sample, besides: str | None = None) -> str | None:
@@ -175,8 +182,8 @@ def _require(columns: list[str], wanted: str | None, option: str, source: object
 
 def _cannot_tell(columns: list[str], what: str, options: str, source: object) -> InputError:
     hint = f"name it with {options}"
-    if len(columns) == 1 and (marks := [mark for mark in (",", ";", "\t") if mark in columns[0]]):
-        kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)", ";": "';': save it with commas"}[marks[0]]
+    if len(columns) == 1 and (marks := [mark for mark in (",", "\t") if mark in columns[0]]):
+        kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)"}[marks[0]]
         hint = f"the fields seem to be separated by {kind}"
     elif any(_is_data(name, []) for name in columns):
         hint += "; if the first line is data, put a header such as text and label above it"
@@ -186,9 +193,3 @@ def _cannot_tell(columns: list[str], what: str, options: str, source: object) ->
 def _listed(columns: list[str], most: int = 12) -> str:
     short = [repr(name if len(name) <= 30 else name[:29] + "…") for name in columns[:most]]
     return ", ".join(short) + (f" and {len(columns) - most} more" if len(columns) > most else "")
-
-
-def _bad_rows(bad: list[tuple[int, object]], row: str, what: str, source: object, way_out: str) -> InputError:
-    rows = ", ".join(str(n) for n, _ in bad[:3]) + (", …" if len(bad) > 3 else "")
-    count = f"{len(bad)} rows ({row}s {rows})" if len(bad) > 1 else f"{row} {rows}"
-    return InputError(f"{source}: {what} in {count}; {way_out}")

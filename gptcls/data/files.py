@@ -117,7 +117,7 @@ def _refuse_binary(path: Path, block: bytes) -> None:
 
 
 def _wrong_encoding(path: Path, data: bytes, where: str, encoding: str | None = None) -> InputError:
-    encoding = encoding or _guess_encoding(data)
+    encoding = encoding or guess_encoding(data)
     source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
     return InputError(
         f"{path}, {where}: not UTF-8; it looks like {encoding}. "
@@ -125,7 +125,7 @@ def _wrong_encoding(path: Path, data: bytes, where: str, encoding: str | None = 
     )
 
 
-def _guess_encoding(data: bytes) -> str:
+def guess_encoding(data: bytes) -> str:
     """A name that iconv knows: Chinese text is mostly high bytes, Western text mostly ASCII."""
     high = sum(byte >= 0x80 for byte in data[:4096]) / min(len(data), 4096)
     guesses = ["GB18030", "CP1252"] if high > 0.3 else ["CP1252"]

@@ -36,6 +36,13 @@ def load_data(
 
     Raises InputError for everything that cannot be used, naming file, line and column.
     """
+    return load_numbered(name_or_path, text_column, label_column).reset_index(drop=True)
+
+
+def load_numbered(
+    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None
+) -> "pd.DataFrame":
+    """:func:`load_data`, but the index is that of :func:`gptcls.data.stream.read_chunks`, for messages."""
     import pandas as pd
 
     texts, labels, rows = [], [], []
@@ -47,7 +54,8 @@ def load_data(
             labels += values_of(chunk, label)
             rows += chunk.index.tolist()
     index = pd.Index(rows, name=chunk.index.name)
-    return labelled_frame(text_values(texts, index, text, path), label_values(labels, index, label, path))
+    texts, labels = text_values(texts, index, text, path), label_values(labels, index, label, path)
+    return labelled_frame(texts, labels).set_index(index)
 
 
 def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":

@@ -158,12 +158,27 @@ class ChunkWriter:
         try:
             schema = None if first else self._parquet.schema
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+            if first:
+                table = table.cast(_with_strings_for_nothing(table.schema, frame))
         except (pa.ArrowException, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{self.path}: a column mixes types ({reason}); write .jsonl instead") from None
         if first:
             self._parquet = self._stack.enter_context(pq.ParquetWriter(self._part, table.schema))
         self._parquet.write_table(table)
+
+
+def _with_strings_for_nothing(schema, frame: "pd.DataFrame"):
+    """The Arrow schema with strings for a column of Python objects that are all missing so far.
+
+    Arrow would take null for its type, and refuse the values of a later chunk.
+    """
+    import pyarrow as pa
+
+    for i, field in enumerate(schema):
+        if pa.types.is_null(field.type) and frame[field.name].dtype == object:
+            schema = schema.set(i, field.with_type(pa.string()))
+    return schema
 
 
 def _open_to_write(path: Path) -> TextIO:

@@ -143,6 +143,10 @@ def _same_width(rows: Iterator[Row], path: Path) -> Iterator[Row]:
         raise InputError(f"{path} is empty: give a file with a header and rows")
     header = [name if name.strip() else f"{UNNAMED}{i}" for i, name in enumerate(header)]
     _refuse_repeats(header, f"{path}, line {number}")
+    if len(header) == 1 and ";" in header[0]:  # how spreadsheets save CSV where the comma is the decimal mark
+        raise InputError(
+            f"{path}, line {number}: fields are separated by ';'; save it with commas, or with tabs as .tsv"
+        )
     yield number, header
     for number, row in rows:
         if len(row) != len(header):

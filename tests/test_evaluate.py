@@ -1,0 +1,163 @@
+"""python -m gptcls.evaluate: which rows are scored, and that nothing is scored or lost in silence."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+from tiny import ROWS, tiny_saved, write_csv
+
+from gptcls.data.book import book_split
+from gptcls.data.prepare import Split, save_split
+from gptcls.data.sources import labelled_frame
+from gptcls.errors import InputError
+from gptcls.evaluate import EvaluateConfig, evaluate
+from gptcls.predict import load_classifier
+from gptcls.store import save_classifier
+
+TRAIN, VALIDATION, TEST = ROWS[:40], ROWS[40:48], ROWS[48:]
+NEW = [("entirely new", "ham"), ("win new cash", "spam"), ("see you then", "ham")]
+
+
+def frame(rows):
+    return labelled_frame(*map(list, zip(*rows, strict=True)))
+
+
+@pytest.fixture
+def run_folder(tmp_path, caplog):
+    """What a run leaves, as far as evaluation reads it."""
+    caplog.set_level(logging.INFO, "gptcls")
+    folder = tmp_path / "runs" / "x"
+    save_classifier(folder / "classifier", tiny_saved())
+    save_split(Split(frame(TRAIN), frame(VALIDATION), frame(TEST)), folder / "split")
+    return folder
+
+
+def scores(model, data=None, **options):
+    data = None if data is None else str(data)
+    return evaluate(EvaluateConfig(model=Path(model), data=data, device="cpu", precision="fp32", **options))
+
+
+def test_scores_are_sklearns(run_folder, tmp_path):
+    found = scores(run_folder, write_csv(tmp_path / "new.csv", NEW), out=tmp_path / "report")
+    texts, labels = zip(*NEW, strict=True)
+    predicted = load_classifier(run_folder, "cpu", "fp32").predict(texts)
+    assert found["n"] == len(NEW)
+    assert found["accuracy"] == accuracy_score(labels, predicted)
+    assert found["f1"] == f1_score(labels, predicted, pos_label="spam", zero_division=0)
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["scores"]["data"] == found
+    assert (tmp_path / "report" / "confusion.png").stat().st_size > 1000
+
+
+# --- which rows ---
+
+
+def test_training_rows_are_left_out(run_folder, tmp_path, caplog):
+    rows = [*NEW, *TRAIN[:5], *VALIDATION[:1]]
+    assert scores(run_folder, write_csv(tmp_path / "new.csv", rows))["n"] == 4
+    assert "left out: 5 of 9 rows, whose texts the classifier was trained on" in caplog.text
+
+
+def test_training_rows_are_found_from_anywhere(run_folder, tmp_path, monkeypatch):
+    data = write_csv(tmp_path / "new.csv", [*NEW, *TRAIN])
+    os.symlink(run_folder / "classifier", tmp_path / "best")
+    assert scores(run_folder / "classifier", data)["n"] == 3
+    assert scores(tmp_path / "best", data)["n"] == 3
+    assert scores(run_folder / "split" / "..", data)["n"] == 3
+    monkeypatch.chdir(run_folder / "classifier")
+    assert scores(".", data)["n"] == 3
+    monkeypatch.chdir(run_folder)
+    assert scores(".", data)["n"] == 3
+    assert scores("classifier", data)["n"] == 3
+
+
+def test_training_rows_that_changed_in_quotes_or_spaces(run_folder, tmp_path):
+    rows = [(f' "{text}" \xa0', label) for text, label in TRAIN] + NEW
+    data = tmp_path / "new.csv"
+    frame(rows).to_csv(data, index=False)
+    assert scores(run_folder, data)["n"] == 3
+
+
+def test_training_rows_of_the_book_on_all_the_messages(run_folder, sms_file, caplog):
+    """Its reader loses quotes; the recipe's 1,045 training rows stand for 1,199 of the file's 5,574."""
+    split = book_split(sms_file)
+    save_split(split, run_folder / "split")
+    data = pd.read_csv(sms_file, sep="\t", header=None, quoting=3, keep_default_na=False)
+    exact = data[1].isin(split.train.text).sum()
+    assert scores(run_folder, sms_file)["n"] == 5574 - 1199
+    assert exact < 1199
+    assert "left out: 1,199 of 5,574 rows" in caplog.text
+
+
+def test_rows_left_out_move_no_other_rows_answer(run_folder, tmp_path):
+    rows = [NEW[0], *TRAIN[:3], NEW[1], *TRAIN[3:9], NEW[2]]
+    mixed = scores(run_folder, write_csv(tmp_path / "mixed.csv", rows))
+    assert mixed == scores(run_folder, write_csv(tmp_path / "alone.csv", NEW))
+
+
+def test_a_classifier_without_its_run(run_folder, tmp_path, caplog):
+    shutil.copytree(run_folder / "classifier", tmp_path / "copy" / "mine")
+    data = write_csv(tmp_path / "new.csv", [*NEW, *TRAIN])
+    assert scores(tmp_path / "copy" / "mine", data)["n"] == 43
+    assert "no split lies beside the classifier" in caplog.text
+    assert "cannot be left out" in caplog.text
+    caplog.clear()
+    scores(run_folder, data)
+    assert "no split" not in caplog.text
+
+
+def test_the_runs_own_test_rows(run_folder, tmp_path, caplog):
+    found = scores(run_folder)
+    assert found == scores(run_folder, write_csv(tmp_path / "test.csv", TEST))
+    assert f"scored on the run's own {len(TEST)} test rows" in caplog.text
+    (run_folder / "split").rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="has no run's split beside it; name what to score with --data"):
+        scores(run_folder)
+    with pytest.raises(InputError, match="go with --data"):
+        scores(run_folder, text_column="text")
+
+
+def test_all_rows_trained_on(run_folder, tmp_path):
+    with pytest.raises(InputError, match=r"every text of .*new\.csv was trained on"):
+        scores(run_folder, write_csv(tmp_path / "new.csv", TRAIN))
+
+
+def test_texts_that_are_cut_are_counted(run_folder, tmp_path, caplog):
+    scores(run_folder, write_csv(tmp_path / "new.csv", [*NEW, ("win " * 100, "spam")]))
+    assert "1 texts are longer than 64 tokens; the rest was not read" in caplog.text
+
+
+# --- refusals ---
+
+
+def test_an_unseen_label_is_named_with_its_line(run_folder, tmp_path):
+    data = write_csv(tmp_path / "new.csv", [*NEW, ("a", "eggs"), ("b", "bacon"), ("c", "ham")])
+    said = (
+        r"new\.csv: label 'eggs', 'bacon', unseen in training, in 2 rows \(lines 5, 6\); it knows ham, spam"
+    )
+    with pytest.raises(InputError, match=said):
+        scores(run_folder, data)
+
+
+@pytest.mark.parametrize("out", ["runs/x", "runs/x/classifier", "started"])
+def test_an_out_that_holds_a_run(run_folder, tmp_path, out):
+    (tmp_path / "started").mkdir()
+    (tmp_path / "started" / "config.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=f"--out .*{out} holds a run.*choose another folder"):
+        scores(run_folder, out=tmp_path / out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_other_mistakes(run_folder, tmp_path):
+    file = write_csv(tmp_path / "new.csv", NEW)
+    with pytest.raises(InputError, match="is a file; choose a folder"):
+        scores(run_folder, file, out=file)
+    with pytest.raises(InputError, match="holds no classifier"):
+        scores(tmp_path, file)
+    with pytest.raises(InputError, match="--precision fp16 is for GPUs"):
+        evaluate(EvaluateConfig(model=run_folder, device="cpu", precision="fp16"))
