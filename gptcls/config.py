@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from gptcls.classifier import trained_blocks
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
 from gptcls.models.pretrained import has_pretrained
@@ -23,6 +24,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup": 0.1,
         "clip": 1.0,
         "patience": 3,
+        "precision": "auto",
     },
     # Chapter 6 of the book, settings of its sections 6.2 to 6.7.
     "book": {
@@ -36,6 +38,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup": 0.0,
         "clip": 0.0,
         "patience": 0,
+        "precision": "fp32",
     },
 }
 # Random weights know nothing worth freezing, and need larger and more steps.
@@ -125,19 +128,32 @@ class TrainConfig:
     eval_iter: int = 5
     """Batches that such a point looks at."""
     seed: int = 123
-    """Seed of the split, the head, random weights and the shuffling. On a CPU the same seed gives the same
-    bits."""
+    """Seed of the split, the head, random weights and the shuffling. On one CPU with as many threads the same
+    seed gives the same bits."""
     recipe: Literal["default", "book"] = "default"
     """default: every row, duplicates dropped before a stratified split. book: chapter 6 of "Build a Large
     Language Model From Scratch" step by step, for its numbers. Options given beside it win."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"] | None, _by_recipe("precision", "{auto,fp32,bf16,fp16}")
+    ] = None
+    """Number format of the frozen blocks (on a GPU of all matrix products); auto takes the fastest that the
+    processor has. What is trained is kept in fp32."""
+    no_cache: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The plain loop, in fp32 on a CPU: without it the frozen blocks run once a text, not once a step."""
+    cache: Path | None = None
+    """Folder that keeps the frozen blocks' output between runs, so that a sweep computes it once."""
+    cache_budget: float = 2.0
+    """GiB of memory for the frozen blocks' output; what is larger goes to a file."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the network with torch.compile; pays for long runs on a GPU."""
     save: Literal["auto", "trained", "full"] = "auto"
     """Tensors in the saved classifier: the trained ones, to be laid over the base weights; all of them; or
     the trained ones where the base is a preset that can be fetched again."""
     out: Path | None = None
     """The run's folder; otherwise a new one, runs/<model>-<data>."""
-    resume: bool = False
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue the interrupted run in --out with the options it was started with."""
 
     def resolved(self) -> "TrainConfig":
@@ -148,7 +164,8 @@ class TrainConfig:
         defaults = dict(RECIPES[self.recipe])
         if self.starts_random and self.recipe == "default":
             defaults |= FROM_RANDOM
-        config = replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
+        given = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        config = replace(self, **given, init="random" if self.starts_random else "pretrained")
         config._check()
         return config
 
@@ -158,19 +175,40 @@ class TrainConfig:
         return self.init == "random" or (self.model in PRESETS and not has_pretrained(self.model))
 
     def _check(self) -> None:
+        preset = PRESETS.get(self.model)
+        trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
+        if preset and max(self.max_length or 0, self.pad_to or 0) > preset.n_positions:
+            raise InputError(
+                f"{self.model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller"
+            )
+        if self.save == "trained" and self.starts_random:
+            raise InputError("--save trained needs pretrained base weights; this run starts from random ones")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed {self.seed} is out of range; use a whole number from 0 to 2**32 - 1")
         at_least = {
             "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
-            "lr": 0, "weight_decay": 0, "warmup": 0, "clip": 0, "max_length": 1, "pad_to": 1,
+            "lr": 0, "weight_decay": 0, "cache_budget": 0, "warmup": 0, "clip": 0, "max_length": 1,
+            "pad_to": 1,
         }  # fmt: skip
         for name, least in at_least.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:  # "not >=" is true for NaN as well
+            if value is not None and (not value >= least or (name == "lr" and not value)):  # NaN is not >= 0
                 raise InputError(f"{flag(name)} {value} is too small; use {least} or more")
         for name in ("warmup", "validation_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(
                     f"{flag(name)} {getattr(self, name)} is no share; use a number from 0 to below 1"
                 )
+        for part in ("validation", "test"):
+            fraction = f"{part}_fraction"
+            if getattr(self, part) and getattr(self, fraction) != getattr(TrainConfig, fraction):
+                raise InputError(f"{flag(part)} and {flag(fraction)} exclude each other; leave one out")
+        own_split = ("validation", "test", "validation_fraction", "test_fraction")
+        changed = [name for name in own_split if getattr(self, name) != getattr(TrainConfig, name)]
+        if self.recipe == "book" and changed:
+            raise InputError(f"--recipe book makes its own split; leave out {flag(changed[0])}")
+        if self.no_cache and self.cache:
+            raise InputError(f"--no-cache and --cache {self.cache} exclude each other; leave one out")
         if self.pad_to and self.max_length and self.max_length > self.pad_to:
             raise InputError(
                 f"--max-length {self.max_length} does not fit --pad-to {self.pad_to}; make it smaller"
@@ -183,7 +221,7 @@ class TrainConfig:
     @classmethod
     def from_json(cls, values: dict) -> "TrainConfig":
         """A configuration that :meth:`to_json` wrote."""
-        paths = {k: Path(values[k]) for k in ("validation", "test", "out") if values[k] is not None}
+        paths = {k: Path(values[k]) for k in ("validation", "test", "cache", "out") if values[k] is not None}
         return cls(**values | paths)
 
     def differences(self, other: "TrainConfig") -> list[str]:

@@ -35,14 +35,17 @@ def write_pictures(
     labels: Sequence[str],
     scores: dict,
     history: list[dict] | None = None,
+    kept_epoch: int | None = None,
 ) -> None:
     """Confusion matrix and, for two classes, the precision-recall curve of a part's targets (N,),
-    probabilities (N, K) and scores; with a history also the loss and the accuracy during training."""
+    probabilities (N, K) and scores; with a history also the loss and the accuracy during training, and
+    where the weights were taken from."""
     figures = {"confusion.png": plot_confusion(scores["confusion"], labels)}
     if len(labels) == 2:
         figures["precision_recall.png"] = plot_precision_recall(targets, probabilities[:, 1], labels[1])
     if history:
-        figures |= {f"{measure}.png": plot_history(history, measure) for measure in ("loss", "accuracy")}
+        for measure in ("loss", "accuracy"):
+            figures[f"{measure}.png"] = plot_history(history, measure, kept_epoch)
     for name, figure in figures.items():
         with atomic_file(folder / name) as temporary:
             figure.savefig(temporary, dpi=150)

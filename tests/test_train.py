@@ -8,21 +8,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny import ROWS, write_csv
+from safetensors.torch import load_file, save_file
+from tiny import ROWS, TINY, write_csv
 
 import gptcls.classify
 import gptcls.evaluate
 import gptcls.train
 from gptcls.config import RECIPES, TrainConfig
 from gptcls.errors import InputError
+from gptcls.models.convert import to_huggingface
+from gptcls.models.gpt2 import GPT2
 from gptcls.predict import load_classifier
 
 QUICK = ("--epochs", "1", "--max-length", "16", "--device", "cpu")
@@ -65,6 +66,25 @@ def run_folder(data, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def base(tmp_path):
+    """A tiny GPT-2 with GPT-2's vocabulary, as a folder in Hugging Face's format."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    torch.manual_seed(4)
+    save_file(to_huggingface(GPT2(TINY).state_dict()), folder / "model.safetensors")
+    config = {
+        "model_type": "gpt2",
+        "n_layer": 3,
+        "n_head": 2,
+        "n_embd": 16,
+        "n_positions": 64,
+        "vocab_size": 50257,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def refused(result, *words):
     """The command ended with status 2 and one line on stderr, behind log lines, that has these words."""
     status, out, err = result
@@ -93,7 +113,7 @@ def test_what_a_run_leaves(run_folder):
         assert metrics["scores"][name]["n"] == len(part)
     history = list(csv.DictReader((run_folder / "history.csv").open()))
     assert [row["epoch"] for row in history if row["train_accuracy"]] == ["1.0", "2.0"]
-    assert TrainConfig.from_json(json.loads((run_folder / "config.json").read_text())).epochs == 2
+    assert TrainConfig.from_json(json.loads((run_folder / "config.json").read_text())["options"]).epochs == 2
 
 
 def test_scores_are_those_of_the_saved_classifier(run_folder):
@@ -224,6 +244,16 @@ def test_recipes():
         (["--max-length", "5000"], ["1024", "--max-length"]),
         (["--positive", "eggs"], ["eggs", "ham, spam"]),
         (["--save", "trained"], ["--save trained", "random"]),
+        (["--seed", "-1"], ["--seed -1"]),
+        (["--seed", "99999999999"], ["--seed 99999999999"]),
+        (["--precision", "fp16"], ["fp16", "GPU"]),
+        (["--no-cache", "--cache", "x"], ["--no-cache", "--cache x"]),
+        (["--recipe", "book", "--validation-fraction", "0.3"], ["--recipe book", "--validation-fraction"]),
+        (["--recipe", "book", "--test", "x.csv"], ["--recipe book", "--test"]),
+        (["--modle", "x"], ["--modle", "--model"]),
+        (["--epochs", "many"], ["--epochs", "many"]),
+        (["--balance", "foo"], ["--balance", "foo", "undersample"]),
+        (["--epochs"], ["--epochs"]),
         (["--resume"], ["--resume needs --out"]),
         (["--resume", "--out", "nowhere"], ["nowhere", "no interrupted run"]),
         (["--text-column", "txet"], ["txet", "text"]),
@@ -239,6 +269,126 @@ def test_out_that_holds_something_else(command, data, tmp_path):
     (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
     refused(command(gptcls.train, "--data", data, *QUICK, "--out", "thesis"), "thesis", "another folder")
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "precious"
+
+
+def test_out_that_holds_a_finished_run(command, data, run_folder):
+    before = (run_folder / "config.json").read_text()
+    refused(command(gptcls.train, "--data", data, *QUICK, "--out", run_folder), "finished run")
+    assert (run_folder / "config.json").read_text() == before
+
+
+def test_out_that_holds_a_model(command, data, base):
+    before = (base / "config.json").read_text()
+    refused(command(gptcls.train, "--model", base, "--data", data, *QUICK, "--out", base), "holds no run")
+    assert (base / "config.json").read_text() == before
+
+
+def test_ctrl_c_while_scoring_keeps_what_was_trained(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(gptcls.train, "dataset_logits", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        gptcls.train.train(
+            TrainConfig(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
+        )
+    assert load_classifier(tmp_path / "x").predict("win a prize") in ("ham", "spam")
+
+
+def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("gptcls.training.loop.CHECKPOINT_SECONDS", 0)
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("gptcls.training.checkpoint.save_file", lambda *a: (_ for _ in ()).throw(full))
+    with caplog.at_level(logging.INFO, "gptcls"):
+        gptcls.train.train(
+            TrainConfig(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
+        )
+    assert "No space left on device" in caplog.text
+    assert "training goes on" in caplog.text
+    assert (tmp_path / "x" / "metrics.json").exists()
+
+
+def interrupted_run(folder, data, base, monkeypatch):
+    """A run over ``base`` that was stopped after 3 steps."""
+    step = gptcls.train.Trainer._step
+
+    def stopping(self, group):
+        if self.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gptcls.train.Trainer, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            gptcls.train.train(TrainConfig(model=str(base), data=str(data), out=folder, device="cpu"))
+
+
+def test_resume_refuses_changed_base_weights_and_options(command, data, base, tmp_path, monkeypatch):
+    interrupted_run(tmp_path / "x", data, base, monkeypatch)
+    refused(command(gptcls.train, "--out", "x", "--resume", "--lr", "0.5"), "--lr cannot change")
+    weights = load_file(base / "model.safetensors")
+    save_file({name: value + 0.01 for name, value in weights.items()}, base / "model.safetensors")
+    refused(command(gptcls.train, "--out", "x", "--resume"), "no longer has the weights")
+    save_file(weights, base / "model.safetensors")
+    (tmp_path / "x" / "config.json").write_text("{")
+    refused(command(gptcls.train, "--out", "x", "--resume"), "config.json is damaged")
+
+
+@pytest.mark.parametrize(
+    ("options", "stored"), [([], "all"), (["--save", "trained"], "trained"), (["--save", "full"], "all")]
+)
+def test_what_is_stored_over_pretrained_weights(command, data, base, options, stored):
+    status, _, err = command(gptcls.train, "--model", base, "--data", data, "--out", "x", *QUICK, *options)
+    assert status == 0, err
+    assert "training last_block" in err
+    spec = json.loads(Path("x/classifier/classifier.json").read_text())
+    assert spec["tensors"] == stored
+    assert load_classifier("x").predict("win a prize") in ("ham", "spam")
+
+
+@pytest.mark.parametrize("balance", ["undersample", "weights"])
+def test_balance(command, tmp_path, balance):
+    ham = [row for row in ROWS if row[1] == "ham"]
+    write_csv(tmp_path / "skewed.csv", [*ham, *[row for row in ROWS if row[1] == "spam"][:10]])
+    status, _, err = command(gptcls.train, "--data", "skewed.csv", *QUICK, "--balance", balance, "--out", "x")
+    assert status == 0, err
+    counts = pd.read_csv("x/split/train.csv").label.value_counts()
+    assert (counts["ham"] == counts["spam"]) == (balance == "undersample")
+    assert pd.read_csv("x/split/test.csv").label.value_counts()["ham"] == 6, "the test part stays as it is"
+    weights = json.loads(Path("x/classifier/classifier.json").read_text())["task"]["class_weights"]
+    expected = [counts.sum() / 2 / counts[label] for label in ("ham", "spam")]
+    assert weights is None if balance == "undersample" else weights == pytest.approx(expected)
+
+
+def test_the_books_pooling_saved_and_used(command, data, base):
+    options = ("--recipe", "book", "--epochs", "1", "--out", "x", "--device", "cpu")
+    status, _, err = command(gptcls.train, "--model", base, "--data", data, *options)
+    assert status == 0, err
+    classifier = load_classifier("x", device="cpu", precision="fp32")
+    assert classifier.saved.pad_to == classifier.saved.max_length
+    test = pd.read_csv("x/split/test.csv")
+    accuracy = (pd.Series(classifier.predict(test.text)) == test.label).mean()
+    assert json.loads(Path("x/metrics.json").read_text())["scores"]["test"]["accuracy"] == pytest.approx(
+        accuracy
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [("--precision", "fp32"), ("--precision", "bf16"), ("--cache", "features")]
+)
+def test_speed_options(command, data, base, options):
+    fast, slow = (
+        command(gptcls.train, "--model", base, "--data", data, *QUICK, "--out", out, *more)
+        for out, more in (("fast", options), ("slow", ("--no-cache",)))
+    )
+    assert fast[0] == slow[0] == 0, fast[2] + slow[2]
+    losses = [pd.read_csv(f"{out}/history.csv").train_loss.dropna() for out in ("fast", "slow")]
+    assert losses[0].to_numpy() == pytest.approx(
+        losses[1].to_numpy(), abs=1e-5 if "fp32" in options else 2e-2
+    )
+    if "--cache" in options:
+        assert "60 computed" in fast[2]
+        again = command(
+            gptcls.train, "--model", base, "--data", data, *QUICK, "--seed", "5", "--out", "z", *options
+        )
+        assert "60 texts from" in again[2]
 
 
 GOOD = "".join(f"{text},{label}\n" for text, label in ROWS)
@@ -286,128 +436,6 @@ def test_given_validation_and_test_files(command, tmp_path):
     parts = {name: pd.read_csv(f"x/split/{name}.csv") for name in ("train", "validation", "test")}
     assert {name: len(part) for name, part in parts.items()} == {"train": 48, "validation": 6, "test": 10}
     assert not set(parts["train"].text) & set(parts["test"].text)
-
-
-def test_evaluate(command, run_folder, data, tmp_path):
-    unseen = write_csv(
-        tmp_path / "new.csv", [("entirely new", "ham"), ("win new cash", "spam"), ROWS[0], ROWS[1]]
-    )
-    status, out, err = command(gptcls.evaluate, "--model", run_folder, "--data", unseen, "--out", "report")
-    assert status == 0, err
-    assert "accuracy" in out
-    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    trained = set(pd.read_csv(run_folder / "split" / "train.csv").text)
-    assert metrics["scores"]["data"]["n"] == 4 - sum(text in trained for text, _ in ROWS[:2])
-    assert (tmp_path / "report" / "confusion.png").exists()
-
-
-def test_evaluate_refuses_an_unseen_label(command, run_folder, tmp_path):
-    file = write_csv(tmp_path / "new.csv", [("a", "ham"), ("b", "eggs")])
-    refused(command(gptcls.evaluate, "--model", run_folder, "--data", file), "eggs", "ham, spam")
-
-
-def test_classify_texts_and_lines(command, run_folder):
-    classifier = load_classifier(run_folder, device="cpu")
-    texts = ["win a prize", "see you"]
-    expected = classifier.predict(texts)
-    status, out, err = command(gptcls.classify, "--model", run_folder, *texts)
-    assert status == 0, err
-    assert [line.split("\t")[0] for line in out.splitlines()] == expected
-    status, out, _ = command(gptcls.classify, "--model", run_folder, stdin="win a prize\n\nsee you\n")
-    assert [line.split("\t")[0] for line in out.splitlines()] == expected
-    assert all(0.5 <= float(line.split("\t")[1]) <= 1 for line in out.splitlines())
-
-
-@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
-def test_classify_a_file(command, run_folder, tmp_path, suffix):
-    frame = pd.DataFrame({"id": ["007", "NA", "x"], "text": ["win a prize", 'quoted "yes", he said', " "]})
-    source = tmp_path / f"in.{suffix}"
-    if suffix == "parquet":
-        pytest.importorskip("pyarrow")
-        frame.to_parquet(source)
-    elif suffix == "jsonl":
-        frame.to_json(source, orient="records", lines=True)
-    else:
-        frame.to_csv(source, index=False, sep="," if suffix == "csv" else "\t")
-    status, _, err = command(
-        gptcls.classify, "--model", run_folder, "--input", source, "--output", "out.jsonl"
-    )
-    assert status == 0, err
-    assert "1 rows have no text" in err
-    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
-    classifier = load_classifier(run_folder, device="cpu")
-    assert [row["id"] for row in rows] == ["007", "NA", "x"]
-    assert [row["text"] for row in rows] == frame.text.tolist()
-    assert [row["label"] for row in rows[:2]] == classifier.predict(frame.text.tolist()[:2])
-    assert rows[2]["label"] is None
-    probabilities = classifier.predict_proba(frame.text.tolist()[:2])
-    assert [row["probability_spam"] for row in rows[:2]] == pytest.approx(probabilities[:, 1], abs=1e-5)
-
-
-def test_classify_refusals(command, run_folder, tmp_path):
-    file = write_csv(tmp_path / "in.csv")
-    model = ("--model", run_folder)
-    refused(command(gptcls.classify, *model, "--input", file), "--output")
-    refused(command(gptcls.classify, *model, "--output", "x.csv", "text"), "--input")
-    refused(command(gptcls.classify, *model, "--input", file, "--output", "x.csv", "text"), "not both")
-    refused(command(gptcls.classify, *model, "--input", file, "--output", file), "in.csv")
-    refused(command(gptcls.classify, *model, "--input", file, "--output", "x.doc"), ".doc")
-    refused(command(gptcls.classify, "--model", tmp_path, "text"), "holds no classifier")
-    (tmp_path / "late.csv").write_text("text,n\n" + "fine,1\n" * 5000 + "too,many,fields\n")
-    refused(command(gptcls.classify, *model, "--input", "late.csv", "--output", "x.csv"), "late.csv", "5002")
-    assert not (tmp_path / "x.csv").exists()
-
-
-def test_classify_streams_a_file_within_bounded_memory(run_folder, tmp_path):
-    """Peak memory grows by less than the size of the file."""
-    resource = pytest.importorskip("resource")
-    assert resource
-    probe = (
-        "import sys, resource; from pathlib import Path; from gptcls.predict import load_classifier; "
-        "from gptcls.classify import classify_file; c = load_classifier(sys.argv[1], 'cpu'); "
-        "classify_file(c, Path(sys.argv[2]), Path(sys.argv[3])); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    peaks = []
-    for n in (5_000, 40_000):
-        source = tmp_path / f"{n}.csv"
-        source.write_text("text,more\n" + f"hi,{'x' * 1000}\n" * n)
-        result = subprocess.run(
-            [sys.executable, "-c", probe, run_folder, source, tmp_path / "out.csv"],
-            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        peaks.append(int(result.stdout.split()[-1]))
-    assert peaks[1] - peaks[0] < 20_000, f"{peaks} KiB: 35 MB more rows need as much more memory"
-
-
-def test_broken_pipe_is_no_error(run_folder):
-    process = subprocess.Popen(
-        f"yes win | head -3000 | {sys.executable} -m gptcls.classify --model {run_folder} | head -1",
-        shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    out, err = process.communicate(timeout=60)
-    assert out.count("\n") == 1
-    assert "Traceback" not in err
-
-
-def test_slow_input_is_answered_line_by_line(run_folder):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gptcls.classify", "--model", str(run_folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-    )  # fmt: skip
-    for text in ("first\n", "second\n"):
-        process.stdin.write(text)
-        assert process.stdout.readline().count("\t") == 1
-        time.sleep(0.05)
-    process.stdin.close()
-    assert process.wait(timeout=30) == 0
-
-
-def test_unknown_option_exits_with_2(command):
-    status, _, err = command(gptcls.train, "--modle", "gpt2-small")
-    assert status == 2
-    assert "--model" in err
 
 
 def test_train_api_raises_input_error(tmp_path):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("gptcls")
 
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#595959"
+BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 UNITS = {"loss": "nats", "accuracy": "%"}
 CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
 TICKS = 60  # label at most so many classes on an axis
@@ -27,18 +27,34 @@ LONGEST = 28  # characters of a label name that are drawn
 FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
 
 
-def plot_history(history_rows: Iterable[Mapping], label: str = "loss") -> "Figure":
+def plot_history(
+    history_rows: Iterable[Mapping], label: str = "loss", kept_epoch: int | None = None
+) -> "Figure":
     """A measure of train and validation against epochs (below) and examples seen (above).
 
     Args:
         history_rows: mappings, one an evaluation, with ``epoch`` (epochs seen, may be fractional),
             ``examples_seen``, ``train_{label}`` and ``val_{label}``; a value that is absent, None,
-            empty or not finite is left out.
+            empty or not finite is left out. ``full_val_{label}``, where present, was measured on all
+            validation rows at the end of an epoch and is drawn beside the samples.
         label: "loss" or "accuracy".
+        kept_epoch: where early stopping took the weights from; marked by a line.
     """
     rows = list(history_rows)
     columns = ("epoch", "examples_seen", f"train_{label}", f"val_{label}")
-    return plot_values(*([row.get(column) for row in rows] for column in columns), label=label)
+    figure = plot_values(*([row.get(column) for row in rows] for column in columns), label=label)
+    axes = figure.axes[0]
+    epochs, full = (_floats([row.get(column) for row in rows]) for column in ("epoch", f"full_val_{label}"))
+    known = np.isfinite(full) & np.isfinite(epochs)
+    if known.any():
+        for line in axes.lines:
+            line.set_label(f"{line.get_label()}, sampled")
+        axes.plot(epochs[known], full[known], "-^", color=GREEN, ms=5, label=f"Validation {label}, all rows")
+    if kept_epoch:
+        axes.axvline(kept_epoch, color=GREY, ls=":", label=f"Weights kept: epoch {kept_epoch}")
+    if known.any() or kept_epoch:
+        axes.legend()
+    return figure
 
 
 def plot_values(

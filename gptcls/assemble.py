@@ -1,0 +1,143 @@
+"""From a configuration to what the loop needs: rows, task, classifier, datasets, loaders."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from gptcls.classifier import Classifier, trained_blocks
+from gptcls.config import TrainConfig
+from gptcls.data import book, prepare
+from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.data.prepare import Split
+from gptcls.data.sources import load_data
+from gptcls.errors import InputError
+from gptcls.models.fused import can_fuse
+from gptcls.models.gpt2 import GPT2, PRESETS
+from gptcls.models.pretrained import load_pretrained, weights_sha256
+from gptcls.precision import pick_dtype
+from gptcls.staged import Autocast, Lower, Upper
+from gptcls.tasks import SingleLabel
+from gptcls.tokenizer import VOCAB_SIZE
+from gptcls.training.features import FeatureCache
+
+log = logging.getLogger("gptcls")
+PARTS = ("train", "validation", "test")
+
+
+def read_split(config: TrainConfig) -> Split:
+    """The rows to train, validate and test on."""
+    if config.recipe == "book":
+        balanced = config.balance == "undersample"
+        columns = (config.text_column, config.label_column)
+        return book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
+    columns = (config.text_column, config.label_column)
+    given = {
+        part: load_data(str(path), *columns)
+        for part, path in (("validation", config.validation), ("test", config.test))
+        if path is not None
+    }
+    split = prepare.make_split(
+        prepare.drop_duplicates(load_data(config.data, *columns)),
+        **given,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.seed,
+    )
+    if config.balance == "undersample":  # the other parts keep the balance that the classifier will meet
+        split = replace(split, train=prepare.undersample(split.train, config.seed))
+    return split
+
+
+def make_task(split: Split, config: TrainConfig) -> SingleLabel:
+    """One class a text, over the labels of the training rows."""
+    task = SingleLabel.of(split.train["label"], config.positive)
+    if config.balance == "weights":
+        weights = prepare.class_weights(split.train["label"], task.labels)
+        task = replace(task, class_weights=tuple(weights))
+    return task
+
+
+def build_classifier(
+    config: TrainConfig, task: SingleLabel, device: torch.device
+) -> tuple[Classifier, dict | None]:
+    """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
+    torch.manual_seed(config.seed)
+    if config.starts_random:
+        if config.model not in PRESETS:
+            raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {config.model!r}")
+        log.info(f"{config.model}: random weights, no pretraining")
+        backbone, base = GPT2(PRESETS[config.model]), None
+    else:
+        backbone = load_pretrained(config.model)
+        if backbone.config.vocab_size < VOCAB_SIZE:
+            raise InputError(
+                f"{config.model} knows {backbone.config.vocab_size} tokens, GPT-2's tokenizer has "
+                f"{VOCAB_SIZE}; choose a model with GPT-2's vocabulary"
+            )
+        name = config.model if not Path(config.model).exists() else str(Path(config.model).resolve())
+        base = {"name": name, "sha256": weights_sha256(config.model)}
+    torch.manual_seed(config.seed)
+    model = Classifier(backbone, task.n_outputs, config.pooling)
+    model.freeze(config.train)
+    trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    log.info(f"{config.model}: training {config.train}, {trained:,} of {everything:,} parameters")
+    return model.to(device), base
+
+
+def encode_split(
+    split: Split, task: SingleLabel, config: TrainConfig, model: Classifier
+) -> tuple[dict[str, TextDataset], int, int | None]:
+    """Each part as a dataset, the tokens kept of each text, and the length that all are padded to, if any."""
+    n_positions = model.backbone.config.n_positions
+    max_length, pad_to = config.max_length or n_positions, config.pad_to
+    if max(max_length, pad_to or 0) > n_positions:
+        raise InputError(f"{config.model} reads {n_positions} tokens; make --max-length and --pad-to smaller")
+    max_length = min(max_length, pad_to or max_length)
+    datasets = {}
+    for part in PARTS:
+        frame = getattr(split, part)
+        dataset = TextDataset(frame["text"].tolist(), task.targets(frame["label"].tolist()), max_length)
+        if part == "train" and config.pooling == "position-1" and pad_to is None:
+            pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
+        dataset.pad_to = pad_to
+        if dataset.truncated:
+            log.info(f"{part}: {dataset.truncated} of {len(dataset)} texts cut to {max_length} tokens")
+        datasets[part] = dataset
+    return datasets, max_length, pad_to
+
+
+def stage(
+    model: Classifier, datasets: dict[str, TextDataset], config: TrainConfig, device: torch.device
+) -> tuple[nn.Module, dict[str, Dataset]]:
+    """What the loop trains, and on what: with frozen blocks, the rest of the model on their output."""
+    dtype = pick_dtype(config.precision, device)
+    n_blocks = len(model.backbone.blocks)
+    network: nn.Module = model
+    if config.train != "all" and not config.no_cache:
+        depth = n_blocks - trained_blocks(config.train, n_blocks)
+        lower, network = Lower(model, depth, dtype), Upper(model, depth)
+        if config.compile and not can_fuse(device):
+            lower.compile(dynamic=True)
+        cache = FeatureCache(config.cache, int(config.cache_budget * 2**30))
+        datasets = cache.datasets(lower, datasets, device)
+    if device.type == "cuda" and dtype == torch.bfloat16:  # fp16 gradients would need loss scaling
+        network = Autocast(network, dtype)
+    if config.compile:
+        network.compile(dynamic=True)
+    return network, datasets
+
+
+def make_loaders(datasets: dict[str, Dataset], config: TrainConfig) -> list[DataLoader]:
+    """Loaders for train, validation and test."""
+    size = config.batch_size
+    if config.recipe == "book":
+        if len(datasets["train"]) < size:
+            raise InputError(f"--batch-size {size} is larger than the {len(datasets['train'])} training rows")
+        return [plain_loader(datasets[part], size, shuffle=part == "train") for part in PARTS]
+    shuffled = bucket_loader(datasets["train"], size)
+    return [shuffled, *(plain_loader(datasets[part], size) for part in PARTS[1:])]
