@@ -128,7 +128,7 @@ def accuracy_row(narrow: ours.Result, fp32: ours.Result, split: Split, name: str
         agree = int((narrow.predictions[part] == fp32.predictions[part]).sum())
         accuracies = f"{narrow.accuracy[part]:.2%} / {fp32.accuracy[part]:.2%}"
         parts.append(f"{part} {accuracies}, {agree:,} of {len(frame):,} predictions equal")
-    return Row(f"accuracy {name} / fp32", note="; ".join(parts))
+    return Row(f"accuracy {name} / fp32 (random weights, unless --weights)", note="; ".join(parts))
 
 
 def commands(race: Race) -> Row:

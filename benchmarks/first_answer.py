@@ -14,7 +14,7 @@ def ours(folder: Path, text: str) -> str:
     """A folder that gptcls saved."""
     from gptcls import load_classifier
 
-    return load_classifier(folder).predict(text)
+    return load_classifier(folder, device="cpu").predict(text)
 
 
 def book(folder: Path, text: str) -> str:

@@ -15,7 +15,7 @@ from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
 from gptcls.data.prepare import Split
 from gptcls.data.sources import load_data
 from gptcls.errors import InputError
-from gptcls.models.fused import can_fuse
+from gptcls.models.fused import FusedBlock
 from gptcls.models.gpt2 import GPT2, PRESETS
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 from gptcls.precision import pick_dtype
@@ -33,7 +33,12 @@ def read_split(config: TrainConfig) -> Split:
     if config.recipe == "book":
         balanced = config.balance == "undersample"
         columns = (config.text_column, config.label_column)
-        return book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
+        split = book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
+        if len(split.train) < config.batch_size:  # its loader drops the incomplete batch
+            raise InputError(
+                f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
+            )
+        return split
     columns = (config.text_column, config.label_column)
     given = {
         part: load_data(str(path), *columns)
@@ -121,9 +126,9 @@ def stage(
     if config.train != "all" and not config.no_cache:
         depth = n_blocks - trained_blocks(config.train, n_blocks)
         lower, network = Lower(model, depth, dtype), Upper(model, depth)
-        if config.compile and not can_fuse(device):
+        if config.compile and not any(isinstance(block, FusedBlock) for block in lower.blocks):
             lower.compile(dynamic=True)
-        cache = FeatureCache(config.cache, int(config.cache_budget * 2**30))
+        cache = FeatureCache(config.cache, config.cache_budget * 2**30)
         datasets = cache.datasets(lower, datasets, device)
     if device.type == "cuda" and dtype == torch.bfloat16:  # fp16 gradients would need loss scaling
         network = Autocast(network, dtype)
@@ -136,8 +141,6 @@ def make_loaders(datasets: dict[str, Dataset], config: TrainConfig) -> list[Data
     """Loaders for train, validation and test."""
     size = config.batch_size
     if config.recipe == "book":
-        if len(datasets["train"]) < size:
-            raise InputError(f"--batch-size {size} is larger than the {len(datasets['train'])} training rows")
         return [plain_loader(datasets[part], size, shuffle=part == "train") for part in PARTS]
     shuffled = bucket_loader(datasets["train"], size)
     return [shuffled, *(plain_loader(datasets[part], size) for part in PARTS[1:])]

@@ -65,11 +65,13 @@ def write_json(path: Path, value: object) -> None:
 
 
 def _finish(file: Path, mode: int) -> None:
-    """Set the mode, since safetensors lets only the owner read what it writes, and wait for the disk.
-
-    Some file systems report that they are full only when they are made to write.
-    """
+    """Set the mode, since safetensors lets only the owner read what it writes, and wait for the disk."""
     file.chmod(mode)
+    flush(file)
+
+
+def flush(file: Path) -> None:
+    """Wait until a file's bytes are on the disk: some file systems report that they are full only then."""
     descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)

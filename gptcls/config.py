@@ -138,12 +138,13 @@ class TrainConfig:
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"] | None, _by_recipe("precision", "{auto,fp32,bf16,fp16}")
     ] = None
-    """Number format of the frozen blocks (on a GPU of all matrix products); auto takes the fastest that the
-    processor has. What is trained is kept in fp32."""
+    """Number format of the frozen blocks, on NVIDIA GPUs with bf16 of every matrix product; auto takes the
+    fastest that the processor has. What is trained is kept in fp32."""
     no_cache: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The plain loop, in fp32 on a CPU: without it the frozen blocks run once a text, not once a step."""
     cache: Path | None = None
-    """Folder that keeps the frozen blocks' output between runs, so that a sweep computes it once."""
+    """Folder that keeps the frozen blocks' output between runs, so that a sweep computes it once. Texts that
+    were computed in other batches may differ in their last bits."""
     cache_budget: float = 2.0
     """GiB of memory for the frozen blocks' output; what is larger goes to a file."""
     compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -209,6 +210,10 @@ class TrainConfig:
             raise InputError(f"--recipe book makes its own split; leave out {flag(changed[0])}")
         if self.no_cache and self.cache:
             raise InputError(f"--no-cache and --cache {self.cache} exclude each other; leave one out")
+        if self.cache and self.train == "all":
+            raise InputError(
+                f"--cache {self.cache} keeps what is frozen, and --train all freezes nothing; leave it out"
+            )
         if self.pad_to and self.max_length and self.max_length > self.pad_to:
             raise InputError(
                 f"--max-length {self.max_length} does not fit --pad-to {self.pad_to}; make it smaller"
@@ -221,7 +226,7 @@ class TrainConfig:
     @classmethod
     def from_json(cls, values: dict) -> "TrainConfig":
         """A configuration that :meth:`to_json` wrote."""
-        paths = {k: Path(values[k]) for k in ("validation", "test", "cache", "out") if values[k] is not None}
+        paths = {k: Path(values[k]) for k in ("validation", "test", "cache", "out") if values.get(k)}
         return cls(**values | paths)
 
     def differences(self, other: "TrainConfig") -> list[str]:

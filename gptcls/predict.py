@@ -34,7 +34,7 @@ class TextClassifier:
         self.device = device
         int8 = precision == "int8"
         dtype = pick_dtype("auto" if int8 else precision, device)
-        self.model = Staged(saved.model.to(device), dtype, int8).to(device)
+        self.model = Staged(saved.model.to(device), dtype, int8)
 
     @property
     def labels(self) -> tuple[str, ...]:

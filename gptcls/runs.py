@@ -36,15 +36,34 @@ def new_folder(config: TrainConfig) -> Path:
     return out
 
 
-def write_config(folder: Path, config: TrainConfig, base: dict | None) -> None:
-    """``config.json``: the options, the weights that the run starts from (name and sha256), and the threads
-    it computes with, since another number of them adds in another order."""
-    description = {"format": FORMAT, "base": base, "threads": torch.get_num_threads()}
-    write_json(folder / "config.json", description | {"options": config.to_json()})
+def claim(folder: Path, config: TrainConfig) -> Path:
+    """Create the folder; where a run beside this one took its name meanwhile, the next free one."""
+    if config.out is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            folder = new_folder(config)
 
 
-def resumed(config: TrainConfig) -> tuple[TrainConfig, dict | None]:
-    """The configuration that the run in ``config.out`` was started with, and its base weights.
+def environment(device: torch.device, dtype: torch.dtype) -> dict:
+    """What the last digits of a result depend on beside the options."""
+    return {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
+
+
+def write_config(folder: Path, config: TrainConfig, base: dict | None, here: dict) -> None:
+    """``config.json``: the options, the weights that the run starts from (name and sha256), and its
+    :func:`environment`."""
+    description = {"format": FORMAT, "base": base, "environment": here, "options": config.to_json()}
+    write_json(folder / "config.json", description)
+
+
+def resumed(config: TrainConfig) -> tuple[TrainConfig, dict | None, dict]:
+    """The configuration that the run in ``config.out`` was started with, its base weights, and its
+    environment.
 
     Raises InputError when there is no interrupted run, its description is damaged, or an option differs.
     """
@@ -56,7 +75,7 @@ def resumed(config: TrainConfig) -> tuple[TrainConfig, dict | None]:
     try:
         description = json.loads((out / "config.json").read_text(encoding="utf-8"))
         saved, base = TrainConfig.from_json(description["options"]), description["base"]
-        threads = description["threads"]
+        there = dict(description["environment"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{out / 'config.json'} is damaged ({error!r:.80}); start again in another --out"
@@ -65,12 +84,14 @@ def resumed(config: TrainConfig) -> tuple[TrainConfig, dict | None]:
         raise InputError(
             f"{', '.join(changed)} cannot change when a run resumes; leave out or start a new run"
         )
-    if threads != torch.get_num_threads():
-        log.info(
-            f"{out} was started with {threads} threads, not {torch.get_num_threads()}: the result will "
-            f"differ in its last digits (OMP_NUM_THREADS={threads} repeats it exactly)"
-        )
-    return replace(saved, resume=True, out=out), base
+    return replace(saved, resume=True, out=out), base, there
+
+
+def warn_of_changes(there: dict, here: dict) -> None:
+    """Log what differs between the :func:`environment` that a run was started in and this one."""
+    changed = [f"{name} {there.get(name)}, now {new}" for name, new in here.items() if there.get(name) != new]
+    if changed:
+        log.info(f"the run was started with {'; '.join(changed)}: the last digits of its result will differ")
 
 
 def _is_run(folder: Path) -> bool:

@@ -26,7 +26,8 @@ class Lower(nn.Module):
     With ``depth`` equal to the number of blocks also the final norm and the pooling: then all that is left
     is the head, and the output is one vector a text.
 
-    Blocks in fp32 share the classifier's weights; in another dtype they are copies of them as they are now.
+    In fp32 the blocks share the classifier's weights as far as their layout allows; in another dtype they are
+    copies of them as they are now.
     With ``int8`` their weights are rounded to 8 bits.
     """
 
@@ -38,10 +39,11 @@ class Lower(nn.Module):
         self.pooling = classifier.pooling
         self.dtype = dtype
         self.pools = depth == len(self.backbone.blocks)
+        self.out_dtype = torch.float32 if self.pools else dtype
         blocks = self.backbone.blocks[:depth]
         if int8:
             blocks = int8_blocks(blocks, dtype)
-        elif can_fuse(self.backbone.norm.weight.device):
+        elif all(can_fuse(block, dtype) for block in blocks):
             blocks = nn.ModuleList(FusedBlock(block, dtype) for block in blocks)
         elif dtype != torch.float32:
             blocks = nn.ModuleList(deepcopy(block).to(dtype) for block in blocks)
@@ -97,7 +99,7 @@ class Autocast(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, self.dtype):
-            return self.network(inputs, lengths)
+            return self.network(inputs, lengths).float()  # the loss needs more than bf16
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The network's, under the same names."""

@@ -31,6 +31,7 @@ from gptcls.errors import InputError
 from gptcls.evaluation.baseline import baselines
 from gptcls.inference import dataset_logits
 from gptcls.models.gpt2 import PRESETS
+from gptcls.precision import pick_dtype
 from gptcls.store import SavedClassifier, save_classifier
 from gptcls.tasks import SingleLabel
 from gptcls.training.checkpoint import load_checkpoint, save_checkpoint
@@ -60,11 +61,14 @@ def train(config: TrainConfig) -> Run:
         KeyboardInterrupt: after Ctrl-C, once what is trained so far is saved.
     """
     if config.resume:
-        (config, base_then), folder = runs.resumed(config), config.out
+        (config, base_then, there), folder = runs.resumed(config), config.out
     else:
         config = config.resolved()
         folder = runs.new_folder(config)
     device = pick_device(config.device)
+    here = runs.environment(device, pick_dtype(config.precision, device))
+    if config.resume:
+        runs.warn_of_changes(there, here)
     split = prepare.load_split(folder / "split") if config.resume else read_split(config)
     task = make_task(split, config)
     model, base = build_classifier(config, task, device)
@@ -74,6 +78,10 @@ def train(config: TrainConfig) -> Run:
         )
     full = _store_everything(config, base)
     datasets, max_length, pad_to = encode_split(split, task, config, model)
+    if not config.resume:
+        folder = runs.claim(folder, config)
+        prepare.save_split(split, folder / "split")
+        runs.write_config(folder, config, base, here)
     network, datasets = stage(model, datasets, config, device)
     loaders = make_loaders(datasets, config)
 
@@ -82,9 +90,6 @@ def train(config: TrainConfig) -> Run:
         log.info(
             f"{part}: {counts.sum():,} texts, " + ", ".join(f"{counts.get(x, 0):,} {x}" for x in task.labels)
         )
-    if not config.resume:
-        prepare.save_split(split, folder / "split")
-        runs.write_config(folder, config, base)
     before = {}
     torch.manual_seed(config.seed)
     if config.recipe == "book":  # section 6.5 and 6.6 look before they train, then seed again

@@ -3,6 +3,7 @@
 import logging
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -178,7 +179,21 @@ def narrower(model):
     return Counted(model, 2, torch.bfloat16)
 
 
-@pytest.mark.parametrize("change", [other_weights, other_depth, other_pooling, narrower])
+def other_heads(model):
+    config = replace(TINY, n_head=4)
+    other = stirred(model.policy, config=config)
+    other.load_state_dict(model.state_dict())
+    return Counted(other, 2)
+
+
+def nothing_frozen(model):
+    model.freeze("all")
+    return other_weights(model)
+
+
+@pytest.mark.parametrize(
+    "change", [other_weights, other_depth, other_pooling, narrower, other_heads, nothing_frozen]
+)
 def test_a_stale_cache_is_never_used(tmp_path, counted, change):
     model = stirred("head" if change is other_pooling else "last_block")
     features(Counted(model, depth_of(model)), FeatureCache(tmp_path))
@@ -228,6 +243,40 @@ def test_an_incomplete_file_is_computed_again(tmp_path, counted, caplog):
     assert all(map(torch.equal, first, again))
 
 
+def test_what_another_run_is_writing_or_left_broken_does_not_disturb(tmp_path, counted):
+    model = stirred()
+    first = features(counted(model, 2), FeatureCache(tmp_path))
+    folder = next(tmp_path.rglob("*.bin")).parent
+    (folder / ".half.1.partial.safetensors").write_bytes(b"1")
+    (folder / "broken.safetensors").write_bytes(b"1")
+    again = features(counted(model, 2), FeatureCache(tmp_path))
+    assert counted.rows == len(ROWS)
+    assert all(map(torch.equal, first, again))
+
+
+def test_writing_to_features_does_not_reach_the_folder(tmp_path):
+    lower = Lower(stirred(), 2)
+    first = features(lower, FeatureCache(tmp_path))
+    FeatureCache(tmp_path).datasets(lower, {"train": data()}, CPU)["train"].features[0].zero_()
+    assert all(map(torch.equal, first, features(lower, FeatureCache(tmp_path))))
+
+
+def test_features_that_do_not_fit_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(InputError, match=r"GiB of features do not fit into .*--cache"):
+        features(Lower(stirred(), 2), FeatureCache(tmp_path))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_plain_blocks_where_nothing_can_be_fused(monkeypatch):
+    model = stirred()
+    ids, lengths = pad(IDS)
+    fused = Lower(model, 2)(ids, lengths)
+    monkeypatch.setattr("gptcls.staged.can_fuse", lambda block, dtype: False)
+    torch.testing.assert_close(Lower(model, 2)(ids, lengths), fused, atol=1e-5, rtol=1e-5)
+    assert Lower(model, 2, torch.bfloat16)(ids, lengths).dtype == torch.bfloat16
+
+
 def test_an_interrupted_pass_leaves_nothing_that_counts(tmp_path, counted, monkeypatch):
     model = stirred()
     with monkeypatch.context() as patch:
@@ -273,7 +322,9 @@ def test_autocast_keeps_names_and_gradients():
     model = stirred()
     network = Autocast(Upper(model, 2), torch.bfloat16)
     ids, lengths = pad(IDS)
-    network(Lower(model, 2)(ids, lengths), lengths).float().sum().backward()
+    logits = network(Lower(model, 2)(ids, lengths), lengths)
+    assert logits.dtype == torch.float32
+    logits.sum().backward()
     assert network.trained_parameters().keys() == model.trained_parameters().keys()
     assert all(p.grad.dtype == torch.float32 for p in model.trained_parameters().values())
 

@@ -20,6 +20,7 @@ from tiny import ROWS, TINY, write_csv
 import gptcls.classify
 import gptcls.evaluate
 import gptcls.train
+from gptcls import runs
 from gptcls.config import RECIPES, TrainConfig
 from gptcls.errors import InputError
 from gptcls.models.convert import to_huggingface
@@ -248,6 +249,7 @@ def test_recipes():
         (["--seed", "99999999999"], ["--seed 99999999999"]),
         (["--precision", "fp16"], ["fp16", "GPU"]),
         (["--no-cache", "--cache", "x"], ["--no-cache", "--cache x"]),
+        (["--train", "all", "--cache", "x"], ["--cache x", "--train all"]),
         (["--recipe", "book", "--validation-fraction", "0.3"], ["--recipe book", "--validation-fraction"]),
         (["--recipe", "book", "--test", "x.csv"], ["--recipe book", "--test"]),
         (["--modle", "x"], ["--modle", "--model"]),
@@ -303,6 +305,24 @@ def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkey
     assert "No space left on device" in caplog.text
     assert "training goes on" in caplog.text
     assert (tmp_path / "x" / "metrics.json").exists()
+
+
+def test_runs_side_by_side_take_different_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(data="rows.csv").resolved()
+    folders = [runs.new_folder(config), runs.new_folder(config)]
+    assert folders[0] == folders[1], "chosen at the same time"
+    assert runs.claim(folders[0], config) != runs.claim(folders[1], config)
+
+
+def test_resuming_elsewhere_is_said(caplog):
+    here = runs.environment(torch.device("cpu"), torch.float32)
+    with caplog.at_level(logging.INFO, "gptcls"):
+        runs.warn_of_changes(here, here)
+        assert not caplog.text
+        runs.warn_of_changes(here | {"threads": 64, "precision": "torch.bfloat16"}, here)
+    assert "threads 64, now" in caplog.text
+    assert "precision torch.bfloat16, now torch.float32" in caplog.text
 
 
 def interrupted_run(folder, data, base, monkeypatch):

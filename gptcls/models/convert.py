@@ -221,7 +221,7 @@ def _transpose(state: Mapping[str, Tensor]) -> State:
         if name.endswith(TRANSPOSED):
             if tensor.ndim != 2:
                 raise InputError(f"{both_names(name)} has the shape {list(tensor.shape)}, not a matrix's")
-            tensor = tensor.t()  # a view: of a mapped file, frozen blocks then cost no memory of their own
+            tensor = tensor.t()  # a view: of a mapped file, it costs no memory until somebody copies it
         result[name] = tensor
     return result
 

@@ -18,20 +18,22 @@ PACKED_FOR = 1024  # rows of a batch that the packed weights are laid out for; o
 SHORT = 128  # tokens
 
 
-def can_fuse(device: torch.device) -> bool:
-    """Whether torch was built with oneDNN and has its fused operators, and the device is the CPU."""
-    return (
-        device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+def can_fuse(block: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether ``block`` is a GPT-2 block on a CPU for which oneDNN has fused operators in ``dtype``."""
+    if type(block) is not Block or block.norm1.weight.device.type != "cpu":
+        return False
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
 
 
 class FusedBlock(nn.Module):
     """``block`` as a fixed function (B, T, C) -> (B, T, C) in ``dtype``.
 
-    In fp32 it shares the block's weights. In another dtype it holds copies in oneDNN's own layout, which are
-    of no use to anything else: they cannot be saved or moved.
+    In fp32 it shares the block's weights, but for those that are transposed views (of Hugging Face's files):
+    they are copied. In bf16 it holds copies in oneDNN's own layout, which are of no use to anything else.
     """
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
@@ -71,6 +73,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)
     if T > SHORT:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-    hidden = torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)  # what stands behind a token
+    hidden = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(
+        1
+    )  # what stands behind a token
     scores = torch.baddbmm(hidden.expand(B * H, T, T), q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
     return torch.bmm(scores.softmax(dim=-1), v).view(B, H, T, D)

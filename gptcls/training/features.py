@@ -11,21 +11,24 @@ there between runs, under a key of everything that they depend on, so that a sta
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from gptcls.atomic import atomic_file
+from gptcls.atomic import atomic_file, flush
 from gptcls.data.batches import Batch, TextDataset, pad, token_budget_batches
+from gptcls.errors import InputError
 from gptcls.inference import token_budget
 from gptcls.staged import Lower
 
@@ -71,12 +74,17 @@ class FeatureCache:
     """
 
     folder: Path | None = None
-    budget: int = 2**31
+    budget: float = 2**31
 
     def datasets(
         self, lower: Lower, parts: Mapping[str, TextDataset], device: torch.device
     ) -> dict[str, FeatureDataset]:
-        """``lower`` applied to every distinct row of ``parts``, once."""
+        """``lower`` applied to every distinct row of ``parts``, once.
+
+        Raises InputError where a file of features does not fit the disk.
+        """
+        if lower.pools and lower.pooling == "position-1" and len({d.pad_to for d in parts.values()}) > 1:
+            raise ValueError("the last position is pooled: pad all parts to one length")
         keys = {
             part: [_row_key(*row) for row in zip(d.rows, d.widths, strict=True)] for part, d in parts.items()
         }
@@ -105,9 +113,8 @@ class FeatureCache:
     ) -> list[Tensor]:
         """Features (T, C) of each row; several are views of one storage."""
         n_stored = [1 if lower.pools else width for _, width in rows]
-        dtype = torch.float32 if lower.pools else lower.dtype
         name = uuid.uuid4().hex
-        storage = self._storage(sum(n_stored), lower.backbone.config.n_embd, dtype, folder, name)
+        storage = self._storage(sum(n_stored), lower.backbone.config.n_embd, lower.out_dtype, folder, name)
         views: list[Tensor] = [storage] * len(rows)
         start = 0
         bar = tqdm(total=sum(len(row) for row, _ in rows), desc="frozen blocks", unit="tok", disable=None)
@@ -123,8 +130,9 @@ class FeatureCache:
                     offsets[i] = start
                     start = end
                 bar.update(int(lengths.sum()))
-        if folder is not None:
-            _write_index(folder / f"{name}.safetensors", keys, offsets, torch.tensor(n_stored))
+            if folder is not None:
+                flush(folder / f"{name}.bin")  # else a power cut could leave zeros behind a valid index
+                _write_index(folder / f"{name}.safetensors", keys, offsets, torch.tensor(n_stored))
         return views
 
     def _storage(self, n: int, width: int, dtype: torch.dtype, folder: Path | None, name: str) -> Tensor:
@@ -133,13 +141,11 @@ class FeatureCache:
         if folder is None and size <= self.budget:
             return torch.empty(n, width, dtype=dtype)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             return _new_file(folder / f"{name}.bin", n, width, dtype)
         log.info(f"features take {size / 2**30:.1f} GiB, more than the budget: they go to a temporary file")
-        with tempfile.TemporaryDirectory() as temporary:
-            return _new_file(
-                Path(temporary) / "features.bin", n, width, dtype
-            )  # mapped, it outlives its name
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            # Mapped, the file outlives its name (where a system keeps the name, it stays behind).
+            return _new_file(Path(temporary) / "features.bin", n, width, dtype)
 
 
 @contextmanager
@@ -148,28 +154,35 @@ def _removed_on_error(path: Path | None) -> Iterator[None]:
         yield
     except BaseException:
         if path is not None:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
+                path.unlink()
         raise
 
 
 def _new_file(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A new memory-mapped file as a tensor (n, width). Its blocks are reserved: a full disk says so here."""
+    """A new memory-mapped file as a tensor (n, width). Raises InputError where it does not fit the disk."""
     size = n * width * dtype.itemsize
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            try:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if size > shutil.disk_usage(path.parent).free:  # found out while writing, it would kill the process
+            raise OSError(28, "No space left on device")
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
-            except OSError:
-                path.unlink()
-                raise
-        else:
-            file.truncate(size)
-    return _mapped(path, n, width, dtype)
+            else:
+                file.truncate(size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise InputError(
+            f"{size / 2**30:.2f} GiB of features do not fit into {path.parent}: {error}; "
+            "name another folder with --cache, or raise --cache-budget to keep them in memory"
+        ) from None
+    return _mapped(path, n, width, dtype, shared=True)
 
 
-def _mapped(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A file as a tensor (n, width)."""
-    return torch.from_file(str(path), shared=True, size=n * width, dtype=dtype).view(n, width)
+def _mapped(path: Path, n: int, width: int, dtype: torch.dtype, shared: bool) -> Tensor:
+    """A file as a tensor (n, width); what is written to it reaches the file only if ``shared``."""
+    return torch.from_file(str(path), shared=shared, size=n * width, dtype=dtype).view(n, width)
 
 
 def _row_key(row: list[int], width: int) -> bytes:
@@ -178,12 +191,16 @@ def _row_key(row: list[int], width: int) -> bytes:
 
 
 def _lower_key(lower: Lower) -> str:
-    """What all features depend on: frozen weights, depth, number format, and the pooling if it is in them."""
+    """What all features depend on: sizes, depth, number format, kernels, and every weight that is read."""
+    backbone, depth = lower.backbone, len(lower.blocks)
+    kernels = {type(block).__name__ for block in lower.blocks} | {backbone.norm.weight.device.type}
     pooling = lower.pooling if lower.pools else ""
-    settings = f"{FORMAT} {len(lower.blocks)} {lower.dtype} {pooling} {torch.__version__}"
-    digest = hashlib.sha256(settings.encode())
-    for name, parameter in lower.backbone.named_parameters():
-        if not parameter.requires_grad:
+    settings = (FORMAT, torch.__version__, backbone.config, depth, lower.dtype, sorted(kernels), pooling)
+    digest = hashlib.sha256(repr(settings).encode())
+    unread = [*backbone.blocks[depth:], *([] if lower.pools else [backbone.norm])]
+    unread_ids = {id(parameter) for module in unread for parameter in module.parameters()}
+    for name, parameter in backbone.named_parameters():
+        if id(parameter) not in unread_ids:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
@@ -200,15 +217,17 @@ def _read(folder: Path, lower: Lower) -> dict[bytes, Tensor]:
     """The features that earlier runs left in ``folder``, memory-mapped, by row key."""
     found: dict[bytes, Tensor] = {}
     width = lower.backbone.config.n_embd
-    dtype = torch.float32 if lower.pools else lower.dtype
-    for path in sorted(folder.glob("*.safetensors")):
-        index = load_file(path)
-        offsets, counts = index["offsets"].tolist(), index["counts"].tolist()
+    for path in sorted(folder.glob("[!.]*.safetensors")):  # what another run is still writing has a dot
         file = path.with_suffix(".bin")
-        if not file.exists() or file.stat().st_size != sum(counts) * width * dtype.itemsize:
-            log.info(f"{file} is incomplete: its features are computed again")
+        try:
+            index = load_file(path)
+            offsets, counts = index["offsets"].tolist(), index["counts"].tolist()
+            if file.stat().st_size != sum(counts) * width * lower.out_dtype.itemsize:
+                raise OSError("wrong size")
+            storage = _mapped(file, sum(counts), width, lower.out_dtype, shared=False)
+        except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+            log.info(f"{path} is incomplete ({error!s:.60}): its features are computed again")
             continue
-        storage = _mapped(file, sum(counts), width, dtype)
         for key, offset, count in zip(index["keys"], offsets, counts, strict=True):
             found[key.numpy().tobytes()] = storage[offset : offset + count]
     return found
