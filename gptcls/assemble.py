@@ -30,16 +30,15 @@ PARTS = ("train", "validation", "test")
 
 def read_split(config: TrainConfig) -> Split:
     """The rows to train, validate and test on."""
+    columns = (config.text_column, config.label_column)
     if config.recipe == "book":
         balanced = config.balance == "undersample"
-        columns = (config.text_column, config.label_column)
         split = book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
         if len(split.train) < config.batch_size:  # its loader drops the incomplete batch
             raise InputError(
                 f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
             )
         return split
-    columns = (config.text_column, config.label_column)
     given = {
         part: load_data(str(path), *columns)
         for part, path in (("validation", config.validation), ("test", config.test))

@@ -1,9 +1,16 @@
 """What several test files need."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from tiny import TINY
+
+from gptcls.models.convert import to_huggingface
+from gptcls.models.gpt2 import GPT2
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -21,3 +28,16 @@ def sms_file() -> Path:
     if not path.exists():
         pytest.skip(f"the UCI SMS file is not at {path}")
     return path
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """A tiny GPT-2 with GPT-2's vocabulary as a folder in Hugging Face's format, as from the hub."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    torch.manual_seed(4)
+    save_file(to_huggingface(GPT2(TINY).state_dict()), folder / "model.safetensors")
+    names = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
+    sizes = {name: asdict(TINY)[name] for name in names}
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    return folder

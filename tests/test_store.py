@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TINY, tiny_classifier, tiny_saved
+from tiny import tiny_classifier, tiny_saved
 
 from gptcls.atomic import atomic_file, atomic_folder
 from gptcls.data.batches import pad
 from gptcls.errors import InputError
-from gptcls.models.convert import to_huggingface
-from gptcls.models.gpt2 import GPT2
 from gptcls.models.pretrained import weights_sha256
 from gptcls.store import find_classifier, read_classifier, save_classifier
 
@@ -27,26 +25,6 @@ ROWS = [[1, 2, 3], [7], [50000, 4]]
 def same_answers(one, two):
     with torch.no_grad():
         return torch.equal(one.model(*pad(ROWS)), two.model(*pad(ROWS)))
-
-
-@pytest.fixture
-def base(tmp_path):
-    """A folder with base weights in Hugging Face's format, as a hub download would be."""
-    folder = tmp_path / "base"
-    folder.mkdir()
-    torch.manual_seed(4)
-    state = to_huggingface(GPT2(TINY).state_dict())
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")
-    config = {
-        "model_type": "gpt2",
-        "n_layer": 3,
-        "n_head": 2,
-        "n_embd": 16,
-        "n_positions": 64,
-        "vocab_size": 50257,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 def over_base(base):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import ROWS, TINY, write_csv
+from tiny import ROWS, write_csv
 
 import gptcls.classify
 import gptcls.evaluate
@@ -23,8 +23,6 @@ import gptcls.train
 from gptcls import runs
 from gptcls.config import RECIPES, TrainConfig
 from gptcls.errors import InputError
-from gptcls.models.convert import to_huggingface
-from gptcls.models.gpt2 import GPT2
 from gptcls.predict import load_classifier
 
 QUICK = ("--epochs", "1", "--max-length", "16", "--device", "cpu")
@@ -64,25 +62,6 @@ def run_folder(data, tmp_path_factory):
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "x"
     gptcls.train.train(TrainConfig(data=str(data), out=folder, epochs=2, max_length=16, device="cpu"))
-    return folder
-
-
-@pytest.fixture
-def base(tmp_path):
-    """A tiny GPT-2 with GPT-2's vocabulary, as a folder in Hugging Face's format."""
-    folder = tmp_path / "base"
-    folder.mkdir()
-    torch.manual_seed(4)
-    save_file(to_huggingface(GPT2(TINY).state_dict()), folder / "model.safetensors")
-    config = {
-        "model_type": "gpt2",
-        "n_layer": 3,
-        "n_head": 2,
-        "n_embd": 16,
-        "n_positions": 64,
-        "vocab_size": 50257,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
