@@ -1,8 +1,8 @@
 """The options of a training run: one definition for Python, the command line, its help and config.json."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -10,6 +10,7 @@ from gptcls.classifier import trained_blocks
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
 from gptcls.models.pretrained import has_pretrained
+from gptcls.options import RunOptions, flag
 
 # What a recipe sets where the user sets nothing.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -57,11 +58,13 @@ def _by_recipe(name: str, metavar: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(RunOptions):
     """Fine-tune a GPT into a text classifier.
 
     Without options: a small GPT on a bundled sample of text messages, in under a minute.
     """
+
+    PATHS: ClassVar[tuple[str, ...]] = ("validation", "test", "cache", "out")
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
@@ -175,6 +178,12 @@ class TrainConfig:
         """Whether training begins from random weights."""
         return self.init == "random" or (self.model in PRESETS and not has_pretrained(self.model))
 
+    @property
+    def run_name(self) -> str:
+        """What the run's folder is called where nothing else is said."""
+        name = f"{Path(self.model).name}-{Path(self.data).stem}"
+        return name if self.recipe == "default" else f"{name}-{self.recipe}"
+
     def _check(self) -> None:
         preset = PRESETS.get(self.model)
         trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
@@ -184,17 +193,13 @@ class TrainConfig:
             )
         if self.save == "trained" and self.starts_random:
             raise InputError("--save trained needs pretrained base weights; this run starts from random ones")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed {self.seed} is out of range; use a whole number from 0 to 2**32 - 1")
+        self.check_seed()
         at_least = {
             "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
             "lr": 0, "weight_decay": 0, "cache_budget": 0, "warmup": 0, "clip": 0, "max_length": 1,
             "pad_to": 1,
         }  # fmt: skip
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and (not value >= least or (name == "lr" and not value)):  # NaN is not >= 0
-                raise InputError(f"{flag(name)} {value} is too small; use {least} or more")
+        self.check_at_least(at_least)
         for name in ("warmup", "validation_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(
@@ -218,26 +223,3 @@ class TrainConfig:
             raise InputError(
                 f"--max-length {self.max_length} does not fit --pad-to {self.pad_to}; make it smaller"
             )
-
-    def to_json(self) -> dict:
-        """Plain values for config.json; :meth:`from_json` reads them back."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, values: dict) -> "TrainConfig":
-        """A configuration that :meth:`to_json` wrote."""
-        paths = {k: Path(values[k]) for k in ("validation", "test", "cache", "out") if values.get(k)}
-        return cls(**values | paths)
-
-    def differences(self, other: "TrainConfig") -> list[str]:
-        """The flags of the options that were set here, not left at their default, and differ there."""
-        return [
-            flag(f.name)
-            for f in fields(self)
-            if getattr(self, f.name) not in (f.default, getattr(other, f.name))
-        ]
-
-
-def flag(name: str) -> str:
-    """An option's name on the command line."""
-    return "--" + name.replace("_", "-")

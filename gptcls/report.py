@@ -18,10 +18,8 @@ def scores_table(scores: dict[str, dict], yardsticks: dict[str, dict[str, dict]]
     return format_scores(rows)
 
 
-def write_history(path: Path, history: list[dict]) -> None:
-    """The loss curve and the epochs' accuracies as CSV; what a row did not measure is left empty."""
-    columns = ["step", "epoch", "examples_seen", "lr"]
-    columns += ["train_loss", "val_loss", "train_accuracy", "val_accuracy", "full_val_loss"]
+def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> None:
+    """What a run measured on its way as CSV; what a row did not measure is left empty."""
     with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()

@@ -9,36 +9,35 @@ from pathlib import Path
 import torch
 
 from gptcls.atomic import write_json
-from gptcls.config import TrainConfig
 from gptcls.errors import InputError
+from gptcls.options import Options
 
 log = logging.getLogger("gptcls")
 FORMAT = "gptcls run"
 
 
-def new_folder(config: TrainConfig) -> Path:
-    """The folder for a new run; one that holds anything of worth is refused."""
-    if config.out is None:
-        name = f"{Path(config.model).name}-{Path(config.data).stem}"
-        if config.recipe != "default":
-            name += f"-{config.recipe}"
+def new_folder(out: Path | None, name: str, result: str) -> Path:
+    """The folder for a new run: ``out``, or a new one in ``runs`` that begins with ``name``.
+
+    One that holds anything of worth is refused; ``result`` is what a finished run leaves in it.
+    """
+    if out is None:
         numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
         return next(path for path in numbered if not path.exists())
-    out = config.out
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; choose a folder")
     if (out / "checkpoint").exists():
         raise InputError(f"--out {out} holds an interrupted run; add --resume, or choose another folder")
-    if (out / "classifier").exists():
+    if (out / result).exists():
         raise InputError(f"--out {out} holds a finished run; choose another folder, or delete this one")
     if out.exists() and os.listdir(out) and not _is_run(out):
         raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
     return out
 
 
-def claim(folder: Path, config: TrainConfig) -> Path:
+def claim(folder: Path, out: Path | None, name: str, result: str) -> Path:
     """Create the folder; where a run beside this one took its name meanwhile, the next free one."""
-    if config.out is not None:
+    if out is not None:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     while True:
@@ -46,7 +45,7 @@ def claim(folder: Path, config: TrainConfig) -> Path:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
-            folder = new_folder(config)
+            folder = new_folder(out, name, result)
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict:
@@ -54,14 +53,14 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
     return {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
 
 
-def write_config(folder: Path, config: TrainConfig, base: dict | None, here: dict) -> None:
+def write_config(folder: Path, config: Options, base: dict | None, here: dict) -> None:
     """``config.json``: the options, the weights that the run starts from (name and sha256), and its
     :func:`environment`."""
     description = {"format": FORMAT, "base": base, "environment": here, "options": config.to_json()}
     write_json(folder / "config.json", description)
 
 
-def resumed(config: TrainConfig) -> tuple[TrainConfig, dict | None, dict]:
+def resumed(config: Options) -> tuple[Options, dict | None, dict]:
     """The configuration that the run in ``config.out`` was started with, its base weights, and its
     environment.
 
@@ -74,7 +73,7 @@ def resumed(config: TrainConfig) -> tuple[TrainConfig, dict | None, dict]:
         raise InputError(f"--out {out} holds no interrupted run; leave out --resume to start one")
     try:
         description = json.loads((out / "config.json").read_text(encoding="utf-8"))
-        saved, base = TrainConfig.from_json(description["options"]), description["base"]
+        saved, base = type(config).from_json(description["options"]), description["base"]
         there = dict(description["environment"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

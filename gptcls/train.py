@@ -34,12 +34,15 @@ from gptcls.models.gpt2 import PRESETS
 from gptcls.precision import pick_dtype
 from gptcls.store import SavedClassifier, save_classifier
 from gptcls.tasks import SingleLabel
-from gptcls.training.checkpoint import load_checkpoint, save_checkpoint
+from gptcls.training.checkpoint import load_checkpoint, save_checkpoint, try_checkpoint
 from gptcls.training.evaluate import evaluate_loader
 from gptcls.training.loop import NonFiniteLossError, StoppedError, Trainer
 from gptcls.training.progress import FitSettings, Progress
 
 log = logging.getLogger("gptcls")
+RESULT = "classifier"  # the folder that a finished run leaves in its own
+HISTORY = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
+HISTORY += ["train_accuracy", "val_accuracy", "full_val_loss"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def train(config: TrainConfig) -> Run:
         (config, base_then, there), folder = runs.resumed(config), config.out
     else:
         config = config.resolved()
-        folder = runs.new_folder(config)
+        folder = runs.new_folder(config.out, config.run_name, RESULT)
     device = pick_device(config.device)
     here = runs.environment(device, pick_dtype(config.precision, device))
     if config.resume:
@@ -79,7 +82,7 @@ def train(config: TrainConfig) -> Run:
     full = _store_everything(config, base)
     datasets, max_length, pad_to = encode_split(split, task, config, model)
     if not config.resume:
-        folder = runs.claim(folder, config)
+        folder = runs.claim(folder, config.out, config.run_name, RESULT)
         prepare.save_split(split, folder / "split")
         runs.write_config(folder, config, base, here)
     network, datasets = stage(model, datasets, config, device)
@@ -102,17 +105,17 @@ def train(config: TrainConfig) -> Run:
         load_checkpoint(folder / "checkpoint", trainer)
     saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), scores={})
     try:
-        trainer.fit(on_checkpoint=lambda: _try_checkpoint(folder, trainer))
+        trainer.fit(on_checkpoint=lambda: try_checkpoint(folder / "checkpoint", trainer))
     except StoppedError:
-        save_classifier(folder / "classifier", saved, full)
+        save_classifier(folder / RESULT, saved, full)
         save_checkpoint(folder / "checkpoint", trainer)
         log.info(f"interrupted; saved so far: {folder} (continue with --out {folder} --resume)")
         raise
     except NonFiniteLossError:
         if trainer.progress.kept_step:
-            save_classifier(folder / "classifier", saved, full)
+            save_classifier(folder / RESULT, saved, full)
         raise
-    save_classifier(folder / "classifier", saved, full)  # before anything else can go wrong
+    save_classifier(folder / RESULT, saved, full)  # before anything else can go wrong
     return _finish(folder, config, saved, full, split, datasets, loaders, trainer, before)
 
 
@@ -155,12 +158,12 @@ def _finish(
     }
     targets = {part: dataset.targets.numpy() for part, dataset in datasets.items()}
     saved.scores = {part: task.scores(targets[part], probabilities[part]) for part in PARTS}
-    save_classifier(folder / "classifier", saved, full)
+    save_classifier(folder / RESULT, saved, full)
     texts = {part: getattr(split, part)["text"].tolist() for part in PARTS}
     yardsticks = baselines({part: (texts[part], targets[part]) for part in PARTS}, task.labels)
     history = trainer.progress.history
     report.write_metrics(folder / "metrics.json", saved.scores, yardsticks, **more)
-    report.write_history(folder / "history.csv", history)
+    report.write_history(folder / "history.csv", history, HISTORY)
     report.write_pictures(
         folder,
         targets["test"],
@@ -172,14 +175,6 @@ def _finish(
     )
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return Run(folder, saved.scores, yardsticks, saved, trainer.progress)
-
-
-def _try_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """A full disk must not end a healthy run."""
-    try:
-        save_checkpoint(folder / "checkpoint", trainer)
-    except InputError as error:
-        log.info(f"{error}; training goes on")
 
 
 def _store_everything(config: TrainConfig, base: dict | None) -> bool:

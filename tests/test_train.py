@@ -289,9 +289,10 @@ def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkey
 def test_runs_side_by_side_take_different_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = TrainConfig(data="rows.csv").resolved()
-    folders = [runs.new_folder(config), runs.new_folder(config)]
+    which = (config.out, config.run_name, "classifier")
+    folders = [runs.new_folder(*which), runs.new_folder(*which)]
     assert folders[0] == folders[1], "chosen at the same time"
-    assert runs.claim(folders[0], config) != runs.claim(folders[1], config)
+    assert runs.claim(folders[0], *which) != runs.claim(folders[1], *which)
 
 
 def test_resuming_elsewhere_is_said(caplog):

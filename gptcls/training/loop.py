@@ -19,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gptcls.data.batches import Batch
 from gptcls.errors import InputError
 from gptcls.tasks import SingleLabel
+from gptcls.training.checkpoint import part
 from gptcls.training.evaluate import evaluate_loader
 from gptcls.training.interrupt import stop_requested
 from gptcls.training.progress import FitSettings, Progress
@@ -114,6 +115,18 @@ class Trainer:
             log.info(f"kept the weights of epoch {progress.best_epoch}, validation loss {best:.4f}")
         progress.finished = True
         return progress
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside weights and optimizer: the weights to go back to, and torch's
+        generators, now and as the epoch's shuffling found them."""
+        parts = {"kept": self.kept, "rng": rng_state(), "epoch_rng": self.epoch_rng}
+        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up what :meth:`state` returned."""
+        self.kept = {name: value.to(self.device) for name, value in part(state, "kept.").items()}
+        self.epoch_rng = part(state, "epoch_rng.")
+        set_rng_state(part(state, "rng."))
 
     def _batches_of_epoch(self) -> Iterator[list[Batch]]:
         """The batches of each step still to do in this epoch, in the order that the generators dictate."""

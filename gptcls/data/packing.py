@@ -1,0 +1,158 @@
+"""Plain text -> long streams of tokens -> packed windows for next-token training.
+
+Documents are joined end to end with the end-of-text token between them, so no place in a batch is spent
+on padding (Brown et al. 2020, appendix B).
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gptcls.data.columns import text_values, values_of
+from gptcls.data.files import open_text, require_file, require_utf8
+from gptcls.data.stream import read_chunks
+from gptcls.errors import InputError
+from gptcls.tokenizer import MAX_CHARS, PAD_ID, encode
+
+log = logging.getLogger("gptcls")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The documents of one file, joined: each one's tokens, then the end-of-text token."""
+
+    name: str
+    tokens: np.ndarray  # (N,) int32
+    starts: np.ndarray  # (documents,) where each begins, ascending
+
+    @classmethod
+    def of(cls, name: str, documents: Iterable[str]) -> "Stream":
+        """Tokenize and join."""
+        pieces = [np.array([*tokens_of(text), PAD_ID], dtype=np.int32) for text in documents]
+        ends = np.cumsum([len(piece) for piece in pieces])
+        return cls(name, np.concatenate(pieces), np.concatenate([[0], ends[:-1]]))
+
+    def window(self, offset: int, length: int) -> np.ndarray:
+        """``length`` tokens around ``offset``, from the beginning of its document if that is in reach.
+
+        So short documents begin where a text to classify will: at the position table's first rows.
+        """
+        start = self.starts[np.searchsorted(self.starts, offset, side="right") - 1]
+        if offset - start >= length:
+            start = offset
+        return self.tokens[min(start, len(self.tokens) - length) :][:length]
+
+    def windows(self, length: int) -> np.ndarray:
+        """The whole stream, cut into windows (n, length) for judging; what does not fill one is left out.
+
+        Each window's last token is the next one's first, so that every token but one is predicted once.
+        """
+        return np.lib.stride_tricks.sliding_window_view(self.tokens, length)[:: length - 1]
+
+
+def tokens_of(text: str) -> list[int]:
+    """Token ids of a text of any length, in pieces that the tokenizer takes, cut between lines."""
+    ids: list[int] = []
+    for start, end in _cuts(text):
+        ids += encode(text[start:end])
+    return ids
+
+
+def _cuts(text: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < len(text):
+        end = min(start + MAX_CHARS, len(text))
+        if end < len(text):
+            end = text.rfind("\n", start + 1, end) + 1 or end
+        yield start, end
+        start = end
+
+
+def read_documents(path: str | Path, text_column: str | None = None) -> list[str]:
+    """The texts of a file: the whole of a ``.txt``, every row of a ``.jsonl`` or another table (``.gz`` too).
+
+    A table's column is ``text_column``, otherwise ``text``; its blank rows are left out. Raises InputError
+    for what cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
+        require_file(path)
+        require_utf8(path)
+        with open_text(path, newline="\n") as file:
+            documents = [file.read()]
+    else:
+        column, documents = text_column or "text", []
+        for chunk in read_chunks(path):
+            if column not in chunk.columns:
+                found = ", ".join(map(str, chunk.columns))
+                raise InputError(f"{path} has no column {column!r}: choose --text-column from {found}")
+            values = values_of(chunk, column)
+            there = [i for i, value in enumerate(values) if value is not None and str(value).strip()]
+            documents += text_values([values[i] for i in there], chunk.index[there], column, path)
+    if not any(text.strip() for text in documents):
+        raise InputError(f"{path} holds no text: give a file with some")
+    return documents
+
+
+def hold_out(documents: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+    """Documents to train on, and others to judge by: at least ``share`` of all characters.
+
+    Whole documents are held out, drawn by ``seed``; of a single one its end. A held-out document that also
+    stands among the others (letters and digits compared) is left out: it would only measure memory.
+    """
+    if len(documents) == 1:
+        text = documents[0]
+        cut = len(text) - round(share * len(text))
+        return [text[:cut]], [text[cut:]]
+    order = np.random.default_rng(seed).permutation(len(documents))
+    reached = np.cumsum([len(documents[i]) for i in order])  # characters up to and with each
+    n_held = min(int(np.searchsorted(reached, share * reached[-1])) + 1, len(documents) - 1)
+    held = set(order[:n_held].tolist())
+    train = [text for i, text in enumerate(documents) if i not in held]
+    seen = {_letters(text) for text in train}
+    return train, [documents[i] for i in sorted(held) if _letters(documents[i]) not in seen]
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.casefold())
+
+
+class WindowSampler:
+    """Batches of windows drawn from several streams; each batch is a pure function of the step.
+
+    Args:
+        streams: where the windows come from.
+        shares: each stream's share of the windows.
+        length: tokens a window; the last one is only ever a target.
+        batch_size: windows a batch.
+        seed: with the step, of everything random.
+    """
+
+    def __init__(
+        self, streams: Sequence[Stream], shares: Sequence[float], length: int, batch_size: int, seed: int
+    ) -> None:
+        self.streams, self.length, self.batch_size, self.seed = streams, length, batch_size, seed
+        self.shares = np.array(shares) / sum(shares)
+
+    def counts(self, vocab_size: int) -> Tensor:
+        """How often each token (V,) is expected in a million trained on, float64."""
+        expected = np.zeros(vocab_size)
+        for stream, share in zip(self.streams, self.shares, strict=True):
+            expected += 1e6 * share * np.bincount(stream.tokens, minlength=vocab_size) / len(stream.tokens)
+        return torch.from_numpy(expected)
+
+    def batch(self, step: int) -> Tensor:
+        """Windows (batch_size, length) for one step, int64."""
+        rng = np.random.default_rng([self.seed, step])
+        chosen = rng.choice(len(self.streams), self.batch_size, p=self.shares)
+        windows = [
+            stream.window(int(rng.integers(len(stream.tokens))), self.length)
+            for stream in (self.streams[i] for i in chosen)
+        ]
+        return torch.from_numpy(np.stack(windows).astype(np.int64))

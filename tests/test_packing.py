@@ -1,0 +1,98 @@
+"""Text files to streams, windows and held-out text."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptcls.data.packing import Stream, WindowSampler, hold_out, read_documents, tokens_of
+from gptcls.errors import InputError
+from gptcls.tokenizer import MAX_CHARS, PAD_ID, gpt2_encoding
+
+
+def test_documents_are_joined_with_end_of_text():
+    stream = Stream.of("x", ["Hello, I am", "ok"])
+    assert stream.tokens.tolist() == [15496, 11, 314, 716, PAD_ID, 482, PAD_ID]
+    assert stream.starts.tolist() == [0, 5]
+
+
+def test_a_text_longer_than_the_tokenizer_takes_loses_nothing():
+    text = "".join(f"line {i} of a long novel\n" for i in range(MAX_CHARS // 10))
+    assert len(text) > 2 * MAX_CHARS
+    ids = tokens_of(text)
+    assert gpt2_encoding().decode(ids) == text
+    assert ids == gpt2_encoding().encode_ordinary(text), "cut between lines, the tokens are the same"
+    assert gpt2_encoding().decode(tokens_of("x" * (MAX_CHARS + 5))) == "x" * (MAX_CHARS + 5)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=20), st.integers(0, 10_000), st.integers(2, 12))
+def test_a_window_starts_at_its_document_if_that_is_in_reach(lengths, offset, length):
+    ends = np.cumsum(lengths)
+    stream = Stream("x", np.arange(ends[-1], dtype=np.int32), np.concatenate([[0], ends[:-1]]))
+    if len(stream.tokens) < length:
+        return
+    offset %= len(stream.tokens)
+    window = stream.window(offset, length).tolist()
+    assert window == list(range(window[0], window[0] + length)), "contiguous, and whole"
+    document = max(start for start in stream.starts if start <= offset)
+    if offset - document < length and document + length <= len(stream.tokens):
+        assert window[0] == document
+    assert window[0] <= offset
+
+
+def test_judging_windows_predict_every_token_once():
+    stream = Stream("x", np.arange(23, dtype=np.int32), np.array([0]))
+    windows = stream.windows(6)
+    assert windows[:, 1:].flatten().tolist() == list(range(1, 21))
+    assert windows[:, 0].tolist() == [0, 5, 10, 15]
+
+
+def test_batches_are_a_function_of_the_step_and_follow_the_shares():
+    streams = [Stream(name, np.full(500, i, np.int32), np.array([0])) for i, name in enumerate("ab")]
+    sampler = WindowSampler(streams, (3, 1), 8, 400, seed=5)
+    assert sampler.batch(3).equal(sampler.batch(3))
+    assert not sampler.batch(3).equal(sampler.batch(4))
+    assert sampler.batch(0).shape == (400, 8)
+    assert sampler.batch(0)[:, 0].float().mean().item() == pytest.approx(0.25, abs=0.08)
+    counts = sampler.counts(10)
+    assert counts[:2].tolist() == [750_000, 250_000]
+
+
+def test_hold_out_keeps_what_was_seen_out_of_the_judging():
+    documents = [f"message number {i}" for i in range(90)] + ["Ok!", "ok", "OK ..."] * 10
+    train, held = hold_out(documents, 0.2, seed=1)
+    assert sum(map(len, train)) < 0.81 * sum(map(len, documents))
+    assert set(train) | set(held) <= set(documents)
+    assert not {t.casefold().strip("! .") for t in train} & {t.casefold().strip("! .") for t in held}
+    assert hold_out(documents, 0.2, seed=1) == (train, held)
+    assert hold_out(documents, 0.2, seed=2) != (train, held)
+
+
+def test_of_a_single_document_the_end_is_held_out():
+    assert hold_out(["abcdefghij"], 0.2, seed=1) == (["abcdefgh"], ["ij"])
+
+
+def test_at_least_one_document_is_left_to_train_on():
+    train, held = hold_out(["a" * 10, "b" * 1000], 0.9, seed=0)
+    assert len(train) == len(held) == 1
+
+
+def test_files(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    assert read_documents(tmp_path / "a.txt") == ["one\n\ntwo\n"]
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps({"text": text, "title": "x"}) + "\n" for text in ("first", " ", "second"))
+    assert read_documents(tmp_path / "b.jsonl.gz") == ["first", "second"]
+    assert read_documents(tmp_path / "b.jsonl.gz", "title") == ["x", "x", "x"]
+    (tmp_path / "c.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "blank.txt").write_text(" \n")
+    with pytest.raises(InputError, match=r"no column 'text'.*choose --text-column from a, b"):
+        read_documents(tmp_path / "c.csv")
+    with pytest.raises(InputError, match=r"empty\.txt"):
+        read_documents(tmp_path / "empty.txt")
+    with pytest.raises(InputError, match="holds no text"):
+        read_documents(tmp_path / "blank.txt")

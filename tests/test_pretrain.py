@@ -1,0 +1,210 @@
+"""python -m gptcls.pretrain as a user runs it: what it learns, leaves behind, resumes and refuses."""
+
+import json
+import math
+from contextlib import contextmanager
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_train import command, refused  # noqa: F401
+from transformers import GPT2LMHeadModel
+
+import gptcls.pretrain
+import gptcls.train
+from gptcls.models.pretrained import load_pretrained
+from gptcls.pretrain import PretrainConfig, pretrain
+from gptcls.training import pretrainer
+
+TINY = ("--n-layer", "2", "--n-embd", "16", "--n-head", "2", "--n-positions", "32")
+SENTENCES = ("the cat sat on the mat", "the dog lay in the sun", "rain fell on the old town")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Something simple enough to be learnt in seconds."""
+    path = tmp_path_factory.mktemp("text") / "t.jsonl"
+    rows = [f"{SENTENCES[i % 3]} and {SENTENCES[(i // 3) % 3]} {i}" for i in range(300)]
+    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    return path
+
+
+def config(text, out, **changes) -> PretrainConfig:
+    options = {
+        "init": "random", "n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 32, "steps": 60, "lr": 0.01,
+        "eval_freq": 20, "batch_size": 8, "device": "cpu", "candidates": 64, "dropout": 0.1,
+    }  # fmt: skip
+    return PretrainConfig(data=(str(text),), out=out, **options | changes)
+
+
+@pytest.fixture(scope="module")
+def run(text, tmp_path_factory):
+    return pretrain(config(text, tmp_path_factory.mktemp("runs") / "x"))
+
+
+def test_it_learns(run, text):
+    before = run.progress.history[0][f"perplexity {text}"]
+    assert before == pytest.approx(50257, rel=0.1), "an untrained model finds every token equally likely"
+    assert run.perplexity[str(text)] < before / 100
+
+
+def test_what_a_run_leaves(run):
+    left = sorted(str(p.relative_to(run.folder)) for p in run.folder.rglob("*") if p.is_file())
+    assert left == [
+        "config.json",
+        "history.csv",
+        "metrics.json",
+        "model/config.json",
+        "model/model.safetensors",
+    ]
+    header, *rows = (run.folder / "history.csv").read_text().splitlines()
+    assert header.startswith("step,tokens,seconds,train_loss,perplexity ")
+    assert [row.split(",")[0] for row in rows] == ["0", "20", "40", "60"]
+
+
+def test_transformers_and_we_load_the_same_model(run):
+    ids = torch.randint(0, 50257, (2, 20), generator=torch.Generator().manual_seed(0))
+    ours = load_pretrained(run.folder / "model")
+    theirs, info = GPT2LMHeadModel.from_pretrained(run.folder / "model", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    with torch.no_grad():
+        expected = theirs.eval()(ids).logits
+        torch.testing.assert_close(ours.lm_logits(ours(ids)), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(run.model.lm_logits(run.model(ids)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_fp16_file_and_untied_head(tmp_path, tied):
+    from gptcls.models.gpt2 import GPT2, GPT2Config
+    from gptcls.models.save import save_pretrained
+
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(2, 16, 2, 32, tied=tied)).eval()
+    save_pretrained(model, tmp_path / "m", "fp16")
+    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    ids = torch.arange(20)[None]
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
+    ours = load_pretrained(tmp_path / "m")
+    with torch.no_grad():
+        torch.testing.assert_close(ours.lm_logits(ours(ids)), theirs(ids).logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(ours.lm_logits(ours(ids)), model.lm_logits(model(ids)), atol=1e-2, rtol=0)
+
+
+def test_training_goes_on_from_a_checkpoint(run, text, tmp_path):
+    further = pretrain(
+        PretrainConfig(data=(str(text),), model=str(run.folder / "model"), out=tmp_path / "y", steps=5,
+                       window=32, device="cpu")
+    )  # fmt: skip
+    start = further.progress.history[0][f"perplexity {text}"]
+    assert start == pytest.approx(run.progress.history[-1][f"perplexity {text}"], rel=0.01)
+    assert further.perplexity[str(text)] < start
+
+
+def test_what_comes_out_can_be_fine_tuned(run, command, tmp_path):  # noqa: F811
+    rows = "".join(f"{SENTENCES[i % 3]} {i},{'cat' if i % 3 == 0 else 'other'}\n" for i in range(60))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    status, _, err = command(
+        gptcls.train,
+        "--model",
+        run.folder / "model",
+        "--data",
+        "rows.csv",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+    )
+    assert status == 0, err
+
+
+def test_an_interrupted_run_continues_to_the_same_bits(run, text, tmp_path, monkeypatch):
+    step, steps = pretrainer.Pretrainer._step, []
+
+    @contextmanager
+    def ctrl_c_in_step_31():  # between two looks
+        yield lambda: len(steps) == 31
+
+    monkeypatch.setattr(pretrainer.Pretrainer, "_step", lambda self: steps.append(1) or step(self))
+    monkeypatch.setattr(pretrainer, "stop_requested", ctrl_c_in_step_31)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config(text, tmp_path / "cut"))
+    assert not (tmp_path / "cut" / "model").exists()
+    monkeypatch.undo()
+    again = pretrain(PretrainConfig(data=(str(text),), out=tmp_path / "cut", resume=True))
+    whole, resumed = (load_file(r.folder / "model" / "model.safetensors") for r in (run, again))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    drop = {"seconds"}
+    for a, b in zip(run.progress.history, again.progress.history, strict=True):
+        assert {k: v for k, v in a.items() if k not in drop} == {k: v for k, v in b.items() if k not in drop}
+    assert not (tmp_path / "cut" / "checkpoint").exists()
+
+
+def test_decay_on_matrices_only(run, text, tmp_path):
+    """With a gradient of zero AdamW moves what it decays, and nothing else."""
+    from gptcls.data.packing import Stream, WindowSampler
+
+    sampler = WindowSampler([Stream.of("x", [SENTENCES[0] * 20])], [1], 9, 2, 0)
+    settings = pretrainer.PretrainSettings(
+        steps=10, lr=0.1, warmup_steps=0, weight_decay=0.5, clip=0, candidates=0, eval_freq=5, seed=0
+    )
+    model = load_pretrained(run.folder / "model")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer = pretrainer.Pretrainer(model, sampler, settings, torch.float32)
+    for p in trainer.parameters.values():
+        p.grad = torch.zeros_like(p)
+    trainer.optimizer.step()
+    for name, p in model.named_parameters():
+        expected = before[name] * (1 - 0.1 * 0.5) if p.ndim == 2 else before[name]
+        torch.testing.assert_close(p, expected)
+
+
+def test_the_learning_rate_rises_and_falls(text, tmp_path):
+    run = pretrain(config(text, tmp_path / "x", steps=1))
+    settings = pretrainer.PretrainSettings(
+        steps=100, lr=2.0, warmup_steps=10, weight_decay=0, clip=0, candidates=0, eval_freq=5, seed=0
+    )
+    trainer = object.__new__(pretrainer.Pretrainer)
+    trainer.settings = settings
+    assert trainer.lr(0) == pytest.approx(0.2)
+    assert trainer.lr(9) == trainer.lr(10) == pytest.approx(2.0)
+    assert trainer.lr(55) == pytest.approx(1 + math.cos(math.pi * 45 / 90))
+    assert run.progress.step == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data", "absent.txt"), ("absent.txt", "no such file")),
+        (("--data", "t.txt", "--steps", "0"), ("--steps 0",)),
+        (("--data", "t.txt", "--lr", "0"), ("--lr 0",)),
+        (("--data", "t.txt", "--mix", "1", "2"), ("--mix 1.0 2.0", "1 files")),
+        (("--data", "t.txt", "--held-out", "0"), ("--held-out 0.0",)),
+        (("--data", "t.txt", "--candidates", "5"), ("--candidates 5", "or 0 for all")),
+        (("--data", "t.txt", "--init", "pretrained", "--n-layer", "3"), ("--n-layer", "--init random")),
+        (("--data", "t.txt", "--model", "owner/name"), ("--init random needs a preset", "owner/name")),
+        (("--data", "t.txt", "--n-head", "3"), ("n_embd 16", "n_head 3")),
+        (("--data", "t.txt", "--window", "33"), ("--window 33", "32 tokens")),
+        (("--data", "short.txt",), ("short.txt has", "a window needs 33", "--window")),
+        (("--data", "t.txt", "--held-out", "0.001"), ("held-out part of t.txt", "--held-out larger")),
+        (("--data", "t.txt", "--resume"), ("--resume needs --out",)),
+        (("--data", "t.txt", "--seed", "-1"), ("--seed -1",)),
+    ],
+)  # fmt: skip
+def test_what_it_refuses(command, tmp_path, options, words):  # noqa: F811
+    (tmp_path / "t.txt").write_text(" ".join(SENTENCES) * 200)
+    (tmp_path / "short.txt").write_text("too short")
+    refused(command(gptcls.pretrain, "--init", "random", *TINY, *options), *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_too_large_for_fp16_are_refused(run, tmp_path):
+    from gptcls.errors import InputError
+    from gptcls.models.save import save_pretrained
+
+    model = load_pretrained(run.folder / "model")
+    model.wte.weight.data[0, 0] = 1e6
+    with pytest.raises(InputError, match=r"transformer\.wte\.weight.*fp16"):
+        save_pretrained(model, tmp_path / "m", "fp16")
+    assert not (tmp_path / "m").exists()
