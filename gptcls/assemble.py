@@ -70,7 +70,7 @@ def build_classifier(
 ) -> tuple[Classifier, dict | None]:
     """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
     torch.manual_seed(config.seed)
-    if config.starts_random:
+    if config.init == "random":
         if config.model not in PRESETS:
             raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {config.model!r}")
         log.info(f"{config.model}: random weights, no pretraining")

@@ -20,7 +20,7 @@ from gptcls.data.columns import find_text_column, text_values, values_of
 from gptcls.data.files import guess_encoding
 from gptcls.data.stream import ChunkWriter, read_chunks
 from gptcls.errors import InputError
-from gptcls.predict import TextClassifier, load_classifier
+from gptcls.predict import DEFAULT_CLASSIFIER, TextClassifier, load_classifier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +38,9 @@ class ClassifyConfig:
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """Texts to label."""
-    model: Path
-    """Folder that gptcls.train left: a run, or the classifier inside it."""
+    model: str = DEFAULT_CLASSIFIER
+    """Folder that gptcls.train left: a run, or the classifier inside it; or sms-spam-nano, which ships with
+    this package."""
     data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE")] = None
     """File of texts (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection); read piece by piece."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None

@@ -9,7 +9,6 @@ import tyro
 from gptcls.classifier import trained_blocks
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
-from gptcls.models.pretrained import has_pretrained
 from gptcls.options import RunOptions, flag
 
 # What a recipe sets where the user sets nothing.
@@ -44,12 +43,17 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 # Random weights know nothing worth freezing, and need larger and more steps.
 FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
+# A narrow network takes larger steps than gpt2-small, and can afford more of them.
+FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10}}
 
 
 def _by_recipe(name: str, metavar: str) -> Any:
     """Shows in --help the default that the recipe will choose."""
     default, book = RECIPES["default"][name], RECIPES["book"][name]
     hint = f"default: {default}"
+    for model, own in FOR_MODEL.items():
+        if name in own:
+            hint += f"; {model}: {own[name]}"
     if name in FROM_RANDOM:
         hint += f"; from random weights: {FROM_RANDOM[name]}"
     if book != default:
@@ -70,7 +74,7 @@ class TrainConfig(RunOptions):
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
     local folder or file with GPT-2 weights."""
     init: Literal["pretrained", "random"] = "pretrained"
-    """Start from the model's pretrained weights or from random ones. gpt2-nano has only random ones."""
+    """Start from the model's pretrained weights, or a preset from random ones."""
     data: str = "sms-sample"
     """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection)."""
     validation: Path | None = None
@@ -161,22 +165,17 @@ class TrainConfig(RunOptions):
     """Continue the interrupted run in --out with the options it was started with."""
 
     def resolved(self) -> "TrainConfig":
-        """The same with every default that hangs on the recipe or on random weights filled in.
+        """The same with every default that hangs on the recipe and the model filled in.
 
         Raises InputError for a value that no run can use.
         """
         defaults = dict(RECIPES[self.recipe])
-        if self.starts_random and self.recipe == "default":
-            defaults |= FROM_RANDOM
+        if self.recipe == "default":
+            defaults |= FROM_RANDOM if self.init == "random" else FOR_MODEL.get(self.model, {})
         given = {k: v for k, v in defaults.items() if getattr(self, k) is None}
-        config = replace(self, **given, init="random" if self.starts_random else "pretrained")
+        config = replace(self, **given)
         config._check()
         return config
-
-    @property
-    def starts_random(self) -> bool:
-        """Whether training begins from random weights."""
-        return self.init == "random" or (self.model in PRESETS and not has_pretrained(self.model))
 
     @property
     def run_name(self) -> str:
@@ -191,7 +190,7 @@ class TrainConfig(RunOptions):
             raise InputError(
                 f"{self.model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller"
             )
-        if self.save == "trained" and self.starts_random:
+        if self.save == "trained" and self.init == "random":
             raise InputError("--save trained needs pretrained base weights; this run starts from random ones")
         self.check_seed()
         at_least = {

@@ -26,8 +26,9 @@ log = logging.getLogger("gptcls")
 class EvaluateConfig:
     """Score a trained classifier on labelled data."""
 
-    model: Path
-    """Folder that gptcls.train left: a run, or the classifier inside it."""
+    model: str
+    """Folder that gptcls.train left: a run, or the classifier inside it; or sms-spam-nano, which ships with
+    this package."""
     data: str | None = None
     """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection);
     otherwise the run's own test rows."""

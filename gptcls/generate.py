@@ -1,6 +1,5 @@
 """Continue a text: ``python -m gptcls.generate --model gpt2-small "Every effort moves you"``."""
 
-import logging
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +8,9 @@ import tyro
 from gptcls.cli import run
 from gptcls.device import pick_device
 from gptcls.errors import InputError
-from gptcls.models.gpt2 import GPT2, PRESETS
-from gptcls.models.pretrained import has_pretrained, load_pretrained
+from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
 from gptcls.tokenizer import PAD_ID, VOCAB_SIZE, decode, encode
-
-log = logging.getLogger("gptcls")
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class GenerateConfig:
 
     text: tyro.conf.Positional[str] = "Every effort moves you"
     """the beginning"""
-    model: str = "gpt2-small"
+    model: str = "gpt2-nano"
     """preset, hub name (owner/name), or local folder or file"""
     max_new_tokens: int = 15
     """how many tokens to add at most"""
@@ -50,7 +46,7 @@ def generate_text(config: GenerateConfig) -> str:
     if not 0 <= config.seed < 2**64:
         raise InputError(f"--seed {config.seed} is no seed: take a whole number from 0 to 2**64 - 1")
     device = pick_device(config.device)
-    model = _model(config).to(device)
+    model = load_pretrained(config.model).to(device)
     if model.config.vocab_size != VOCAB_SIZE:
         raise InputError(
             f"{config.model} has a vocabulary of {model.config.vocab_size} tokens: "
@@ -62,14 +58,6 @@ def generate_text(config: GenerateConfig) -> str:
         model, ids, config.max_new_tokens, config.temperature, config.top_k, generator, eos_id=PAD_ID
     )
     return decode(ids[0].tolist())
-
-
-def _model(config: GenerateConfig) -> GPT2:
-    if config.model in PRESETS and not has_pretrained(config.model):
-        log.info("%s has no pretrained weights yet: these are random, and so is the text", config.model)
-        torch.manual_seed(config.seed)
-        return GPT2(PRESETS[config.model]).eval()
-    return load_pretrained(config.model)
 
 
 def main() -> None:

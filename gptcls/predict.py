@@ -20,13 +20,15 @@ from gptcls.staged import Staged
 from gptcls.store import SavedClassifier, find_classifier, read_classifier
 from gptcls.tokenizer import MAX_CHARS, PAD_ID
 
+DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
+
 
 class TextClassifier:
     """A trained classifier in memory. One text gives one answer, a list of texts a list.
 
-    >>> classifier = load_classifier("runs/x")  # doctest: +SKIP
-    >>> classifier.predict("You won a prize, text WIN to 80000")  # doctest: +SKIP
-    'spam'
+    >>> classifier = load_classifier()
+    >>> classifier.predict(["You have won a prize, text WIN to 80000", "see you at lunch"])
+    ['spam', 'ham']
     """
 
     def __init__(self, saved: SavedClassifier, device: torch.device, precision: str = "auto") -> None:
@@ -67,11 +69,13 @@ class TextClassifier:
         return dataset_logits(self.model, dataset, self.device)
 
 
-def load_classifier(folder: str | Path, device: str = "auto", precision: str = "auto") -> TextClassifier:
+def load_classifier(
+    folder: str | Path = DEFAULT_CLASSIFIER, device: str = "auto", precision: str = "auto"
+) -> TextClassifier:
     """The classifier in ``folder``: what ``gptcls.train`` left there (a run or its ``classifier`` folder).
 
     Args:
-        folder: the run or classifier.
+        folder: the run or classifier, or the name of one in this package.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
         precision: number format of all blocks but the last, see :func:`gptcls.precision.pick_dtype`; or
             ``"int8"``, 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
@@ -94,7 +98,8 @@ def classify_review(
     Args:
         text: one text or a list of texts.
         model: a folder with a trained classifier (kept in memory between calls), a loaded
-            :class:`TextClassifier`, or, as in the book (chapter 6.8), a network with a 2-way head.
+            :class:`TextClassifier`, or, as in the book (chapter 6.8), a network with a 2-way head. Without
+            one the spam classifier of this package answers (:data:`DEFAULT_CLASSIFIER`).
         tokenizer, pad_token_id: what the book passes with such a network, anything with
             ``encode(text) -> ids``, and what to pad with. A trained classifier has its own.
         device: where to run; a :class:`TextClassifier` stays where it is.
@@ -110,12 +115,10 @@ def classify_review(
     if isinstance(model, nn.Module):
         answers = [_book_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
     else:
-        if model is None:
-            raise InputError('name a trained classifier: classify_review(text, model="runs/…")')
         if tokenizer is not None or pad_token_id != PAD_ID:
             raise TypeError("a trained classifier has its own tokenizer and padding; leave them out")
         if not isinstance(model, TextClassifier):
-            folder = find_classifier(model).resolve()
+            folder = find_classifier(model or DEFAULT_CLASSIFIER).resolve()
             model = _cached(folder, (folder / "classifier.json").stat().st_mtime_ns, str(device or "auto"))
         answers = model.predict(texts, max_length)
         if "spam" in model.labels:

@@ -101,8 +101,10 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
             on_checkpoint=lambda: try_checkpoint(folder / "checkpoint", trainer),
         )
     except StoppedError:
+        save_pretrained(trainer.model, folder / RESULT, config.save)
         save_checkpoint(folder / "checkpoint", trainer)
-        log.info(f"interrupted; continue with --out {shlex.quote(str(folder))} --resume")
+        where = shlex.quote(str(folder))
+        log.info(f"interrupted; the weights so far: {folder / RESULT} (continue with --out {where} --resume)")
         raise
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error}; {folder} has what was saved before") from None

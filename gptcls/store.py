@@ -26,6 +26,8 @@ from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only
 from gptcls.tasks import SingleLabel
 
 FORMAT_VERSION = 1
+# Classifiers that ship with the package.
+BUNDLED = {"sms-spam-nano": Path(__file__).parent / "assets" / "sms-spam-nano"}
 
 
 @dataclass
@@ -92,16 +94,20 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
 
 
 def find_classifier(folder: Path | str) -> Path:
-    """The folder that holds ``classifier.json``: ``folder`` itself or, for a run, its ``classifier/``.
-
-    Raises InputError when there is none.
+    """The folder that holds ``classifier.json``: ``folder`` itself or, for a run, its ``classifier/``; or
+    that of a classifier in this package (:data:`BUNDLED`). Raises InputError when there is none.
     """
+    if str(folder) in BUNDLED:
+        return BUNDLED[str(folder)]
     folder = Path(folder)
     for candidate in (folder, folder / "classifier"):
         if (candidate / "classifier.json").is_file():
             return candidate
     what = "holds no classifier (no classifier.json)" if folder.exists() else "does not exist"
-    raise InputError(f"{folder} {what}; train one with python -m gptcls.train --out {folder}")
+    names = ", ".join(BUNDLED)
+    raise InputError(
+        f"{folder} {what}; train one with python -m gptcls.train --out {folder}, or take {names}"
+    )
 
 
 def read_classifier(folder: Path | str) -> SavedClassifier:

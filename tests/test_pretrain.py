@@ -130,7 +130,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(run, text, tmp_path, monk
     monkeypatch.setattr(pretrainer, "stop_requested", ctrl_c_in_step_31)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config(text, tmp_path / "cut"))
-    assert not (tmp_path / "cut" / "model").exists()
+    assert load_pretrained(tmp_path / "cut" / "model").config.n_layer == 2, "what there is can be used"
     monkeypatch.undo()
     again = pretrain(PretrainConfig(data=(str(text),), out=tmp_path / "cut", resume=True))
     whole, resumed = (load_file(r.folder / "model" / "model.safetensors") for r in (run, again))

@@ -10,12 +10,14 @@ import pytest
 import torch
 from random_gpt2 import book_gpt2, openai_variables, random_ids, transformers_gpt2
 from safetensors.torch import load_file, save_file
+from transformers import GPT2LMHeadModel
 
 from gptcls.errors import InputError
 from gptcls.models import pretrained
 from gptcls.models.gpt2 import GPT2, PRESETS
-from gptcls.models.pretrained import has_pretrained, load_pretrained, weights_file, weights_sha256
+from gptcls.models.pretrained import load_pretrained, weights_file, weights_sha256
 from gptcls.models.sampling import generate
+from gptcls.tokenizer import encode
 
 NO_BOOK = "needs llms-from-scratch, installed with --no-deps (it asks for TensorFlow)"
 
@@ -205,11 +207,18 @@ def test_weights_sha256(folder: Path) -> None:
     assert weights_sha256("gpt2-small").startswith("248dfc39")
 
 
-def test_which_presets_have_weights() -> None:
-    assert has_pretrained("gpt2-small")
-    assert not has_pretrained("gpt2-nano")
-    assert not has_pretrained("x")
-    assert set(pretrained.RELEASES) <= set(PRESETS)
+def test_every_preset_has_weights() -> None:
+    assert {*pretrained.RELEASES, *pretrained.BUNDLED} == set(PRESETS)
+
+
+def test_bundled_nano_is_the_preset_it_names() -> None:
+    model = load_pretrained("gpt2-nano")
+    assert model.config == PRESETS["gpt2-nano"]
+    assert weights_file("gpt2-nano").stat().st_size < 16_000_000
+    theirs = GPT2LMHeadModel.from_pretrained(weights_file("gpt2-nano").parent, dtype=torch.float32).eval()
+    ids = torch.tensor([encode("see you at the station")])
+    with torch.no_grad():
+        torch.testing.assert_close(model.lm_logits(model(ids)), theirs(ids).logits, atol=1e-4, rtol=1e-4)
 
 
 # Faults: each is one line that names what is wrong
@@ -390,7 +399,6 @@ def test_folders_without_one_file_of_weights(tmp_path: Path) -> None:
         ("", "gpt2-small"),
         ("nowhere/model.safetensors", "no model, folder or file"),
         ("./nowhere", "no model, folder or file"),
-        ("gpt2-nano", "no pretrained weights yet"),
     ],
 )
 def test_names_of_nothing(name: str, hint: str) -> None:

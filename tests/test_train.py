@@ -21,7 +21,7 @@ import gptcls.classify
 import gptcls.evaluate
 import gptcls.train
 from gptcls import runs
-from gptcls.config import RECIPES, TrainConfig
+from gptcls.config import FOR_MODEL, RECIPES, TrainConfig
 from gptcls.errors import InputError
 from gptcls.predict import load_classifier
 
@@ -204,8 +204,9 @@ def test_recipes():
     )
     assert (book.epochs, book.batch_size, book.lr, book.weight_decay, book.seed) == (5, 8, 5e-5, 0.1, 123)
     assert TrainConfig(recipe="book", epochs=1).resolved().epochs == 1
-    nano = TrainConfig().resolved()
-    assert (nano.train, nano.lr) == ("all", 1e-3)
+    nano, random = TrainConfig().resolved(), TrainConfig(init="random").resolved()
+    assert (nano.train, nano.lr) == ("last_block", FOR_MODEL["gpt2-nano"]["lr"])
+    assert (random.train, random.lr) == ("all", 1e-3)
     assert RECIPES["book"].keys() == RECIPES["default"].keys()
 
 
@@ -214,16 +215,16 @@ def test_recipes():
     [
         (["--data", "sms-sampel"], ["sms-sampel", "sms-sample"]),
         (["--model", "gpt2-smal"], ["gpt2-smal", "gpt2-small"]),
-        (["--train", "last_9"], ["last_9", "4 blocks"]),
+        (["--train", "last_9"], ["last_9", "6 blocks"]),
         (["--train", "some"], ["some", "last_block"]),
         (["--device", "quantum"], ["quantum", "cpu"]),
         (["--epochs", "0"], ["--epochs 0"]),
         (["--lr", "nan"], ["--lr nan"]),
         (["--batch-size", "-3"], ["--batch-size -3"]),
         (["--test-fraction", "1.5"], ["--test-fraction 1.5"]),
-        (["--max-length", "5000"], ["1024", "--max-length"]),
+        (["--max-length", "5000"], ["256", "--max-length"]),
         (["--positive", "eggs"], ["eggs", "ham, spam"]),
-        (["--save", "trained"], ["--save trained", "random"]),
+        (["--init", "random", "--save", "trained"], ["--save trained", "random"]),
         (["--seed", "-1"], ["--seed -1"]),
         (["--seed", "99999999999"], ["--seed 99999999999"]),
         (["--precision", "fp16"], ["fp16", "GPU"]),

@@ -77,17 +77,15 @@ ARCHITECTURE = {
     "add_cross_attention": (False,),
 }
 
-
-def has_pretrained(name: str) -> bool:
-    """Whether ``name`` is a preset with published weights. (``gpt2-nano`` has none so far.)"""
-    return name in RELEASES
+# Weights that ship with the package.
+BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
 
 def load_pretrained(name_or_path: str | Path) -> GPT2:
     """The network with its pretrained weights, on the CPU, in float32 and in eval mode.
 
     Args:
-        name_or_path: a preset with published weights (:data:`RELEASES`); ``owner/name`` on the hub; a folder
+        name_or_path: a preset (:data:`RELEASES`, :data:`BUNDLED`); ``owner/name`` on the hub; a folder
             with ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint;
             or a ``.safetensors``, ``.bin`` or ``.pth`` file with Hugging Face's, the book's or OpenAI's
             names. A preset comes before a folder of that name.
@@ -137,8 +135,8 @@ def weights_file(name_or_path: str | Path) -> Path:
     if name in RELEASES:
         release = RELEASES[name]
         return hub_file(release.repo, release.filename, release.revision, release.sha256, release.size)
-    if name in PRESETS:
-        raise InputError(f"{name} has no pretrained weights yet: take one of {', '.join(RELEASES)}")
+    if name in BUNDLED:
+        return BUNDLED[name]
     if name and path.is_dir():
         return find_weights(path)
     if path.is_file():
@@ -147,8 +145,8 @@ def weights_file(name_or_path: str | Path) -> Path:
         raise InputError(f"{path} has no known format: pass a {', '.join(SUFFIXES)} file or a folder")
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in SUFFIXES:
         return _hub_weights(name)
-    close = difflib.get_close_matches(name, [*RELEASES, *PRESETS], n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"take {', '.join(RELEASES)} or owner/name on the hub"
+    close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"take {', '.join(PRESETS)} or owner/name on the hub"
     raise InputError(f"no model, folder or file is called {name!r}: {hint}")
 
 
