@@ -51,11 +51,11 @@ def weight_parts(path: Path) -> list[Path]:
     return [path]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """All tensors of a weight file in float32, on the CPU.
+def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """All tensors of a weight file in ``dtype``, on the CPU.
 
     Safetensors and new PyTorch files are mapped into memory, copy on write: reading them takes no second
-    copy, and writing to the tensors changes no file.
+    copy where they are in ``dtype`` already, and writing to the tensors changes no file.
 
     Raises:
         InputError: the file is absent, broken, of another format, or holds something that is no weight.
@@ -65,13 +65,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
         state = _read_tensorflow(path.parent)
     else:
         state = {}
+        if absent := [part for part in parts if not part.is_file()]:
+            shard = (
+                f": {path.name} names it as one of {len(parts)} files; put it there too"
+                if path not in parts
+                else ""
+            )
+            raise InputError(f"{absent[0]} is missing{shard}")
         for part in parts:
             state |= _read_safetensors(part) if part.suffix == ".safetensors" else _read_torch(part)
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise InputError(f"{path} is no state dict: {name} is of the type {type(tensor).__name__}")
         if tensor.is_floating_point():  # masks need not be; whether a weight is, load_pretrained checks
-            state[name] = tensor.detach().float()
+            state[name] = tensor.detach().to(dtype)
     return state
 
 
