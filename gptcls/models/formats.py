@@ -4,6 +4,7 @@ import json
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,16 @@ def weight_parts(path: Path) -> list[Path]:
     return [path]
 
 
+def present_parts(path: Path) -> list[Path]:
+    """:func:`weight_parts`, all of them there: InputError names the first that is not."""
+    parts = weight_parts(path)
+    for part in parts:
+        if not part.is_file():
+            shard = "" if part == path else f": {path.name} names it as one of {len(parts)} files"
+            raise InputError(f"{part} is missing{shard}")
+    return parts
+
+
 def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """All tensors of a weight file in ``dtype``, on the CPU.
 
@@ -60,18 +71,11 @@ def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tens
     Raises:
         InputError: the file is absent, broken, of another format, or holds something that is no weight.
     """
-    parts = weight_parts(path)
+    parts = present_parts(path)
     if path.name == "checkpoint":
         state = _read_tensorflow(path.parent)
     else:
         state = {}
-        if absent := [part for part in parts if not part.is_file()]:
-            shard = (
-                f": {path.name} names it as one of {len(parts)} files; put it there too"
-                if path not in parts
-                else ""
-            )
-            raise InputError(f"{absent[0]} is missing{shard}")
         for part in parts:
             state |= _read_safetensors(part) if part.suffix == ".safetensors" else _read_torch(part)
     for name, tensor in state.items():
@@ -88,8 +92,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
     except SafetensorError as error:
         raise InputError(f"{path} is no whole safetensors file ({error}){_hint(path)}") from None
 
@@ -97,8 +99,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} is no file of plain tensors: it is broken, or holds other Python objects, which are "
@@ -129,6 +129,17 @@ def _read_tensorflow(folder: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{folder} is no whole TensorFlow checkpoint ({_reason(error)}): download it again"
         ) from None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The entries of a JSON file such as config.json; InputError where it holds anything else."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file} is no JSON object")
+    return values
 
 
 def _reason(error: Exception) -> str:

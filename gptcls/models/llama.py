@@ -52,6 +52,11 @@ class LlamaConfig:
             raise ValueError(f"n_kv_head {self.n_kv_head} is no divisor of n_head {self.n_head}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
+        if self.rope_low_freq >= self.rope_high_freq:
+            low, high = self.rope_low_freq, self.rope_high_freq
+            raise ValueError(
+                f"low_freq_factor {low} of the rotary positions is not below high_freq_factor {high}"
+            )
 
 
 @lru_cache(maxsize=8)

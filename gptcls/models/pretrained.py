@@ -6,7 +6,6 @@ has its shape and is finite, and the configuration beside it agrees.
 """
 
 import difflib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -21,7 +20,16 @@ from torch.overrides import TorchFunctionMode
 
 from gptcls.errors import InputError
 from gptcls.models.families import declared_family
-from gptcls.models.formats import CANDIDATES, INDEX, SUFFIXES, find_weights, read_state, weight_parts
+from gptcls.models.formats import (
+    CANDIDATES,
+    INDEX,
+    SUFFIXES,
+    find_weights,
+    present_parts,
+    read_object,
+    read_state,
+    weight_parts,
+)
 from gptcls.models.gpt2 import PRESETS
 from gptcls.models.hub import NotOnHubError, cached_file, file_sha256, hub_file
 from gptcls.models.names import State
@@ -116,7 +124,7 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     if not declared_family(declared, source).own_tokenizer:
         return GPT2
     generation = path.with_name("generation_config.json")
-    ends = declared | (_read_object(generation) if generation.is_file() else {})
+    ends = declared | (read_object(generation) if generation.is_file() else {})
     eos_ids = ends.get("eos_token_id") or ()
     return FileTokenizer(
         path.with_name("tokenizer.json"),
@@ -172,7 +180,7 @@ def weights_sha256(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if name in RELEASES:
         return RELEASES[name].sha256
-    return file_sha256(*weight_parts(weights_file(name_or_path)))
+    return file_sha256(*present_parts(weights_file(name_or_path)))
 
 
 def _hub_weights(repo: str) -> Path:
@@ -186,7 +194,7 @@ def _hub_weights(repo: str) -> Path:
     family = declared_family({}, "")
     with suppress(absent):
         config = hub_file(repo, "config.json")
-        family = declared_family(_read_object(config), str(config))
+        family = declared_family(read_object(config), str(config))
     if family.own_tokenizer:
         for name in ("tokenizer.json", "generation_config.json"):
             with suppress(absent):
@@ -211,18 +219,8 @@ def _declared(name: str, path: Path) -> tuple[dict[str, Any], str]:
         return asdict(PRESETS[name]), f"the preset {name}"
     for file in (path.with_name("config.json"), path.with_name("hparams.json")):
         if file.is_file():
-            return _read_object(file), str(file)
+            return read_object(file), str(file)
     return {}, ""
-
-
-def _read_object(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file} is no JSON object")
-    return values
 
 
 def _check_tensors(state: State, expected: State, both_names: Callable[[str], str]) -> None:
@@ -231,7 +229,7 @@ def _check_tensors(state: State, expected: State, both_names: Callable[[str], st
             raise InputError(f"{both_names(name)} is missing")
     for name, tensor in state.items():
         if name not in expected:
-            raise InputError(f"{name} is no tensor of this network")
+            raise InputError(f"{both_names(name)} is no tensor of this network")
         if tensor.shape != expected[name].shape:
             found, wanted = list(tensor.shape), list(expected[name].shape)
             raise InputError(f"{both_names(name)} has the shape {found} instead of {wanted}")
