@@ -275,16 +275,8 @@ def _assign(
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a result depends on."""
     found = {"python": platform.python_version()}
-    for package in (
-        "gptcls",
-        "torch",
-        "tiktoken",
-        "tokenizers",
-        "numpy",
-        "pandas",
-        "scikit-learn",
-        "safetensors",
-    ):
+    packages = ("gptcls", "torch", "tiktoken", "tokenizers", "numpy", "pandas", "scikit-learn", "safetensors")
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from a source tree that was never installed

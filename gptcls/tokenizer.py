@@ -14,6 +14,7 @@ from functools import cache
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import tiktoken
 
@@ -144,9 +145,8 @@ class FileTokenizer(Tokenizer):
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may have gaps
-        known = [i for i in eos_ids if 0 <= i < self.vocab_size]
-        self.eos_ids = tuple(known)
-        self.pad_id = pad_id if pad_id is not None and 0 <= pad_id < self.vocab_size else [*known, 0][0]
+        self.eos_ids = tuple(self._known(eos_ids))
+        self.pad_id = [*self._known([pad_id]), *self.eos_ids, 0][0]
         probe = self._tokenizer.encode("a")
         n_behind = len(list(takewhile(bool, reversed(probe.special_tokens_mask))))
         self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :]) if n_behind < len(probe.ids) else ()
@@ -171,6 +171,10 @@ class FileTokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _known(self, ids: Sequence[Any]) -> list[int]:
+        """Those of some entries of a config.json that are ids of this tokenizer; others write -1 or null."""
+        return [i for i in ids if type(i) is int and 0 <= i < self.vocab_size]
 
     def to_json(self) -> str:
         return self._tokenizer.to_str()

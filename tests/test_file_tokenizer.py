@@ -127,6 +127,8 @@ def model_folder(folder: Path, **config: object) -> Path:
     [
         ({}, None, 0, ()),
         ({"eos_token_id": 2}, None, 2, (2,)),
+        ({"eos_token_id": 0, "pad_token_id": 1}, None, 1, (0,)),
+        ({"eos_token_id": "</s>", "pad_token_id": "<s>"}, None, 0, ()),
         ({"eos_token_id": 2, "pad_token_id": 1}, None, 1, (2,)),
         ({"eos_token_id": [2, 0]}, None, 2, (2, 0)),
         ({"eos_token_id": 2}, {"eos_token_id": [1, 2]}, 1, (1, 2)),

@@ -186,6 +186,15 @@ def test_what_trains_is_fp32_and_the_rest_stays_as_it_is(policy: str, tmp_path: 
         close(found, reference, atol=0.06 * reference.abs().max().item())
 
 
+def test_blocks_in_another_format_are_copied(tmp_path: Path) -> None:
+    model = Classifier(load_pretrained(save(oracle_of("qwen2"), tmp_path)), 2).eval()
+    _, ids, lengths = ragged()
+    lower = Lower(model, 2, torch.bfloat16)
+    assert {parameter.dtype for parameter in lower.blocks.parameters()} == {torch.bfloat16}
+    assert lower(ids, lengths).dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_bf16_is_as_near_to_fp32_as_in_transformers(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -125,11 +125,11 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         return GPT2
     generation = path.with_name("generation_config.json")
     ends = declared | (read_object(generation) if generation.is_file() else {})
-    eos_ids = ends.get("eos_token_id") or ()
+    eos_ids = ends.get("eos_token_id")
     return FileTokenizer(
         path.with_name("tokenizer.json"),
         declared.get("pad_token_id"),
-        [eos_ids] if isinstance(eos_ids, int) else eos_ids,
+        eos_ids if isinstance(eos_ids, list) else [eos_ids],
     )
 
 
