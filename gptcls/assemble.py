@@ -17,11 +17,12 @@ from gptcls.data.sources import load_data
 from gptcls.errors import InputError
 from gptcls.models.fused import FusedBlock
 from gptcls.models.gpt2 import GPT2, PRESETS
-from gptcls.models.pretrained import load_pretrained, weights_sha256
+from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.precision import pick_dtype
 from gptcls.staged import Autocast, Lower, Upper
 from gptcls.tasks import SingleLabel
-from gptcls.tokenizer import VOCAB_SIZE
+from gptcls.tokenizer import GPT2 as GPT2_TOKENIZER
+from gptcls.tokenizer import Tokenizer
 from gptcls.training.features import FeatureCache
 
 log = logging.getLogger("gptcls")
@@ -65,8 +66,13 @@ def make_task(split: Split, config: TrainConfig) -> SingleLabel:
     return task
 
 
+def choose_tokenizer(config: TrainConfig) -> Tokenizer:
+    """The tokenizer of the weights that training starts from; random ones learn GPT-2's."""
+    return GPT2_TOKENIZER if config.starts_random else load_tokenizer(config.model)
+
+
 def build_classifier(
-    config: TrainConfig, task: SingleLabel, device: torch.device
+    config: TrainConfig, task: SingleLabel, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER
 ) -> tuple[Classifier, dict | None]:
     """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
     torch.manual_seed(config.seed)
@@ -76,12 +82,10 @@ def build_classifier(
         log.info(f"{config.model}: random weights, no pretraining")
         backbone, base = GPT2(PRESETS[config.model]), None
     else:
-        backbone = load_pretrained(config.model)
-        if backbone.config.vocab_size < VOCAB_SIZE:
-            raise InputError(
-                f"{config.model} knows {backbone.config.vocab_size} tokens, GPT-2's tokenizer has "
-                f"{VOCAB_SIZE}; choose a model with GPT-2's vocabulary"
-            )
+        plain = config.no_cache or config.train == "all"  # everything in one number format
+        dtype = torch.float32 if plain else pick_dtype(config.precision, device)
+        backbone = load_pretrained(config.model, dtype)
+        tokenizer.require_fit(config.model, backbone.config.vocab_size)
         name = config.model if not Path(config.model).exists() else str(Path(config.model).resolve())
         base = {"name": name, "sha256": weights_sha256(config.model)}
     torch.manual_seed(config.seed)
@@ -94,7 +98,11 @@ def build_classifier(
 
 
 def encode_split(
-    split: Split, task: SingleLabel, config: TrainConfig, model: Classifier
+    split: Split,
+    task: SingleLabel,
+    config: TrainConfig,
+    model: Classifier,
+    tokenizer: Tokenizer = GPT2_TOKENIZER,
 ) -> tuple[dict[str, TextDataset], int, int | None]:
     """Each part as a dataset, the tokens kept of each text, and the length that all are padded to, if any."""
     n_positions = model.backbone.config.n_positions
@@ -105,7 +113,8 @@ def encode_split(
     datasets = {}
     for part in PARTS:
         frame = getattr(split, part)
-        dataset = TextDataset(frame["text"].tolist(), task.targets(frame["label"].tolist()), max_length)
+        targets = task.targets(frame["label"].tolist())
+        dataset = TextDataset(frame["text"].tolist(), targets, max_length, tokenizer=tokenizer)
         if part == "train" and config.pooling == "position-1" and pad_to is None:
             pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
         dataset.pad_to = pad_to

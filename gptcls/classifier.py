@@ -53,7 +53,7 @@ class Classifier(nn.Module):
     Args:
         backbone: any network with ``forward(ids (B, T)) -> hidden (B, T, C)``, made of ``embed``,
             ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. An untied
-            language-model head is taken off it.
+            language-model head is taken off it. Where blocks are in bf16, its norm gives fp32.
         n_outputs: K. The head is a fresh ``Linear(C, K)`` with torch's default initialisation.
         pooling: a key of :data:`POOLERS`.
     """
@@ -64,7 +64,8 @@ class Classifier(nn.Module):
         backbone.lm_head = None  # a head of its own, where the backbone has one, gives way to ours
         self.pooling = pooling
         self.head = nn.Linear(backbone.config.n_embd, n_outputs)
-        self.freeze("all")
+        self.policy, self.trained = "all", list(backbone.blocks)
+        self.requires_grad_(True)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
         return self.head(POOLERS[self.pooling](self.backbone(ids), lengths))
@@ -74,7 +75,7 @@ class Classifier(nn.Module):
 
         ``"head"``: the head alone. ``"last_block"``: also the last block and the final norm, as in the
         book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. What does not train
-        is a fixed function and stays in eval mode.
+        is a fixed function and stays in eval mode; what does is held in fp32 from here on.
         """
         n_trained = trained_blocks(policy, len(self.backbone.blocks))
         self.policy = policy
@@ -85,6 +86,8 @@ class Classifier(nn.Module):
             self.backbone.norm.requires_grad_(True)
         for block in self.trained:
             block.requires_grad_(True)
+        for parameter in self.trained_parameters().values():
+            parameter.data = parameter.data.float()  # the steps of training are too small for bf16
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Classifier":

@@ -75,7 +75,7 @@ def classify(config: ClassifyConfig) -> None:
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
         for label, row in zip(*_label(classifier, texts), strict=True):
             print("\t" if label is None else f"{label}\t{row.max():.4f}", flush=True)
-        n_cut += count_longer(texts, classifier.saved.max_length)
+        n_cut += _count_cut(classifier, texts)
     _log_cut(n_cut, classifier)
 
 
@@ -111,7 +111,7 @@ def classify_file(
             writer.write(chunk.assign(**dict(zip(added, columns, strict=True))))
             n += len(chunk)
             n_blank += labels.count(None)
-            n_cut += count_longer([text for text in texts if text], classifier.saved.max_length)
+            n_cut += _count_cut(classifier, [text for text in texts if text])
             bar.update(len(chunk))
     if n_blank:
         log.info(f"{source}: {n_blank:,} rows have no text; their labels are left empty")
@@ -189,6 +189,10 @@ def _decoded(line: bytes, number: int) -> str:
     if "\0" in text:
         raise InputError(f"standard input, line {number}: a NUL byte, so this is damaged or not UTF-8 text")
     return text
+
+
+def _count_cut(classifier: TextClassifier, texts: list[str]) -> int:
+    return count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer)
 
 
 def _log_cut(n: int, classifier: TextClassifier) -> None:

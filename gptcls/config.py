@@ -72,7 +72,7 @@ class TrainConfig(RunOptions):
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
-    local folder or file with GPT-2 weights."""
+    local folder or file, with the weights of a GPT-2, Llama, Mistral or Qwen2."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     data: str = "sms-sample"
@@ -146,7 +146,8 @@ class TrainConfig(RunOptions):
         Literal["auto", "fp32", "bf16", "fp16"] | None, _by_recipe("precision", "{auto,fp32,bf16,fp16}")
     ] = None
     """Number format of the frozen blocks, on NVIDIA GPUs with bf16 of every matrix product; auto takes the
-    fastest that the processor has. What is trained is kept in fp32."""
+    fastest that the processor has. What is trained is kept in fp32. The frozen weights of a Llama, Mistral or
+    Qwen2 are held in it."""
     no_cache: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """The plain loop, in fp32 on a CPU: without it the frozen blocks run once a text, not once a step."""
     cache: Path | None = None

@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     if config.data is not None:
         rows = _without_trained(rows, split, config.data)
     texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
-    if n_cut := count_longer(texts, classifier.saved.max_length):
+    if n_cut := count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer):
         log.info(
             f"{n_cut:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read"
         )

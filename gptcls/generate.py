@@ -1,6 +1,7 @@
 """Continue a text: ``python -m gptcls.generate --model gpt2-small "Every effort moves you"``."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import tyro
@@ -8,14 +9,14 @@ import tyro
 from gptcls.cli import run
 from gptcls.device import pick_device
 from gptcls.errors import InputError
-from gptcls.models.pretrained import load_pretrained
+from gptcls.models.pretrained import load_pretrained, load_tokenizer
 from gptcls.models.sampling import generate
-from gptcls.tokenizer import PAD_ID, VOCAB_SIZE, decode, encode
+from gptcls.precision import pick_dtype
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Continue a text with a pretrained GPT-2."""
+    """Continue a text with a pretrained GPT-2, Llama, Mistral or Qwen2."""
 
     text: tyro.conf.Positional[str] = "Every effort moves you"
     """the beginning"""
@@ -31,6 +32,8 @@ class GenerateConfig:
     """of the random numbers"""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there"""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """number format, but for GPT-2, which is always fp32; auto takes the fastest that the processor has"""
 
 
 def generate_text(config: GenerateConfig) -> str:
@@ -40,24 +43,18 @@ def generate_text(config: GenerateConfig) -> str:
         InputError: an empty text, a seed that no generator takes, an unknown model or device, or a model with
             another vocabulary.
     """
-    prompt = encode(config.text)
-    if not prompt:
+    if not config.text:
         raise InputError("the text is empty: give at least one character")
     if not 0 <= config.seed < 2**64:
         raise InputError(f"--seed {config.seed} is no seed: take a whole number from 0 to 2**64 - 1")
     device = pick_device(config.device)
-    model = load_pretrained(config.model).to(device)
-    if model.config.vocab_size != VOCAB_SIZE:
-        raise InputError(
-            f"{config.model} has a vocabulary of {model.config.vocab_size} tokens: "
-            f"GPT-2's tokenizer has {VOCAB_SIZE}"
-        )
+    tokenizer = load_tokenizer(config.model)
+    model = load_pretrained(config.model, pick_dtype(config.precision, device)).to(device)
+    tokenizer.require_fit(config.model, model.config.vocab_size)
     generator = torch.Generator(device).manual_seed(config.seed)
-    ids = torch.tensor([prompt], device=device)
-    ids = generate(
-        model, ids, config.max_new_tokens, config.temperature, config.top_k, generator, eos_id=PAD_ID
-    )
-    return decode(ids[0].tolist())
+    ids = torch.tensor([tokenizer.encode(config.text)], device=device)
+    options = (config.max_new_tokens, config.temperature, config.top_k, generator, tokenizer.eos_ids)
+    return tokenizer.decode(generate(model, ids, *options)[0].tolist())
 
 
 def main() -> None:

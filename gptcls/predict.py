@@ -65,7 +65,8 @@ class TextClassifier:
         if not texts:
             return torch.zeros(0, len(self.labels))
         width = _shorter(max_length, self.saved.max_length)
-        dataset = TextDataset(texts, torch.zeros(len(texts)), width, self.saved.pad_to)
+        saved = self.saved
+        dataset = TextDataset(texts, torch.zeros(len(texts)), width, saved.pad_to, saved.tokenizer)
         return dataset_logits(self.model, dataset, self.device)
 
 
@@ -82,7 +83,9 @@ def load_classifier(
 
     Raises InputError when the folder holds none, is damaged, or needs base weights that are absent or differ.
     """
-    return TextClassifier(read_classifier(folder), pick_device(device), precision)
+    on = pick_device(device)
+    dtype = pick_dtype("auto" if precision == "int8" else precision, on)
+    return TextClassifier(read_classifier(folder, dtype), on, precision)
 
 
 def classify_review(

@@ -122,6 +122,8 @@ def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
         model, base = GPT2(sizes), None
     else:
         loaded = load_pretrained(config.model)
+        if not isinstance(loaded, GPT2):
+            raise InputError(f"{config.model} is no GPT-2: pretraining is for these alone")
         model = GPT2(replace(loaded.config, dropout=config.dropout))
         model.load_state_dict(loaded.state_dict())
         base = {"name": config.model, "sha256": weights_sha256(config.model)}
@@ -178,7 +180,7 @@ def _sample(trainer: Pretrainer, config: PretrainConfig) -> str:
     """A text by the model, from the prompt on; without one from the beginning of a document."""
     ids = torch.tensor([[PAD_ID, *encode(config.prompt)]], device=trainer.device)
     generator = torch.Generator(trainer.device).manual_seed(config.seed)
-    written = generate(trainer.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_id=PAD_ID)[0, 1:]
+    written = generate(trainer.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_ids=(PAD_ID,))[0, 1:]
     return decode(written[written != PAD_ID].tolist())
 
 

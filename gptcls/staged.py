@@ -26,8 +26,8 @@ class Lower(nn.Module):
     With ``depth`` equal to the number of blocks also the final norm and the pooling: then all that is left
     is the head, and the output is one vector a text.
 
-    In fp32 the blocks share the classifier's weights as far as their layout allows; in another dtype they are
-    copies of them as they are now.
+    Blocks whose weights are in ``dtype`` share them with the classifier as far as their layout allows; others
+    are copies of them as they are now.
     With ``int8`` their weights are rounded to 8 bits.
     """
 
@@ -45,8 +45,8 @@ class Lower(nn.Module):
             blocks = int8_blocks(blocks, dtype)
         elif all(can_fuse(block, dtype) for block in blocks):
             blocks = nn.ModuleList(FusedBlock(block, dtype) for block in blocks)
-        elif dtype != torch.float32:
-            blocks = nn.ModuleList(deepcopy(block).to(dtype) for block in blocks)
+        else:
+            blocks = nn.ModuleList(_in_dtype(block, dtype) for block in blocks)
         self.blocks = blocks
         self.eval()
 
@@ -58,6 +58,12 @@ class Lower(nn.Module):
         if self.pools:
             return POOLERS[self.pooling](self.backbone.norm(x.float()), lengths)[:, None]
         return x
+
+
+def _in_dtype(block: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The block itself where all its weights are in ``dtype``, else a copy in it."""
+    same = all(parameter.dtype == dtype for parameter in block.parameters())
+    return block if same else deepcopy(block).to(dtype)
 
 
 class Upper(nn.Module):

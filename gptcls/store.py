@@ -1,7 +1,8 @@
 """A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
 
 The tensors are either all of the network's, or only the trained ones beside the name and sha256 of the
-base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small).
+base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). Beside
+them lies ``tokenizer.json``, where it is not GPT-2's.
 """
 
 import json
@@ -9,7 +10,7 @@ import math
 import platform
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from gptcls.atomic import atomic_folder
 from gptcls.classifier import POOLERS, Classifier, trained_blocks
 from gptcls.errors import InputError
-from gptcls.models.gpt2 import GPT2, GPT2Config
+from gptcls.models.families import FAMILIES, Family, family_name
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
 from gptcls.tasks import SingleLabel
+from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
 
 FORMAT_VERSION = 1
 # Classifiers that ship with the package.
@@ -41,6 +44,7 @@ class SavedClassifier:
     base: dict | None  # {"name", "sha256"} of the pretrained weights; None where training began at random
     training: dict  # the settings of the run
     scores: dict  # per part of the data, as in metrics.json
+    tokenizer: Tokenizer = GPT2
 
 
 def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
@@ -60,13 +64,16 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         )
     model = saved.model
     tensors = model.state_dict() if full else model.trained_parameters()
-    config = replace(model.backbone.config, tied=True)  # the classifier has no language-model head
+    architecture = asdict(model.backbone.config)
+    architecture.pop("tied", None)  # the classifier has no language-model head
+    tokenizer = saved.tokenizer.to_json()
     description = {
         "format": "gptcls classifier",
         "format_version": FORMAT_VERSION,
         "base": saved.base,
         "tensors": "all" if full else "trained",
-        "architecture": {"family": "gpt2", **asdict(config)},
+        "architecture": {"family": family_name(model.backbone), **architecture},
+        "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
         "max_length": saved.max_length,
@@ -87,6 +94,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
             text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
             (temporary / "classifier.json").write_text(text, encoding="utf-8")
+            if tokenizer is not None:
+                (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot save the classifier to {folder}: {error}; free space or choose another --out"
@@ -110,8 +119,12 @@ def find_classifier(folder: Path | str) -> Path:
     )
 
 
-def read_classifier(folder: Path | str) -> SavedClassifier:
+def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> SavedClassifier:
     """Load what :func:`save_classifier` wrote, or the run folder it stands in; the model is in eval mode.
+
+    Args:
+        folder: the classifier, or the run.
+        dtype: of what was not trained, as in :func:`gptcls.models.pretrained.load_pretrained`.
 
     Raises:
         InputError: no classifier there, a newer format, damaged or mis-shaped tensors, or base weights
@@ -122,13 +135,17 @@ def read_classifier(folder: Path | str) -> SavedClassifier:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         _check(spec, folder)
         task = SingleLabel.from_json(spec["task"])
-        config = GPT2Config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
+        family = FAMILIES[spec["architecture"]["family"]]
+        dtype = dtype if family.narrow else torch.float32
+        config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
+        tokenizer = _read_tokenizer(spec.get("tokenizer"), config.vocab_size, folder)
         tensors = load_file(folder / "model.safetensors")
-        backbone = _base_backbone(spec["base"], config, folder) if spec["tensors"] == "trained" else None
+        partial = spec["tensors"] == "trained"
+        backbone = _base_backbone(spec["base"], config, folder, dtype) if partial else None
         with shapes_only():
-            model = Classifier(backbone or GPT2(config), task.n_outputs, spec["pooling"])
+            model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         model.freeze(spec["trained"])
-        _assign(model, tensors, spec["tensors"], folder)
+        _assign(model, tensors, spec["tensors"], folder, dtype)
         rest = {key: spec[key] for key in ("max_length", "pad_to", "base", "training", "scores")}
     except InputError:
         raise
@@ -136,7 +153,7 @@ def read_classifier(folder: Path | str) -> SavedClassifier:
         raise InputError(
             f"{folder} is damaged ({type(error).__name__}: {error}); save or copy it again"
         ) from error
-    return SavedClassifier(model.eval(), task, **rest)
+    return SavedClassifier(model.eval(), task, **rest, tokenizer=tokenizer)
 
 
 def _check(spec: dict, folder: Path) -> None:
@@ -146,8 +163,9 @@ def _check(spec: dict, folder: Path) -> None:
             f"{folder} has format version {spec['format_version']}, this gptcls reads up to "
             f"{FORMAT_VERSION}; update gptcls"
         )
-    if (family := spec["architecture"]["family"]) != "gpt2":
-        raise InputError(f"{folder} is a {family!r} network, this gptcls reads gpt2; update gptcls")
+    if (family := spec["architecture"]["family"]) not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise InputError(f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls")
     for field, value, fits, wanted in _rules(spec):
         if not fits:
             raise InputError(
@@ -159,13 +177,8 @@ def _check(spec: dict, folder: Path) -> None:
 def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     """(field, value, whether it fits, what would), each relying on the ones before it."""
     network, labels, weights = spec["architecture"], spec["task"]["labels"], spec["task"]["class_weights"]
-    for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
-        yield name, network[name], _is_whole(network[name], 2**20), f"a whole number from 1 to {2**20}"
-    n_embd, n_head, n_positions = network["n_embd"], network["n_head"], network["n_positions"]
-    yield "n_head", n_head, n_embd % n_head == 0, f"a divisor of n_embd {n_embd}"
-    for name, most in (("dropout", 1), ("norm_eps", math.inf)):
-        value = network[name]
-        yield name, value, isinstance(value, int | float) and 0 <= value < most, f"a number from 0 to {most}"
+    yield from _size_rules(network, FAMILIES[network["family"]])
+    n_positions = network["n_positions"]
     names = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     yield "labels", labels, names and 2 <= len(set(labels)) == len(labels), "two or more different names"
     yield "class_weights", weights, weights is None or len(weights) == len(labels), "one number a label"
@@ -181,6 +194,20 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
 
 
+def _size_rules(network: dict, family: Family) -> Iterator[tuple[str, Any, bool, str]]:
+    """The same for the sizes of a network, by the types in its family's dataclass."""
+    kinds = {
+        int: (lambda value: _is_whole(value, 2**20), f"a whole number from 1 to {2**20}"),
+        int | None: (lambda v: v is None or _is_whole(v, 2**20), f"null or a whole number from 1 to {2**20}"),
+        float: (lambda v: type(v) in (int, float) and 0 <= v < math.inf, "a number of at least 0"),
+        bool: (lambda value: type(value) is bool, "true or false"),
+    }
+    for field in fields(family.config):
+        if field.name in network or field.default is MISSING:
+            value, (fits, wanted) = network[field.name], kinds[field.type]
+            yield field.name, value, fits(value), wanted
+
+
 def _is_whole(value: Any, most: int) -> bool:
     return type(value) is int and 1 <= value <= most
 
@@ -192,7 +219,16 @@ def _is_policy(policy: Any, n_layer: int) -> bool:
     return False
 
 
-def _base_backbone(base: dict, config: GPT2Config, folder: Path) -> GPT2:
+def _read_tokenizer(ids: dict | None, vocab_size: int, folder: Path) -> Tokenizer:
+    """The classifier's own tokenizer, whose file does not name the ``ids``; without them it is GPT-2's."""
+    if ids is None:
+        return GPT2
+    tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
+    tokenizer.require_fit(str(folder), vocab_size)
+    return tokenizer
+
+
+def _base_backbone(base: dict, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
     """The base weights that a classifier stored by its trained tensors names, if they are still the same."""
     name = base["name"]
     if Path(name).is_absolute() and not Path(name).exists():
@@ -202,7 +238,7 @@ def _base_backbone(base: dict, config: GPT2Config, folder: Path) -> GPT2:
         )
     try:
         found = weights_sha256(name)
-        backbone = load_pretrained(name)
+        backbone = load_pretrained(name, dtype)
     except InputError as error:
         raise InputError(f"{folder} needs the base weights {name}: {error}") from None
     if found != base["sha256"]:
@@ -219,9 +255,13 @@ def _base_backbone(base: dict, config: GPT2Config, folder: Path) -> GPT2:
     return backbone
 
 
-def _assign(model: Classifier, tensors: dict[str, torch.Tensor], stored: str, folder: Path) -> None:
-    """Lay the stored tensors into the model; every name and shape must be the expected one."""
-    expected = model.state_dict() if stored == "all" else model.trained_parameters()
+def _assign(
+    model: Classifier, tensors: dict[str, torch.Tensor], stored: str, folder: Path, dtype: torch.dtype
+) -> None:
+    """Lay the stored tensors into the model, those not trained in ``dtype``; every name and shape must be the
+    expected one."""
+    trained = model.trained_parameters()
+    expected = model.state_dict() if stored == "all" else trained
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             problem = "is missing from" if name in expected else "is unexpected in"
@@ -232,7 +272,8 @@ def _assign(model: Classifier, tensors: dict[str, torch.Tensor], stored: str, fo
                 f"not {tuple(expected[name].shape)}; save or copy it again"
             )
         check_numbers(f"tensor {name} in {folder / 'model.safetensors'}", tensors[name])
-    tensors = {name: tensor.float() for name, tensor in tensors.items()}  # no copy where it is fp32 already
+    for name, tensor in tensors.items():  # no copy where it is in that format already
+        tensors[name] = tensor.to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     model.freeze(model.policy)  # assigned parameters are fresh ones
 
@@ -240,7 +281,8 @@ def _assign(model: Classifier, tensors: dict[str, torch.Tensor], stored: str, fo
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a result depends on."""
     found = {"python": platform.python_version()}
-    for package in ("gptcls", "torch", "tiktoken", "numpy", "pandas", "scikit-learn", "safetensors"):
+    packages = ("gptcls", "torch", "tiktoken", "tokenizers", "numpy", "pandas", "scikit-learn", "safetensors")
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from a source tree that was never installed

@@ -17,6 +17,7 @@ from gptcls import cli, report, runs
 from gptcls.assemble import (
     PARTS,
     build_classifier,
+    choose_tokenizer,
     encode_split,
     make_loaders,
     make_task,
@@ -74,13 +75,14 @@ def train(config: TrainConfig) -> Run:
         runs.warn_of_changes(there, here)
     split = prepare.load_split(folder / "split") if config.resume else read_split(config)
     task = make_task(split, config)
-    model, base = build_classifier(config, task, device)
+    tokenizer = choose_tokenizer(config)
+    model, base = build_classifier(config, task, device, tokenizer)
     if config.resume and base != base_then:
         raise InputError(
             f"{config.model} no longer has the weights that {folder} was started from; put them back"
         )
     full = _store_everything(config, base)
-    datasets, max_length, pad_to = encode_split(split, task, config, model)
+    datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     if not config.resume:
         folder = runs.claim(folder, config.out, config.run_name, RESULT)
         prepare.save_split(split, folder / "split")
@@ -103,7 +105,7 @@ def train(config: TrainConfig) -> Run:
     trainer = Trainer(network, task, *loaders[:2], settings, device)
     if config.resume:
         load_checkpoint(folder / "checkpoint", trainer)
-    saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), scores={})
+    saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer)
     try:
         trainer.fit(on_checkpoint=lambda: try_checkpoint(folder / "checkpoint", trainer))
     except StoppedError:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,12 +17,20 @@ import pytest
 import torch
 from hub_server import COMMIT, Hub, serve
 from random_gpt2 import TINY, random_ids, transformers_gpt2
+from random_llama import byte_level, oracle_of, save
 
 from gptcls.errors import InputError
 from gptcls.models import hub as hub_module
 from gptcls.models import pretrained
 from gptcls.models.gpt2 import PRESETS, GPT2Config
-from gptcls.models.pretrained import Release, load_pretrained, weights_file, weights_sha256
+from gptcls.models.pretrained import (
+    Release,
+    load_pretrained,
+    load_tokenizer,
+    weights_file,
+    weights_sha256,
+)
+from gptcls.tokenizer import FileTokenizer
 
 REPO = "tests/tiny-gpt2"
 
@@ -159,6 +168,33 @@ def test_a_repository_with_shards(hub: Hub, oracle, tmp_path: Path) -> None:
     hub.requests.clear()
     assert_loads(REPO, oracle)
     assert hub.requests == []
+
+
+def test_a_decoder_brings_its_tokenizer(hub: Hub, tmp_path: Path) -> None:
+    oracle = oracle_of("qwen2")
+    byte_level(["see you"], 90).save(str(save(oracle, tmp_path / "saved") / "tokenizer.json"))
+    for file in (tmp_path / "saved").iterdir():
+        hub.files[f"tests/tiny-qwen2/{file.name}"] = file.read_bytes()
+    tokenizer = load_tokenizer("tests/tiny-qwen2")
+    assert tokenizer.encode("see you") == FileTokenizer(tmp_path / "saved" / "tokenizer.json").encode(
+        "see you"
+    )
+    assert_loads("tests/tiny-qwen2", oracle)
+    hub.requests.clear()
+    assert load_tokenizer("tests/tiny-qwen2").vocab_size == tokenizer.vocab_size
+    assert_loads("tests/tiny-qwen2", oracle)
+    assert hub.requests == []
+    shutil.rmtree(tmp_path / "cache")
+    del hub.files["tests/tiny-qwen2/tokenizer.json"]
+    assert_loads("tests/tiny-qwen2", oracle)
+    with pytest.raises(InputError, match=r"tokenizer\.json is missing"):
+        load_tokenizer("tests/tiny-qwen2")
+
+
+def test_an_unsupported_network_is_refused_before_its_weights_come(hub: Hub) -> None:
+    hub.files[f"{REPO}/config.json"] = b'{"model_type": "mamba"}'
+    refused(REPO, "'mamba'; supported are gpt2, llama, mistral, qwen2")
+    assert hub.asked("GET") == [("config.json", None)]
 
 
 def test_a_repository_without_a_config(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gptcls.tokenizer import PAD_ID, encode_rows
+from gptcls.tokenizer import GPT2, PAD_ID, Tokenizer
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -23,20 +23,27 @@ class TextDataset(Dataset):
         targets: tensor whose first dimension is N.
         max_length: tokens kept of each text, from its start.
         pad_to: positions that every row takes at least in a batch; None pads to the longest of the batch.
+        tokenizer: the network's.
 
-    ``truncated`` counts the texts that were longer. A text without a single token becomes one
-    end-of-text token, so that there is always a last token to read.
+    ``truncated`` counts the texts that were longer. A text without a single token becomes one padding
+    token (GPT-2's is its end-of-text token), so that there is always a last token to read.
     """
 
     def __init__(
-        self, texts: Sequence[str], targets: Tensor, max_length: int, pad_to: int | None = None
+        self,
+        texts: Sequence[str],
+        targets: Tensor,
+        max_length: int,
+        pad_to: int | None = None,
+        tokenizer: Tokenizer = GPT2,
     ) -> None:
         # One token more than needed tells a text that fits exactly from one that is cut.
-        rows = encode_rows(texts, max_length + 1)
+        rows = tokenizer.encode_rows(texts, max_length + 1)
         self.truncated = sum(len(row) > max_length for row in rows)
-        self.rows = [row[:max_length] or [PAD_ID] for row in rows]
+        self.rows = [tokenizer.cut(row, max_length) or [tokenizer.pad_id] for row in rows]
         self.targets = targets
         self.pad_to = pad_to
+        self.pad_id = tokenizer.pad_id
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,13 +64,13 @@ class TextDataset(Dataset):
     def collate(self, items: Sequence[tuple[list[int], Tensor]]) -> Batch:
         """Items as one batch ``(ids (B, T), lengths (B,), targets)``, see :func:`pad`."""
         rows, targets = zip(*items, strict=True)
-        return *pad(rows, self.pad_to), torch.stack(targets)
+        return *pad(rows, self.pad_to, self.pad_id), torch.stack(targets)
 
 
-def count_longer(texts: Sequence[str], max_length: int) -> int:
+def count_longer(texts: Sequence[str], max_length: int, tokenizer: Tokenizer = GPT2) -> int:
     """How many texts have more than ``max_length`` tokens, so that a classifier reads only their start."""
-    long = [text for text in texts if len(text.encode(errors="replace")) > max_length]  # a byte or more each
-    return sum(len(row) > max_length for row in encode_rows(long, max_length + 1))
+    long = [text for text in texts if not tokenizer.surely_fits(text, max_length)]
+    return sum(len(row) > max_length for row in tokenizer.encode_rows(long, max_length + 1))
 
 
 def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:

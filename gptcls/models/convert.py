@@ -21,10 +21,9 @@ from torch import Tensor
 
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS, GPT2Config
+from gptcls.models.names import State, parse, some
 
 log = logging.getLogger("gptcls")
-
-State = dict[str, Tensor]
 
 HUGGINGFACE = {
     "wte": "wte",
@@ -71,7 +70,10 @@ def convert(state: Mapping[str, Tensor]) -> State:
     ):
         if any(re.match(pattern, name) for name in state):
             return family(state)
-    raise InputError(f"no GPT-2 weights here: unknown tensor names {_some(list(state))}")
+    raise InputError(
+        f"no GPT-2 weights here: unknown tensor names {some(list(state))}; another model "
+        "needs its config.json beside it"
+    )
 
 
 def from_huggingface(state: Mapping[str, Tensor]) -> State:
@@ -100,7 +102,7 @@ def huggingface_name(name: str) -> str:
     >>> huggingface_name("blocks.3.mlp.fc.weight")
     'transformer.h.3.mlp.c_fc.weight'
     """
-    module, block, kind = _parse(name)
+    module, block, kind = parse(name)
     back = {ours: theirs for theirs, ours in HUGGINGFACE.items()}
     if module not in back:
         raise InputError(f"{name} is no tensor of a GPT-2")
@@ -118,7 +120,7 @@ def from_book(state: Mapping[str, Tensor]) -> State:
     kinds = {"weight": "weight", "bias": "bias", "scale": "weight", "shift": "bias"}
     result = _rename(state, BOOK, kinds)
     filled = False
-    for block in sorted({_parse(name)[1] for name in result} - {""}):
+    for block in sorted({parse(name)[1] for name in result} - {""}):
         attn = f"blocks.{block}.attn"
         for kind in ("weight", "bias"):
             parts = [f"{attn}.{part}.{kind}" for part in ("query", "key", "value")]
@@ -181,7 +183,7 @@ def infer_config(
         raise InputError(f"n_head {n_head} does not divide the width {n_embd}")
     return GPT2Config(
         # The distinct numbers are counted, so that a gap is found later as a tensor that is missing.
-        n_layer=len({_parse(name)[1] for name in state} - {""}),
+        n_layer=len({parse(name)[1] for name in state} - {""}),
         n_embd=n_embd,
         n_head=n_head,
         n_positions=len(state["wpe.weight"]),
@@ -191,19 +193,10 @@ def infer_config(
     )
 
 
-def _parse(name: str) -> tuple[str, str, str]:
-    """``h.3.attn.c_attn.weight`` -> (``h.{}.attn.c_attn``, ``3``, ``weight``)."""
-    module, _, kind = name.rpartition(".")
-    found = re.search(r"\.(\d+)\.", module + ".")
-    if not found:
-        return module, "", kind
-    return (module[: found.start()] + ".{}." + module[found.end() :]).rstrip("."), found[1], kind
-
-
 def _rename(state: Mapping[str, Tensor], table: dict[str, str], kinds: dict[str, str]) -> State:
     result, unknown = {}, []
     for name, tensor in state.items():
-        module, block, kind = _parse(name)
+        module, block, kind = parse(name)
         if f"{module}.{kind}" in MASKS:
             continue
         if module in table and kind in kinds:
@@ -211,7 +204,7 @@ def _rename(state: Mapping[str, Tensor], table: dict[str, str], kinds: dict[str,
         else:
             unknown.append(name)
     if unknown:
-        raise InputError(f"not part of a GPT-2: {_some(unknown)}")
+        raise InputError(f"not part of a GPT-2: {some(unknown)}")
     return result
 
 
@@ -232,8 +225,3 @@ def _drop_tied_head(state: State) -> State:
     if head is not None and table is not None and head.dtype == table.dtype and torch.equal(head, table):
         del state["lm_head.weight"]
     return state
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

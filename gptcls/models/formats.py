@@ -4,6 +4,7 @@ import json
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,16 +52,26 @@ def weight_parts(path: Path) -> list[Path]:
     return [path]
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """All tensors of a weight file in float32, on the CPU.
+def present_parts(path: Path) -> list[Path]:
+    """:func:`weight_parts`, all of them there: InputError names the first that is not."""
+    parts = weight_parts(path)
+    for part in parts:
+        if not part.is_file():
+            shard = "" if part == path else f": {path.name} names it as one of {len(parts)} files"
+            raise InputError(f"{part} is missing{shard}")
+    return parts
+
+
+def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """All tensors of a weight file in ``dtype``, on the CPU.
 
     Safetensors and new PyTorch files are mapped into memory, copy on write: reading them takes no second
-    copy, and writing to the tensors changes no file.
+    copy where they are in ``dtype`` already, and writing to the tensors changes no file.
 
     Raises:
         InputError: the file is absent, broken, of another format, or holds something that is no weight.
     """
-    parts = weight_parts(path)
+    parts = present_parts(path)
     if path.name == "checkpoint":
         state = _read_tensorflow(path.parent)
     else:
@@ -71,7 +82,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(tensor, Tensor):
             raise InputError(f"{path} is no state dict: {name} is of the type {type(tensor).__name__}")
         if tensor.is_floating_point():  # masks need not be; whether a weight is, load_pretrained checks
-            state[name] = tensor.detach().float()
+            state[name] = tensor.detach().to(dtype)
     return state
 
 
@@ -81,8 +92,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
     except SafetensorError as error:
         raise InputError(f"{path} is no whole safetensors file ({error}){_hint(path)}") from None
 
@@ -90,8 +99,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
     except pickle.UnpicklingError:
         raise InputError(
             f"{path} is no file of plain tensors: it is broken, or holds other Python objects, which are "
@@ -122,6 +129,17 @@ def _read_tensorflow(folder: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{folder} is no whole TensorFlow checkpoint ({_reason(error)}): download it again"
         ) from None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The entries of a JSON file such as config.json; InputError where it holds anything else."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file} is no JSON object")
+    return values
 
 
 def _reason(error: Exception) -> str:

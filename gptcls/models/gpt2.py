@@ -30,7 +30,7 @@ class GPT2Config:
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+            raise ValueError(f"n_head {self.n_head} is no divisor of n_embd {self.n_embd}")
 
 
 PRESETS = {

@@ -1,29 +1,39 @@
-"""``load_pretrained``: a name or a path in, a :class:`GPT2` with its weights out.
+"""``load_pretrained``: a name or a path in, its network with weights out; ``load_tokenizer``: its tokenizer.
 
 What can be named: a preset (``gpt2-small``), a repository of the Hugging Face hub (``owner/name``), a folder
-or a file. Loading is strict: every tensor is there, has its shape and is finite, and the configuration beside
-it agrees.
+or a file. Which network it is says config.json (``families.py``). Loading is strict: every tensor is there,
+has its shape and is finite, and the configuration beside it agrees.
 """
 
 import difflib
-import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gptcls.errors import InputError
-from gptcls.models.convert import State, both_names, convert, infer_config
-from gptcls.models.formats import CANDIDATES, INDEX, SUFFIXES, find_weights, read_state, weight_parts
-from gptcls.models.gpt2 import GPT2, PRESETS, GPT2Config
+from gptcls.models.families import declared_family
+from gptcls.models.formats import (
+    CANDIDATES,
+    INDEX,
+    SUFFIXES,
+    find_weights,
+    present_parts,
+    read_object,
+    read_state,
+    weight_parts,
+)
+from gptcls.models.gpt2 import PRESETS
 from gptcls.models.hub import NotOnHubError, cached_file, file_sha256, hub_file
+from gptcls.models.names import State
+from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
 
 log = logging.getLogger("gptcls")
 
@@ -60,52 +70,65 @@ RELEASES = {
     ),
 }
 
-# A size in GPT2Config, and how config.json and OpenAI's hparams.json spell it.
-SIZES = {
-    "n_layer": ("n_layer",),
-    "n_embd": ("n_embd",),
-    "n_head": ("n_head",),
-    "n_positions": ("n_positions", "n_ctx"),
-    "vocab_size": ("vocab_size", "n_vocab"),
-}
-# Entries of config.json that choose another computation, and what GPT-2 has there, the default first.
-ARCHITECTURE = {
-    "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-}
-
 # Weights that ship with the package.
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
 
-def load_pretrained(name_or_path: str | Path) -> GPT2:
-    """The network with its pretrained weights, on the CPU, in float32 and in eval mode.
+def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network with its pretrained weights, on the CPU and in eval mode.
 
     Args:
         name_or_path: a preset (:data:`RELEASES`, :data:`BUNDLED`); ``owner/name`` on the hub; a folder
             with ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint;
             or a ``.safetensors``, ``.bin`` or ``.pth`` file with Hugging Face's, the book's or OpenAI's
             names. A preset comes before a folder of that name.
+        dtype: of the weights. GPT-2's are always in float32. Those of a file in the same format stay where
+            they are, mapped into memory, and take no second copy.
 
     Raises:
-        InputError: the weights are nowhere, do not arrive, or are not those of one whole GPT-2.
+        InputError: the weights are nowhere, do not arrive, or are not those of one whole network of a family
+            that gptcls knows.
     """
     path = weights_file(name_or_path)
-    declared, source = _declared_sizes(str(name_or_path), path)
-    tensors = read_state(path)
+    declared, source = _declared(str(name_or_path), path)
+    family = declared_family(declared, source)
+    tensors = read_state(path, dtype if family.narrow else torch.float32)
     try:
-        state = convert(tensors)
-        config = _checked_config(state, declared, source)
+        config, state = family.read(tensors, declared, source)
         with shapes_only():
-            model = GPT2(config)
-        _check_tensors(state, model.state_dict())
+            model = family.network(config)
+        if "lm_head.weight" not in state:
+            model.lm_head = None  # tied, or a checkpoint without one
+        _check_tensors(state, model.state_dict(), family.both_names)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()
+
+
+def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
+    """The tokenizer that the weights of that name (see :func:`load_pretrained`) were trained with.
+
+    GPT-2's is the bundled one; other families have ``tokenizer.json`` beside the weights. Which tokens end a
+    text says ``generation_config.json``, else ``config.json``.
+
+    Raises:
+        InputError: there is no such model, or its tokenizer is missing or broken.
+    """
+    if str(name_or_path) in PRESETS:
+        return GPT2
+    path = weights_file(name_or_path)
+    declared, source = _declared(str(name_or_path), path)
+    if not declared_family(declared, source).own_tokenizer:
+        return GPT2
+    generation = path.with_name("generation_config.json")
+    ends = declared | (read_object(generation) if generation.is_file() else {})
+    eos_ids = ends.get("eos_token_id")
+    return FileTokenizer(
+        path.with_name("tokenizer.json"),
+        declared.get("pad_token_id"),
+        eos_ids if isinstance(eos_ids, list) else [eos_ids],
+    )
 
 
 @contextmanager
@@ -155,18 +178,25 @@ def weights_sha256(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if name in RELEASES:
         return RELEASES[name].sha256
-    return file_sha256(*weight_parts(weights_file(name_or_path)))
+    return file_sha256(*present_parts(weights_file(name_or_path)))
 
 
 def _hub_weights(repo: str) -> Path:
-    """Weights and config.json of a hub repository, side by side in the cache."""
+    """Weights, config.json and what else the family needs of a hub repository, side by side in the cache."""
     names = ("model.safetensors", INDEX, "pytorch_model.bin")
     path = next((cached for name in names if (cached := cached_file(repo, name))), None)
     if path is None:
         log.info("%s is no local path: looking on the Hugging Face hub", repo)
     # Before the weights: so where they are in the cache and it is not, the hub had none, and may be away now.
-    with suppress(NotOnHubError if path is None else InputError):
-        hub_file(repo, "config.json")
+    absent = NotOnHubError if path is None else InputError
+    family = declared_family({}, "")
+    with suppress(absent):
+        config = hub_file(repo, "config.json")
+        family = declared_family(read_object(config), str(config))
+    if family.own_tokenizer:
+        for name in ("tokenizer.json", "generation_config.json"):
+            with suppress(absent):
+                hub_file(repo, name)
     for name in names:
         if path is None:
             with suppress(NotOnHubError):
@@ -181,50 +211,23 @@ def _hub_weights(repo: str) -> Path:
     return path
 
 
-def _declared_sizes(name: str, path: Path) -> tuple[dict[str, Any], str]:
+def _declared(name: str, path: Path) -> tuple[dict[str, Any], str]:
     """What is said about the network apart from its tensors, and who says it."""
     if name in RELEASES:
-        preset = PRESETS[name]
-        return {key: getattr(preset, key) for key in SIZES}, f"the preset {name}"
+        return asdict(PRESETS[name]), f"the preset {name}"
     for file in (path.with_name("config.json"), path.with_name("hparams.json")):
         if file.is_file():
-            try:
-                declared = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise InputError(f"{file} is no JSON ({error})") from None
-            if not isinstance(declared, dict):
-                raise InputError(f"{file} is no JSON object")
-            return {key: value for key, value in declared.items() if value is not None}, str(file)
+            return read_object(file), str(file)
     return {}, ""
 
 
-def _checked_config(state: State, declared: Mapping[str, Any], source: str) -> GPT2Config:
-    """The configuration the tensors show, unless ``declared`` contradicts it or describes another network."""
-    for key, allowed in ARCHITECTURE.items():
-        if declared.get(key, allowed[0]) not in allowed:
-            raise InputError(f"{source} says {key} {declared[key]!r}: a GPT-2 has {allowed[0]!r}")
-    n_head, norm_eps = declared.get("n_head"), declared.get("layer_norm_epsilon", 1e-5)
-    if not (n_head is None or type(n_head) is int) or type(norm_eps) is not float:
-        raise InputError(f"{source} says n_head {n_head!r}, layer_norm_epsilon {norm_eps!r}: no such numbers")
-    config = infer_config(state, n_head, norm_eps)
-    for key, spellings in SIZES.items():
-        for spelling in spellings:
-            if declared.get(spelling, getattr(config, key)) != getattr(config, key):
-                raise InputError(
-                    f"{source} says {spelling} {declared[spelling]!r}, the tensors {getattr(config, key)}"
-                )
-    if declared.get("n_inner", 4 * config.n_embd) != 4 * config.n_embd:
-        raise InputError(f"{source} says n_inner {declared['n_inner']!r}: a GPT-2 has 4 * n_embd there")
-    return config
-
-
-def _check_tensors(state: State, expected: State) -> None:
+def _check_tensors(state: State, expected: State, both_names: Callable[[str], str]) -> None:
     for name in expected:
         if name not in state:
             raise InputError(f"{both_names(name)} is missing")
     for name, tensor in state.items():
         if name not in expected:
-            raise InputError(f"{name} is no tensor of this network")
+            raise InputError(f"{both_names(name)} is no tensor of this network")
         if tensor.shape != expected[name].shape:
             found, wanted = list(tensor.shape), list(expected[name].shape)
             raise InputError(f"{both_names(name)} has the shape {found} instead of {wanted}")

@@ -1,6 +1,7 @@
 """Text generation: one token after the other from the language-model head."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     generator: torch.Generator | None = None,
-    eos_id: int | None = None,
+    eos_id: int | Sequence[int] | None = None,
 ) -> Tensor:
     """``ids`` (B, T) continued by up to ``max_new_tokens`` tokens: (B, T + n).
 
@@ -26,7 +27,8 @@ def generate(
         temperature: 0 takes the likeliest token (greedy); higher is more random.
         top_k: sample among the ``top_k`` likeliest tokens only (Fan et al. 2018).
         generator: source of the random numbers, on the device of ``ids``.
-        eos_id: end when every row has produced this token; a row that ended earlier is filled with it.
+        eos_id: end when every row has produced this token, or one of these; a row that ended earlier is
+            filled with the first of them.
 
     Raises:
         InputError: a temperature or number of tokens below 0 or not finite, ``top_k`` below 1, an
@@ -39,16 +41,17 @@ def generate(
         )
     if ids.shape[1] == 0:
         raise InputError("the prompt has no tokens: give at least one")
+    ends = torch.tensor([] if eos_id is None else eos_id, dtype=ids.dtype, device=ids.device).view(-1)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (B,)
     for _ in range(max_new_tokens):
         hidden = model(ids[:, -model.config.n_positions :])  # (B, T, C)
         logits = model.lm_logits(hidden[:, -1:])[:, 0]  # (B, V): only the last position predicts anything new
         token = _choose(logits, temperature, top_k, generator)  # (B,)
-        if eos_id is not None:
-            token = torch.where(ended, eos_id, token)
-            ended |= token == eos_id
+        if len(ends):
+            token = torch.where(ended, ends[0], token)
+            ended |= torch.isin(token, ends)
         ids = torch.cat([ids, token[:, None]], dim=1)
-        if eos_id is not None and ended.all():
+        if ended.all():
             break
     return ids
 

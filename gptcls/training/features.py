@@ -97,7 +97,8 @@ class FeatureCache:
         found = _read(folder, lower) if folder is not None else {}
         missing = [key for key in todo if key not in found]
         if missing:
-            computed = self._compute(lower, [todo[key] for key in missing], folder, missing, device)
+            pad_id = next(iter(parts.values())).pad_id
+            computed = self._compute(lower, [todo[key] for key in missing], folder, missing, pad_id, device)
             found |= dict(zip(missing, computed, strict=True))
         if folder is not None:
             log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")
@@ -109,6 +110,7 @@ class FeatureCache:
         rows: list[tuple[list[int], int]],
         folder: Path | None,
         keys: list[bytes],
+        pad_id: int,
         device: torch.device,
     ) -> list[Tensor]:
         """Features (T, C) of each row; several are views of one storage."""
@@ -121,7 +123,7 @@ class FeatureCache:
         offsets = torch.zeros(len(rows), dtype=torch.int64)
         with bar, _removed_on_error(folder and folder / f"{name}.bin"):
             for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
-                ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1])
+                ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
                 hidden = lower(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
                 for i, row in zip(batch, hidden, strict=True):
                     end = start + n_stored[i]

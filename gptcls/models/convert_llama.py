@@ -1,0 +1,192 @@
+"""Hugging Face's folders of the Llama family turned into ours: one table of names for ``modeling_llama.py``,
+``modeling_mistral.py`` and ``modeling_qwen2.py``, and each ``model_type``'s entries of config.json."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptcls.errors import InputError
+from gptcls.models.llama import LlamaConfig
+from gptcls.models.names import NameMap, State
+
+log = logging.getLogger("gptcls")
+
+NAMES = NameMap(
+    what="a Llama, Mistral or Qwen2",
+    table={
+        "embed_tokens": "wte",
+        "layers.{}.input_layernorm": "blocks.{}.norm1",
+        "layers.{}.self_attn.q_proj": "blocks.{}.attn.q",
+        "layers.{}.self_attn.k_proj": "blocks.{}.attn.k",
+        "layers.{}.self_attn.v_proj": "blocks.{}.attn.v",
+        "layers.{}.self_attn.o_proj": "blocks.{}.attn.proj",
+        "layers.{}.post_attention_layernorm": "blocks.{}.norm2",
+        "layers.{}.mlp.gate_proj": "blocks.{}.mlp.gate",
+        "layers.{}.mlp.up_proj": "blocks.{}.mlp.up",
+        "layers.{}.mlp.down_proj": "blocks.{}.mlp.down",
+        "norm": "norm",
+        "lm_head": "lm_head",
+    },
+    prefix="model.",
+    bare=("lm_head",),
+    skipped=("layers.{}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),  # computed, not learnt
+)
+SCORE = "score."  # the head of Hugging Face's …ForSequenceClassification
+
+SIZES = {
+    "n_layer": "num_hidden_layers",
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size",
+    "n_positions": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+}
+
+
+def read(
+    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
+) -> tuple[LlamaConfig, State]:
+    """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
+
+    The head of another classifier is left out, and the log says so. Raises InputError for an entry that
+    chooses what this network does not compute, and for a tensor that is none of its own.
+    """
+    config = read_config(declared, source)
+    others = [name for name in tensors if name.startswith(SCORE)]
+    if others:
+        log.info(f"{', '.join(others)}, the head of another classifier, is left out")
+    state = NAMES.to_ours({name: tensor for name, tensor in tensors.items() if name not in others})
+    head, table = state.get("lm_head.weight"), state.get("wte.weight")
+    if config.tied and head is not None:
+        if table is not None and head.shape == table.shape and torch.equal(head, table):
+            del state["lm_head.weight"]  # the same table, written twice
+        else:
+            log.info(
+                f"{source} ties the language-model head to the token table, but the file has another one"
+            )
+            config = replace(config, tied=False)
+    return config, state
+
+
+def read_config(declared: Mapping[str, Any], source: str) -> LlamaConfig:
+    """The entries of a config.json as our configuration; see :func:`read` for what is refused."""
+    declared = _Entries(declared, source)
+    if "quantization_config" in declared.values:
+        raise InputError(f"{source} describes quantized weights: take the checkpoint in bf16 or fp32")
+    declared.require("hidden_act", "silu", "silu")
+    if declared.values.get("attention_dropout"):
+        log.info(f"{source}: attention_dropout {declared.values['attention_dropout']} is not applied")
+    sizes = {ours: declared.whole(theirs) for ours, theirs in SIZES.items()}
+    n_head = sizes["n_head"]
+    try:
+        return LlamaConfig(
+            **sizes,
+            n_kv_head=declared.whole("num_key_value_heads", n_head),
+            head_dim=declared.whole("head_dim", sizes["n_embd"] // n_head),
+            norm_eps=declared.number("rms_norm_eps", 1e-6),
+            tied=declared.flag("tie_word_embeddings"),
+            **_rotary(declared),
+            **MODEL_TYPES[declared.values["model_type"]](declared),
+        )
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+class _Entries:
+    """config.json's entries, each checked as it is read; null counts as absent."""
+
+    def __init__(self, values: Mapping[str, Any], source: str) -> None:
+        self.values = {key: value for key, value in values.items() if value is not None}
+        self.nulls = values.keys() - self.values.keys()
+        self.source = source
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        return self._checked(key, default, lambda v: type(v) is int and v > 0, "a whole number above 0")
+
+    def number(self, key: str, default: float | None = None) -> float:
+        return float(
+            self._checked(
+                key, default, lambda v: type(v) in (int, float) and 0 < v < math.inf, "a number above 0"
+            )
+        )
+
+    def flag(self, key: str) -> bool:
+        return self._checked(key, False, lambda v: type(v) is bool, "true or false")
+
+    def require(self, key: str, default: Any, *allowed: Any) -> Any:
+        wanted = " or ".join(map(repr, allowed))
+        return self._checked(key, default, lambda v: v in allowed, f"{wanted}, all that is computed here")
+
+    def _checked(self, key: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
+        value = self.values.get(key, default)
+        if value is None:
+            raise InputError(f"{self.source} has no {key}: take the config.json of the checkpoint")
+        if not fits(value):
+            raise InputError(f"{self.source} says {key} {value!r}, which is not {wanted}")
+        return value
+
+
+def _rotary(declared: _Entries) -> dict[str, float]:
+    """Rotary positions: ``rope_theta`` and ``rope_scaling``, or in newer files ``rope_parameters``."""
+    values, source = declared.values, declared.source
+    scaling = values.get("rope_parameters", values.get("rope_scaling", {}))
+    if not isinstance(scaling, dict):
+        raise InputError(f"{source} says rope_scaling {scaling!r}, which is no object")
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    rope = _Entries({"rope_theta": values.get("rope_theta"), **scaling, "rope_type": kind}, source)
+    rope.require("rope_type", "default", "default", "llama3")
+    rope.require("partial_rotary_factor", values.get("partial_rotary_factor", 1.0), 1.0)
+    result: dict[str, float] = {"rope_theta": rope.number("rope_theta", 10_000.0)}
+    if kind == "llama3":
+        result |= {
+            "rope_factor": rope.number("factor"),
+            "rope_low_freq": rope.number("low_freq_factor"),
+            "rope_high_freq": rope.number("high_freq_factor"),
+            "rope_old_positions": rope.whole(
+                "original_max_position_embeddings", values.get("max_position_embeddings")
+            ),
+        }
+    return result
+
+
+def _llama(declared: _Entries) -> dict[str, Any]:
+    bias = declared.flag("attention_bias")
+    return {"qkv_bias": bias, "proj_bias": bias, "mlp_bias": declared.flag("mlp_bias")}
+
+
+def _mistral(declared: _Entries) -> dict[str, Any]:
+    # Left out it means 4096 to transformers, and null means none.
+    return {"window": None if "sliding_window" in declared.nulls else declared.whole("sliding_window", 4096)}
+
+
+def _qwen2(declared: _Entries) -> dict[str, Any]:
+    if not declared.flag("use_sliding_window") or "sliding_window" in declared.nulls:
+        return {"qkv_bias": True}
+    n_layer = declared.whole("num_hidden_layers")
+    kinds = declared.values.get("layer_types")
+    if kinds is None:
+        first = min(declared.values.get("max_window_layers", 28), n_layer)
+    else:
+        first = kinds.count("full_attention")
+        if kinds != ["full_attention"] * first + ["sliding_attention"] * (n_layer - first):
+            raise InputError(f"{declared.source} mixes layer_types otherwise than first full, then sliding")
+    if first == n_layer:
+        return {"qkv_bias": True}
+    return {
+        "qkv_bias": True,
+        "window": declared.whole("sliding_window", 4096),
+        "window_from": first or None,
+    }
+
+
+# What each model_type says in its own way.
+MODEL_TYPES: dict[str, Callable[[_Entries], dict[str, Any]]] = {
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+}

@@ -1,0 +1,81 @@
+"""The families of networks that gptcls knows: one table of all that differs between them outside the network.
+
+A new family is a network that keeps the backbone's contract (``gpt2.py``), a reader of its files, and an
+entry of :data:`FAMILIES`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from gptcls.errors import InputError
+from gptcls.models import convert, convert_llama, gpt2_config
+from gptcls.models.gpt2 import GPT2, GPT2Config
+from gptcls.models.llama import Llama, LlamaConfig
+from gptcls.models.names import State
+
+
+@dataclass(frozen=True)
+class Family:
+    """How networks of one kind are named, read and built.
+
+    Args:
+        model_types: what config.json calls them.
+        config: the dataclass of their sizes; plain numbers, as classifier.json holds them.
+        network: built from a ``config``.
+        read: (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our
+            names); raises InputError for anything that the network does not compute.
+        both_names: one of our tensor names, for messages, with the file's spelling.
+        own_tokenizer: whether ``tokenizer.json`` lies beside the weights; else it is GPT-2's bundled one.
+        narrow: whether each block may hold its weights in bf16 or fp16 and compute in it.
+    """
+
+    model_types: tuple[str, ...]
+    config: type
+    network: Callable[[Any], nn.Module]
+    read: Callable[[Mapping[str, Tensor], Mapping[str, Any], str], tuple[Any, State]]
+    both_names: Callable[[str], str]
+    own_tokenizer: bool
+    narrow: bool
+
+
+FAMILIES = {
+    "gpt2": Family(
+        model_types=("gpt2",),
+        config=GPT2Config,
+        network=GPT2,
+        read=gpt2_config.read,
+        both_names=convert.both_names,
+        own_tokenizer=False,
+        narrow=False,  # its frozen blocks make their own copies in bf16 (fused.py)
+    ),
+    "llama": Family(
+        model_types=tuple(convert_llama.MODEL_TYPES),
+        config=LlamaConfig,
+        network=Llama,
+        read=convert_llama.read,
+        both_names=convert_llama.NAMES.both,
+        own_tokenizer=True,
+        narrow=True,
+    ),
+}
+
+
+def declared_family(declared: Mapping[str, Any], source: str) -> Family:
+    """The family that a config.json names; GPT-2 where it names none, as the book's and OpenAI's files.
+
+    Raises InputError, with the supported ones, for any other.
+    """
+    model_type = declared.get("model_type") or "gpt2"
+    for family in FAMILIES.values():
+        if model_type in family.model_types:
+            return family
+    known = sorted(name for family in FAMILIES.values() for name in family.model_types)
+    raise InputError(f"{source} says model_type {model_type!r}; supported are {', '.join(known)}")
+
+
+def family_name(network: nn.Module) -> str:
+    """The key of :data:`FAMILIES` under which ``network`` was built."""
+    return next(name for name, family in FAMILIES.items() if type(network.config) is family.config)

@@ -1,0 +1,237 @@
+"""The Llama family in pure PyTorch: Llama 2 and 3, Mistral, Qwen2 and Qwen2.5, which differ in a few sizes.
+
+What changed since GPT-2: RMSNorm (Zhang & Sennrich 2019) instead of LayerNorm, rotary positions (Su et al.
+2021) instead of a trained table, keys and values shared by groups of heads (Ainslie et al. 2023), SwiGLU
+(Shazeer 2020) instead of GELU, hardly any biases, and in Mistral a window of attention (Jiang et al. 2023).
+
+The shape alphabet is that of ``gpt2.py``; G is the number of heads that keys and values have.
+
+The blocks compute in the number format of their weights, and each may have another: frozen ones stay in bf16
+while the trained ones are in fp32. Every norm hands on what the layers behind it need.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gptcls.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig:
+    """The sizes and switches of one network of the family."""
+
+    n_layer: int
+    n_embd: int  # C
+    n_head: int  # H, heads of the queries
+    n_kv_head: int  # G, heads of the keys and values
+    head_dim: int  # D, which need not be C / H
+    n_inner: int  # width inside the MLP
+    n_positions: int  # the longest sequence the network was made for
+    vocab_size: int  # V
+    norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0  # the slowest pair of channels turns about a radian in as many positions
+    # Llama 3.1's stretching of the slow rotations for longer texts; 1 leaves them as they are.
+    rope_factor: float = 1.0
+    rope_low_freq: float = 1.0
+    rope_high_freq: float = 4.0
+    rope_old_positions: int = 8192
+    window: int | None = None  # tokens that a token sees, itself included; None: all before it
+    window_from: int | None = None  # the first block that has the window; None: all have it
+    qkv_bias: bool = False
+    proj_bias: bool = False
+    mlp_bias: bool = False
+    tied: bool = True  # the language-model head is the token table, transposed
+
+    def __post_init__(self) -> None:
+        if self.n_kv_head > self.n_head or self.n_head % self.n_kv_head:
+            raise ValueError(f"n_kv_head {self.n_kv_head} is no divisor of n_head {self.n_head}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
+        if self.rope_low_freq >= self.rope_high_freq:
+            low, high = self.rope_low_freq, self.rope_high_freq
+            raise ValueError(
+                f"low_freq_factor {low} of the rotary positions is not below high_freq_factor {high}"
+            )
+
+
+@lru_cache(maxsize=8)
+def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels.
+
+    Channel d is paired with d + D/2, as Hugging Face stores the projections.
+    """
+    with torch.inference_mode(False):  # what is kept must also serve a training step
+        fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
+        turns = 1 / config.rope_theta**fast  # (D / 2,) radians a position
+        if config.rope_factor != 1:
+            # Turns that fit the old length many times stay, those that do not are slowed down, and between
+            # the two it goes smoothly (Llama 3.1's apply_scaling).
+            fits = config.rope_old_positions * turns / (2 * math.pi)
+            kept = (fits - config.rope_low_freq) / (config.rope_high_freq - config.rope_low_freq)
+            kept = kept.clamp(0, 1)
+            turns = turns * (kept + (1 - kept) / config.rope_factor)
+        angles = torch.outer(torch.arange(n, device=device).float(), turns).repeat(1, 2)  # (n, D)
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of channels of x (..., T, D); cos and sin (..., T, D) as from :func:`rotary_table`."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, computed in fp32; the result has the weight's number format unless ``wide``."""
+
+    def __init__(self, width: int, eps: float, wide: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+        self.wide = wide
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., C) -> (..., C)
+        x = x.float()
+        x = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight.float()
+        return x if self.wide else x.to(self.weight.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions; H / G heads of queries share one of keys and values."""
+
+    def __init__(self, config: LlamaConfig, window: int | None) -> None:
+        super().__init__()
+        self.config = config
+        self.window = window
+        C, H, G, D = config.n_embd, config.n_head, config.n_kv_head, config.head_dim
+        self.q = nn.Linear(C, H * D, bias=config.qkv_bias)
+        self.k = nn.Linear(C, G * D, bias=config.qkv_bias)
+        self.v = nn.Linear(C, G * D, bias=config.qkv_bias)
+        self.proj = nn.Linear(H * D, C, bias=config.proj_bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+        T = x.shape[1]
+        cos, sin = self._angles(x)
+        q, k, v = rotate(self._heads(self.q(x)), cos, sin), *self._keys_and_values(x, cos, sin)
+        if self.window is None or self.window >= T:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, T, D)
+        else:
+            seen = self._seen(torch.arange(T, device=x.device), T)  # (T, T)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
+        """``self(x)`` at one position of each row: keys and values of all, which are few, but one query."""
+        rows, T = torch.arange(len(x), device=x.device), x.shape[1]
+        cos, sin = self._angles(x)
+        k, v = self._keys_and_values(x, cos, sin)  # (B, G, T, D)
+        q = self._heads(self.q(x[rows, positions])[:, None])  # (B, H, 1, D)
+        q = rotate(q, cos[positions][:, None, None], sin[positions][:, None, None])
+        seen = self._seen(positions, T)[:, None, None]  # (B, 1, 1, T)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)  # (B, H, 1, D)
+        return self.proj(mixed.flatten(1))
+
+    def _heads(self, x: Tensor) -> Tensor:  # (B, T, heads * D) -> (B, heads, T, D)
+        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+
+    def _keys_and_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        return rotate(self._heads(self.k(x)), cos, sin), self._heads(self.v(x))  # (B, G, T, D)
+
+    def _angles(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, T, C) -> (T, D), (T, D)
+        T = x.shape[1]
+        n = min(1 << (T - 1).bit_length(), self.config.n_positions)  # few tables serve all lengths
+        cos, sin = rotary_table(self.config, n, x.device)
+        return cos[:T], sin[:T]
+
+    def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n)
+        """Which of n tokens are seen from each of the positions."""
+        distance = positions[:, None] - torch.arange(n, device=positions.device)
+        return (distance >= 0) & (distance < (self.window or n))
+
+
+class MLP(nn.Module):
+    """SwiGLU: one linear layer opens and shuts another's channels."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.n_embd, config.n_inner, bias=config.mlp_bias)
+        self.up = nn.Linear(config.n_embd, config.n_inner, bias=config.mlp_bias)
+        self.down = nn.Linear(config.n_inner, config.n_embd, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """One transformer block: attention, then the MLP, each on a normalised copy of the stream."""
+
+    def __init__(self, config: LlamaConfig, window: int | None) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(config.n_embd, config.norm_eps)
+        self.attn = Attention(config, window)
+        self.norm2 = RMSNorm(config.n_embd, config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
+        """``self(x)`` at one position of each row: all that pooling needs of the last block."""
+        pooled = x[torch.arange(len(x), device=x.device), positions]
+        pooled = pooled + self.attn.at(self.norm1(x), positions)
+        return pooled + self.mlp(self.norm2(pooled))
+
+
+class Llama(nn.Module):
+    """The network without a purpose, as :class:`gptcls.models.gpt2.GPT2`: ids in, hidden vectors out.
+
+    ``forward(ids (B, T)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``, in fp32 whatever the blocks
+    compute in. Random weights are normal(0, 0.02), biases zero.
+    """
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
+        self.blocks = nn.ModuleList(
+            Block(config, config.window if i >= (config.window_from or 0) else None)
+            for i in range(config.n_layer)
+        )
+        self.norm = RMSNorm(config.n_embd, config.norm_eps, wide=True)
+        self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.apply(self._init_weights)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+        """Token vectors, the input of the first block; positions come in with the attention."""
+        T = ids.shape[1]
+        if self.config.n_positions < T:
+            raise ValueError(
+                f"{T} tokens do not fit the {self.config.n_positions} positions; "
+                "truncate to config.n_positions first"
+            )
+        return self.wte(ids)
+
+    def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+        """Hidden vectors after the last block and the final norm."""
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:  # (B, T, C) -> (B, T, V)
+        """Next-token logits. Raises InputError where the weights have no language-model head."""
+        if self.lm_head is None and not self.config.tied:
+            raise InputError("these weights have no language-model head: they can classify, not generate")
+        weight = self.wte.weight if self.lm_head is None else self.lm_head.weight
+        return F.linear(hidden.to(weight.dtype), weight)
