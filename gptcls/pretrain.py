@@ -180,7 +180,7 @@ def _sample(trainer: Pretrainer, config: PretrainConfig) -> str:
     """A text by the model, from the prompt on; without one from the beginning of a document."""
     ids = torch.tensor([[PAD_ID, *encode(config.prompt)]], device=trainer.device)
     generator = torch.Generator(trainer.device).manual_seed(config.seed)
-    written = generate(trainer.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_ids=(PAD_ID,))[0, 1:]
+    written = generate(trainer.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_id=PAD_ID)[0, 1:]
     return decode(written[written != PAD_ID].tolist())
 
 
