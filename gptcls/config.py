@@ -99,11 +99,11 @@ class TrainConfig(RunOptions):
     train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all}")] = None
     """What is trained: the new head, the last blocks with the final norm, or everything."""
     pooling: Annotated[
-        Literal["last", "first", "mean", "position-1"] | None,
-        _by_recipe("pooling", "{last,first,mean,position-1}"),
+        Literal["last", "first", "mean", "max", "position-1"] | None,
+        _by_recipe("pooling", "{last,first,mean,max,position-1}"),
     ] = None
-    """What the head reads: the last real token, the first, the mean of all, or the last position of a text
-    padded to a fixed length (the book's)."""
+    """What the head reads: the last real token, the first, the mean of all, each channel's largest value, or
+    the last position of a text padded to a fixed length (the book's)."""
     pad_to: int | None = None
     """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
     takes the longest training text."""
