@@ -1,14 +1,15 @@
 """A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
 
 The tensors are either all of the network's, or only the trained ones beside the name and sha256 of the
-base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small).
+base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For
+LoRA these are the head, in ``model.safetensors``, and an adapter in PEFT's format beside it.
 """
 
 import json
 import math
 import platform
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,8 @@ from gptcls.atomic import atomic_folder
 from gptcls.classifier import POOLERS, Classifier, trained_blocks
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import GPT2, GPT2Config
+from gptcls.models.lora import merged
+from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
 from gptcls.tasks import SingleLabel
 
@@ -47,7 +50,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
     Args:
         folder: created with its parents; what stands there may only be an older classifier, which goes.
         saved: the classifier.
-        full: store every tensor; otherwise only the trained ones, to be laid over ``saved.base``.
+        full: store every tensor, adapters merged into them; otherwise only the trained ones, to be laid over
+            ``saved.base``.
 
     Raises:
         InputError: the folder holds something else or cannot be written, or the disk is full.
@@ -57,19 +61,22 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             "only a classifier over pretrained weights can be stored by its trained tensors alone"
         )
     model = saved.model
-    tensors = model.state_dict() if full else model.trained_parameters()
+    lora = model.policy == "lora"
+    stored = "all" if full else "adapter" if lora else "trained"
+    with merged(model) if full else nullcontext():
+        tensors = _tensors(model, stored)
     config = replace(model.backbone.config, tied=True)  # the classifier has no language-model head
     description = {
         "format": "gptcls classifier",
         "format_version": FORMAT_VERSION,
         "base": saved.base,
-        "tensors": "all" if full else "trained",
+        "tensors": stored,
         "architecture": {"family": "gpt2", **asdict(config)},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
         "max_length": saved.max_length,
         "pad_to": saved.pad_to,
-        "trained": model.policy,
+        "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         "training": saved.training,
         "versions": library_versions(),
         "scores": saved.scores,
@@ -83,6 +90,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         with atomic_folder(folder) as temporary:
             tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            if stored == "adapter":
+                save_adapter(temporary, model.backbone, saved.base["name"])
             text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
             (temporary / "classifier.json").write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -118,7 +127,9 @@ def read_classifier(folder: Path | str) -> SavedClassifier:
         task = SingleLabel.from_json(spec["task"])
         config = GPT2Config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
         tensors = load_file(folder / "model.safetensors")
-        backbone = _base_backbone(spec["base"], config, folder) if spec["tensors"] == "trained" else None
+        backbone = _base_backbone(spec["base"], config, folder) if spec["tensors"] != "all" else None
+        if spec["tensors"] == "adapter" and (rest := load_adapter(backbone, folder)):
+            raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
         with shapes_only():
             model = Classifier(backbone or GPT2(config), task.n_outputs, spec["pooling"])
         model.freeze(spec["trained"])
@@ -168,9 +179,13 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
     pad_to = spec["pad_to"]
     yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
-    known = _is_policy(spec["trained"], network["n_layer"])
-    yield "trained", spec["trained"], known, "head, last_block, last_2, … or all"
-    yield "tensors", spec["tensors"], spec["tensors"] in ("all", "trained"), "all or trained"
+    stored, trained = spec["tensors"], spec["trained"]
+    yield "tensors", stored, stored in ("all", "trained", "adapter"), "all, trained or adapter"
+    if stored == "adapter":
+        yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
+    else:
+        known = _is_policy(trained, network["n_layer"])
+        yield "trained", trained, known, "head, last_block, last_2, … or all"
     named = spec["tensors"] == "all" or isinstance(spec["base"], dict)
     yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
 
@@ -215,7 +230,7 @@ def _base_backbone(base: dict, config: GPT2Config, folder: Path) -> GPT2:
 
 def _assign(model: Classifier, tensors: dict[str, torch.Tensor], stored: str, folder: Path) -> None:
     """Lay the stored tensors into the model; every name and shape must be the expected one."""
-    expected = model.state_dict() if stored == "all" else model.trained_parameters()
+    expected = _tensors(model, stored)
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             problem = "is missing from" if name in expected else "is unexpected in"
@@ -229,6 +244,13 @@ def _assign(model: Classifier, tensors: dict[str, torch.Tensor], stored: str, fo
     tensors = {name: tensor.float() for name, tensor in tensors.items()}  # no copy where it is fp32 already
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     model.freeze(model.policy)  # assigned parameters are fresh ones
+
+
+def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:
+    """What of a classifier stands in model.safetensors."""
+    if stored == "adapter":  # which has files of its own
+        return dict(model.head.named_parameters(prefix="head"))
+    return model.state_dict() if stored == "all" else model.trained_parameters()
 
 
 def library_versions() -> dict[str, str]:
