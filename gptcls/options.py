@@ -35,7 +35,10 @@ class RunOptions:
         ]
 
     def check_at_least(self, least: Mapping[str, float]) -> None:
-        """Raise InputError for the first number that is below its bound, or no number."""
+        """Raise InputError for the first number that is below its bound, or no number.
+
+        lr and lora_alpha must exceed 0.
+        """
         for name, bound in least.items():
             value = getattr(self, name)
             of_no_effect = name in ("lr", "lora_alpha") and not value

@@ -263,7 +263,7 @@ BAD = {
     "alpha": (edited(lora_alpha=-1), "lora_alpha -1"),
     "endless alpha": (edited(lora_alpha=float("inf")), "lora_alpha inf"),
     "dropout": (edited(lora_dropout=1), "lora_dropout 1"),
-    "targets": (edited(target_modules=["attn.c_attn"]), r"disagree about transformer.h.0.*although"),
+    "targets": (edited(target_modules=["attn.c_attn"]), "disagree: transformer.h.0.attn.c_proj is in"),
     "a half": (renamed("1.mlp.c_fc.lora_B", None), r"h.1.mlp.c_fc.lora_B.weight .* is missing"),
     "unknown layer": (
         renamed("1.mlp.c_fc.lora_B", f"{PREFIX}.9.mlp.c_fc.lora_B.weight"), "h.9.mlp.c_fc.* another one",
@@ -295,7 +295,16 @@ def test_bad_adapters_are_one_line(folder, base, name):
 def test_a_missing_pair_is_noticed(folder, base):
     for part in "AB":
         renamed(f"1.mlp.c_fc.lora_{part}", None)(folder)
-    with pytest.raises(InputError, match=r"disagree about transformer.h.1.mlp.c_fc: without a tensor"):
+    with pytest.raises(InputError, match=r"disagree: transformer.h.1.mlp.c_fc is in target_modules alone"):
+        load_adapter(load_pretrained(base), folder)
+
+
+def test_a_layer_under_two_names(folder, base):
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = f"{PREFIX}.1.mlp.c_fc.lora_B.weight"
+    save_file(tensors | {name.replace("transformer.", ""): tensors[name].clone()}, file)
+    with pytest.raises(InputError, match=r"h.1.mlp.c_fc twice"):
         load_adapter(load_pretrained(base), folder)
 
 

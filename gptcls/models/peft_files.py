@@ -81,13 +81,14 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     path = folder / TENSORS
     rest, parts = _sorted_out(read_state(path), path)
     linears = linear_layers(backbone)
-    names = {}
-    for ours in linears:
-        theirs = _their_name(ours)
-        names |= {theirs: ours, theirs.partition(".")[2]: ours}  # as in the network without a head
+    theirs = {ours: _their_name(ours) for ours in linears}
+    names = {name: ours for ours, name in theirs.items()}
+    names |= {name.partition(".")[2]: ours for ours, name in theirs.items()}  # in a network without a head
     if unknown := [name for name in parts if name not in names]:
         raise InputError(f"{path} adapts {unknown[0]}, which this network has not: it is for another one")
-    _check_targets(description, {names[name] for name in parts}, linears, folder / CONFIG)
+    if twice := [name for name in parts if name != theirs[names[name]] and theirs[names[name]] in parts]:
+        raise InputError(f"{path} adapts {twice[0]} twice, with and without the name of the network")
+    _check_targets(description, {theirs[names[name]] for name in parts}, theirs.values(), folder / CONFIG)
     config = LoRAConfig(description["r"], description["lora_alpha"], description["lora_dropout"])
     layers = {}
     for name, pair in parts.items():
@@ -154,16 +155,15 @@ def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
 
 
 def _check_targets(description: dict, adapted: set[str], names: Iterable[str], path: Path) -> None:
-    """Where the targets are a plain list of names (or their ends), there is a tensor for each."""
+    """Where the targets are a plain list of names (or their ends), they are those of the adapted layers."""
     targets = description.get("target_modules")
     exceptions = description.get("layers_to_transform") or description.get("exclude_modules")
     if not isinstance(targets, list) or exceptions:
         return
-    meant = {name for name in names if f".{_their_name(name)}".endswith(tuple(f".{t}" for t in targets))}
-    if meant != adapted:
-        odd = sorted(meant ^ adapted)[0]
-        which = "without a tensor" if odd in meant else "although there are tensors for it"
-        raise InputError(f"{path}: target_modules and {TENSORS} disagree about {_their_name(odd)}: {which}")
+    meant = {name for name in names if f".{name}".endswith(tuple(f".{target}" for target in targets))}
+    if odd := sorted(meant ^ adapted):
+        only = "target_modules" if odd[0] in meant else TENSORS
+        raise InputError(f"{path}: target_modules and {TENSORS} disagree: {odd[0]} is in {only} alone")
 
 
 def _check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
