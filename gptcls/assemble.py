@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from gptcls.classifier import Classifier, trained_blocks
+from gptcls.classifier import Classifier
 from gptcls.config import TrainConfig
 from gptcls.data import book, prepare
 from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
@@ -17,6 +17,7 @@ from gptcls.data.sources import load_data
 from gptcls.errors import InputError
 from gptcls.models.fused import FusedBlock
 from gptcls.models.gpt2 import GPT2, PRESETS
+from gptcls.models.lora import LoRAConfig, add_lora
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.precision import pick_dtype
 from gptcls.staged import Autocast, Lower, Upper
@@ -68,7 +69,7 @@ def make_task(split: Split, config: TrainConfig) -> SingleLabel:
 
 def choose_tokenizer(config: TrainConfig) -> Tokenizer:
     """The tokenizer of the weights that training starts from; random ones learn GPT-2's."""
-    return GPT2_TOKENIZER if config.starts_random else load_tokenizer(config.model)
+    return GPT2_TOKENIZER if config.init == "random" else load_tokenizer(config.model)
 
 
 def build_classifier(
@@ -90,7 +91,14 @@ def build_classifier(
         base = {"name": name, "sha256": weights_sha256(config.model)}
     torch.manual_seed(config.seed)
     model = Classifier(backbone, task.n_outputs, config.pooling)
+    if config.train == "lora":
+        lora = LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout)
+        add_lora(model.backbone.blocks, lora, config.lora_targets, prefix="blocks")
     model.freeze(config.train)
+    if config.cache and not model.frozen_blocks:
+        raise InputError(
+            f"--cache {config.cache} keeps what is frozen, and this run trains in every block; leave it out"
+        )
     trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
     everything = sum(parameter.numel() for parameter in model.parameters())
     log.info(f"{config.model}: training {config.train}, {trained:,} of {everything:,} parameters")
@@ -129,10 +137,9 @@ def stage(
 ) -> tuple[nn.Module, dict[str, Dataset]]:
     """What the loop trains, and on what: with frozen blocks, the rest of the model on their output."""
     dtype = pick_dtype(config.precision, device)
-    n_blocks = len(model.backbone.blocks)
+    depth = model.frozen_blocks
     network: nn.Module = model
-    if config.train != "all" and not config.no_cache:
-        depth = n_blocks - trained_blocks(config.train, n_blocks)
+    if depth and not config.no_cache:
         lower, network = Lower(model, depth, dtype), Upper(model, depth)
         if config.compile and not any(isinstance(block, FusedBlock) for block in lower.blocks):
             lower.compile(dynamic=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gptcls.errors import InputError
+from gptcls.models.lora import lora_layers, merge
 
 
 def last_token(hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -74,21 +75,40 @@ class Classifier(nn.Module):
         """Decide which parameters train.
 
         ``"head"``: the head alone. ``"last_block"``: also the last block and the final norm, as in the
-        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. What does not train
-        is a fixed function and stays in eval mode; what does is held in fp32 from here on.
+        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. ``"lora"``: the head
+        and the adapters that :func:`gptcls.models.lora.add_lora` put on the blocks, no norm, as in PEFT. What
+        does not train is a fixed function and stays in eval mode; what does is held in fp32 from here on.
         """
-        n_trained = trained_blocks(policy, len(self.backbone.blocks))
+        blocks = list(self.backbone.blocks)
+        if policy == "lora":
+            self.trained = [block for block in blocks if lora_layers(block)]
+            learns = [matrix for x in lora_layers(self.backbone).values() for matrix in (x.lora_A, x.lora_B)]
+            if not learns:
+                raise ValueError("there are no adapters to train; call add_lora first")
+        else:
+            n_trained = trained_blocks(policy, len(blocks))
+            self.trained = blocks[len(blocks) - n_trained :]
+            learns = [*self.trained, self.backbone.norm] if n_trained else []
         self.policy = policy
-        self.trained = list(self.backbone.blocks)[len(self.backbone.blocks) - n_trained :]
         self.requires_grad_(policy == "all")
-        self.head.requires_grad_(True)
-        if n_trained:
-            self.backbone.norm.requires_grad_(True)
-        for block in self.trained:
-            block.requires_grad_(True)
+        for module in (self.head, *learns):
+            module.requires_grad_(True)
         for parameter in self.trained_parameters().values():
             parameter.data = parameter.data.float()  # the steps of training are too small for bf16
         self.train(self.training)
+
+    def merge_lora(self) -> "Classifier":
+        """Make adapters a part of the weights, for good: a classifier like any other, all of it trained."""
+        if merge(self.backbone):
+            self.policy, self.trained = "all", list(self.backbone.blocks)
+            self.requires_grad_(True)
+        return self
+
+    @property
+    def frozen_blocks(self) -> int:
+        """How many of the first blocks, and the embeddings below them, are a fixed function of the text."""
+        trains = [any(p.requires_grad for p in block.parameters()) for block in self.backbone.blocks]
+        return trains.index(True) if True in trains else len(trains)
 
     def train(self, mode: bool = True) -> "Classifier":
         """Training mode for what is trained; frozen parts stay in eval mode (no dropout)."""
@@ -114,7 +134,7 @@ def trained_blocks(policy: str, n_layer: int) -> int:
         return 1
     match = re.fullmatch(r"last_([1-9]\d*)", policy)
     if match is None:
-        raise InputError(f"--train {policy!r} is unknown; use head, last_block, last_2, last_3, … or all")
+        raise InputError(f"--train {policy!r} is unknown; use head, last_block, last_2, …, all or lora")
     if int(match[1]) > n_layer:
         raise InputError(f"--train {policy!r}: the model has only {n_layer} blocks; use all")
     return int(match[1])

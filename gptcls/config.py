@@ -45,6 +45,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
 # A narrow network takes larger steps than gpt2-small, and can afford more of them.
 FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10}}
+# Appendix E of the book. The head is left out: it is new and smaller than an adapter of it would be.
+LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
 
 
 def _by_recipe(name: str, metavar: str) -> Any:
@@ -56,9 +58,16 @@ def _by_recipe(name: str, metavar: str) -> Any:
             hint += f"; {model}: {own[name]}"
     if name in FROM_RANDOM:
         hint += f"; from random weights: {FROM_RANDOM[name]}"
+    if name in LORA:
+        hint += f"; with lora: {LORA[name]}"
     if book != default:
         hint += f"; book: {book}"
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})")
+
+
+def _with_lora(default: str, metavar: str) -> Any:
+    """Shows in --help the default that --train lora will choose."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +105,17 @@ class TrainConfig(RunOptions):
     ] = None
     """Leave the classes as they are, cut each to the smallest in the training rows, or weigh them in the
     loss."""
-    train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all}")] = None
-    """What is trained: the new head, the last blocks with the final norm, or everything."""
+    train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
+    """What is trained: the new head, the last blocks with the final norm, everything, or the head and small
+    matrices beside the frozen ones (LoRA)."""
+    lora_rank: Annotated[int | None, _with_lora("16", "INT")] = None
+    """Rank of the matrices that --train lora adds."""
+    lora_alpha: Annotated[float | None, _with_lora("16", "FLOAT")] = None
+    """What they add is scaled by alpha / rank."""
+    lora_dropout: Annotated[float | None, _with_lora("0", "FLOAT")] = None
+    """Dropout on what they read, while training."""
+    lora_targets: Annotated[tuple[str, ...] | None, _with_lora("*", "PATTERN …")] = None
+    """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
     pooling: Annotated[
         Literal["last", "first", "mean", "position-1"] | None,
         _by_recipe("pooling", "{last,first,mean,position-1}"),
@@ -158,8 +176,9 @@ class TrainConfig(RunOptions):
     compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Compile the network with torch.compile; pays for long runs on a GPU."""
     save: Literal["auto", "trained", "full"] = "auto"
-    """Tensors in the saved classifier: the trained ones, to be laid over the base weights; all of them; or
-    the trained ones where the base is a preset that can be fetched again."""
+    """Tensors in the saved classifier: the trained ones, to be laid over the base weights (of LoRA the head
+    and an adapter in PEFT's format); all of them (LoRA merged into them); or the trained ones for LoRA and
+    where the base is a preset that can be fetched again."""
     out: Path | None = None
     """The run's folder; otherwise a new one, runs/<model>-<data>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -173,6 +192,8 @@ class TrainConfig(RunOptions):
         defaults = dict(RECIPES[self.recipe])
         if self.recipe == "default":
             defaults |= FROM_RANDOM if self.init == "random" else FOR_MODEL.get(self.model, {})
+        if self.train == "lora":
+            defaults |= LORA
         given = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **given)
         config._check()
@@ -186,7 +207,10 @@ class TrainConfig(RunOptions):
 
     def _check(self) -> None:
         preset = PRESETS.get(self.model)
-        trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
+        if self.train != "lora":
+            trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
+            if given := [name for name in LORA if name != "lr" and getattr(self, name) is not None]:
+                raise InputError(f"{flag(given[0])} goes with --train lora, not --train {self.train}")
         if preset and max(self.max_length or 0, self.pad_to or 0) > preset.n_positions:
             raise InputError(
                 f"{self.model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller"
@@ -197,11 +221,11 @@ class TrainConfig(RunOptions):
         at_least = {
             "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
             "lr": 0, "weight_decay": 0, "cache_budget": 0, "warmup": 0, "clip": 0, "max_length": 1,
-            "pad_to": 1,
+            "pad_to": 1, "lora_rank": 1, "lora_alpha": 0, "lora_dropout": 0,
         }  # fmt: skip
         self.check_at_least(at_least)
-        for name in ("warmup", "validation_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("warmup", "validation_fraction", "test_fraction", "lora_dropout"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise InputError(
                     f"{flag(name)} {getattr(self, name)} is no share; use a number from 0 to below 1"
                 )

@@ -36,7 +36,7 @@ class TextClassifier:
         self.device = device
         int8 = precision == "int8"
         dtype = pick_dtype("auto" if int8 else precision, device)
-        self.model = Staged(saved.model.to(device), dtype, int8)
+        self.model = Staged(saved.model.to(device).merge_lora(), dtype, int8)  # merged it is faster
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
 
 The tensors are either all of the network's, or only the trained ones beside the name and sha256 of the
-base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). Beside
+base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For
+LoRA these are the head, in ``model.safetensors``, and an adapter in PEFT's format beside it. Beside
 them lies ``tokenizer.json``, where it is not GPT-2's.
 """
 
@@ -9,7 +10,7 @@ import json
 import math
 import platform
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,8 @@ from gptcls.atomic import atomic_folder
 from gptcls.classifier import POOLERS, Classifier, trained_blocks
 from gptcls.errors import InputError
 from gptcls.models.families import FAMILIES, Family, family_name
+from gptcls.models.lora import merged
+from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
 from gptcls.tasks import SingleLabel
 from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
@@ -53,7 +56,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
     Args:
         folder: created with its parents; what stands there may only be an older classifier, which goes.
         saved: the classifier.
-        full: store every tensor; otherwise only the trained ones, to be laid over ``saved.base``.
+        full: store every tensor, adapters merged into them; otherwise only the trained ones, to be laid over
+            ``saved.base``.
 
     Raises:
         InputError: the folder holds something else or cannot be written, or the disk is full.
@@ -63,7 +67,10 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             "only a classifier over pretrained weights can be stored by its trained tensors alone"
         )
     model = saved.model
-    tensors = model.state_dict() if full else model.trained_parameters()
+    lora = model.policy == "lora"
+    stored = "all" if full else "adapter" if lora else "trained"
+    with merged(model) if full else nullcontext():
+        tensors = _tensors(model, stored)
     architecture = asdict(model.backbone.config)
     architecture.pop("tied", None)  # the classifier has no language-model head
     tokenizer = saved.tokenizer.to_json()
@@ -71,14 +78,14 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "format": "gptcls classifier",
         "format_version": FORMAT_VERSION,
         "base": saved.base,
-        "tensors": "all" if full else "trained",
+        "tensors": stored,
         "architecture": {"family": family_name(model.backbone), **architecture},
         "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
         "max_length": saved.max_length,
         "pad_to": saved.pad_to,
-        "trained": model.policy,
+        "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         "training": saved.training,
         "versions": library_versions(),
         "scores": saved.scores,
@@ -92,6 +99,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         with atomic_folder(folder) as temporary:
             tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            if stored == "adapter":
+                save_adapter(temporary, model.backbone, saved.base["name"])
             text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
             (temporary / "classifier.json").write_text(text, encoding="utf-8")
             if tokenizer is not None:
@@ -140,8 +149,10 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
         config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
         tokenizer = _read_tokenizer(spec.get("tokenizer"), config.vocab_size, folder)
         tensors = load_file(folder / "model.safetensors")
-        partial = spec["tensors"] == "trained"
+        partial = spec["tensors"] != "all"
         backbone = _base_backbone(spec["base"], config, folder, dtype) if partial else None
+        if spec["tensors"] == "adapter" and (rest := load_adapter(backbone, folder)):
+            raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
         with shapes_only():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         model.freeze(spec["trained"])
@@ -187,9 +198,13 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
     pad_to = spec["pad_to"]
     yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
-    known = _is_policy(spec["trained"], network["n_layer"])
-    yield "trained", spec["trained"], known, "head, last_block, last_2, … or all"
-    yield "tensors", spec["tensors"], spec["tensors"] in ("all", "trained"), "all or trained"
+    stored, trained = spec["tensors"], spec["trained"]
+    yield "tensors", stored, stored in ("all", "trained", "adapter"), "all, trained or adapter"
+    if stored == "adapter":
+        yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
+    else:
+        known = _is_policy(trained, network["n_layer"])
+        yield "trained", trained, known, "head, last_block, last_2, … or all"
     named = spec["tensors"] == "all" or isinstance(spec["base"], dict)
     yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
 
@@ -260,8 +275,7 @@ def _assign(
 ) -> None:
     """Lay the stored tensors into the model, those not trained in ``dtype``; every name and shape must be the
     expected one."""
-    trained = model.trained_parameters()
-    expected = model.state_dict() if stored == "all" else trained
+    trained, expected = model.trained_parameters(), _tensors(model, stored)
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             problem = "is missing from" if name in expected else "is unexpected in"
@@ -276,6 +290,13 @@ def _assign(
         tensors[name] = tensor.to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     model.freeze(model.policy)  # assigned parameters are fresh ones
+
+
+def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:
+    """What of a classifier stands in model.safetensors."""
+    if stored == "adapter":  # which has files of its own
+        return dict(model.head.named_parameters(prefix="head"))
+    return model.state_dict() if stored == "all" else model.trained_parameters()
 
 
 def library_versions() -> dict[str, str]:

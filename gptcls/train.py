@@ -181,7 +181,7 @@ def _finish(
 
 def _store_everything(config: TrainConfig, base: dict | None) -> bool:
     return base is None or config.train == "all" or config.save == "full" or (
-        config.save == "auto" and config.model not in PRESETS
+        config.save == "auto" and config.model not in PRESETS and config.train != "lora"
     )  # fmt: skip
 
 

@@ -228,7 +228,7 @@ def test_damage_is_one_line(tmp_path, damage, message):
         (("trained",), "last_9", "trained 'last_9'"),
         (("trained",), "some", "trained 'some'.* last_block"),
         (("trained",), 1, "trained 1"),
-        (("tensors",), "some", "tensors 'some'.* all or trained"),
+        (("tensors",), "some", "tensors 'some'.* all, trained or adapter"),
         (("tensors",), "trained", "base None"),
         (("format_version",), "x", "damaged"),
     ],

@@ -28,6 +28,8 @@ class Family:
         read: (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our
             names); raises InputError for anything that the network does not compute.
         both_names: one of our tensor names, for messages, with the file's spelling.
+        their_name: one of our tensor names in Hugging Face's spelling.
+        transposed: whether Hugging Face stores the blocks' matrices (in, out); ours are (out, in).
         own_tokenizer: whether ``tokenizer.json`` lies beside the weights; else it is GPT-2's bundled one.
         narrow: whether each block may hold its weights in bf16 or fp16 and compute in it.
     """
@@ -37,6 +39,8 @@ class Family:
     network: Callable[[Any], nn.Module]
     read: Callable[[Mapping[str, Tensor], Mapping[str, Any], str], tuple[Any, State]]
     both_names: Callable[[str], str]
+    their_name: Callable[[str], str]
+    transposed: bool
     own_tokenizer: bool
     narrow: bool
 
@@ -48,6 +52,8 @@ FAMILIES = {
         network=GPT2,
         read=gpt2_config.read,
         both_names=convert.both_names,
+        their_name=convert.huggingface_name,
+        transposed=True,
         own_tokenizer=False,
         narrow=False,  # its frozen blocks make their own copies in bf16 (fused.py)
     ),
@@ -57,6 +63,8 @@ FAMILIES = {
         network=Llama,
         read=convert_llama.read,
         both_names=convert_llama.NAMES.both,
+        their_name=convert_llama.NAMES.theirs,
+        transposed=False,
         own_tokenizer=True,
         narrow=True,
     ),

@@ -115,8 +115,8 @@ class Block(nn.Module):
     def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
         """``self(x)`` at one position of each row, at a fraction of the cost: all that pooling needs."""
         rows = torch.arange(len(x), device=x.device)
-        if self.training and self.drop.p:  # dropout on the attention weights needs them spelled out
-            return self(x)[rows, positions]
+        if self.training and any(isinstance(m, nn.Dropout) and m.p for m in self.modules()):
+            return self(x)[rows, positions]  # dropout needs what is not formed here: weights, keys, values
         pooled = x[rows, positions] + self.attn.at(x, positions, self.norm1)
         return pooled + self.mlp(self.norm2(pooled))
 
