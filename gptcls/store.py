@@ -23,7 +23,7 @@ from gptcls.classifier import POOLERS, Classifier, trained_blocks
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import GPT2, GPT2Config
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
-from gptcls.tasks import SingleLabel
+from gptcls.tasks import Task, task_from_json, task_rules
 
 FORMAT_VERSION = 1
 
@@ -33,7 +33,7 @@ class SavedClassifier:
     """Everything that is needed to use a classifier again, or to know where it came from."""
 
     model: Classifier
-    task: SingleLabel
+    task: Task
     max_length: int  # tokens read of each text
     pad_to: int | None  # positions that every text is padded to; only the book's pooling needs it
     base: dict | None  # {"name", "sha256"} of the pretrained weights; None where training began at random
@@ -115,7 +115,7 @@ def read_classifier(folder: Path | str) -> SavedClassifier:
     try:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         _check(spec, folder)
-        task = SingleLabel.from_json(spec["task"])
+        task = task_from_json(spec["task"])
         config = GPT2Config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
         tensors = load_file(folder / "model.safetensors")
         backbone = _base_backbone(spec["base"], config, folder) if spec["tensors"] == "trained" else None
@@ -152,7 +152,7 @@ def _check(spec: dict, folder: Path) -> None:
 
 def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     """(field, value, whether it fits, what would), each relying on the ones before it."""
-    network, labels, weights = spec["architecture"], spec["task"]["labels"], spec["task"]["class_weights"]
+    network = spec["architecture"]
     for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
         yield name, network[name], _is_whole(network[name], 2**20), f"a whole number from 1 to {2**20}"
     n_embd, n_head, n_positions = network["n_embd"], network["n_head"], network["n_positions"]
@@ -160,9 +160,7 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     for name, most in (("dropout", 1), ("norm_eps", math.inf)):
         value = network[name]
         yield name, value, isinstance(value, int | float) and 0 <= value < most, f"a number from 0 to {most}"
-    names = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    yield "labels", labels, names and 2 <= len(set(labels)) == len(labels), "two or more different names"
-    yield "class_weights", weights, weights is None or len(weights) == len(labels), "one number a label"
+    yield from task_rules(spec["task"])
     yield "pooling", spec["pooling"], spec["pooling"] in tuple(POOLERS), f"one of {', '.join(POOLERS)}"
     in_range = f"a whole number from 1 to n_positions {n_positions}"
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
