@@ -113,8 +113,9 @@ def classify_file(
                 rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
                 raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
             texts = _texts_or_none(chunk, column, source)
-            outputs = _outputs(classifier, texts).round(6)
-            values = [*map(_column, task.answers(outputs)), *outputs.T][: len(added)]
+            outputs = _outputs(classifier, texts)
+            details = outputs.round(6).T if task.detail_columns else ()
+            values = [*map(_column, task.answers(outputs)), *details]
             writer.write(chunk.assign(**dict(zip(added, values, strict=True))))
             n += len(chunk)
             n_blank += int(np.isnan(outputs).any(axis=1).sum())

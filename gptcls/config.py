@@ -8,7 +8,8 @@ import tyro
 
 from gptcls.classifier import trained_blocks
 from gptcls.data.corpora import corpus_of
-from gptcls.data.labels import KINDS, Layout
+from gptcls.data.kinds import KINDS
+from gptcls.data.labels import Layout
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
 from gptcls.models.pretrained import has_pretrained

@@ -10,7 +10,8 @@ import pytest
 from gptcls import runs
 from gptcls.config import TrainConfig
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
-from gptcls.data.labels import LISTS, ONE_CLASS, Layout
+from gptcls.data.kinds import LISTS, ONE_CLASS
+from gptcls.data.labels import Layout
 from gptcls.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcls.data.files import require_file
-from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
+from gptcls.data.kinds import LISTS, ONE_CLASS, LabelKind
+from gptcls.data.labels import Layout
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_numbered
 from gptcls.data.stream import read_chunks
 from gptcls.errors import InputError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptcls.atomic import atomic_file
-from gptcls.data.labels import ONE_CLASS, LabelKind
+from gptcls.data.kinds import ONE_CLASS, LabelKind
 from gptcls.data.sources import labelled_frame
 from gptcls.data.stream import read_chunks, write_delimited
 from gptcls.errors import InputError

@@ -32,7 +32,7 @@ def load_data(
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
-    What a label's string holds, for lists and numbers too, is told in :mod:`gptcls.data.labels`.
+    What a label's string holds, for lists and numbers too, is told in :mod:`gptcls.data.kinds`.
 
     Args:
         name_or_path: a name in ``NAMES``, or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first

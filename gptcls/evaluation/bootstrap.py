@@ -71,5 +71,5 @@ def micro_f1(sums: np.ndarray) -> np.ndarray:
 
 def _hits_and_both(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hits, and predictions plus targets, of each label: F1 is twice the first over the second."""
-    hits, predictions, targets = np.split(sums, 3, axis=1)
+    hits, predictions, targets = np.split(np.asarray(sums, dtype=float), 3, axis=1)
     return hits, predictions + targets

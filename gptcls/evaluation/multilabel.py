@@ -16,8 +16,9 @@ def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[floa
         targets: (N, K) of 0 and 1.
         probabilities: (N, K); a label is given where its probability is at least its threshold.
 
-    Only a probability that occurs can change the F1. The threshold lies half-way between the lowest that is
-    let in and the next one below; among equals the one nearest to 0.5 is taken.
+    Only a probability that occurs can change the F1. A threshold lies half-way between the lowest that is let
+    in and the next one below it, or, where none is below, at 0.5 at most; among equals the one nearest to 0.5
+    is taken.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -29,7 +30,7 @@ def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[floa
         precision, recall, cuts = precision_recall_curve(target, probability)
         precision, recall = precision[: len(cuts)], recall[: len(cuts)]
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-        cuts = np.concatenate([cuts[:1], (cuts[1:] + cuts[:-1]) / 2])
+        cuts = np.concatenate([[min(cuts[0], 0.5)], (cuts[1:] + cuts[:-1]) / 2])
         best = np.flatnonzero(np.isclose(f1, f1.max(), rtol=0, atol=1e-12))
         thresholds.append(float(cuts[best[np.abs(cuts[best] - 0.5).argmin()]]))
     return thresholds

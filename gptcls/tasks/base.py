@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from gptcls.data.labels import LabelKind
+from gptcls.data.kinds import LabelKind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gptcls.data.labels import LISTS
+from gptcls.data.kinds import LISTS
 from gptcls.errors import InputError
 from gptcls.tasks.base import Parts, Task, label_rule, numbers_rule
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gptcls.data.labels import NUMBERS, numbers
+from gptcls.data.kinds import NUMBERS, numbers
 from gptcls.errors import InputError
 from gptcls.tasks.base import Parts, Task, label_rule, numbers_rule
 
@@ -109,8 +109,8 @@ class Regression(Task):
         return ()
 
     def answers(self, outputs: np.ndarray) -> list[Sequence]:
-        """The numbers, column by column; NaN where a text was not read."""
-        return list(outputs.T)
+        """The numbers to float32's seven digits, column by column; NaN where a text was not read."""
+        return [np.array([float(f"{value:.7g}") for value in column]) for column in outputs.T]
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         """:func:`regression_scores` of targets and numbers (N, K)."""

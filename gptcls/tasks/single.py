@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gptcls.data.labels import ONE_CLASS
+from gptcls.data.kinds import ONE_CLASS
 from gptcls.errors import InputError
 from gptcls.evaluation.metrics import classification_scores
 from gptcls.tasks.base import Parts, Task, label_rule, numbers_rule
