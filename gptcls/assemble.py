@@ -21,6 +21,7 @@ from gptcls.models.gpt2 import GPT2, PRESETS
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 from gptcls.precision import pick_dtype
 from gptcls.staged import Autocast, Lower, Upper
+from gptcls.task_options import task_options
 from gptcls.tasks import TASKS, Task
 from gptcls.tokenizer import VOCAB_SIZE
 from gptcls.training.features import FeatureCache
@@ -59,7 +60,7 @@ def read_split(config: TrainConfig) -> Split:
 
 def make_task(split: Split, config: TrainConfig) -> Task:
     """The task that ``config`` names, over the labels of the training rows."""
-    return TASKS[config.task].for_training(split.train["label"].tolist(), **config.task_options)
+    return TASKS[config.task].for_training(split.train["label"].tolist(), **task_options(config))
 
 
 def build_classifier(config: TrainConfig, task: Task, device: torch.device) -> tuple[Classifier, dict | None]:

@@ -1,6 +1,6 @@
 """The options of a training run: one definition for Python, the command line, its help and config.json."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
 from gptcls.models.pretrained import has_pretrained
 from gptcls.options import RunOptions, flag
+from gptcls.task_options import check_task
 
 # What a recipe sets where the user sets nothing.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -44,13 +45,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "patience": 0,
         "precision": "fp32",
     },
-}
-# Which options make sense for which tasks; the others take every option.
-TASK_OPTIONS = {
-    "positive": ("single",),
-    "label_smoothing": ("single",),
-    "balance": ("single", "multi"),
-    "raw_targets": ("regression",),
 }
 # Random weights know nothing worth freezing, and need larger and more steps.
 FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
@@ -219,34 +213,8 @@ class TrainConfig(RunOptions):
             KINDS[self.task], self.label_columns, self.label_separator, self.label_names, self.columns
         )
 
-    @property
-    def task_options(self) -> dict[str, Any]:
-        """The options that are the task's own, for :meth:`gptcls.tasks.Task.for_training`."""
-        return {name: getattr(self, name) for name, tasks in TASK_OPTIONS.items() if self.task in tasks}
-
-    def _check_task(self) -> None:
-        unset = {field.name: field.default for field in fields(self)} | {"balance": "none"}
-        for name, tasks in TASK_OPTIONS.items():
-            if self.task not in tasks and getattr(self, name) != unset[name]:
-                value = getattr(self, name)
-                raise InputError(
-                    f"{flag(name)}{'' if value is True else f' {value}'} is for --task {' or '.join(tasks)}, "
-                    f"not {self.task}; leave it out"
-                )
-        if self.task == "multi" and self.balance not in ("none", "weights"):
-            raise InputError(
-                f"--balance {self.balance} needs one class a text, and --task multi has several; use weights"
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"--label-smoothing {self.label_smoothing} is no share; use 0 to below 1")
-        if self.recipe == "book" and self.layout != Layout():
-            raise InputError(
-                "--recipe book reads one class a text, as the book does; leave out --task and the options "
-                "about labels and columns"
-            )
-
     def _check(self) -> None:
-        self._check_task()
+        check_task(self)
         preset = PRESETS.get(self.model)
         trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
         if preset and max(self.max_length or 0, self.pad_to or 0) > preset.n_positions:
