@@ -44,7 +44,7 @@ def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
     supports = [per_class[label]["support"] for label in shown]
     ticks = [f"{name} ({n:,})" for name, n in zip(names, supports, strict=True)]
     axes.set_yticks(rows, ticks, parse_math=False, fontfamily=families, size=8)
-    axes.set(xlim=(0, 1.02), ylim=(-0.7, len(shown) - 0.3))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(shown) - 0.3))
     omitted = len(per_class) - len(shown)
     more = f"; the {len(shown)} most frequent of {len(per_class)}" if omitted else ""
     axes.set_xlabel(f"F1, precision and recall of each label (number of its texts{more})")
@@ -75,7 +75,7 @@ def _scatter(axes: "Axes", targets: np.ndarray, predictions: np.ndarray) -> None
         return
     ends = [float(min(targets.min(), predictions.min())), float(max(targets.max(), predictions.max()))]
     axes.plot(ends, ends, color=GREY, ls="--", label="predicted = true", zorder=3)
-    alpha = min(0.8, max(0.05, 60 / len(targets)))  # so that many points still show where they are dense
+    alpha = min(0.8, max(0.12, 400 / len(targets)))  # so that many points still show where they are dense
     dots = axes.plot(targets, predictions, "o", color=BLUE, ms=4, mew=0, alpha=alpha, rasterized=True)
     dots[0].set_label(f"a text ({len(targets):,})")
     axes.set_xlabel("True value")

@@ -150,7 +150,7 @@ class MultiLabel(Task):
         return multilabel_baselines(parts, self.labels)
 
     def table(self, rows: Sequence[tuple[str, dict]]) -> str:
-        """Subset accuracy and F1s with their intervals."""
+        """Exact hits (subset accuracy), Hamming loss, F1s and average precision."""
         from gptcls.evaluation.table import LISTS as COLUMNS
         from gptcls.evaluation.table import format_scores
 
