@@ -12,6 +12,7 @@ from gptcls.classifier import Classifier
 from gptcls.config import TrainConfig
 from gptcls.data import book, prepare
 from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.data.corpora import load_parts
 from gptcls.data.prepare import Split
 from gptcls.data.sources import load_data
 from gptcls.errors import InputError
@@ -21,7 +22,8 @@ from gptcls.models.lora import LoRAConfig, add_lora
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.precision import pick_dtype
 from gptcls.staged import Autocast, Lower, Upper
-from gptcls.tasks import SingleLabel
+from gptcls.task_options import task_options
+from gptcls.tasks import TASKS, Task
 from gptcls.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.tokenizer import Tokenizer
 from gptcls.training.features import FeatureCache
@@ -32,7 +34,7 @@ PARTS = ("train", "validation", "test")
 
 def read_split(config: TrainConfig) -> Split:
     """The rows to train, validate and test on."""
-    columns = (config.text_column, config.label_column)
+    columns, layout = (config.text_column, config.label_column), config.layout
     if config.recipe == "book":
         balanced = config.balance == "undersample"
         split = book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
@@ -41,30 +43,26 @@ def read_split(config: TrainConfig) -> Split:
                 f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
             )
         return split
-    given = {
-        part: load_data(str(path), *columns)
-        for part, path in (("validation", config.validation), ("test", config.test))
-        if path is not None
-    }
+    parts = load_parts(config.data, *columns, layout)
+    for part, path in (("validation", config.validation), ("test", config.test)):
+        if path is not None:
+            parts[part] = load_data(str(path), *columns, layout)
     split = prepare.make_split(
-        prepare.drop_duplicates(load_data(config.data, *columns)),
-        **given,
+        prepare.drop_duplicates(parts.pop("train"), layout.kind),
+        **parts,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.seed,
+        kind=layout.kind,
     )
     if config.balance == "undersample":  # the other parts keep the balance that the classifier will meet
         split = replace(split, train=prepare.undersample(split.train, config.seed))
     return split
 
 
-def make_task(split: Split, config: TrainConfig) -> SingleLabel:
-    """One class a text, over the labels of the training rows."""
-    task = SingleLabel.of(split.train["label"], config.positive)
-    if config.balance == "weights":
-        weights = prepare.class_weights(split.train["label"], task.labels)
-        task = replace(task, class_weights=tuple(weights))
-    return task
+def make_task(split: Split, config: TrainConfig) -> Task:
+    """The task that ``config`` names, over the labels of the training rows."""
+    return TASKS[config.task].for_training(split.train["label"].tolist(), **task_options(config))
 
 
 def choose_tokenizer(config: TrainConfig) -> Tokenizer:
@@ -73,7 +71,7 @@ def choose_tokenizer(config: TrainConfig) -> Tokenizer:
 
 
 def build_classifier(
-    config: TrainConfig, task: SingleLabel, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER
+    config: TrainConfig, task: Task, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER
 ) -> tuple[Classifier, dict | None]:
     """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
     torch.manual_seed(config.seed)
@@ -107,7 +105,7 @@ def build_classifier(
 
 def encode_split(
     split: Split,
-    task: SingleLabel,
+    task: Task,
     config: TrainConfig,
     model: Classifier,
     tokenizer: Tokenizer = GPT2_TOKENIZER,

@@ -7,9 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from gptcls.classifier import trained_blocks
+from gptcls.data.corpora import corpus_of
+from gptcls.data.kinds import KINDS
+from gptcls.data.labels import Layout
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
 from gptcls.options import RunOptions, flag
+from gptcls.task_options import check_task
 
 # What a recipe sets where the user sets nothing.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -77,7 +81,7 @@ class TrainConfig(RunOptions):
     Without options: a small GPT on a bundled sample of text messages, in under a minute.
     """
 
-    PATHS: ClassVar[tuple[str, ...]] = ("validation", "test", "cache", "out")
+    PATHS: ClassVar[tuple[str, ...]] = ("validation", "test", "label_names", "cache", "out")
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
@@ -85,7 +89,11 @@ class TrainConfig(RunOptions):
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     data: str = "sms-sample"
-    """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection)."""
+    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection), or a
+    public data set in a folder of yours: trec6:FOLDER, goemotions:FOLDER, thucnews:FOLDER,
+    chnsenticorp:FOLDER, movie-reviews:FOLDER."""
+    task: Literal["single", "multi", "regression"] = "single"
+    """What is predicted of a text: one class of two or more, any number of labels, or one or more numbers."""
     validation: Path | None = None
     """File to validate on; otherwise a part of --data is split off."""
     test: Path | None = None
@@ -94,6 +102,14 @@ class TrainConfig(RunOptions):
     """Column with the text; guessed where only one can be meant."""
     label_column: str | None = None
     """Column with the label; guessed where only one can be meant."""
+    label_columns: tuple[str, ...] = ()
+    """Several columns of 0 and 1, each named like its label; of a regression, a column for each number."""
+    label_separator: str | None = None
+    """What stands between the labels of a row, such as ","; lists in .jsonl need none."""
+    label_names: Path | None = None
+    """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
     positive: str | None = None
     """The label that precision, recall and F1 are about, of two; otherwise the second in sorted order."""
     validation_fraction: float = 0.1
@@ -104,7 +120,12 @@ class TrainConfig(RunOptions):
         Literal["none", "undersample", "weights"] | None, _by_recipe("balance", "{none,undersample,weights}")
     ] = None
     """Leave the classes as they are, cut each to the smallest in the training rows, or weigh them in the
-    loss."""
+    loss; of several labels, weigh the texts that have one against those that lack it."""
+    label_smoothing: float = 0.0
+    """Share of each target that the loss gives to all classes alike."""
+    raw_targets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Regression: the head predicts the numbers as they are. Without it, in standard deviations from the mean
+    of the training rows, so that one learning rate serves all units; answers and errors are in the data's."""
     train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
     """What is trained: the new head, the last blocks with the final norm, everything, or the head and small
     matrices beside the frozen ones (LoRA)."""
@@ -202,10 +223,19 @@ class TrainConfig(RunOptions):
     @property
     def run_name(self) -> str:
         """What the run's folder is called where nothing else is said."""
-        name = f"{Path(self.model).name}-{Path(self.data).stem}"
+        data = self.data.split(":")[0] if corpus_of(self.data) else Path(self.data).stem
+        name = f"{Path(self.model).name}-{data}"
         return name if self.recipe == "default" else f"{name}-{self.recipe}"
 
+    @property
+    def layout(self) -> Layout:
+        """How the labels stand in the files."""
+        return Layout(
+            KINDS[self.task], self.label_columns, self.label_separator, self.label_names, self.columns
+        )
+
     def _check(self) -> None:
+        check_task(self)
         preset = PRESETS.get(self.model)
         if self.train != "lora":
             trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded

@@ -28,7 +28,7 @@ from gptcls.models.families import FAMILIES, Family, family_name
 from gptcls.models.lora import merged
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
-from gptcls.tasks import SingleLabel
+from gptcls.tasks import Task, task_from_json, task_rules
 from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
 
 FORMAT_VERSION = 1
@@ -41,7 +41,7 @@ class SavedClassifier:
     """Everything that is needed to use a classifier again, or to know where it came from."""
 
     model: Classifier
-    task: SingleLabel
+    task: Task
     max_length: int  # tokens read of each text
     pad_to: int | None  # positions that every text is padded to; only the book's pooling needs it
     base: dict | None  # {"name", "sha256"} of the pretrained weights; None where training began at random
@@ -143,7 +143,7 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
     try:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         _check(spec, folder)
-        task = SingleLabel.from_json(spec["task"])
+        task = task_from_json(spec["task"])
         family = FAMILIES[spec["architecture"]["family"]]
         dtype = dtype if family.narrow else torch.float32
         config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
@@ -187,12 +187,10 @@ def _check(spec: dict, folder: Path) -> None:
 
 def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     """(field, value, whether it fits, what would), each relying on the ones before it."""
-    network, labels, weights = spec["architecture"], spec["task"]["labels"], spec["task"]["class_weights"]
+    network = spec["architecture"]
     yield from _size_rules(network, FAMILIES[network["family"]])
     n_positions = network["n_positions"]
-    names = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    yield "labels", labels, names and 2 <= len(set(labels)) == len(labels), "two or more different names"
-    yield "class_weights", weights, weights is None or len(weights) == len(labels), "one number a label"
+    yield from task_rules(spec["task"])
     yield "pooling", spec["pooling"], spec["pooling"] in tuple(POOLERS), f"one of {', '.join(POOLERS)}"
     in_range = f"a whole number from 1 to n_positions {n_positions}"
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range

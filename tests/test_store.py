@@ -215,7 +215,7 @@ def test_damage_is_one_line(tmp_path, damage, message):
         (("architecture", "norm_eps"), float("nan"), "norm_eps nan"),
         (("architecture", "dropout"), "none", "dropout 'none'"),
         (("architecture", "family"), "mamba", "'mamba'.*reads gpt2, llama; update gptcls"),
-        (("task", "kind"), "regression", "'regression'.*update gptcls"),
+        (("task", "kind"), "ranking", "'ranking'.*update gptcls"),
         (("task", "labels"), ["a", "a"], r"labels \['a', 'a'\].* different"),
         (("task", "labels"), "ab", "labels 'ab'"),
         (("task", "class_weights"), [1.0], r"class_weights \[1.0\]"),

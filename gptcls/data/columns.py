@@ -35,7 +35,7 @@ def find_text_column(
     and by the values in ``sample`` (the first rows) one holds free text and the other does not.
     """
     columns = list(columns)
-    _require(columns, text_column, "--text-column", source)
+    require_column(columns, text_column, "--text-column", source)
     text = text_column or _guess_text(columns, sample)
     if text is None:
         raise _cannot_tell(columns, "the text", "--text-column", source)
@@ -56,8 +56,8 @@ def find_columns(
     Of two columns the one that is not the text is the label if its values in ``sample`` repeat.
     """
     columns = list(columns)
-    _require(columns, text_column, "--text-column", source)
-    _require(columns, label_column, "--label-column", source)
+    require_column(columns, text_column, "--text-column", source)
+    require_column(columns, label_column, "--label-column", source)
     if text_column is not None and text_column == label_column:
         raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
     text = text_column or _guess_text(columns, sample, besides=label_column)
@@ -109,7 +109,8 @@ def label_values(values: Sequence, rows: "pd.Index", column: str, source: object
     """
     where = f"in column {column!r}"
     if bad := [(n, value) for n, value in zip(rows, values, strict=True) if isinstance(value, list | dict)]:
-        raise bad_rows(bad, rows.name, f"a list or object {where}", source, "give one label a row")
+        way_out = "give one label a row, or add --task multi for lists"
+        raise bad_rows(bad, rows.name, f"a list or object {where}", source, way_out)
     names = ["" if value is None else str(value) for value in values]
     labels = [name.strip() for name in names]
     if bad := [(n, label) for n, label in zip(rows, labels, strict=True) if label in NO_LABEL]:
@@ -171,7 +172,8 @@ def _repeats(values: list) -> bool:
     return 2 * len(set(map(str, values))) <= len(values)
 
 
-def _require(columns: list[str], wanted: str | None, option: str, source: object) -> None:
+def require_column(columns: list[str], wanted: str | None, option: str, source: object) -> None:
+    """Raise InputError, with the nearest name, for a wanted column that is not there."""
     if wanted is None or wanted in columns:
         return
     lower = {name.strip().lower(): name for name in columns}
@@ -186,7 +188,7 @@ def _cannot_tell(columns: list[str], what: str, options: str, source: object) ->
         kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)"}[marks[0]]
         hint = f"the fields seem to be separated by {kind}"
     elif any(_is_data(name, []) for name in columns):
-        hint += "; if the first line is data, put a header such as text and label above it"
+        hint += "; if the first line is data, name the columns with --columns"
     return InputError(f"{source}: cannot tell which column is {what} among {_listed(columns)}; {hint}")
 
 

@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -20,36 +20,45 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def table_format(path: Path) -> str:
+def table_format(path: Path, columns: Sequence[str] = ()) -> str:
     """``"csv"``, ``"tsv"``, ``"jsonl"``, ``"parquet"`` or ``"uci"``, after the checks every reader needs.
 
-    Raises InputError for a missing or empty file, a folder, an unknown suffix, and text that is not UTF-8.
-    UCI's SMS format is known by its content, whatever the suffix.
+    Raises InputError for a missing or empty file, a folder, an unknown suffix, text that is not UTF-8, and
+    for ``columns``, the names where there is no header line, beside a format that names its own. UCI's SMS
+    format is known by its content, whatever the suffix; with ``columns`` a .txt is tab-separated.
     """
     require_file(path)
     kind = format_of(path)
+    if columns and kind in ("parquet", "jsonl"):
+        raise InputError(f"{path} names its own columns; leave out --columns")
     if kind == "parquet":
         return kind
     require_utf8(path)
-    if is_uci(path):
+    if columns:
+        kind = "tsv" if kind is None and path.suffix.lower() == ".txt" else kind
+    elif is_uci(path):
         return "uci"
     if kind is None:
         raise InputError(f"{path}: unknown format {path.suffix or '(no suffix)'!r}; give {SUFFIXES}")
     return kind
 
 
-def read_chunks(path: str | Path, rows: int = 4096) -> Iterator["pd.DataFrame"]:
+def read_chunks(path: str | Path, rows: int = 4096, columns: Sequence[str] = ()) -> Iterator["pd.DataFrame"]:
     """Read a table in frames of at most ``rows`` rows, all columns, values as they stand in the file.
 
-    The index is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv
-    and .tsv are strings ("NA" and "007" too; an empty field is ""); JSON values keep their types, in columns
-    of Python objects; Parquet columns keep their Arrow types. Raises InputError at the first line that cannot
-    be read, and for a file without rows; encoding and format are checked before this function returns.
+    ``columns`` names the columns of a .csv or .tsv (or tab-separated .txt) without a header line. The index
+    is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv and .tsv
+    are strings ("NA" and "007" too; an empty field is ""); JSON values keep their types, in columns of Python
+    objects; Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read,
+    and for a file without rows; encoding and format are checked before this function returns.
     """
     path = Path(path)
-    kind = table_format(path)
-    chunks = _parquet_chunks if kind == "parquet" else _json_chunks if kind == "jsonl" else _text_chunks
-    return _some(chunks(path, kind, rows), path)
+    kind = table_format(path, columns)
+    if kind == "parquet":
+        return _some(_parquet_chunks(path, rows), path)
+    if kind == "jsonl":
+        return _some(_json_chunks(path, rows), path)
+    return _some(_text_chunks(path, kind, rows, columns), path)
 
 
 def _some(chunks: Iterator["pd.DataFrame"], path: Path) -> Iterator["pd.DataFrame"]:
@@ -60,17 +69,17 @@ def _some(chunks: Iterator["pd.DataFrame"], path: Path) -> Iterator["pd.DataFram
     yield from chunks
 
 
-def _text_chunks(path: Path, kind: str, rows: int) -> Iterator["pd.DataFrame"]:
+def _text_chunks(path: Path, kind: str, rows: int, columns: Sequence[str]) -> Iterator["pd.DataFrame"]:
     import pandas as pd
 
-    numbered = {"csv": csv_rows, "tsv": tsv_rows, "uci": uci_rows}[kind](path)
+    numbered = uci_rows(path) if kind == "uci" else {"csv": csv_rows, "tsv": tsv_rows}[kind](path, columns)
     _, header = next(numbered)
     while chunk := list(islice(numbered, rows)):
         lines, records = zip(*chunk, strict=True)
         yield pd.DataFrame(list(records), columns=header, index=pd.Index(lines, name="line"))
 
 
-def _json_chunks(path: Path, kind: str, rows: int) -> Iterator["pd.DataFrame"]:
+def _json_chunks(path: Path, rows: int) -> Iterator["pd.DataFrame"]:
     import pandas as pd
 
     numbered = json_rows(path)
@@ -80,7 +89,7 @@ def _json_chunks(path: Path, kind: str, rows: int) -> Iterator["pd.DataFrame"]:
         yield pd.DataFrame(list(records), index=pd.Index(lines, name="line"), dtype=object)
 
 
-def _parquet_chunks(path: Path, kind: str, rows: int) -> Iterator["pd.DataFrame"]:
+def _parquet_chunks(path: Path, rows: int) -> Iterator["pd.DataFrame"]:
     import pandas as pd
 
     start = 1

@@ -18,7 +18,7 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gptcls.data.files import open_text
@@ -53,16 +53,16 @@ def uci_rows(path: Path) -> Iterator[Row]:
         yield number, line.split("\t", 1)
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
-    """Header and rows of a comma-separated file (RFC 4180)."""
-    return _same_width(_quoted_rows(path, ","), path)
+def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
+    """Header and rows of a comma-separated file (RFC 4180); ``columns`` is the header where it has none."""
+    return _same_width(_quoted_rows(path, ","), path, columns)
 
 
-def tsv_rows(path: Path) -> Iterator[Row]:
-    """Header and rows of a tab-separated file; see the top of this file for its quotes."""
+def tsv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
+    """Header and rows of a tab-separated file, likewise; see the top of this file for its quotes."""
     if _tabs_are_quoted(path):
-        return _same_width(_quoted_rows(path, "\t"), path)
-    return _same_width(((number, line.split("\t")) for number, line in _lines(path)), path)
+        return _same_width(_quoted_rows(path, "\t"), path, columns)
+    return _same_width(((number, line.split("\t")) for number, line in _lines(path)), path, columns)
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict]]:
@@ -136,9 +136,9 @@ def _explain(error: csv.Error) -> str:
     return f"{reason}; save the file as CSV UTF-8 again"
 
 
-def _same_width(rows: Iterator[Row], path: Path) -> Iterator[Row]:
+def _same_width(rows: Iterator[Row], path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Pass on header and rows; raise InputError at a row whose fields do not fit the header."""
-    number, header = next(rows, (0, []))
+    number, header = (0, list(columns)) if columns else next(rows, (0, []))
     if not header:
         raise InputError(f"{path} is empty: give a file with a header and rows")
     header = [name if name.strip() else f"{UNNAMED}{i}" for i, name in enumerate(header)]
@@ -150,8 +150,9 @@ def _same_width(rows: Iterator[Row], path: Path) -> Iterator[Row]:
     yield number, header
     for number, row in rows:
         if len(row) != len(header):
+            names = "--columns" if columns else "the header"
             raise InputError(
-                f"{path}, line {number}: the header has {len(header)} fields, this row {len(row)}; "
+                f"{path}, line {number}: {names} has {len(header)} fields, this row {len(row)}; "
                 "a text with a separator, quote or line break in it must be quoted"
             )
         yield number, row
