@@ -9,7 +9,7 @@
 import gzip
 from abc import ABC, abstractmethod
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
@@ -103,7 +103,10 @@ class GPT2Tokenizer(Tokenizer):
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         _require_text(text)
-        return gpt2_encoding().encode(text[:MAX_CHARS], disallowed_special=())[:max_length]
+        encoding = gpt2_encoding()
+        if max_length is not None or len(text) <= MAX_CHARS:
+            return encoding.encode(text[:MAX_CHARS], disallowed_special=())[:max_length]
+        return [i for piece in _pieces(text) for i in encoding.encode(piece, disallowed_special=())]
 
     def decode(self, ids: Iterable[int]) -> str:
         return gpt2_encoding().decode([i for i in ids if i < VOCAB_SIZE])
@@ -201,8 +204,9 @@ def gpt2_encoding() -> tiktoken.Encoding:
 def encode(text: str, max_length: int | None = None) -> list[int]:
     """GPT-2's token ids of one text, at most ``max_length`` of them.
 
-    ``<|endoftext|>`` inside the text is ordinary text (seven tokens, never the special one), lone
-    surrogates become U+FFFD, and what lies past :data:`MAX_CHARS` characters is not read.
+    ``<|endoftext|>`` inside the text is ordinary text (seven tokens, never the special one), and lone
+    surrogates become U+FFFD. Past :data:`MAX_CHARS` characters nothing is read or, where ``max_length`` is
+    None, all of it in pieces that are cut between lines if they can be.
 
     >>> encode("Hello, I am", max_length=2)
     [15496, 11]
@@ -218,6 +222,17 @@ def encode_rows(texts: Iterable[str], max_length: int | None = None) -> list[lis
 def decode(ids: Iterable[int]) -> str:
     """The text of some of GPT-2's token ids; bytes that are no valid UTF-8 become U+FFFD."""
     return GPT2.decode(ids)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text in pieces of at most :data:`MAX_CHARS` characters."""
+    start = 0
+    while start < len(text):
+        end = min(start + MAX_CHARS, len(text))
+        if end < len(text):
+            end = text.rfind("\n", start + 1, end) + 1 or end
+        yield text[start:end]
+        start = end
 
 
 def _require_text(text: object) -> None:

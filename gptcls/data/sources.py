@@ -8,9 +8,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptcls.data.columns import find_columns, label_values, text_values, values_of
+from gptcls.data.columns import find_columns, label_values, text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
-from gptcls.data.files import FORMATS
+from gptcls.data.files import FORMATS, PLAIN, Dialect
 from gptcls.data.stream import read_chunks
 from gptcls.errors import InputError
 
@@ -23,7 +23,10 @@ NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sam
 
 
 def load_data(
-    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None
+    name_or_path: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    dialect: Dialect = PLAIN,
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
@@ -33,29 +36,43 @@ def load_data(
         text_column: column of the texts; guessed where that is unambiguous, see
             :func:`gptcls.data.columns.find_text_column`.
         label_column: column of the labels, likewise.
+        dialect: separator and encoding of a file that does not have its suffix's.
 
-    Raises InputError for everything that cannot be used, naming file, line and column.
+    Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
+    be used, naming file, line and column.
     """
-    return load_numbered(name_or_path, text_column, label_column).reset_index(drop=True)
+    return load_numbered(name_or_path, text_column, label_column, dialect).reset_index(drop=True)
 
 
 def load_numbered(
-    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None
+    name_or_path: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    dialect: Dialect = PLAIN,
 ) -> "pd.DataFrame":
     """:func:`load_data`, but the index is that of :func:`gptcls.data.stream.read_chunks`, for messages."""
     import pandas as pd
 
+    if dialect != PLAIN and str(name_or_path) in NAMES:
+        raise InputError(f"--separator and --encoding go with a file; {name_or_path} needs neither")
     texts, labels, rows = [], [], []
     with local_file(name_or_path) as path:
-        for chunk in read_chunks(path):
+        for chunk in read_chunks(path, dialect=dialect):
             if not rows:
                 text, label = find_columns(chunk.columns, text_column, label_column, chunk, path)
             texts += values_of(chunk, text)
             labels += values_of(chunk, label)
             rows += chunk.index.tolist()
     index = pd.Index(rows, name=chunk.index.name)
-    texts, labels = text_values(texts, index, text, path), label_values(labels, index, label, path)
-    return labelled_frame(texts, labels).set_index(index)
+    texts = text_values(texts, index, text, path)
+    there = [i for i, value in enumerate(texts) if value is not None]
+    if not there:
+        raise InputError(f"{path}: no row has text in column {text!r}; choose another --text-column")
+    if len(there) < len(texts):
+        blank = [n for n, value in zip(rows, texts, strict=True) if value is None]
+        log.info(f"{path}: no text in column {text!r} in {these_rows(blank, index.name)}: dropped")
+        texts, labels, index = [texts[i] for i in there], [labels[i] for i in there], index[there]
+    return labelled_frame(texts, label_values(labels, index, label, path)).set_index(index)
 
 
 def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":
