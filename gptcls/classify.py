@@ -8,22 +8,18 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 from gptcls import cli
-from gptcls.data.batches import count_longer
 from gptcls.data.columns import find_text_column, text_values, values_of
-from gptcls.data.files import guess_encoding
+from gptcls.data.files import PLAIN, Dialect, guess_encoding
 from gptcls.data.stream import ChunkWriter, read_chunks
 from gptcls.errors import InputError
 from gptcls.predict import DEFAULT_CLASSIFIER, TextClassifier, load_classifier
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256
@@ -47,6 +43,11 @@ class ClassifyConfig:
     """File for the rows of --data with a label column and a probability column for each label."""
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
+    separator: str | None = None
+    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix. --out is written
+    by its own suffix."""
+    encoding: str | None = None
+    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8. --out is UTF-8."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
@@ -66,21 +67,29 @@ def classify(config: ClassifyConfig) -> None:
             raise InputError(f"--data {config.data} needs --out, the file for the labels")
     elif config.out is not None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
+    dialect = Dialect(config.separator, config.encoding)
+    if config.data is None and dialect != PLAIN:
+        raise InputError("--separator and --encoding go with --data")
     classifier = load_classifier(config.model, config.device, config.precision)
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config.text_column)
+        n = classify_file(classifier, config.data, config.out, config.text_column, dialect)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
     n_cut = 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
-        for label, row in zip(*_label(classifier, texts), strict=True):
+        labels, probabilities, n_longer = _label(classifier, texts)
+        for label, row in zip(labels, probabilities, strict=True):
             print("\t" if label is None else f"{label}\t{row.max():.4f}", flush=True)
-        n_cut += _count_cut(classifier, texts)
-    _log_cut(n_cut, classifier)
+        n_cut += n_longer
+    classifier.say_longer(n_cut)
 
 
 def classify_file(
-    classifier: TextClassifier, source: Path, target: Path, text_column: str | None = None
+    classifier: TextClassifier,
+    source: Path,
+    target: Path,
+    text_column: str | None = None,
+    dialect: Dialect = PLAIN,
 ) -> int:
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
@@ -96,7 +105,7 @@ def classify_file(
         ChunkWriter(target, source=source) as writer,
         tqdm(unit=" rows", delay=1, disable=None) as bar,
     ):
-        for chunk in read_chunks(source):
+        for chunk in read_chunks(source, dialect=dialect):
             if n == 0:
                 column = find_text_column(chunk.columns, text_column, chunk, source)
                 label_column = "label" if "label" not in chunk.columns else "predicted_label"
@@ -104,39 +113,31 @@ def classify_file(
             if taken := [name for name in added if name in chunk.columns]:
                 rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
                 raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
-            texts = _texts_or_none(chunk, column, source)
-            labels, probabilities = _label(classifier, texts)
+            texts = text_values(values_of(chunk, column), chunk.index, column, source)
+            labels, probabilities, n_longer = _label(classifier, texts)
             # The first chunk's types are those of a Parquet file, and all of its texts may be blank.
             columns = [pd.array(labels, dtype="string"), *probabilities.round(6).T]
             writer.write(chunk.assign(**dict(zip(added, columns, strict=True))))
             n += len(chunk)
             n_blank += labels.count(None)
-            n_cut += _count_cut(classifier, [text for text in texts if text])
+            n_cut += n_longer
             bar.update(len(chunk))
     if n_blank:
         log.info(f"{source}: {n_blank:,} rows have no text; their labels are left empty")
-    _log_cut(n_cut, classifier)
+    classifier.say_longer(n_cut)
     return n
 
 
-def _texts_or_none(chunk: "pd.DataFrame", column: str, source: Path) -> list[str | None]:
-    """The texts of a frame, None for those that are blank or missing."""
-    values = [None if isinstance(v, str) and not v.strip() else v for v in values_of(chunk, column)]
-    there = [i for i, value in enumerate(values) if value is not None]
-    text_values([values[i] for i in there], chunk.index[there], column, source)
-    return values
-
-
-def _label(classifier: TextClassifier, texts: list[str | None]) -> tuple[list[str | None], np.ndarray]:
-    """Labels (N) and probabilities (N, K) of N texts; None and NaN for those that are blank or None."""
+def _label(classifier: TextClassifier, texts: list[str | None]) -> tuple[list[str | None], np.ndarray, int]:
+    """Labels (N) and probabilities (N, K) of N texts, None and NaN for those that are blank or None; and how
+    many texts are longer than what is read of one."""
     there = [i for i, text in enumerate(texts) if text and text.strip()]
     labels: list[str | None] = [None] * len(texts)
     probabilities = np.full((len(texts), len(classifier.labels)), np.nan)
-    if there:
-        probabilities[there] = classifier.predict_proba([texts[i] for i in there])
+    probabilities[there], n_longer = classifier.scored([texts[i] for i in there])
     for i in there:
         labels[i] = classifier.labels[probabilities[i].argmax()]
-    return labels, probabilities
+    return labels, probabilities, n_longer
 
 
 def _standard_input() -> BinaryIO:
@@ -189,15 +190,6 @@ def _decoded(line: bytes, number: int) -> str:
     if "\0" in text:
         raise InputError(f"standard input, line {number}: a NUL byte, so this is damaged or not UTF-8 text")
     return text
-
-
-def _count_cut(classifier: TextClassifier, texts: list[str]) -> int:
-    return count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer)
-
-
-def _log_cut(n: int, classifier: TextClassifier) -> None:
-    if n:
-        log.info(f"{n:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read")
 
 
 def main() -> None:

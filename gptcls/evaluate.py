@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gptcls import cli, report
-from gptcls.data.batches import count_longer
+from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
+from gptcls.data.files import PLAIN, Dialect
 from gptcls.data.prepare import load_split
 from gptcls.data.sources import load_numbered
 from gptcls.errors import InputError
@@ -36,6 +37,10 @@ class EvaluateConfig:
     """Column with the text; guessed where only one can be meant."""
     label_column: str | None = None
     """Column with the label; guessed where only one can be meant."""
+    separator: str | None = None
+    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix."""
+    encoding: str | None = None
+    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8."""
     out: Path | None = None
     """Folder for metrics.json and the pictures; nothing is written without it."""
     device: str = "auto"
@@ -47,6 +52,7 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> dict:
     """The scores of a classifier on a data set, as in ``metrics.json``.
 
+    Texts are cleaned as they were for training, and rows without text are dropped.
     Rows whose text the classifier was trained on are left out, and the log says how many; texts that differ
     in quotes and white space only count as the same. Where no split of a run lies beside the classifier,
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
@@ -60,17 +66,15 @@ def evaluate(config: EvaluateConfig) -> dict:
     if config.data is None:
         rows = _own_test_rows(config, split)
     else:
-        rows = load_numbered(config.data, config.text_column, config.label_column)
+        dialect = Dialect(config.separator, config.encoding)
+        rows = load_numbered(config.data, config.text_column, config.label_column, dialect)
     classifier = load_classifier(config.model, config.device, config.precision)
     task = classifier.saved.task
     _require_known(rows, task.labels, config.data)
+    rows = cleaned(rows, classifier.saved.cleaning)  # as the rows of the split were
     if config.data is not None:
         rows = _without_trained(rows, split, config.data)
     texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
-    if n_cut := count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer):
-        log.info(
-            f"{n_cut:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read"
-        )
     probabilities = classifier.predict_proba(texts)
     scores = task.scores(targets, probabilities)
     if config.out is not None:
@@ -81,8 +85,9 @@ def evaluate(config: EvaluateConfig) -> dict:
 
 def _own_test_rows(config: EvaluateConfig, split: Path) -> "pd.DataFrame":
     """The test rows of the run that the classifier belongs to."""
-    if config.text_column or config.label_column:
-        raise InputError("--text-column and --label-column go with --data")
+    dialect = Dialect(config.separator, config.encoding)
+    if config.text_column or config.label_column or dialect != PLAIN:
+        raise InputError("--text-column, --label-column, --separator and --encoding go with --data")
     if not split.exists():
         raise InputError(
             f"--model {config.model} has no run's split beside it; name what to score with --data"

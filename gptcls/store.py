@@ -22,6 +22,8 @@ from torch import nn
 
 from gptcls.atomic import atomic_folder
 from gptcls.classifier import POOLERS, Classifier, trained_blocks
+from gptcls.data.clean import CLEANERS
+from gptcls.data.long_texts import CUTS, Long
 from gptcls.errors import InputError
 from gptcls.models.families import FAMILIES, Family, family_name
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
@@ -45,6 +47,8 @@ class SavedClassifier:
     training: dict  # the settings of the run
     scores: dict  # per part of the data, as in metrics.json
     tokenizer: Tokenizer = GPT2
+    long: Long = "head"  # what is read of a text of more than max_length tokens
+    cleaning: str = "none"  # what is done to a text first, one of CLEANERS
 
 
 def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
@@ -78,6 +82,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "pooling": model.pooling,
         "max_length": saved.max_length,
         "pad_to": saved.pad_to,
+        "long": saved.long,
+        "cleaning": saved.cleaning,
         "trained": model.policy,
         "training": saved.training,
         "versions": library_versions(),
@@ -147,6 +153,7 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
         model.freeze(spec["trained"])
         _assign(model, tensors, spec["tensors"], folder, dtype)
         rest = {key: spec[key] for key in ("max_length", "pad_to", "base", "training", "scores")}
+        rest |= {key: spec[key] for key in ("long", "cleaning") if key in spec}  # absent: read as it came
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
@@ -187,6 +194,9 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
     pad_to = spec["pad_to"]
     yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
+    for name, ways in (("long", CUTS), ("cleaning", CLEANERS)):
+        way = spec.get(name, next(iter(ways)))
+        yield name, way, way in tuple(ways), f"one of {', '.join(ways)}"
     known = _is_policy(spec["trained"], network["n_layer"])
     yield "trained", spec["trained"], known, "head, last_block, last_2, … or all"
     yield "tensors", spec["tensors"], spec["tensors"] in ("all", "trained"), "all or trained"

@@ -40,12 +40,14 @@ class Tokenizer(ABC):
         vocab_size: every id is below it.
         pad_id: fills the shorter rows of a batch, and stands for a text without a single token.
         eos_ids: the tokens that end a text, the usual one first; none where the model has none.
-        suffix: what :meth:`encode` puts behind every text and a shortened one keeps (BERT's [SEP]).
+        prefix: what :meth:`encode` puts before every text (BERT's [CLS]), and every part of one keeps.
+        suffix: likewise behind it ([SEP]).
     """
 
     vocab_size: int
     pad_id: int
     eos_ids: tuple[int, ...]
+    prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
 
     @abstractmethod
@@ -89,10 +91,6 @@ class Tokenizer(ABC):
         """The content of a ``tokenizer.json`` that gives this tokenizer again; None for the bundled one."""
         return None
 
-    def surely_fits(self, text: str, max_length: int) -> bool:
-        """Whether ``text`` has at most ``max_length`` tokens, as far as can be said without encoding it."""
-        return False
-
 
 class GPT2Tokenizer(Tokenizer):
     """GPT-2's byte-pair encoding. ``<|endoftext|>`` in a text is ordinary text, never the special token."""
@@ -110,9 +108,6 @@ class GPT2Tokenizer(Tokenizer):
 
     def decode(self, ids: Iterable[int]) -> str:
         return gpt2_encoding().decode([i for i in ids if i < VOCAB_SIZE])
-
-    def surely_fits(self, text: str, max_length: int) -> bool:
-        return len(text.encode(errors="replace")) <= max_length  # a token has a byte or more
 
 
 GPT2 = GPT2Tokenizer()
@@ -151,8 +146,11 @@ class FileTokenizer(Tokenizer):
         self.eos_ids = tuple(self._known(eos_ids))
         self.pad_id = [*self._known([pad_id]), *self.eos_ids, 0][0]
         probe = self._tokenizer.encode("a")
+        n_before = len(list(takewhile(bool, probe.special_tokens_mask)))
         n_behind = len(list(takewhile(bool, reversed(probe.special_tokens_mask))))
-        self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :]) if n_behind < len(probe.ids) else ()
+        if n_behind < len(probe.ids):
+            self.prefix = tuple(probe.ids[:n_before])
+            self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :])
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         return self.encode_rows([text], max_length)[0]
