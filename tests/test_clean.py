@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_saved
 
@@ -32,6 +32,7 @@ def log(caplog):
 
 
 # Half of what is drawn is what cleaning is about.
+@settings(deadline=None)
 @given(st.text(st.one_of(st.characters(), st.sampled_from(" \t\n\r\x00\x1f\x85\xa0\u200b\u3000!!?..-。。/"))))
 def test_cleaning_twice_is_cleaning_once(text):
     once = basic(text)
