@@ -12,7 +12,10 @@ from gptcls.classifier import Classifier
 from gptcls.config import TrainConfig
 from gptcls.data import book, prepare
 from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.data.clean import cleaned
 from gptcls.data.corpora import load_parts
+from gptcls.data.labels import Layout
+from gptcls.data.long_texts import said_of_long
 from gptcls.data.prepare import Split
 from gptcls.data.sources import load_data
 from gptcls.errors import InputError
@@ -30,6 +33,7 @@ from gptcls.training.features import FeatureCache
 
 log = logging.getLogger("gptcls")
 PARTS = ("train", "validation", "test")
+RESAMPLERS = {"undersample": prepare.undersample, "oversample": prepare.oversample}
 
 
 def read_split(config: TrainConfig) -> Split:
@@ -38,15 +42,19 @@ def read_split(config: TrainConfig) -> Split:
     if config.recipe == "book":
         balanced = config.balance == "undersample"
         split = book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
+        if config.balance == "oversample":
+            split = replace(split, train=prepare.oversample(split.train, config.seed))
         if len(split.train) < config.batch_size:  # its loader drops the incomplete batch
             raise InputError(
                 f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
             )
         return split
-    parts = load_parts(config.data, *columns, layout)
+    reading = (layout, config.dialect)
+    parts = load_parts(config.data, *columns, *reading)
     for part, path in (("validation", config.validation), ("test", config.test)):
         if path is not None:
-            parts[part] = load_data(str(path), *columns, layout)
+            parts[part] = load_data(str(path), *columns, *reading)
+    parts = {part: cleaned(frame, config.cleaning) for part, frame in parts.items()}
     split = prepare.make_split(
         prepare.drop_duplicates(parts.pop("train"), layout.kind),
         **parts,
@@ -55,9 +63,14 @@ def read_split(config: TrainConfig) -> Split:
         seed=config.seed,
         kind=layout.kind,
     )
-    if config.balance == "undersample":  # the other parts keep the balance that the classifier will meet
-        split = replace(split, train=prepare.undersample(split.train, config.seed))
-    return split
+    if config.extra is not None:
+        extra = cleaned(load_data(config.extra, layout=Layout(layout.kind)), config.cleaning)
+        split = prepare.with_extra(split, extra, config.extra, layout.kind)
+    # From here on it is about training alone: the other parts stay what the classifier will meet.
+    resample = RESAMPLERS.get(config.balance)
+    train = split.train if resample is None else resample(split.train, config.seed)
+    others = (*split.validation["text"], *split.test["text"])
+    return replace(split, train=config.augmentation.of(train, others, config.seed))
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:
@@ -120,12 +133,16 @@ def encode_split(
     for part in PARTS:
         frame = getattr(split, part)
         targets = task.targets(frame["label"].tolist())
-        dataset = TextDataset(frame["text"].tolist(), targets, max_length, tokenizer=tokenizer)
+        dataset = TextDataset(
+            frame["text"].tolist(), targets, max_length, tokenizer=tokenizer, long=config.long
+        )
         if part == "train" and config.pooling == "position-1" and pad_to is None:
             pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
         dataset.pad_to = pad_to
         if dataset.truncated:
-            log.info(f"{part}: {dataset.truncated} of {len(dataset)} texts cut to {max_length} tokens")
+            log.info(f"{part}: {said_of_long(dataset.truncated, max_length, config.long)}")
+            if len(dataset) > len(frame):
+                log.info(f"{part}: {len(dataset):,} windows of {len(frame):,} texts")
         datasets[part] = dataset
     return datasets, max_length, pad_to
 

@@ -119,6 +119,11 @@ class Classifier(nn.Module):
                 block.train(mode)
         return self
 
+    @property
+    def n_outputs(self) -> int:
+        """K, the width of the head."""
+        return self.head.out_features
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}

@@ -15,9 +15,8 @@ import tyro
 from tqdm import tqdm
 
 from gptcls import cli
-from gptcls.data.batches import count_longer
 from gptcls.data.columns import find_text_column, text_values, values_of
-from gptcls.data.files import guess_encoding
+from gptcls.data.files import PLAIN, Dialect, guess_encoding
 from gptcls.data.stream import ChunkWriter, read_chunks
 from gptcls.errors import InputError
 from gptcls.predict import DEFAULT_CLASSIFIER, TextClassifier, load_classifier
@@ -49,8 +48,13 @@ class ClassifyConfig:
     regression, with a column for each number."""
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
+    separator: str | None = None
+    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix. --out is written
+    by its own suffix."""
+    encoding: str | None = None
+    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8. --out is UTF-8."""
     columns: tuple[str, ...] = ()
-    """Names of the columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
+    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
@@ -70,17 +74,21 @@ def classify(config: ClassifyConfig) -> None:
             raise InputError(f"--data {config.data} needs --out, the file for the labels")
     elif config.out is not None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
+    dialect = Dialect(config.separator, config.encoding, config.columns)
+    if config.data is None and dialect != PLAIN:
+        raise InputError("--separator, --encoding and --columns go with --data")
     classifier = load_classifier(config.model, config.device, config.precision)
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config.text_column, config.columns)
+        n = classify_file(classifier, config.data, config.out, config.text_column, dialect)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
     n_cut = 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
-        for row in _outputs(classifier, texts):
+        outputs, n_longer = _outputs(classifier, texts)
+        for row in outputs:
             print("\t".join(classifier.saved.task.printed(row)), flush=True)
-        n_cut += _count_cut(classifier, texts)
-    _log_cut(n_cut, classifier)
+        n_cut += n_longer
+    classifier.say_longer(n_cut)
 
 
 def classify_file(
@@ -88,7 +96,7 @@ def classify_file(
     source: Path,
     target: Path,
     text_column: str | None = None,
-    columns: Sequence[str] = (),
+    dialect: Dialect = PLAIN,
 ) -> int:
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
@@ -104,7 +112,7 @@ def classify_file(
         ChunkWriter(target, source=source) as writer,
         tqdm(unit=" rows", delay=1, disable=None) as bar,
     ):
-        for chunk in read_chunks(source, columns=columns):
+        for chunk in read_chunks(source, dialect=dialect):
             if n == 0:
                 column = find_text_column(chunk.columns, text_column, chunk, source)
                 names = set(chunk.columns)
@@ -113,36 +121,28 @@ def classify_file(
             if taken := [name for name in added if name in chunk.columns]:
                 rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
                 raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
-            texts = _texts_or_none(chunk, column, source)
-            outputs = _outputs(classifier, texts)
+            texts = text_values(values_of(chunk, column), chunk.index, column, source)
+            outputs, n_longer = _outputs(classifier, texts)
             details = outputs.round(6).T if task.detail_columns else ()
             values = [*map(_column, task.answers(outputs)), *details]
             writer.write(chunk.assign(**dict(zip(added, values, strict=True))))
             n += len(chunk)
             n_blank += int(np.isnan(outputs).any(axis=1).sum())
-            n_cut += _count_cut(classifier, [text for text in texts if text])
+            n_cut += n_longer
             bar.update(len(chunk))
     if n_blank:
         log.info(f"{source}: {n_blank:,} rows have no text; their labels are left empty")
-    _log_cut(n_cut, classifier)
+    classifier.say_longer(n_cut)
     return n
 
 
-def _texts_or_none(chunk: "pd.DataFrame", column: str, source: Path) -> list[str | None]:
-    """The texts of a frame, None for those that are blank or missing."""
-    values = [None if isinstance(v, str) and not v.strip() else v for v in values_of(chunk, column)]
-    there = [i for i, value in enumerate(values) if value is not None]
-    text_values([values[i] for i in there], chunk.index[there], column, source)
-    return values
-
-
-def _outputs(classifier: TextClassifier, texts: list[str | None]) -> np.ndarray:
-    """The outputs (N, K) of N texts; NaN for those that are blank or None."""
+def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.ndarray, int]:
+    """The outputs (N, K) of N texts, NaN for those that are blank or None; and how many texts are longer than
+    what is read of one."""
     there = [i for i, text in enumerate(texts) if text and text.strip()]
     outputs = np.full((len(texts), len(classifier.labels)), np.nan)
-    if there:
-        outputs[there] = classifier.outputs([texts[i] for i in there])
-    return outputs
+    outputs[there], n_longer = classifier.scored([texts[i] for i in there])
+    return outputs, n_longer
 
 
 def _column(answers: Sequence) -> "pd.Series | Sequence":
@@ -203,15 +203,6 @@ def _decoded(line: bytes, number: int) -> str:
     if "\0" in text:
         raise InputError(f"standard input, line {number}: a NUL byte, so this is damaged or not UTF-8 text")
     return text
-
-
-def _count_cut(classifier: TextClassifier, texts: list[str]) -> int:
-    return count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer)
-
-
-def _log_cut(n: int, classifier: TextClassifier) -> None:
-    if n:
-        log.info(f"{n:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read")
 
 
 def main() -> None:

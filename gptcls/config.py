@@ -7,9 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from gptcls.classifier import trained_blocks
+from gptcls.data.augment import Augmentation, Operation
 from gptcls.data.corpora import corpus_of
+from gptcls.data.files import Dialect
 from gptcls.data.kinds import KINDS
 from gptcls.data.labels import Layout
+from gptcls.data.long_texts import Long
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
 from gptcls.options import RunOptions, flag
@@ -81,7 +84,9 @@ class TrainConfig(RunOptions):
     Without options: a small GPT on a bundled sample of text messages, in under a minute.
     """
 
-    PATHS: ClassVar[tuple[str, ...]] = ("validation", "test", "label_names", "cache", "out")
+    PATHS: ClassVar[tuple[str, ...]] = (
+        "validation", "test", "label_names", "synonyms", "extra", "cache", "out",
+    )  # fmt: skip
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
@@ -108,8 +113,13 @@ class TrainConfig(RunOptions):
     """What stands between the labels of a row, such as ","; lists in .jsonl need none."""
     label_names: Path | None = None
     """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
+    separator: str | None = None
+    """Character between the fields of --data, --validation and --test, such as ';', or tab; otherwise by the
+    suffix."""
+    encoding: str | None = None
+    """Encoding of these files, such as cp1252 or gb18030; otherwise UTF-8."""
     columns: tuple[str, ...] = ()
-    """Names of the columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
+    """Names of their columns, for .csv, .tsv or tab-separated .txt files without a header line."""
     positive: str | None = None
     """The label that precision, recall and F1 are about, of two; otherwise the second in sorted order."""
     validation_fraction: float = 0.1
@@ -117,15 +127,35 @@ class TrainConfig(RunOptions):
     test_fraction: float = 0.2
     """Share of the rows split off for testing."""
     balance: Annotated[
-        Literal["none", "undersample", "weights"] | None, _by_recipe("balance", "{none,undersample,weights}")
+        Literal["none", "undersample", "oversample", "weights"] | None,
+        _by_recipe("balance", "{none,undersample,oversample,weights}"),
     ] = None
-    """Leave the classes as they are, cut each to the smallest in the training rows, or weigh them in the
-    loss; of several labels, weigh the texts that have one against those that lack it."""
+    """Leave the classes as they are; in the training rows, cut each to the smallest or repeat rows of each up
+    to the largest; or weigh them in the loss (of several labels, weigh the texts that have one against those
+    that lack it)."""
     label_smoothing: float = 0.0
     """Share of each target that the loss gives to all classes alike."""
     raw_targets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Regression: the head predicts the numbers as they are. Without it, in standard deviations from the mean
     of the training rows, so that one learning rate serves all units; answers and errors are in the data's."""
+    clean: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Collapse white space and repeated punctuation and strip control characters, here and whenever the
+    classifier is used."""
+    augment: tuple[Operation, ...] = ()
+    """Make new training texts by replacing words with synonyms, inserting synonyms, deleting or swapping
+    words; needs words between spaces."""
+    augment_copies: int = 1
+    """New texts that each of these operations makes of a training text."""
+    augment_share: float = 0.1
+    """Share of a text's words that an operation changes, at least one."""
+    synonyms: Path | None = None
+    """File with a line a word: the word, a tab, its synonyms with commas between them; otherwise a small
+    English table."""
+    extra: Path | None = None
+    """File of rows to add to the training rows, such as gptcls.pseudo_label writes."""
+    long: Long = "head"
+    """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it in
+    overlapping windows whose logits are averaged."""
     train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
     """What is trained: the new head, the last blocks with the final norm, everything, or the head and small
     matrices beside the frozen ones (LoRA)."""
@@ -221,18 +251,31 @@ class TrainConfig(RunOptions):
         return config
 
     @property
+    def layout(self) -> Layout:
+        """How the labels stand in the files."""
+        return Layout(KINDS[self.task], self.label_columns, self.label_separator, self.label_names)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the files of labelled rows were written."""
+        return Dialect(self.separator, self.encoding, self.columns)
+
+    @property
+    def cleaning(self) -> str:
+        """What is done to every text first."""
+        return "basic" if self.clean else "none"
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is made of each training text."""
+        return Augmentation(self.augment, self.augment_copies, self.augment_share, self.synonyms)
+
+    @property
     def run_name(self) -> str:
         """What the run's folder is called where nothing else is said."""
         data = self.data.split(":")[0] if corpus_of(self.data) else Path(self.data).stem
         name = f"{Path(self.model).name}-{data}"
         return name if self.recipe == "default" else f"{name}-{self.recipe}"
-
-    @property
-    def layout(self) -> Layout:
-        """How the labels stand in the files."""
-        return Layout(
-            KINDS[self.task], self.label_columns, self.label_separator, self.label_names, self.columns
-        )
 
     def _check(self) -> None:
         check_task(self)
@@ -264,9 +307,11 @@ class TrainConfig(RunOptions):
             if getattr(self, part) and getattr(self, fraction) != getattr(TrainConfig, fraction):
                 raise InputError(f"{flag(part)} and {flag(fraction)} exclude each other; leave one out")
         own_split = ("validation", "test", "validation_fraction", "test_fraction")
+        own_split += ("separator", "encoding", "columns", "clean", "augment", "extra")
         changed = [name for name in own_split if getattr(self, name) != getattr(TrainConfig, name)]
         if self.recipe == "book" and changed:
-            raise InputError(f"--recipe book makes its own split; leave out {flag(changed[0])}")
+            raise InputError(f"--recipe book reads and splits in its own way; leave out {flag(changed[0])}")
+        _ = self.dialect, self.augmentation  # they check themselves
         if self.no_cache and self.cache:
             raise InputError(f"--no-cache and --cache {self.cache} exclude each other; leave one out")
         if self.cache and self.train == "all":

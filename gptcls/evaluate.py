@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gptcls import cli, report
-from gptcls.data.batches import count_longer
+from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
+from gptcls.data.files import PLAIN, Dialect
 from gptcls.data.labels import Layout
 from gptcls.data.prepare import load_split
 from gptcls.errors import InputError
@@ -43,8 +44,12 @@ class EvaluateConfig:
     """What stands between the labels of a row, such as ","."""
     label_names: Path | None = None
     """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
+    separator: str | None = None
+    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix."""
+    encoding: str | None = None
+    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8."""
     columns: tuple[str, ...] = ()
-    """Names of the columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
+    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
     out: Path | None = None
     """Folder for metrics.json and the pictures; nothing is written without it."""
     device: str = "auto"
@@ -56,6 +61,7 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> dict:
     """The scores of a classifier on a data set, as in ``metrics.json``.
 
+    Texts are cleaned as they were for training, and rows without text are dropped.
     Rows whose text the classifier was trained on are left out, and the log says how many; texts that differ
     in quotes and white space only count as the same. Where no split of a run lies beside the classifier,
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
@@ -72,22 +78,18 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     split = find_classifier(config.model).resolve().parent / "split"
     classifier = load_classifier(config.model, config.device, config.precision)
     task = classifier.saved.task
-    layout = Layout(
-        task.label_kind, config.label_columns, config.label_separator, config.label_names, config.columns
-    )
+    layout = Layout(task.label_kind, config.label_columns, config.label_separator, config.label_names)
+    dialect = Dialect(config.separator, config.encoding, config.columns)
     if config.data is None:
-        rows = _own_test_rows(config, layout, split)
+        rows = _own_test_rows(config, layout, dialect, split)
     else:
-        parts = load_parts(config.data, config.text_column, config.label_column, layout)
+        parts = load_parts(config.data, config.text_column, config.label_column, layout, dialect)
         rows = parts.get("test", parts["train"])
     _require_known(rows, task, config.data)
+    rows = cleaned(rows, classifier.saved.cleaning)  # as the rows of the split were
     if config.data is not None:
         rows = _without_trained(rows, split, config.data)
     texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
-    if n_cut := count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer):
-        log.info(
-            f"{n_cut:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read"
-        )
     outputs = classifier.outputs(texts)
     scores = task.scores(targets, outputs)
     if config.out is not None:
@@ -96,10 +98,10 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     return task, scores
 
 
-def _own_test_rows(config: EvaluateConfig, layout: Layout, split: Path) -> "pd.DataFrame":
+def _own_test_rows(config: EvaluateConfig, layout: Layout, dialect: Dialect, split: Path) -> "pd.DataFrame":
     """The test rows of the run that the classifier belongs to."""
-    if config.text_column or config.label_column or layout != Layout(layout.kind):
-        raise InputError("--text-column, --label-column and the like go with --data")
+    if config.text_column or config.label_column or layout != Layout(layout.kind) or dialect != PLAIN:
+        raise InputError("--text-column, --label-column, --separator and the like go with --data")
     if not split.exists():
         raise InputError(
             f"--model {config.model} has no run's split beside it; name what to score with --data"

@@ -1,5 +1,6 @@
 """Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
 
+import logging
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import nn
 
 from gptcls.classifier import Classifier
 from gptcls.data.batches import TextDataset, pad
+from gptcls.data.clean import CLEANERS
+from gptcls.data.long_texts import said_of_long
 from gptcls.device import pick_device
 from gptcls.errors import InputError
 from gptcls.inference import dataset_logits
@@ -23,6 +26,7 @@ from gptcls.tokenizer import MAX_CHARS, PAD_ID
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
 Answer = str | list[str] | float | list[float]  # to one text, by the classifier's task
+log = logging.getLogger("gptcls")
 
 
 class TextClassifier:
@@ -71,17 +75,31 @@ class TextClassifier:
         return self.outputs(texts, max_length)
 
     def outputs(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
-        """What the task makes of the logits, (K,) or (N, K): probabilities, or a regression's numbers."""
-        outputs = self.saved.task.outputs(self._logits(_as_list(texts), max_length)).numpy()
+        """What the task makes of the logits, (K,) or (N, K): probabilities, or a regression's numbers.
+
+        The log says how many texts are longer than what is read.
+        """
+        outputs, n_longer = self.scored(_as_list(texts), max_length)
+        self.say_longer(n_longer, max_length)
         return outputs[0] if isinstance(texts, str) else outputs
 
-    def _logits(self, texts: list[str], max_length: int | None) -> torch.Tensor:
-        if not texts:
-            return torch.zeros(0, len(self.labels))
-        width = _shorter(max_length, self.saved.max_length)
+    def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
+        """:meth:`outputs` (N, K), and how many of the texts are longer than what is read of a text.
+
+        For those who read a file piece by piece, and call :meth:`say_longer` at its end.
+        """
         saved = self.saved
-        dataset = TextDataset(texts, torch.zeros(len(texts)), width, saved.pad_to, saved.tokenizer)
-        return dataset_logits(self.model, dataset, self.device)
+        texts = [CLEANERS[saved.cleaning](text) for text in texts]
+        width = _shorter(max_length, saved.max_length)
+        targets = torch.zeros(len(texts))
+        dataset = TextDataset(texts, targets, width, saved.pad_to, saved.tokenizer, saved.long)
+        logits = dataset_logits(self.model, dataset, self.device)
+        return saved.task.outputs(logits).numpy(), dataset.truncated
+
+    def say_longer(self, n: int, max_length: int | None = None) -> None:
+        """Log that ``n`` texts were longer than what is read, and what became of them; nothing for 0."""
+        if n:
+            log.info(said_of_long(n, _shorter(max_length, self.saved.max_length), self.saved.long))
 
 
 def load_classifier(

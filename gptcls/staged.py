@@ -90,6 +90,11 @@ class Upper(nn.Module):
             return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x)), lengths))
         return model.head(model.backbone.norm(blocks[-1].at(x, positions)))
 
+    @property
+    def n_outputs(self) -> int:
+        """The classifier's."""
+        return self.classifier.n_outputs
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The classifier's, under the same names."""
         return self.classifier.trained_parameters()
@@ -106,6 +111,11 @@ class Autocast(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, self.dtype):
             return self.network(inputs, lengths).float()  # the loss needs more than bf16
+
+    @property
+    def n_outputs(self) -> int:
+        """The network's."""
+        return self.network.n_outputs
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The network's, under the same names."""
@@ -125,6 +135,11 @@ class Staged(nn.Module):
         depth = len(classifier.backbone.blocks) - 1
         self.lower = Lower(classifier, depth, dtype, int8)
         self.upper = Upper(classifier, depth)
+
+    @property
+    def n_outputs(self) -> int:
+        """The classifier's."""
+        return self.upper.n_outputs
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         return self.upper(self.lower(ids, lengths), lengths)

@@ -23,6 +23,8 @@ from torch import nn
 
 from gptcls.atomic import atomic_folder
 from gptcls.classifier import POOLERS, Classifier, trained_blocks
+from gptcls.data.clean import CLEANERS
+from gptcls.data.long_texts import CUTS, Long
 from gptcls.errors import InputError
 from gptcls.models.families import FAMILIES, Family, family_name
 from gptcls.models.lora import merged
@@ -48,6 +50,8 @@ class SavedClassifier:
     training: dict  # the settings of the run
     scores: dict  # per part of the data, as in metrics.json
     tokenizer: Tokenizer = GPT2
+    long: Long = "head"  # what is read of a text of more than max_length tokens
+    cleaning: str = "none"  # what is done to a text first, one of CLEANERS
 
 
 def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
@@ -85,6 +89,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "pooling": model.pooling,
         "max_length": saved.max_length,
         "pad_to": saved.pad_to,
+        "long": saved.long,
+        "cleaning": saved.cleaning,
         "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         "training": saved.training,
         "versions": library_versions(),
@@ -158,6 +164,7 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
         model.freeze(spec["trained"])
         _assign(model, tensors, spec["tensors"], folder, dtype)
         rest = {key: spec[key] for key in ("max_length", "pad_to", "base", "training", "scores")}
+        rest |= {key: spec[key] for key in ("long", "cleaning") if key in spec}  # absent: read as it came
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
@@ -196,6 +203,9 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
     pad_to = spec["pad_to"]
     yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
+    for name, ways in (("long", CUTS), ("cleaning", CLEANERS)):
+        way = spec.get(name, next(iter(ways)))
+        yield name, way, way in tuple(ways), f"one of {', '.join(ways)}"
     stored, trained = spec["tensors"], spec["trained"]
     yield "tensors", stored, stored in ("all", "trained", "adapter"), "all, trained or adapter"
     if stored == "adapter":

@@ -100,7 +100,8 @@ def train(config: TrainConfig) -> Run:
     trainer = Trainer(network, task, *loaders[:2], settings, device)
     if config.resume:
         load_checkpoint(folder / "checkpoint", trainer)
-    saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer)
+    reading = {"tokenizer": tokenizer, "long": config.long, "cleaning": config.cleaning}
+    saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), scores={}, **reading)
     try:
         trainer.fit(on_checkpoint=lambda: try_checkpoint(folder / "checkpoint", trainer))
     except StoppedError:

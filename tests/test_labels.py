@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gptcls.data.files import Dialect
 from gptcls.data.kinds import LISTS, NUMBERS, ONE_CLASS, number_strata, rarest_labels
 from gptcls.data.labels import Layout
 from gptcls.data.prepare import Split, drop_duplicates, load_split, make_split, save_split
@@ -191,7 +192,6 @@ def test_one_class_says_or_refuses_what_is_not_meant(labels, log):
         ((LISTS, (), ""), '--label-separator "" separates nothing'),
         ((NUMBERS, (), None, "x.txt"), "--label-names x.txt is for classes"),
         ((LISTS, ("a", "a")), "--label-columns names 'a' twice"),
-        ((ONE_CLASS, (), None, None, ("text", "text")), "--columns names 'text' twice"),
     ],
 )
 def test_layouts_that_exclude_themselves(arguments, message):
@@ -203,15 +203,20 @@ def test_layouts_that_exclude_themselves(arguments, message):
 
 
 def test_columns_of_a_file_without_a_header(labels):
-    layout = Layout(columns=("text", "label", "id"))
-    assert labels(['say "hi"\tx\t1', "two\ty\t2"], layout, name="rows.tsv") == ["x", "y"]
-    assert labels(["one\tx\t1", "two\ty\t2"], layout, name="rows.txt") == ["x", "y"]
-    assert labels(['"one, 1",x,1', "two,y,2"], layout, name="rows.csv") == ["x", "y"]
-    assert labels(["ham\tx\t1", "spam\ty\t2"], layout, name="rows.tsv") == ["x", "y"], "not UCI's format"
+    options = {"layout": Layout(), "dialect": Dialect(columns=("text", "label", "id"))}
+    assert labels(['say "hi"\tx\t1', "two\ty\t2"], **options, name="rows.tsv") == ["x", "y"]
+    assert labels(["one\tx\t1", "two\ty\t2"], **options, name="rows.txt") == ["x", "y"]
+    assert labels(['"one, 1",x,1', "two,y,2"], **options, name="rows.csv") == ["x", "y"]
+    assert labels(["ham\tx\t1", "spam\ty\t2"], **options, name="rows.tsv") == ["x", "y"], "not UCI's format"
+    semicolons = Dialect(";", "cp1252", ("text", "label", "id"))
+    lines = ["one, 1;x;1", "two;y;2"]
+    assert labels(lines, Layout(), name="rows.txt", dialect=semicolons) == ["x", "y"]
     with pytest.raises(InputError, match="line 1: --columns has 3 fields, this row 2"):
-        labels(["one\tx", "two\ty"], layout, name="rows.tsv")
+        labels(["one\tx", "two\ty"], **options, name="rows.tsv")
     with pytest.raises(InputError, match="names its own columns; leave out --columns"):
-        labels(json_lines("a"), layout, name="rows.jsonl")
+        labels(json_lines("a"), **options, name="rows.jsonl")
+    with pytest.raises(InputError, match="--columns names 'text' twice"):
+        Dialect(columns=("text", "text"))
     with pytest.raises(InputError, match=r"unknown format '\.txt'"):
         labels(["text\tlabel", "one\tx"], Layout(), name="rows.txt")
     with pytest.raises(InputError, match="name the columns with --columns"):

@@ -7,15 +7,14 @@
 import logging
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptcls.data.files import require_file
+from gptcls.data.files import PLAIN, Dialect, require_file
 from gptcls.data.kinds import LISTS, ONE_CLASS, LabelKind
 from gptcls.data.labels import Layout
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_numbered
-from gptcls.data.stream import read_chunks
 from gptcls.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,9 +55,9 @@ def _questions(path: Path) -> "pd.DataFrame":
 def goemotions(folder: Path) -> dict[str, "pd.DataFrame"]:
     """Comments with any of 28 emotions (Demszky et al. 2020): ``text<TAB>ids<TAB>id``, and labels.txt."""
     names = _first(folder, ("labels.txt", "emotions.txt"))
-    layout = Layout(LISTS, label_separator=",", label_names=names, columns=("text", "label", "id"))
+    layout = Layout(LISTS, label_separator=",", label_names=names)
     files = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
-    return {part: load_numbered(_first(folder, (file,)), layout=layout) for part, file in files.items()}
+    return _tables(folder, files, layout, Dialect(columns=("text", "label", "id")))
 
 
 def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
@@ -66,26 +65,27 @@ def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
 
     Trained on train.txt where the folder has it, else on dev.txt.
     """
-    layout = Layout(columns=("text", "label"), label_names=_first(folder, ("class.txt",)))
+    layout = Layout(label_names=_first(folder, ("class.txt",)))
     if not (folder / "train.txt").exists():
         log.info(f"{folder}: no train.txt, so dev.txt is trained on")
         files = {"train": "dev.txt", "test": "test.txt"}
     else:
         files = {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}
-    return {part: load_numbered(_first(folder, (file,)), layout=layout) for part, file in files.items()}
+    return _tables(folder, files, layout, Dialect(columns=("text", "label")))
+
+
+def _tables(
+    folder: Path, files: dict[str, str], layout: Layout, dialect: Dialect
+) -> dict[str, "pd.DataFrame"]:
+    return {
+        part: load_numbered(_first(folder, (file,)), layout=layout, dialect=dialect)
+        for part, file in files.items()
+    }
 
 
 def chnsenticorp(folder: Path) -> dict[str, "pd.DataFrame"]:
     """Chinese hotel reviews, 1 for praise, 0 for blame: ``label,review``; rows without text are left out."""
-    import pandas as pd
-
-    path = _first(folder, ("ChnSentiCorp_htl_all.csv",))
-    frame = pd.concat(read_chunks(path))
-    blank = frame["review"].str.strip() == ""
-    if blank.any():
-        log.info(f"{path}: left out {blank.sum()} rows without a text")
-    kept = frame[~blank]
-    return {"train": _numbered(list(zip(kept["review"], kept["label"], strict=True)))}
+    return {"train": load_numbered(_first(folder, ("ChnSentiCorp_htl_all.csv",)), "review", "label")}
 
 
 def movie_reviews(folder: Path) -> dict[str, "pd.DataFrame"]:
@@ -120,6 +120,7 @@ def load_parts(
     text_column: str | None = None,
     label_column: str | None = None,
     layout: Layout = ONE_CLASS_LAYOUT,
+    dialect: Dialect = PLAIN,
 ) -> dict[str, "pd.DataFrame"]:
     """The parts of a data set by name: ``{"train": …}``; of a corpus also its "validation" and "test".
 
@@ -127,12 +128,12 @@ def load_parts(
     options about columns, or of another task than the ``layout``'s.
     """
     if (found := corpus_of(data)) is None:
-        return {"train": load_numbered(data, text_column, label_column, layout)}
+        return {"train": load_numbered(data, text_column, label_column, layout, dialect)}
     name, folder = found
     corpus = CORPORA[name]
     if corpus.kind is not layout.kind:
         raise InputError(f"{name} is for --task {corpus.kind.task}, not --task {layout.kind.task}")
-    if text_column or label_column or replace(layout, kind=ONE_CLASS) != ONE_CLASS_LAYOUT:
+    if text_column or label_column or layout != Layout(layout.kind) or dialect != PLAIN:
         raise InputError(f"--data {data} knows its own columns and labels; leave those options out")
     parts = corpus.read(folder)
     log.info(f"{name}: its own parts " + ", ".join(f"{part} {len(frame):,}" for part, frame in parts.items()))

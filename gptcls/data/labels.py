@@ -2,12 +2,12 @@
 
 import json
 import logging
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcls.data.columns import find_columns, find_text_column, label_values, require_column
+from gptcls.data.files import refuse_repeats
 from gptcls.data.kinds import LISTS, NUMBERS, ONE_CLASS, LabelKind
 from gptcls.data.read_labels import read_flags, read_lists, read_numbers, to_names
 from gptcls.errors import InputError
@@ -27,14 +27,12 @@ class Layout:
         label_columns: columns of 0 and 1, each named like its label; for numbers a column each.
         label_separator: what stands between the labels of a row, such as ",".
         label_names: file whose lines name the ids 0, 1, 2, … that stand in the label column.
-        columns: the names of the columns, for a file without a header line.
     """
 
     kind: LabelKind = ONE_CLASS
     label_columns: tuple[str, ...] = ()
     label_separator: str | None = None
     label_names: Path | None = None
-    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         task, given = self.kind.task, "--label-columns " + " ".join(self.label_columns)
@@ -51,9 +49,7 @@ class Layout:
             raise InputError('--label-separator "" separates nothing; give what stands between labels')
         if self.label_names and task == "regression":
             raise InputError(f"--label-names {self.label_names} is for classes; --task regression has none")
-        for option, names in (("--label-columns", self.label_columns), ("--columns", self.columns)):
-            if repeated := [name for name, count in Counter(names).items() if count > 1]:
-                raise InputError(f"{option} names {repeated[0]!r} twice; give each column once")
+        refuse_repeats("--label-columns", self.label_columns)
 
     def find(
         self, text_column: str | None, label_column: str | None, sample: "pd.DataFrame", source: object

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +75,46 @@ def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
     if dropped := len(frame) - len(kept):
         log.info("undersampled: %d rows of each class, %d dropped", size, dropped)
     return frame.iloc[kept].reset_index(drop=True)
+
+
+def oversample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
+    """Repeat rows until each class is as large as the largest; repeats follow their row.
+
+    Every row of a class stands as often as any other of it or once more; a random draw says which.
+    """
+    random = np.random.RandomState(seed)
+    size = int(frame.label.value_counts().max()) if len(frame) else 0
+    classes = _rows_by_group(frame.label.tolist()).values()
+    kept = [np.resize(random.permutation(rows), size) for rows in classes]
+    kept = np.sort(np.concatenate(kept)) if kept else []
+    if added := len(kept) - len(frame):
+        log.info("oversampled: %d rows of each class, %d of them repeats", size, added)
+    return frame.iloc[kept].reset_index(drop=True)
+
+
+def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS) -> Split:
+    """The split with the rows of ``extra`` behind its training rows, and the rest as it was.
+
+    Rows of ``extra`` whose text stands in one of the parts are left out; the log says how many, and how many
+    of each label were taken. Raises InputError for a label that train lacks, and when nothing is left.
+    """
+    import pandas as pd
+
+    known = sorted(_names(split.train, kind))
+    if unseen := sorted(_names(extra, kind) - set(known)):
+        raise InputError(
+            f"{source}: label {unseen[0]!r} is not among the labels of the training rows, "
+            f"{', '.join(known)}: correct or delete these rows"
+        )
+    extra = drop_duplicates(extra, kind)
+    for name, part in reversed(list(split.items())):
+        extra = _without(extra, part, str(source), name)
+    if extra.empty:
+        raise InputError(f"{source}: every text stands in the data already; leave out --extra")
+    counts = Counter(chain.from_iterable(map(kind.names, extra.label)))
+    taken = ", ".join(f"{counts[name]:,} {name}" for name in known)
+    log.info(f"{source}: {len(extra):,} rows added to train ({taken})")
+    return replace(split, train=pd.concat([split.train, extra], ignore_index=True))
 
 
 def class_weights(labels: Sequence[str], names: Sequence[str]) -> list[float]:

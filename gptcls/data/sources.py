@@ -8,9 +8,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptcls.data.columns import text_values, values_of
+from gptcls.data.columns import text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
-from gptcls.data.files import FORMATS
+from gptcls.data.files import FORMATS, PLAIN, Dialect
 from gptcls.data.labels import Layout
 from gptcls.data.stream import read_chunks
 from gptcls.errors import InputError
@@ -29,6 +29,7 @@ def load_data(
     text_column: str | None = None,
     label_column: str | None = None,
     layout: Layout = ONE_CLASS_LAYOUT,
+    dialect: Dialect = PLAIN,
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
@@ -40,11 +41,13 @@ def load_data(
         text_column: column of the texts; guessed where that is unambiguous, see
             :func:`gptcls.data.columns.find_text_column`.
         label_column: column of the labels, likewise.
-        layout: how the labels are written, and the names of the columns where there is no header line.
+        layout: where the labels stand and how they are written.
+        dialect: separator, encoding and columns of a file that is not written as its suffix says.
 
-    Raises InputError for everything that cannot be used, naming file, line and column.
+    Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
+    be used, naming file, line and column.
     """
-    return load_numbered(name_or_path, text_column, label_column, layout).reset_index(drop=True)
+    return load_numbered(name_or_path, text_column, label_column, layout, dialect).reset_index(drop=True)
 
 
 def load_numbered(
@@ -52,13 +55,18 @@ def load_numbered(
     text_column: str | None = None,
     label_column: str | None = None,
     layout: Layout = ONE_CLASS_LAYOUT,
+    dialect: Dialect = PLAIN,
 ) -> "pd.DataFrame":
     """:func:`load_data`, but the index is that of :func:`gptcls.data.stream.read_chunks`, for messages."""
     import pandas as pd
 
+    if dialect != PLAIN and str(name_or_path) in NAMES:
+        raise InputError(
+            f"--separator, --encoding and --columns go with a file; {name_or_path} needs none of them"
+        )
     texts, values, rows = [], {}, []
     with local_file(name_or_path) as path:
-        for chunk in read_chunks(path, columns=layout.columns):
+        for chunk in read_chunks(path, dialect=dialect):
             if not rows:
                 text, label_columns = layout.find(text_column, label_column, chunk, path)
                 values = {column: [] for column in label_columns}
@@ -67,8 +75,16 @@ def load_numbered(
                 values[column] += values_of(chunk, column)
             rows += chunk.index.tolist()
     index = pd.Index(rows, name=chunk.index.name)
-    texts, labels = text_values(texts, index, text, path), layout.read(values, index, path)
-    return labelled_frame(texts, labels).set_index(index)
+    texts = text_values(texts, index, text, path)
+    there = [i for i, value in enumerate(texts) if value is not None]
+    if not there:
+        raise InputError(f"{path}: no row has text in column {text!r}; choose another --text-column")
+    if len(there) < len(texts):
+        blank = [n for n, value in zip(rows, texts, strict=True) if value is None]
+        log.info(f"{path}: no text in column {text!r} in {these_rows(blank, index.name)}: dropped")
+        texts, index = [texts[i] for i in there], index[there]
+        values = {column: [cells[i] for i in there] for column, cells in values.items()}
+    return labelled_frame(texts, layout.read(values, index, path)).set_index(index)
 
 
 def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":

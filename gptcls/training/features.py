@@ -42,13 +42,14 @@ class FeatureDataset(Dataset):
     def __init__(self, source: TextDataset, features: list[Tensor]) -> None:
         self.features = features
         self.targets = source.targets
+        self.owners = source.owners
         self.lengths = source.lengths
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
-        return self.features[index], self.lengths[index], self.targets[index]
+        return self.features[index], self.lengths[index], self.targets[self.owners[index]]
 
     @property
     def widths(self) -> list[int]:
