@@ -16,7 +16,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "default": {
         "balance": "none",
         "train": "last_block",
-        "pooling": "last",
+        "pooling": "auto",
         "epochs": 5,
         "batch_size": 8,
         "lr": 5e-5,
@@ -72,7 +72,7 @@ class TrainConfig(RunOptions):
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
-    local folder or file, with the weights of a GPT-2, Llama, Mistral or Qwen2."""
+    local folder or file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     data: str = "sms-sample"
@@ -99,11 +99,11 @@ class TrainConfig(RunOptions):
     train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all}")] = None
     """What is trained: the new head, the last blocks with the final norm, or everything."""
     pooling: Annotated[
-        Literal["last", "first", "mean", "position-1"] | None,
-        _by_recipe("pooling", "{last,first,mean,position-1}"),
+        Literal["auto", "last", "first", "mean", "position-1"] | None,
+        _by_recipe("pooling", "{auto,last,first,mean,position-1}"),
     ] = None
     """What the head reads: the last real token, the first, the mean of all, or the last position of a text
-    padded to a fixed length (the book's)."""
+    padded to a fixed length (the book's). auto is the last of a decoder, the first of an encoder (BERT)."""
     pad_to: int | None = None
     """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
     takes the longest training text."""
