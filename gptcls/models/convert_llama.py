@@ -53,7 +53,7 @@ def read(
 ) -> tuple[LlamaConfig, State]:
     """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
 
-    The head of another classifier is left out, and the log says so. Raises InputError for an entry that
+    Heads for another purpose are left out, and the log says so. Raises InputError for an entry that
     chooses what this network does not compute, and for a tensor that is none of its own.
     """
     config = read_config(declared, source)
