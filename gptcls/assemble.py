@@ -19,6 +19,7 @@ from gptcls.data.long_texts import said_of_long
 from gptcls.data.prepare import Split
 from gptcls.data.sources import load_data
 from gptcls.errors import InputError
+from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.fused import FusedBlock
 from gptcls.models.gpt2 import GPT2, PRESETS
 from gptcls.models.lora import LoRAConfig, add_lora
@@ -101,7 +102,7 @@ def build_classifier(
         name = config.model if not Path(config.model).exists() else str(Path(config.model).resolve())
         base = {"name": name, "sha256": weights_sha256(config.model)}
     torch.manual_seed(config.seed)
-    model = Classifier(backbone, task.n_outputs, config.pooling)
+    model = Classifier(backbone, task.n_outputs, choose_pooling(config, backbone))
     if config.train == "lora":
         lora = LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout)
         add_lora(model.backbone.blocks, lora, config.lora_targets, prefix="blocks")
@@ -114,6 +115,20 @@ def build_classifier(
     everything = sum(parameter.numel() for parameter in model.parameters())
     log.info(f"{config.model}: training {config.train}, {trained:,} of {everything:,} parameters")
     return model.to(device), base
+
+
+def choose_pooling(config: TrainConfig, backbone: nn.Module) -> str:
+    """What the head reads: as configured, if the family can give that; for auto, what is usual in it."""
+    family = family_name(backbone)
+    poolings = FAMILIES[family].poolings
+    if config.pooling == "auto":
+        return poolings[0]
+    if config.pooling not in poolings:
+        raise InputError(
+            f"--pooling {config.pooling} is nothing that {config.model} can give, as it is a {family}; "
+            f"use {', '.join(poolings)}"
+        )
+    return config.pooling
 
 
 def encode_split(

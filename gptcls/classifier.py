@@ -1,4 +1,4 @@
-"""A backbone, a pooler and a new head: how a pretrained GPT becomes a classifier."""
+"""A backbone, a pooler and a new head: how a pretrained network becomes a classifier."""
 
 import re
 
@@ -10,7 +10,7 @@ from gptcls.models.lora import lora_layers, merge
 
 
 def last_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """The last real token's vector: the only one that has seen the whole text."""
+    """The last real token's vector: under a causal mask the only one that has seen the whole text."""
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
 
 
@@ -49,12 +49,13 @@ def pooled_positions(pooling: str, lengths: Tensor, width: int) -> Tensor | None
 
 
 class Classifier(nn.Module):
-    """``head(pool(backbone(ids), lengths))``: logits (B, K) for a batch of texts.
+    """``head(pool(backbone(ids, lengths), lengths))``: logits (B, K) for a batch of texts.
 
     Args:
-        backbone: any network with ``forward(ids (B, T)) -> hidden (B, T, C)``, made of ``embed``,
-            ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. An untied
-            language-model head is taken off it. Where blocks are in bf16, its norm gives fp32.
+        backbone: any network with ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)``, made of
+            ``embed``, ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. Its
+            real tokens' vectors hang on no padding. An untied language-model head is taken off it. Where
+            blocks are in bf16, its norm gives fp32.
         n_outputs: K. The head is a fresh ``Linear(C, K)`` with torch's default initialisation.
         pooling: a key of :data:`POOLERS`.
     """
@@ -69,7 +70,7 @@ class Classifier(nn.Module):
         self.requires_grad_(True)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
-        return self.head(POOLERS[self.pooling](self.backbone(ids), lengths))
+        return self.head(POOLERS[self.pooling](self.backbone(ids, lengths), lengths))
 
     def freeze(self, policy: str) -> None:
         """Decide which parameters train.

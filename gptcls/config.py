@@ -23,7 +23,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "default": {
         "balance": "none",
         "train": "last_block",
-        "pooling": "last",
+        "pooling": "auto",
         "epochs": 5,
         "batch_size": 8,
         "lr": 5e-5,
@@ -90,7 +90,7 @@ class TrainConfig(RunOptions):
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
-    local folder or file, with the weights of a GPT-2, Llama, Mistral or Qwen2."""
+    local folder or file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     data: str = "sms-sample"
@@ -168,11 +168,11 @@ class TrainConfig(RunOptions):
     lora_targets: Annotated[tuple[str, ...] | None, _with_lora("*", "PATTERN …")] = None
     """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
     pooling: Annotated[
-        Literal["last", "first", "mean", "position-1"] | None,
-        _by_recipe("pooling", "{last,first,mean,position-1}"),
+        Literal["auto", "last", "first", "mean", "position-1"] | None,
+        _by_recipe("pooling", "{auto,last,first,mean,position-1}"),
     ] = None
     """What the head reads: the last real token, the first, the mean of all, or the last position of a text
-    padded to a fixed length (the book's)."""
+    padded to a fixed length (the book's). auto is the last of a decoder, the first of an encoder (BERT)."""
     pad_to: int | None = None
     """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
     takes the longest training text."""

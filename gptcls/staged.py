@@ -54,7 +54,7 @@ class Lower(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, T, C) or (B, 1, C)
         x = self.backbone.embed(ids).to(self.dtype)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, lengths)
         if self.pools:
             return POOLERS[self.pooling](self.backbone.norm(x.float()), lengths)[:, None]
         return x
@@ -85,10 +85,10 @@ class Upper(nn.Module):
             return model.head(x[:, 0])
         positions = pooled_positions(model.pooling, lengths, x.shape[1])
         for block in blocks[:-1]:
-            x = block(x)
+            x = block(x, lengths)
         if positions is None:  # the mean reads every position
-            return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x)), lengths))
-        return model.head(model.backbone.norm(blocks[-1].at(x, positions)))
+            return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x, lengths)), lengths))
+        return model.head(model.backbone.norm(blocks[-1].at(x, positions, lengths)))
 
     @property
     def n_outputs(self) -> int:

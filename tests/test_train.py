@@ -195,7 +195,7 @@ def test_recipes():
     plain, book = (
         TrainConfig(model="gpt2-small", recipe=recipe).resolved() for recipe in ("default", "book")
     )
-    assert (plain.train, plain.pooling, plain.lr) == ("last_block", "last", 5e-5)
+    assert (plain.train, plain.pooling, plain.lr) == ("last_block", "auto", 5e-5)
     assert (book.pooling, book.schedule, book.clip, book.balance) == (
         "position-1",
         "constant",

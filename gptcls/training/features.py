@@ -196,7 +196,7 @@ def _row_key(row: list[int], width: int) -> bytes:
 def _lower_key(lower: Lower) -> str:
     """What all features depend on: sizes, depth, number format, kernels, and every weight that is read."""
     backbone, depth = lower.backbone, len(lower.blocks)
-    kernels = {type(block).__name__ for block in lower.blocks} | {backbone.norm.weight.device.type}
+    kernels = {type(block).__name__ for block in lower.blocks} | {next(backbone.parameters()).device.type}
     pooling = lower.pooling if lower.pools else ""
     settings = (FORMAT, torch.__version__, backbone.config, depth, lower.dtype, sorted(kernels), pooling)
     digest = hashlib.sha256(repr(settings).encode())
