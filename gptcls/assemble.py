@@ -79,7 +79,7 @@ def make_task(split: Split, config: TrainConfig) -> SingleLabel:
 
 def choose_tokenizer(config: TrainConfig) -> Tokenizer:
     """The tokenizer of the weights that training starts from; random ones learn GPT-2's."""
-    return GPT2_TOKENIZER if config.starts_random else load_tokenizer(config.model)
+    return GPT2_TOKENIZER if config.init == "random" else load_tokenizer(config.model)
 
 
 def build_classifier(
