@@ -70,6 +70,23 @@ def test_cut_as_transformers_cuts(pair, max_length: int) -> None:
     assert data.truncated == longer
 
 
+@pytest.mark.parametrize("max_length", [3, 4, 7])
+def test_the_end_as_transformers_cuts_from_the_left(pair, max_length: int) -> None:
+    ours, theirs = pair
+    theirs.truncation_side = "left"
+    data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, long="tail")
+    expected = theirs(TEXTS, truncation=True, max_length=max_length)["input_ids"]
+    assert data.rows == [row or [ours.pad_id] for row in expected]
+    for long in ("head-tail", "windows"):
+        data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, long=long)
+        for row, owner in zip(data.rows, data.owners, strict=True):
+            whole = theirs(TEXTS[owner])["input_ids"] or [ours.pad_id]
+            assert len(row) <= max_length
+            assert row[: len(ours.prefix)] == whole[: len(ours.prefix)]
+            assert row[len(row) - len(ours.suffix) :] == whole[len(whole) - len(ours.suffix) :]
+    theirs.truncation_side = "right"
+
+
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text(pair, text: str) -> None:

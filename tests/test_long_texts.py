@@ -25,7 +25,7 @@ from gptcls.models.pretrained import load_pretrained
 from gptcls.predict import load_classifier
 from gptcls.staged import Autocast, Lower, Staged, Upper
 from gptcls.store import read_classifier, save_classifier
-from gptcls.tokenizer import MAX_CHARS, PAD_ID, encode
+from gptcls.tokenizer import GPT2, MAX_CHARS, PAD_ID, encode
 from gptcls.train import train
 from gptcls.training.features import FeatureCache
 from gptcls.training.loop import StoppedError, Trainer
@@ -86,7 +86,7 @@ def test_windows_cover_the_text_and_overlap(n, max_length):
 def test_a_text_that_fits_is_one_row_in_every_way(lengths, max_length):
     texts = [list(range(n)) for n in lengths]
     for long in CUTS:
-        rows, owners = cut_rows(texts, max_length, long)
+        rows, owners = cut_rows(texts, max_length, long, GPT2)
         assert sorted(set(owners)) == list(range(len(texts)))
         assert max(map(len, rows), default=0) <= max_length
         for row, owner in zip(rows, owners, strict=True):
