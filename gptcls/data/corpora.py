@@ -7,7 +7,7 @@
 import logging
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +132,7 @@ def load_parts(
     corpus = CORPORA[name]
     if corpus.kind is not layout.kind:
         raise InputError(f"{name} is for --task {corpus.kind.task}, not --task {layout.kind.task}")
-    if text_column or label_column or replace(layout, kind=ONE_CLASS) != ONE_CLASS_LAYOUT:
+    if text_column or label_column or layout != Layout(layout.kind):
         raise InputError(f"--data {data} knows its own columns and labels; leave those options out")
     parts = corpus.read(folder)
     log.info(f"{name}: its own parts " + ", ".join(f"{part} {len(frame):,}" for part, frame in parts.items()))
