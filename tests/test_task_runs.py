@@ -111,7 +111,7 @@ def test_thresholds_are_those_of_the_validation_rows(lists_run):
     for k, name in enumerate(classifier.labels):
         there = [name in json.loads(label) for label in validation.label]
         best = max(
-            f1_score(there, probabilities[:, k] >= cut, zero_division=0) for cut in np.linspace(0, 1, 201)
+            f1_score(there, probabilities[:, k] >= cut, zero_division=0) for cut in np.linspace(0, 1, 51)
         )
         found = f1_score(there, probabilities[:, k] >= classifier.saved.task.thresholds[k], zero_division=0)
         assert found >= best - 1e-9
@@ -231,7 +231,7 @@ def test_several_numbers(module_base, tmp_path):
     classifier = load_classifier(tmp_path / "run", "cpu")
     assert np.shape(classifier.predict("x")) == (2,)
     table = report.scores_table(run.classifier.task, run.scores, run.baselines)
-    assert "means over the predicted numbers" in table
+    assert "means over the predicted numbers" in " ".join(table.split())
     assert "\ntest:\n" in table
     new = tmp_path / "new.csv"
     new.write_text("text,count,rank\nnew one,1,2\nnew two,3,x\n")

@@ -134,10 +134,10 @@ def test_bootstrap_equals_scipys():
             return metrics.f1_score(targets[index], predicted[index], average=average, zero_division=0)
 
         draw = bootstrap(
-            (np.arange(200),), theirs, vectorized=False, n_resamples=400, method="percentile", random_state=1
+            (np.arange(200),), theirs, vectorized=False, n_resamples=150, method="percentile", random_state=1
         )  # fmt: skip
         expected = draw.confidence_interval
-        assert bootstrap_interval(counts, ours) == pytest.approx((expected.low, expected.high), abs=0.015)
+        assert bootstrap_interval(counts, ours) == pytest.approx((expected.low, expected.high), abs=0.03)
         assert ours(counts.sum(axis=0)[None])[0] == pytest.approx(theirs(np.arange(200)))
     one_hot = np.eye(5, dtype=bool)
     some, guess = np.array([0, 1, 1, 3, 3]), np.array([0, 1, 0, 3, 1])
