@@ -25,19 +25,31 @@ def mean_token(hidden: Tensor, lengths: Tensor) -> Tensor:
     return (hidden * real[..., None]).sum(dim=1) / lengths[:, None]
 
 
+def max_token(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Each channel's largest value over the real tokens: one telling word is enough, wherever it stands."""
+    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (B, T)
+    return hidden.masked_fill(~real[..., None], -torch.inf).amax(dim=1)
+
+
 def position_minus_one(hidden: Tensor, lengths: Tensor) -> Tensor:
     """The last position, padding or not: what the book reads. Pad to a fixed length with it."""
     return hidden[:, -1]
 
 
 # Each is (hidden (B, T, C), lengths (B,)) -> (B, C).
-POOLERS = {"last": last_token, "first": first_token, "mean": mean_token, "position-1": position_minus_one}
+POOLERS = {
+    "last": last_token,
+    "first": first_token,
+    "mean": mean_token,
+    "max": max_token,
+    "position-1": position_minus_one,
+}
 
 
 def pooled_positions(pooling: str, lengths: Tensor, width: int) -> Tensor | None:
     """The position (B,) that a pooler reads of each row in a batch ``width`` positions wide.
 
-    None for the mean, which reads them all.
+    None for the mean and the maximum, which read them all.
     """
     if pooling == "last":
         return lengths - 1

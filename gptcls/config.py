@@ -168,11 +168,12 @@ class TrainConfig(RunOptions):
     lora_targets: Annotated[tuple[str, ...] | None, _with_lora("*", "PATTERN …")] = None
     """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
     pooling: Annotated[
-        Literal["auto", "last", "first", "mean", "position-1"] | None,
-        _by_recipe("pooling", "{auto,last,first,mean,position-1}"),
+        Literal["auto", "last", "first", "mean", "max", "position-1"] | None,
+        _by_recipe("pooling", "{auto,last,first,mean,max,position-1}"),
     ] = None
-    """What the head reads: the last real token, the first, the mean of all, or the last position of a text
-    padded to a fixed length (the book's). auto is the last of a decoder, the first of an encoder (BERT)."""
+    """What the head reads: the last real token, the first, the mean of all, each channel's largest value, or
+    the last position of a text padded to a fixed length (the book's). auto is the last of a decoder, the
+    first of an encoder (BERT)."""
     pad_to: int | None = None
     """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
     takes the longest training text."""

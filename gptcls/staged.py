@@ -86,7 +86,7 @@ class Upper(nn.Module):
         positions = pooled_positions(model.pooling, lengths, x.shape[1])
         for block in blocks[:-1]:
             x = block(x, lengths)
-        if positions is None:  # the mean reads every position
+        if positions is None:  # the mean and the maximum read them all
             return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x, lengths)), lengths))
         return model.head(model.backbone.norm(blocks[-1].at(x, positions, lengths)))
 

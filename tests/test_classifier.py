@@ -97,7 +97,7 @@ def test_frozen_parts_stay_in_eval_mode():
 
 @given(texts, st.integers(0, 20))
 @settings(deadline=None, max_examples=60)
-@pytest.mark.parametrize("pooling", ["last", "first", "mean"])
+@pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
 def test_padding_changes_no_prediction(tiny, pooling, rows, extra):
     tiny.pooling = pooling
     ids, lengths = pad(rows, pad_id=0)
@@ -128,12 +128,13 @@ def test_batching_changes_no_prediction_and_keeps_the_order(tiny, rows):
 
 
 def test_poolers():
-    hidden = torch.arange(2 * 4 * 3.0).view(2, 4, 3)
+    hidden = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([2, 4])
     expected = {
         "last": [hidden[0, 1], hidden[1, 3]],
         "first": [hidden[0, 0], hidden[1, 0]],
         "mean": [hidden[0, :2].mean(0), hidden[1].mean(0)],
+        "max": [hidden[0, :2].max(0).values, hidden[1].max(0).values],
         "position-1": [hidden[0, 3], hidden[1, 3]],
     }
     assert expected.keys() == POOLERS.keys()

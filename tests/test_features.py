@@ -68,7 +68,7 @@ def test_gradients_equal_the_classifiers(pooling):
         torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "position-1"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "position-1"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_losses_and_predictions_are_those_of_the_plain_loop(policy, pooling, monkeypatch):
     """In fp32, to 1e-5 a step."""

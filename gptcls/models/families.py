@@ -50,7 +50,7 @@ class Family:
 
 # Under a causal mask the last token alone has seen the whole text. In an encoder all have, and the first was
 # trained to speak for them; what stands behind the text, which the book reads, is masked.
-DECODER, ENCODER = ("last", "first", "mean", "position-1"), ("first", "last", "mean")
+DECODER, ENCODER = ("last", "first", "mean", "max", "position-1"), ("first", "last", "mean", "max")
 
 
 FAMILIES = {
