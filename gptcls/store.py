@@ -7,11 +7,9 @@ them lies ``tokenizer.json``, where it is not GPT-2's.
 """
 
 import json
-import math
 import platform
-from collections.abc import Iterator
-from contextlib import nullcontext, suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gptcls.atomic import atomic_folder
-from gptcls.classifier import POOLERS, Classifier, trained_blocks
-from gptcls.data.clean import CLEANERS
-from gptcls.data.long_texts import CUTS, Long
+from gptcls.classifier import Classifier
+from gptcls.data.long_texts import Long
 from gptcls.errors import InputError
-from gptcls.models.families import FAMILIES, Family, family_name
+from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import merged
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
-from gptcls.tasks import Task, task_from_json, task_rules
+from gptcls.store_rules import check_description
+from gptcls.tasks import Task, task_from_json
 from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
 
 FORMAT_VERSION = 1
@@ -148,7 +146,7 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
     folder = find_classifier(folder)
     try:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
-        _check(spec, folder)
+        check_description(spec, folder, FORMAT_VERSION)
         task = task_from_json(spec["task"])
         family = FAMILIES[spec["architecture"]["family"]]
         dtype = dtype if family.narrow else torch.float32
@@ -172,74 +170,6 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
             f"{folder} is damaged ({type(error).__name__}: {error}); save or copy it again"
         ) from error
     return SavedClassifier(model.eval(), task, **rest, tokenizer=tokenizer)
-
-
-def _check(spec: dict, folder: Path) -> None:
-    """Raise InputError for the first value in classifier.json that no classifier has."""
-    if spec["format_version"] > FORMAT_VERSION:
-        raise InputError(
-            f"{folder} has format version {spec['format_version']}, this gptcls reads up to "
-            f"{FORMAT_VERSION}; update gptcls"
-        )
-    if (family := spec["architecture"]["family"]) not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise InputError(f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls")
-    for field, value, fits, wanted in _rules(spec):
-        if not fits:
-            raise InputError(
-                f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}; "
-                "save or copy the classifier again"
-            )
-
-
-def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-    """(field, value, whether it fits, what would), each relying on the ones before it."""
-    network = spec["architecture"]
-    yield from _size_rules(network, FAMILIES[network["family"]])
-    n_positions = network["n_positions"]
-    yield from task_rules(spec["task"])
-    yield "pooling", spec["pooling"], spec["pooling"] in tuple(POOLERS), f"one of {', '.join(POOLERS)}"
-    in_range = f"a whole number from 1 to n_positions {n_positions}"
-    yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
-    pad_to = spec["pad_to"]
-    yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
-    for name, ways in (("long", CUTS), ("cleaning", CLEANERS)):
-        way = spec.get(name, next(iter(ways)))
-        yield name, way, way in tuple(ways), f"one of {', '.join(ways)}"
-    stored, trained = spec["tensors"], spec["trained"]
-    yield "tensors", stored, stored in ("all", "trained", "adapter"), "all, trained or adapter"
-    if stored == "adapter":
-        yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
-    else:
-        known = _is_policy(trained, network["n_layer"])
-        yield "trained", trained, known, "head, last_block, last_2, … or all"
-    named = spec["tensors"] == "all" or isinstance(spec["base"], dict)
-    yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
-
-
-def _size_rules(network: dict, family: Family) -> Iterator[tuple[str, Any, bool, str]]:
-    """The same for the sizes of a network, by the types in its family's dataclass."""
-    kinds = {
-        int: (lambda value: _is_whole(value, 2**20), f"a whole number from 1 to {2**20}"),
-        int | None: (lambda v: v is None or _is_whole(v, 2**20), f"null or a whole number from 1 to {2**20}"),
-        float: (lambda v: type(v) in (int, float) and 0 <= v < math.inf, "a number of at least 0"),
-        bool: (lambda value: type(value) is bool, "true or false"),
-    }
-    for field in fields(family.config):
-        if field.name in network or field.default is MISSING:
-            value, (fits, wanted) = network[field.name], kinds[field.type]
-            yield field.name, value, fits(value), wanted
-
-
-def _is_whole(value: Any, most: int) -> bool:
-    return type(value) is int and 1 <= value <= most
-
-
-def _is_policy(policy: Any, n_layer: int) -> bool:
-    with suppress(InputError, TypeError):
-        trained_blocks(policy, n_layer)
-        return True
-    return False
 
 
 def _read_tokenizer(ids: dict | None, vocab_size: int, folder: Path) -> Tokenizer:

@@ -219,7 +219,7 @@ def test_damage_is_one_line(tmp_path, damage, message):
         (("task", "labels"), ["a", "a"], r"labels \['a', 'a'\].* different"),
         (("task", "labels"), "ab", "labels 'ab'"),
         (("task", "class_weights"), [1.0], r"class_weights \[1.0\]"),
-        (("pooling",), "foo", "pooling 'foo'.* one of last, first, mean, position-1"),
+        (("pooling",), "foo", "pooling 'foo'.* one of last, first, mean, max, position-1"),
         (("pooling",), ["last"], "pooling"),
         (("max_length",), "x", "max_length 'x'"),
         (("max_length",), 5000, "max_length 5000.* n_positions 64"),

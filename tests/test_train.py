@@ -117,7 +117,7 @@ def test_table_on_the_terminal(command, data):
         "runs/gpt2-nano-rows",
     ):
         assert word in out
-    assert "random weights" in err
+    assert "gpt2-nano: training last_block" in err
     assert "training all" in err
     assert command(gptcls.train, "--data", data, *QUICK)[1].count("runs/gpt2-nano-rows-2") == 2
 
@@ -243,7 +243,7 @@ def test_recipes():
             ["'q_proj'", "blocks.*.attn.qkv", "blocks.*.mlp.fc"],
         ),
         (["--train", "last_block", "--lora-rank", "8"], ["--lora-rank", "--train lora", "last_block"]),
-        (["--lora-targets", "qkv"], ["--lora-targets", "--train lora", "--train all"]),
+        (["--lora-targets", "qkv"], ["--lora-targets", "--train lora", "--train last_block"]),
         (["--recipe", "book", "--validation-fraction", "0.3"], ["--recipe book", "--validation-fraction"]),
         (["--recipe", "book", "--test", "x.csv"], ["--recipe book", "--test"]),
         (["--modle", "x"], ["--modle", "--model"]),
