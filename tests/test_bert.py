@@ -182,14 +182,21 @@ def test_what_trains_and_where_dropout_acts(policy: str, tmp_path: Path) -> None
     assert read == model.trained_parameters().keys()
 
 
-def test_attention_dropout_is_applied(tmp_path: Path) -> None:
-    """Alone, since the other would hide that it is missing."""
-    block = load_pretrained(save(oracle_of("bert", attention_probs_dropout_prob=0.5), tmp_path)).blocks[0]
-    x = torch.randn(1, 8, 48, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(block(x), block(x))
-    block.train()
-    assert not torch.equal(block(x), block(x))
-    assert not torch.equal(block.at(x, torch.tensor([0])), block.at(x, torch.tensor([0])))
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_dropout_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
+    """Drawn in the same places and order, the same seed drops the same."""
+    dropout = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
+    oracle = oracle_of(kind, "ForMaskedLM", **dropout)
+    model = load_pretrained(save(oracle, tmp_path)).train()
+    _, ids, lengths = ragged()
+    torch.manual_seed(5)
+    found = model(ids, lengths)
+    torch.manual_seed(5)
+    expected = oracle.base_model.train()(**told(oracle, lengths, ids)).last_hidden_state
+    close(found[:, 0], expected[:, 0])
+    block, x = model.blocks[-1], found.detach()
+    pooled = [block.at(x, lengths - 1, lengths) for _ in range(2)]
+    assert not torch.equal(*pooled)
 
 
 # Files

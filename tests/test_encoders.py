@@ -162,7 +162,7 @@ def test_generate(base: Path) -> None:
 
 
 def test_pretrain(base: Path, data: Path) -> None:
-    with pytest.raises(InputError, match="is a bert: only a GPT-2 can be trained further here"):
+    with pytest.raises(InputError, match="is no GPT-2: pretraining is for these alone"):
         pretrain(PretrainConfig(data=(str(data),), model=str(base), out=base.parent / "x", device="cpu"))
     assert not (base.parent / "x").exists()
 
