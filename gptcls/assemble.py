@@ -50,11 +50,10 @@ def read_split(config: TrainConfig) -> Split:
                 f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
             )
         return split
-    reading = (layout, config.dialect)
-    parts = load_parts(config.data, *columns, *reading)
+    parts = load_parts(config.data, *columns, layout, config.dialect)
     for part, path in (("validation", config.validation), ("test", config.test)):
         if path is not None:
-            parts[part] = load_data(str(path), *columns, *reading)
+            parts[part] = load_data(str(path), *columns, layout, config.dialect)
     parts = {part: cleaned(frame, config.cleaning) for part, frame in parts.items()}
     split = prepare.make_split(
         prepare.drop_duplicates(parts.pop("train"), layout.kind),

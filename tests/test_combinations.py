@@ -12,12 +12,18 @@ from random_bert import oracle_of as bert_oracle
 from random_bert import wordpiece
 from random_llama import byte_level, save
 from random_llama import oracle_of as llama_oracle
-from tiny import ROWS
+from tiny import ROWS, tiny_saved
 
 from gptcls.config import TrainConfig
 from gptcls.data.clean import basic
-from gptcls.data.prepare import load_split
+from gptcls.data.kinds import LISTS
+from gptcls.data.prepare import Split, load_split, with_extra
+from gptcls.data.sources import labelled_frame
+from gptcls.errors import InputError
 from gptcls.predict import load_classifier
+from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
+from gptcls.store import save_classifier
+from gptcls.tasks import MultiLabel
 from gptcls.train import Run, train
 
 TEXTS = [text for text, _ in ROWS]
@@ -119,3 +125,26 @@ def test_adapters_of_a_classifier_that_cleans(base: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(found, classifier.predict_proba([basic(text) for text in raw]))
     classifier.saved.cleaning = "none"
     assert np.abs(found - classifier.predict_proba(raw)).max() > 1e-4
+
+
+def test_extra_rows_of_lists_of_labels() -> None:
+    train = labelled_frame(["one", "two", "three"], ['["a", "b"]', '["c"]', "[]"])
+    split = Split(train, labelled_frame(["four"], ['["a"]']), labelled_frame(["five"], ["[]"]))
+    extra = labelled_frame(["six", "two", "five", "seven"], ['["b", "c"]', '["a"]', '["a"]', "[]"])
+    found = with_extra(split, extra, "more.csv", LISTS).train
+    assert found["text"].tolist() == ["one", "two", "three", "six", "seven"], "a new list of known labels"
+    with pytest.raises(InputError, match=r"more.csv: label 'd' is not among .* a, b, c"):
+        with_extra(split, labelled_frame(["six"], ['["a", "d"]']), "more.csv", LISTS)
+
+
+def test_pseudo_labels_are_for_one_class_a_text(tmp_path: Path) -> None:
+    saved = tiny_saved()
+    saved.task = MultiLabel(("a", "b"))
+    save_classifier(tmp_path / "lists", saved)
+    (tmp_path / "x.csv").write_text("text\nhello\n")
+    config = PseudoLabelConfig(
+        model=str(tmp_path / "lists"), data=tmp_path / "x.csv", out=tmp_path / "y.csv", device="cpu"
+    )
+    with pytest.raises(InputError, match="no single class a text"):
+        pseudo_label(config)
+    assert not (tmp_path / "y.csv").exists()
