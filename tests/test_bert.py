@@ -119,7 +119,7 @@ def test_positions_and_segments_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-@pytest.mark.parametrize("pooling", ["first", "last", "mean"])
+@pytest.mark.parametrize("pooling", ["first", "last", "mean", "max"])
 @pytest.mark.parametrize("depth", [0, 2, 3])
 def test_two_stages_are_the_whole(kind: str, pooling: str, depth: int, tmp_path: Path) -> None:
     model = Classifier(load_pretrained(save(oracle_of(kind), tmp_path)), 2, pooling).eval()

@@ -138,7 +138,7 @@ def test_ids_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
     assert ours.decode(ours.encode("win a prize now")) == "win a prize now"
 
 
-@pytest.mark.parametrize("asked", ["auto", "first", "last", "mean"])
+@pytest.mark.parametrize("asked", ["auto", "first", "last", "mean", "max"])
 def test_what_the_head_reads(asked: str, base: Path) -> None:
     config = TrainConfig(model=str(base), pooling=asked).resolved()
     for backbone, usual in ((load_pretrained(base), "first"), (GPT2(TINY), "last")):
@@ -150,7 +150,7 @@ def test_what_the_head_reads(asked: str, base: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"pooling": "position-1"}, {"recipe": "book"}])
 def test_the_books_pooling_would_read_what_is_masked(options: dict, data: Path, base: Path) -> None:
-    with pytest.raises(InputError, match=r"--pooling position-1 .*as it is a bert; use first, last, mean"):
+    with pytest.raises(InputError, match=r"--pooling position-1 .*as it is a bert; use first, last, mean, max$"):
         run(data, base, "x", **options)
     assert not (base.parent / "x").exists()
 
