@@ -219,7 +219,7 @@ def test_columns_of_a_file_without_a_header(labels):
         Dialect(columns=("text", "text"))
     with pytest.raises(InputError, match=r"unknown format '\.txt'"):
         labels(["text\tlabel", "one\tx"], Layout(), name="rows.txt")
-    with pytest.raises(InputError, match="name the columns with --columns"):
+    with pytest.raises(InputError, match="put a header above it or name the columns with --columns"):
         labels(["hello there\t3", "see you\t4"], Layout(), name="rows.tsv")
 
 

@@ -190,7 +190,7 @@ def _cannot_tell(columns: list[str], what: str, options: str, source: object) ->
         kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)"}[marks[0]]
         hint = f"the fields seem to be separated by {kind}"
     elif any(_is_data(name, []) for name in columns):
-        hint += "; if the first line is data, name the columns with --columns"
+        hint += "; if the first line is data, put a header above it or name the columns with --columns"
     return InputError(f"{source}: cannot tell which column is {what} among {_listed(columns)}; {hint}")
 
 
