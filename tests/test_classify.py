@@ -290,7 +290,7 @@ def test_refusals(run, folder, tmp_path):
         "give texts or --data, not both": {"data": file, "out": Path("x.csv"), "texts": ("text",)},
         "is the input itself": {"data": file, "out": file},
         "unknown format '.doc'": {"data": file, "out": Path("x.doc")},
-        "--separator and --encoding go with --data": {"separator": ";", "texts": ("text",)},
+        "--separator, --encoding and --columns go with --data": {"separator": ";", "texts": ("text",)},
         "--separator 'x' cannot": {"data": file, "out": Path("x.csv"), "separator": "x"},
     }.items():
         with pytest.raises(InputError, match=said):

@@ -150,7 +150,8 @@ def test_what_the_head_reads(asked: str, base: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"pooling": "position-1"}, {"recipe": "book"}])
 def test_the_books_pooling_would_read_what_is_masked(options: dict, data: Path, base: Path) -> None:
-    with pytest.raises(InputError, match=r"--pooling position-1 .*as it is a bert; use first, last, mean, max$"):
+    refusal = r"--pooling position-1 .*as it is a bert; use first, last, mean, max$"
+    with pytest.raises(InputError, match=refusal):
         run(data, base, "x", **options)
     assert not (base.parent / "x").exists()
 

@@ -158,7 +158,7 @@ def test_a_file_with_its_separator_and_encoding(run_folder, tmp_path, caplog):
     file.write_bytes("text;label\ncafé now;ham\n;\nwin new cash;spam\n".encode("cp1252"))
     assert scores(run_folder, file, separator=";", encoding="cp1252")["n"] == 2
     assert f"{file}: no text in column 'text' in line 3: dropped" in caplog.text
-    with pytest.raises(InputError, match="--separator and --encoding go with --data"):
+    with pytest.raises(InputError, match="--separator and the like go with --data"):
         scores(run_folder, separator=";")
 
 

@@ -602,4 +602,4 @@ def test_a_long_file_is_decoded_block_by_block(tmp_path, monkeypatch):
 
 
 def test_a_named_set_has_its_own():
-    assert "sms-sample needs neither" in refusal("sms-sample", dialect=Dialect(";"))
+    assert "sms-sample needs none of them" in refusal("sms-sample", dialect=Dialect(";"))
