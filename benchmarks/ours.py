@@ -64,7 +64,7 @@ def finetune(config: TrainConfig, split: Split) -> Result:
             evaluate_loader(network, task, loader, CPU, 5)
         Trainer(network, task, *loaders[:2], settings, CPU).fit()
         logits = {part: dataset_logits(network, dataset, CPU) for part, dataset in features.items()}
-        accuracy = {part: task.accuracy(logits[part], features[part].targets) for part in PARTS}
+        accuracy = {part: task.measure(logits[part], features[part].targets) for part in PARTS}
     n_frozen = len(model.backbone.blocks) - len(model.trained)
     return Result(
         watch.seconds,

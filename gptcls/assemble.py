@@ -8,62 +8,74 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from gptcls.classifier import Classifier, trained_blocks
+from gptcls.classifier import Classifier
 from gptcls.config import TrainConfig
 from gptcls.data import book, prepare
 from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.data.clean import cleaned
+from gptcls.data.corpora import load_parts
+from gptcls.data.labels import Layout
+from gptcls.data.long_texts import said_of_long
 from gptcls.data.prepare import Split
 from gptcls.data.sources import load_data
 from gptcls.errors import InputError
+from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.fused import FusedBlock
 from gptcls.models.gpt2 import GPT2, PRESETS
+from gptcls.models.lora import LoRAConfig, add_lora
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.precision import pick_dtype
 from gptcls.staged import Autocast, Lower, Upper
-from gptcls.tasks import SingleLabel
+from gptcls.task_options import task_options
+from gptcls.tasks import TASKS, Task
 from gptcls.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.tokenizer import Tokenizer
 from gptcls.training.features import FeatureCache
 
 log = logging.getLogger("gptcls")
 PARTS = ("train", "validation", "test")
+RESAMPLERS = {"undersample": prepare.undersample, "oversample": prepare.oversample}
 
 
 def read_split(config: TrainConfig) -> Split:
     """The rows to train, validate and test on."""
-    columns = (config.text_column, config.label_column)
+    columns, layout = (config.text_column, config.label_column), config.layout
     if config.recipe == "book":
         balanced = config.balance == "undersample"
         split = book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
+        if config.balance == "oversample":
+            split = replace(split, train=prepare.oversample(split.train, config.seed))
         if len(split.train) < config.batch_size:  # its loader drops the incomplete batch
             raise InputError(
                 f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
             )
         return split
-    given = {
-        part: load_data(str(path), *columns)
-        for part, path in (("validation", config.validation), ("test", config.test))
-        if path is not None
-    }
+    parts = load_parts(config.data, *columns, layout, config.dialect)
+    for part, path in (("validation", config.validation), ("test", config.test)):
+        if path is not None:
+            parts[part] = load_data(str(path), *columns, layout, config.dialect)
+    parts = {part: cleaned(frame, config.cleaning) for part, frame in parts.items()}
     split = prepare.make_split(
-        prepare.drop_duplicates(load_data(config.data, *columns)),
-        **given,
+        prepare.drop_duplicates(parts.pop("train"), layout.kind),
+        **parts,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.seed,
+        kind=layout.kind,
     )
-    if config.balance == "undersample":  # the other parts keep the balance that the classifier will meet
-        split = replace(split, train=prepare.undersample(split.train, config.seed))
-    return split
+    if config.extra is not None:
+        extra = cleaned(load_data(config.extra, layout=Layout(layout.kind)), config.cleaning)
+        split = prepare.with_extra(split, extra, config.extra, layout.kind)
+    # From here on it is about training alone: the other parts stay what the classifier will meet.
+    resample = RESAMPLERS.get(config.balance)
+    train = split.train if resample is None else resample(split.train, config.seed)
+    others = (*split.validation["text"], *split.test["text"])
+    return replace(split, train=config.augmentation.of(train, others, config.seed))
 
 
-def make_task(split: Split, config: TrainConfig) -> SingleLabel:
-    """One class a text, over the labels of the training rows."""
-    task = SingleLabel.of(split.train["label"], config.positive)
-    if config.balance == "weights":
-        weights = prepare.class_weights(split.train["label"], task.labels)
-        task = replace(task, class_weights=tuple(weights))
-    return task
+def make_task(split: Split, config: TrainConfig) -> Task:
+    """The task that ``config`` names, over the labels of the training rows."""
+    return TASKS[config.task].for_training(split.train["label"].tolist(), **task_options(config))
 
 
 def choose_tokenizer(config: TrainConfig) -> Tokenizer:
@@ -72,7 +84,7 @@ def choose_tokenizer(config: TrainConfig) -> Tokenizer:
 
 
 def build_classifier(
-    config: TrainConfig, task: SingleLabel, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER
+    config: TrainConfig, task: Task, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER
 ) -> tuple[Classifier, dict | None]:
     """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
     torch.manual_seed(config.seed)
@@ -89,17 +101,38 @@ def build_classifier(
         name = config.model if not Path(config.model).exists() else str(Path(config.model).resolve())
         base = {"name": name, "sha256": weights_sha256(config.model)}
     torch.manual_seed(config.seed)
-    model = Classifier(backbone, task.n_outputs, config.pooling)
+    model = Classifier(backbone, task.n_outputs, choose_pooling(config, backbone))
+    if config.train == "lora":
+        lora = LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout)
+        add_lora(model.backbone.blocks, lora, config.lora_targets, prefix="blocks")
     model.freeze(config.train)
+    if config.cache and not model.frozen_blocks:
+        raise InputError(
+            f"--cache {config.cache} keeps what is frozen, and this run trains in every block; leave it out"
+        )
     trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
     everything = sum(parameter.numel() for parameter in model.parameters())
     log.info(f"{config.model}: training {config.train}, {trained:,} of {everything:,} parameters")
     return model.to(device), base
 
 
+def choose_pooling(config: TrainConfig, backbone: nn.Module) -> str:
+    """What the head reads: as configured, if the family can give that; for auto, what is usual in it."""
+    family = family_name(backbone)
+    poolings = FAMILIES[family].poolings
+    if config.pooling == "auto":
+        return poolings[0]
+    if config.pooling not in poolings:
+        raise InputError(
+            f"--pooling {config.pooling} is nothing that {config.model} can give, as it is a {family}; "
+            f"use {', '.join(poolings)}"
+        )
+    return config.pooling
+
+
 def encode_split(
     split: Split,
-    task: SingleLabel,
+    task: Task,
     config: TrainConfig,
     model: Classifier,
     tokenizer: Tokenizer = GPT2_TOKENIZER,
@@ -114,12 +147,16 @@ def encode_split(
     for part in PARTS:
         frame = getattr(split, part)
         targets = task.targets(frame["label"].tolist())
-        dataset = TextDataset(frame["text"].tolist(), targets, max_length, tokenizer=tokenizer)
+        dataset = TextDataset(
+            frame["text"].tolist(), targets, max_length, tokenizer=tokenizer, long=config.long
+        )
         if part == "train" and config.pooling == "position-1" and pad_to is None:
             pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
         dataset.pad_to = pad_to
         if dataset.truncated:
-            log.info(f"{part}: {dataset.truncated} of {len(dataset)} texts cut to {max_length} tokens")
+            log.info(f"{part}: {said_of_long(dataset.truncated, max_length, config.long)}")
+            if len(dataset) > len(frame):
+                log.info(f"{part}: {len(dataset):,} windows of {len(frame):,} texts")
         datasets[part] = dataset
     return datasets, max_length, pad_to
 
@@ -129,10 +166,9 @@ def stage(
 ) -> tuple[nn.Module, dict[str, Dataset]]:
     """What the loop trains, and on what: with frozen blocks, the rest of the model on their output."""
     dtype = pick_dtype(config.precision, device)
-    n_blocks = len(model.backbone.blocks)
+    depth = model.frozen_blocks
     network: nn.Module = model
-    if config.train != "all" and not config.no_cache:
-        depth = n_blocks - trained_blocks(config.train, n_blocks)
+    if depth and not config.no_cache:
         lower, network = Lower(model, depth, dtype), Upper(model, depth)
         if config.compile and not any(isinstance(block, FusedBlock) for block in lower.blocks):
             lower.compile(dynamic=True)

@@ -1,4 +1,4 @@
-"""A backbone, a pooler and a new head: how a pretrained GPT becomes a classifier."""
+"""A backbone, a pooler and a new head: how a pretrained network becomes a classifier."""
 
 import re
 
@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from gptcls.errors import InputError
+from gptcls.models.lora import lora_layers, merge
 
 
 def last_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """The last real token's vector: the only one that has seen the whole text."""
+    """The last real token's vector: under a causal mask the only one that has seen the whole text."""
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
 
 
@@ -60,12 +61,13 @@ def pooled_positions(pooling: str, lengths: Tensor, width: int) -> Tensor | None
 
 
 class Classifier(nn.Module):
-    """``head(pool(backbone(ids), lengths))``: logits (B, K) for a batch of texts.
+    """``head(pool(backbone(ids, lengths), lengths))``: logits (B, K) for a batch of texts.
 
     Args:
-        backbone: any network with ``forward(ids (B, T)) -> hidden (B, T, C)``, made of ``embed``,
-            ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. An untied
-            language-model head is taken off it. Where blocks are in bf16, its norm gives fp32.
+        backbone: any network with ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)``, made of
+            ``embed``, ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. Its
+            real tokens' vectors hang on no padding. An untied language-model head is taken off it. Where
+            blocks are in bf16, its norm gives fp32.
         n_outputs: K. The head is a fresh ``Linear(C, K)`` with torch's default initialisation.
         pooling: a key of :data:`POOLERS`.
     """
@@ -80,27 +82,46 @@ class Classifier(nn.Module):
         self.requires_grad_(True)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
-        return self.head(POOLERS[self.pooling](self.backbone(ids), lengths))
+        return self.head(POOLERS[self.pooling](self.backbone(ids, lengths), lengths))
 
     def freeze(self, policy: str) -> None:
         """Decide which parameters train.
 
         ``"head"``: the head alone. ``"last_block"``: also the last block and the final norm, as in the
-        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. What does not train
-        is a fixed function and stays in eval mode; what does is held in fp32 from here on.
+        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. ``"lora"``: the head
+        and the adapters that :func:`gptcls.models.lora.add_lora` put on the blocks, no norm, as in PEFT. What
+        does not train is a fixed function and stays in eval mode; what does is held in fp32 from here on.
         """
-        n_trained = trained_blocks(policy, len(self.backbone.blocks))
+        blocks = list(self.backbone.blocks)
+        if policy == "lora":
+            self.trained = [block for block in blocks if lora_layers(block)]
+            learns = [matrix for x in lora_layers(self.backbone).values() for matrix in (x.lora_A, x.lora_B)]
+            if not learns:
+                raise ValueError("there are no adapters to train; call add_lora first")
+        else:
+            n_trained = trained_blocks(policy, len(blocks))
+            self.trained = blocks[len(blocks) - n_trained :]
+            learns = [*self.trained, self.backbone.norm] if n_trained else []
         self.policy = policy
-        self.trained = list(self.backbone.blocks)[len(self.backbone.blocks) - n_trained :]
         self.requires_grad_(policy == "all")
-        self.head.requires_grad_(True)
-        if n_trained:
-            self.backbone.norm.requires_grad_(True)
-        for block in self.trained:
-            block.requires_grad_(True)
+        for module in (self.head, *learns):
+            module.requires_grad_(True)
         for parameter in self.trained_parameters().values():
             parameter.data = parameter.data.float()  # the steps of training are too small for bf16
         self.train(self.training)
+
+    def merge_lora(self) -> "Classifier":
+        """Make adapters a part of the weights, for good: a classifier like any other, all of it trained."""
+        if merge(self.backbone):
+            self.policy, self.trained = "all", list(self.backbone.blocks)
+            self.requires_grad_(True)
+        return self
+
+    @property
+    def frozen_blocks(self) -> int:
+        """How many of the first blocks, and the embeddings below them, are a fixed function of the text."""
+        trains = [any(p.requires_grad for p in block.parameters()) for block in self.backbone.blocks]
+        return trains.index(True) if True in trains else len(trains)
 
     def train(self, mode: bool = True) -> "Classifier":
         """Training mode for what is trained; frozen parts stay in eval mode (no dropout)."""
@@ -110,6 +131,11 @@ class Classifier(nn.Module):
             for block in self.trained:
                 block.train(mode)
         return self
+
+    @property
+    def n_outputs(self) -> int:
+        """K, the width of the head."""
+        return self.head.out_features
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
@@ -126,7 +152,7 @@ def trained_blocks(policy: str, n_layer: int) -> int:
         return 1
     match = re.fullmatch(r"last_([1-9]\d*)", policy)
     if match is None:
-        raise InputError(f"--train {policy!r} is unknown; use head, last_block, last_2, last_3, … or all")
+        raise InputError(f"--train {policy!r} is unknown; use head, last_block, last_2, …, all or lora")
     if int(match[1]) > n_layer:
         raise InputError(f"--train {policy!r}: the model has only {n_layer} blocks; use all")
     return int(match[1])

@@ -5,7 +5,7 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
@@ -15,9 +15,8 @@ import tyro
 from tqdm import tqdm
 
 from gptcls import cli
-from gptcls.data.batches import count_longer
 from gptcls.data.columns import find_text_column, text_values, values_of
-from gptcls.data.files import guess_encoding
+from gptcls.data.files import PLAIN, Dialect, guess_encoding
 from gptcls.data.stream import ChunkWriter, read_chunks
 from gptcls.errors import InputError
 from gptcls.predict import DEFAULT_CLASSIFIER, TextClassifier, load_classifier
@@ -33,7 +32,8 @@ LINES_AT_ONCE = 256
 class ClassifyConfig:
     """Label texts: the given ones, else those of --data, else the lines of standard input (UTF-8).
 
-    Prints one line a text: its label, a tab, and the label's probability; for a blank text only the tab.
+    Prints one line a text: its label, a tab, and the label's probability; for a blank text only the tab. Of
+    several labels, both are joined with commas; of a regression, the line is its numbers with tabs between.
     """
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -44,9 +44,17 @@ class ClassifyConfig:
     data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE")] = None
     """File of texts (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection); read piece by piece."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
-    """File for the rows of --data with a label column and a probability column for each label."""
+    """File for the rows of --data with a label column and a probability column for each label; of a
+    regression, with a column for each number."""
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
+    separator: str | None = None
+    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix. --out is written
+    by its own suffix."""
+    encoding: str | None = None
+    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8. --out is UTF-8."""
+    columns: tuple[str, ...] = ()
+    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
@@ -66,77 +74,83 @@ def classify(config: ClassifyConfig) -> None:
             raise InputError(f"--data {config.data} needs --out, the file for the labels")
     elif config.out is not None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
+    dialect = Dialect(config.separator, config.encoding, config.columns)
+    if config.data is None and dialect != PLAIN:
+        raise InputError("--separator, --encoding and --columns go with --data")
     classifier = load_classifier(config.model, config.device, config.precision)
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config.text_column)
+        n = classify_file(classifier, config.data, config.out, config.text_column, dialect)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
     n_cut = 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
-        for label, row in zip(*_label(classifier, texts), strict=True):
-            print("\t" if label is None else f"{label}\t{row.max():.4f}", flush=True)
-        n_cut += _count_cut(classifier, texts)
-    _log_cut(n_cut, classifier)
+        outputs, n_longer = _outputs(classifier, texts)
+        for row in outputs:
+            print("\t".join(classifier.saved.task.printed(row)), flush=True)
+        n_cut += n_longer
+    classifier.say_longer(n_cut)
 
 
 def classify_file(
-    classifier: TextClassifier, source: Path, target: Path, text_column: str | None = None
+    classifier: TextClassifier,
+    source: Path,
+    target: Path,
+    text_column: str | None = None,
+    dialect: Dialect = PLAIN,
 ) -> int:
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
-    (``predicted_label`` where the source has a ``label`` already). A row without text gets empty values, and
-    the log says how many did. Raises InputError, leaving no target, when a value is no text or a column of a
-    needed name exists.
+    (``predicted_label`` where the source has a ``label`` already). Several labels are a JSON array, and the
+    numbers of a regression a column each, named likewise. A row without text gets empty values, and the log
+    says how many did. ``columns`` names the source's where it has no header line. Raises InputError, leaving
+    no target, when a value is no text or a column of a needed name exists.
     """
-    import pandas as pd
-
+    task = classifier.saved.task
     n = n_blank = n_cut = 0
     with (
         ChunkWriter(target, source=source) as writer,
         tqdm(unit=" rows", delay=1, disable=None) as bar,
     ):
-        for chunk in read_chunks(source):
+        for chunk in read_chunks(source, dialect=dialect):
             if n == 0:
                 column = find_text_column(chunk.columns, text_column, chunk, source)
-                label_column = "label" if "label" not in chunk.columns else "predicted_label"
-                added = [label_column, *(f"probability_{label}" for label in classifier.labels)]
+                names = set(chunk.columns)
+                answers = [f"predicted_{name}" if name in names else name for name in task.answer_columns]
+                added = [*answers, *task.detail_columns]
             if taken := [name for name in added if name in chunk.columns]:
                 rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
                 raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
-            texts = _texts_or_none(chunk, column, source)
-            labels, probabilities = _label(classifier, texts)
-            # The first chunk's types are those of a Parquet file, and all of its texts may be blank.
-            columns = [pd.array(labels, dtype="string"), *probabilities.round(6).T]
-            writer.write(chunk.assign(**dict(zip(added, columns, strict=True))))
+            texts = text_values(values_of(chunk, column), chunk.index, column, source)
+            outputs, n_longer = _outputs(classifier, texts)
+            details = outputs.round(6).T if task.detail_columns else ()
+            values = [*map(_column, task.answers(outputs)), *details]
+            writer.write(chunk.assign(**dict(zip(added, values, strict=True))))
             n += len(chunk)
-            n_blank += labels.count(None)
-            n_cut += _count_cut(classifier, [text for text in texts if text])
+            n_blank += int(np.isnan(outputs).any(axis=1).sum())
+            n_cut += n_longer
             bar.update(len(chunk))
     if n_blank:
         log.info(f"{source}: {n_blank:,} rows have no text; their labels are left empty")
-    _log_cut(n_cut, classifier)
+    classifier.say_longer(n_cut)
     return n
 
 
-def _texts_or_none(chunk: "pd.DataFrame", column: str, source: Path) -> list[str | None]:
-    """The texts of a frame, None for those that are blank or missing."""
-    values = [None if isinstance(v, str) and not v.strip() else v for v in values_of(chunk, column)]
-    there = [i for i, value in enumerate(values) if value is not None]
-    text_values([values[i] for i in there], chunk.index[there], column, source)
-    return values
-
-
-def _label(classifier: TextClassifier, texts: list[str | None]) -> tuple[list[str | None], np.ndarray]:
-    """Labels (N) and probabilities (N, K) of N texts; None and NaN for those that are blank or None."""
+def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.ndarray, int]:
+    """The outputs (N, K) of N texts, NaN for those that are blank or None; and how many texts are longer than
+    what is read of one."""
     there = [i for i, text in enumerate(texts) if text and text.strip()]
-    labels: list[str | None] = [None] * len(texts)
-    probabilities = np.full((len(texts), len(classifier.labels)), np.nan)
-    if there:
-        probabilities[there] = classifier.predict_proba([texts[i] for i in there])
-    for i in there:
-        labels[i] = classifier.labels[probabilities[i].argmax()]
-    return labels, probabilities
+    outputs = np.full((len(texts), len(classifier.labels)), np.nan)
+    outputs[there], n_longer = classifier.scored([texts[i] for i in there])
+    return outputs, n_longer
+
+
+def _column(answers: Sequence) -> "pd.Series | Sequence":
+    """Answers that are text as such: the first chunk's types are those of a Parquet file, and all of its
+    texts may be blank."""
+    import pandas as pd
+
+    return answers if isinstance(answers, np.ndarray) else pd.array(answers, dtype="string")
 
 
 def _standard_input() -> BinaryIO:
@@ -189,15 +203,6 @@ def _decoded(line: bytes, number: int) -> str:
     if "\0" in text:
         raise InputError(f"standard input, line {number}: a NUL byte, so this is damaged or not UTF-8 text")
     return text
-
-
-def _count_cut(classifier: TextClassifier, texts: list[str]) -> int:
-    return count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer)
-
-
-def _log_cut(n: int, classifier: TextClassifier) -> None:
-    if n:
-        log.info(f"{n:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read")
 
 
 def main() -> None:

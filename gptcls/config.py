@@ -7,16 +7,23 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from gptcls.classifier import trained_blocks
+from gptcls.data.augment import Augmentation, Operation
+from gptcls.data.corpora import corpus_of
+from gptcls.data.files import Dialect
+from gptcls.data.kinds import KINDS
+from gptcls.data.labels import Layout
+from gptcls.data.long_texts import Long
 from gptcls.errors import InputError
 from gptcls.models.gpt2 import PRESETS
 from gptcls.options import RunOptions, flag
+from gptcls.task_options import check_task
 
 # What a recipe sets where the user sets nothing.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {
         "balance": "none",
         "train": "last_block",
-        "pooling": "last",
+        "pooling": "auto",
         "epochs": 5,
         "batch_size": 8,
         "lr": 5e-5,
@@ -45,6 +52,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
 # A narrow network takes larger steps than gpt2-small, and can afford more of them.
 FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10}}
+# Appendix E of the book. The head is left out: it is new and smaller than an adapter of it would be.
+LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
 
 
 def _by_recipe(name: str, metavar: str) -> Any:
@@ -56,9 +65,16 @@ def _by_recipe(name: str, metavar: str) -> Any:
             hint += f"; {model}: {own[name]}"
     if name in FROM_RANDOM:
         hint += f"; from random weights: {FROM_RANDOM[name]}"
+    if name in LORA:
+        hint += f"; with lora: {LORA[name]}"
     if book != default:
         hint += f"; book: {book}"
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})")
+
+
+def _with_lora(default: str, metavar: str) -> Any:
+    """Shows in --help the default that --train lora will choose."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +84,21 @@ class TrainConfig(RunOptions):
     Without options: a small GPT on a bundled sample of text messages, in under a minute.
     """
 
-    PATHS: ClassVar[tuple[str, ...]] = ("validation", "test", "cache", "out")
+    PATHS: ClassVar[tuple[str, ...]] = (
+        "validation", "test", "label_names", "synonyms", "extra", "cache", "out",
+    )  # fmt: skip
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
-    local folder or file, with the weights of a GPT-2, Llama, Mistral or Qwen2."""
+    local folder or file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     data: str = "sms-sample"
-    """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection)."""
+    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection), or a
+    public data set in a folder of yours: trec6:FOLDER, goemotions:FOLDER, thucnews:FOLDER,
+    chnsenticorp:FOLDER, movie-reviews:FOLDER."""
+    task: Literal["single", "multi", "regression"] = "single"
+    """What is predicted of a text: one class of two or more, any number of labels, or one or more numbers."""
     validation: Path | None = None
     """File to validate on; otherwise a part of --data is split off."""
     test: Path | None = None
@@ -85,6 +107,19 @@ class TrainConfig(RunOptions):
     """Column with the text; guessed where only one can be meant."""
     label_column: str | None = None
     """Column with the label; guessed where only one can be meant."""
+    label_columns: tuple[str, ...] = ()
+    """Several columns of 0 and 1, each named like its label; of a regression, a column for each number."""
+    label_separator: str | None = None
+    """What stands between the labels of a row, such as ","; lists in .jsonl need none."""
+    label_names: Path | None = None
+    """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
+    separator: str | None = None
+    """Character between the fields of --data, --validation and --test, such as ';', or tab; otherwise by the
+    suffix."""
+    encoding: str | None = None
+    """Encoding of these files, such as cp1252 or gb18030; otherwise UTF-8."""
+    columns: tuple[str, ...] = ()
+    """Names of their columns, for .csv, .tsv or tab-separated .txt files without a header line."""
     positive: str | None = None
     """The label that precision, recall and F1 are about, of two; otherwise the second in sorted order."""
     validation_fraction: float = 0.1
@@ -92,18 +127,53 @@ class TrainConfig(RunOptions):
     test_fraction: float = 0.2
     """Share of the rows split off for testing."""
     balance: Annotated[
-        Literal["none", "undersample", "weights"] | None, _by_recipe("balance", "{none,undersample,weights}")
+        Literal["none", "undersample", "oversample", "weights"] | None,
+        _by_recipe("balance", "{none,undersample,oversample,weights}"),
     ] = None
-    """Leave the classes as they are, cut each to the smallest in the training rows, or weigh them in the
-    loss."""
-    train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all}")] = None
-    """What is trained: the new head, the last blocks with the final norm, or everything."""
+    """Leave the classes as they are; in the training rows, cut each to the smallest or repeat rows of each up
+    to the largest; or weigh them in the loss (of several labels, weigh the texts that have one against those
+    that lack it)."""
+    label_smoothing: float = 0.0
+    """Share of each target that the loss gives to all classes alike."""
+    raw_targets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Regression: the head predicts the numbers as they are. Without it, in standard deviations from the mean
+    of the training rows, so that one learning rate serves all units; answers and errors are in the data's."""
+    clean: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Collapse white space and repeated punctuation and strip control characters, here and whenever the
+    classifier is used."""
+    augment: tuple[Operation, ...] = ()
+    """Make new training texts by replacing words with synonyms, inserting synonyms, deleting or swapping
+    words; needs words between spaces."""
+    augment_copies: int = 1
+    """New texts that each of these operations makes of a training text."""
+    augment_share: float = 0.1
+    """Share of a text's words that an operation changes, at least one."""
+    synonyms: Path | None = None
+    """File with a line a word: the word, a tab, its synonyms with commas between them; otherwise a small
+    English table."""
+    extra: Path | None = None
+    """File of rows to add to the training rows, such as gptcls.pseudo_label writes."""
+    long: Long = "head"
+    """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it in
+    overlapping windows whose logits are averaged."""
+    train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
+    """What is trained: the new head, the last blocks with the final norm, everything, or the head and small
+    matrices beside the frozen ones (LoRA)."""
+    lora_rank: Annotated[int | None, _with_lora("16", "INT")] = None
+    """Rank of the matrices that --train lora adds."""
+    lora_alpha: Annotated[float | None, _with_lora("16", "FLOAT")] = None
+    """What they add is scaled by alpha / rank."""
+    lora_dropout: Annotated[float | None, _with_lora("0", "FLOAT")] = None
+    """Dropout on what they read, while training."""
+    lora_targets: Annotated[tuple[str, ...] | None, _with_lora("*", "PATTERN …")] = None
+    """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
     pooling: Annotated[
-        Literal["last", "first", "mean", "max", "position-1"] | None,
-        _by_recipe("pooling", "{last,first,mean,max,position-1}"),
+        Literal["auto", "last", "first", "mean", "max", "position-1"] | None,
+        _by_recipe("pooling", "{auto,last,first,mean,max,position-1}"),
     ] = None
     """What the head reads: the last real token, the first, the mean of all, each channel's largest value, or
-    the last position of a text padded to a fixed length (the book's)."""
+    the last position of a text padded to a fixed length (the book's). auto is the last of a decoder, the
+    first of an encoder (BERT)."""
     pad_to: int | None = None
     """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
     takes the longest training text."""
@@ -158,8 +228,9 @@ class TrainConfig(RunOptions):
     compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Compile the network with torch.compile; pays for long runs on a GPU."""
     save: Literal["auto", "trained", "full"] = "auto"
-    """Tensors in the saved classifier: the trained ones, to be laid over the base weights; all of them; or
-    the trained ones where the base is a preset that can be fetched again."""
+    """Tensors in the saved classifier: the trained ones, to be laid over the base weights (of LoRA the head
+    and an adapter in PEFT's format); all of them (LoRA merged into them); or the trained ones for LoRA and
+    where the base is a preset that can be fetched again."""
     out: Path | None = None
     """The run's folder; otherwise a new one, runs/<model>-<data>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -173,20 +244,47 @@ class TrainConfig(RunOptions):
         defaults = dict(RECIPES[self.recipe])
         if self.recipe == "default":
             defaults |= FROM_RANDOM if self.init == "random" else FOR_MODEL.get(self.model, {})
+        if self.train == "lora":
+            defaults |= LORA
         given = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **given)
         config._check()
         return config
 
     @property
+    def layout(self) -> Layout:
+        """How the labels stand in the files."""
+        return Layout(KINDS[self.task], self.label_columns, self.label_separator, self.label_names)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the files of labelled rows were written."""
+        return Dialect(self.separator, self.encoding, self.columns)
+
+    @property
+    def cleaning(self) -> str:
+        """What is done to every text first."""
+        return "basic" if self.clean else "none"
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is made of each training text."""
+        return Augmentation(self.augment, self.augment_copies, self.augment_share, self.synonyms)
+
+    @property
     def run_name(self) -> str:
         """What the run's folder is called where nothing else is said."""
-        name = f"{Path(self.model).name}-{Path(self.data).stem}"
+        data = self.data.split(":")[0] if corpus_of(self.data) else Path(self.data).stem
+        name = f"{Path(self.model).name}-{data}"
         return name if self.recipe == "default" else f"{name}-{self.recipe}"
 
     def _check(self) -> None:
+        check_task(self)
         preset = PRESETS.get(self.model)
-        trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
+        if self.train != "lora":
+            trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
+            if given := [name for name in LORA if name != "lr" and getattr(self, name) is not None]:
+                raise InputError(f"{flag(given[0])} goes with --train lora, not --train {self.train}")
         if preset and max(self.max_length or 0, self.pad_to or 0) > preset.n_positions:
             raise InputError(
                 f"{self.model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller"
@@ -197,11 +295,11 @@ class TrainConfig(RunOptions):
         at_least = {
             "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
             "lr": 0, "weight_decay": 0, "cache_budget": 0, "warmup": 0, "clip": 0, "max_length": 1,
-            "pad_to": 1,
+            "pad_to": 1, "lora_rank": 1, "lora_alpha": 0, "lora_dropout": 0,
         }  # fmt: skip
         self.check_at_least(at_least)
-        for name in ("warmup", "validation_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("warmup", "validation_fraction", "test_fraction", "lora_dropout"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise InputError(
                     f"{flag(name)} {getattr(self, name)} is no share; use a number from 0 to below 1"
                 )
@@ -210,9 +308,11 @@ class TrainConfig(RunOptions):
             if getattr(self, part) and getattr(self, fraction) != getattr(TrainConfig, fraction):
                 raise InputError(f"{flag(part)} and {flag(fraction)} exclude each other; leave one out")
         own_split = ("validation", "test", "validation_fraction", "test_fraction")
+        own_split += ("separator", "encoding", "columns", "clean", "augment", "extra")
         changed = [name for name in own_split if getattr(self, name) != getattr(TrainConfig, name)]
         if self.recipe == "book" and changed:
-            raise InputError(f"--recipe book makes its own split; leave out {flag(changed[0])}")
+            raise InputError(f"--recipe book reads and splits in its own way; leave out {flag(changed[0])}")
+        _ = self.dialect, self.augmentation  # they check themselves
         if self.no_cache and self.cache:
             raise InputError(f"--no-cache and --cache {self.cache} exclude each other; leave one out")
         if self.cache and self.train == "all":

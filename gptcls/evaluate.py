@@ -2,19 +2,21 @@
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gptcls import cli, report
-from gptcls.data.batches import count_longer
+from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
+from gptcls.data.corpora import load_parts
+from gptcls.data.files import PLAIN, Dialect
+from gptcls.data.labels import Layout
 from gptcls.data.prepare import load_split
-from gptcls.data.sources import load_numbered
 from gptcls.errors import InputError
 from gptcls.predict import load_classifier
 from gptcls.store import find_classifier
+from gptcls.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,12 +32,24 @@ class EvaluateConfig:
     """Folder that gptcls.train left: a run, or the classifier inside it; or sms-spam-nano, which ships with
     this package."""
     data: str | None = None
-    """Data set (sms-sample, sms-spam) or file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection);
-    otherwise the run's own test rows."""
+    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection) or
+    NAME:FOLDER of a public data set, of which the test part is taken; otherwise the run's own test rows."""
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
     label_column: str | None = None
     """Column with the label; guessed where only one can be meant."""
+    label_columns: tuple[str, ...] = ()
+    """Several columns of 0 and 1, each named like its label; of a regression, a column for each number."""
+    label_separator: str | None = None
+    """What stands between the labels of a row, such as ","."""
+    label_names: Path | None = None
+    """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
+    separator: str | None = None
+    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix."""
+    encoding: str | None = None
+    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8."""
+    columns: tuple[str, ...] = ()
+    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
     out: Path | None = None
     """Folder for metrics.json and the pictures; nothing is written without it."""
     device: str = "auto"
@@ -47,6 +61,7 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> dict:
     """The scores of a classifier on a data set, as in ``metrics.json``.
 
+    Texts are cleaned as they were for training, and rows without text are dropped.
     Rows whose text the classifier was trained on are left out, and the log says how many; texts that differ
     in quotes and white space only count as the same. Where no split of a run lies beside the classifier,
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
@@ -54,35 +69,39 @@ def evaluate(config: EvaluateConfig) -> dict:
     Raises InputError for data that cannot be read, a label unseen in training, a folder without a
     classifier, and an ``out`` that holds a run.
     """
+    return _task_and_scores(config)[1]
+
+
+def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     if config.out is not None:
         _require_no_run(config.out)
     split = find_classifier(config.model).resolve().parent / "split"
-    if config.data is None:
-        rows = _own_test_rows(config, split)
-    else:
-        rows = load_numbered(config.data, config.text_column, config.label_column)
     classifier = load_classifier(config.model, config.device, config.precision)
     task = classifier.saved.task
-    _require_known(rows, task.labels, config.data)
+    layout = Layout(task.label_kind, config.label_columns, config.label_separator, config.label_names)
+    dialect = Dialect(config.separator, config.encoding, config.columns)
+    if config.data is None:
+        rows = _own_test_rows(config, layout, dialect, split)
+    else:
+        parts = load_parts(config.data, config.text_column, config.label_column, layout, dialect)
+        rows = parts.get("test", parts["train"])
+    _require_known(rows, task, config.data)
+    rows = cleaned(rows, classifier.saved.cleaning)  # as the rows of the split were
     if config.data is not None:
         rows = _without_trained(rows, split, config.data)
     texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
-    if n_cut := count_longer(texts, classifier.saved.max_length, classifier.saved.tokenizer):
-        log.info(
-            f"{n_cut:,} texts are longer than {classifier.saved.max_length} tokens; the rest was not read"
-        )
-    probabilities = classifier.predict_proba(texts)
-    scores = task.scores(targets, probabilities)
+    outputs = classifier.outputs(texts)
+    scores = task.scores(targets, outputs)
     if config.out is not None:
         report.write_metrics(config.out / "metrics.json", {"data": scores}, {})
-        report.write_pictures(config.out, targets, probabilities, task.labels, scores)
-    return scores
+        report.write_pictures(config.out, task, targets, outputs, scores)
+    return task, scores
 
 
-def _own_test_rows(config: EvaluateConfig, split: Path) -> "pd.DataFrame":
+def _own_test_rows(config: EvaluateConfig, layout: Layout, dialect: Dialect, split: Path) -> "pd.DataFrame":
     """The test rows of the run that the classifier belongs to."""
-    if config.text_column or config.label_column:
-        raise InputError("--text-column and --label-column go with --data")
+    if config.text_column or config.label_column or layout != Layout(layout.kind) or dialect != PLAIN:
+        raise InputError("--text-column, --label-column, --separator and the like go with --data")
     if not split.exists():
         raise InputError(
             f"--model {config.model} has no run's split beside it; name what to score with --data"
@@ -114,10 +133,11 @@ def _essence(text: str) -> str:
     return re.sub(r'["\s]+', "", text)
 
 
-def _require_known(rows: "pd.DataFrame", labels: Sequence[str], source: str | None) -> None:
-    if bad := [(n, label) for n, label in rows["label"].items() if label not in labels]:
-        unseen = ", ".join(map(repr, dict.fromkeys(label for _, label in bad[:3])))
-        way_out = f"it knows {', '.join(labels)}: correct or delete these rows"
+def _require_known(rows: "pd.DataFrame", task: Task, source: str | None) -> None:
+    names = [(n, name) for n, label in rows["label"].items() for name in task.label_kind.names(label)]
+    if bad := [(n, name) for n, name in names if name not in task.labels]:
+        unseen = ", ".join(map(repr, dict.fromkeys(name for _, name in bad[:3])))
+        way_out = f"it knows {', '.join(task.labels)}: correct or delete these rows"
         raise bad_rows(bad, rows.index.name, f"label {unseen}, unseen in training,", source, way_out)
 
 
@@ -134,7 +154,8 @@ def main() -> None:
 
 
 def _evaluate_and_print(config: EvaluateConfig) -> None:
-    print(report.scores_table({config.data or "test": evaluate(config)}, {}))
+    task, scores = _task_and_scores(config)
+    print(report.scores_table(task, {config.data or "test": scores}, {}))
 
 
 if __name__ == "__main__":

@@ -35,10 +35,14 @@ class RunOptions:
         ]
 
     def check_at_least(self, least: Mapping[str, float]) -> None:
-        """Raise InputError for the first number that is below its bound, or no number; lr must exceed 0."""
+        """Raise InputError for the first number that is below its bound, or no number.
+
+        lr and lora_alpha must exceed 0.
+        """
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and (not value >= bound or (name == "lr" and not value)):  # NaN is not >= 0
+            of_no_effect = name in ("lr", "lora_alpha") and not value
+            if value is not None and (not value >= bound or of_no_effect):  # NaN is not >= 0
                 raise InputError(f"{flag(name)} {value} is too small; use {bound} or more")
 
     def check_seed(self) -> None:

@@ -1,5 +1,6 @@
 """Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
 
+import logging
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -12,15 +13,20 @@ from torch import nn
 
 from gptcls.classifier import Classifier
 from gptcls.data.batches import TextDataset, pad
+from gptcls.data.clean import CLEANERS
+from gptcls.data.long_texts import said_of_long
 from gptcls.device import pick_device
 from gptcls.errors import InputError
 from gptcls.inference import dataset_logits
 from gptcls.precision import pick_dtype
 from gptcls.staged import Staged
 from gptcls.store import SavedClassifier, find_classifier, read_classifier
+from gptcls.tasks import SingleLabel
 from gptcls.tokenizer import MAX_CHARS, PAD_ID
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
+Answer = str | list[str] | float | list[float]  # to one text, by the classifier's task
+log = logging.getLogger("gptcls")
 
 
 class TextClassifier:
@@ -36,38 +42,64 @@ class TextClassifier:
         self.device = device
         int8 = precision == "int8"
         dtype = pick_dtype("auto" if int8 else precision, device)
-        self.model = Staged(saved.model.to(device), dtype, int8)
+        self.model = Staged(saved.model.to(device).merge_lora(), dtype, int8)  # merged it is faster
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The K class names, in the order of the probabilities' columns."""
+        """The K names of the outputs, in their order: classes, labels, or numbers."""
         return self.saved.task.labels
 
     @overload
-    def predict(self, texts: str, max_length: int | None = None) -> str: ...
+    def predict(self, texts: str, max_length: int | None = None) -> Answer: ...
     @overload
-    def predict(self, texts: Iterable[str], max_length: int | None = None) -> list[str]: ...
+    def predict(self, texts: Iterable[str], max_length: int | None = None) -> list[Answer]: ...
     def predict(self, texts, max_length=None):
-        """The label of a text, or the list of labels of several, in their order.
+        """The answer to a text, or the list of answers to several, in their order.
 
+        An answer is the name of a class; where a text has any number of labels, the list of their names; of a
+        regression the number, or the list of numbers where it has several.
         ``max_length`` cuts texts shorter than the classifier itself does. Raises TypeError, naming the row,
         for a value that is not text.
         """
-        labels = self.saved.task.decode(torch.from_numpy(self.predict_proba(_as_list(texts), max_length)))
-        return labels[0] if isinstance(texts, str) else labels
+        answers = self.saved.task.decode(torch.from_numpy(self.outputs(_as_list(texts), max_length)))
+        return answers[0] if isinstance(texts, str) else answers
 
     def predict_proba(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
-        """Class probabilities: (K,) for a text, (N, K) for N texts; columns as in :attr:`labels`."""
-        probabilities = self.saved.task.probabilities(self._logits(_as_list(texts), max_length)).numpy()
-        return probabilities[0] if isinstance(texts, str) else probabilities
+        """Probabilities: (K,) for a text, (N, K) for N texts; columns as in :attr:`labels`.
 
-    def _logits(self, texts: list[str], max_length: int | None) -> torch.Tensor:
-        if not texts:
-            return torch.zeros(0, len(self.labels))
-        width = _shorter(max_length, self.saved.max_length)
+        Of classes, each row sums to 1; of labels, each column is on its own. Raises InputError for a
+        regression, which has none: its numbers are those of :meth:`predict` and :meth:`outputs`.
+        """
+        if not self.saved.task.has_probabilities:
+            raise InputError("this classifier predicts numbers, which have no probabilities; use predict")
+        return self.outputs(texts, max_length)
+
+    def outputs(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
+        """What the task makes of the logits, (K,) or (N, K): probabilities, or a regression's numbers.
+
+        The log says how many texts are longer than what is read.
+        """
+        outputs, n_longer = self.scored(_as_list(texts), max_length)
+        self.say_longer(n_longer, max_length)
+        return outputs[0] if isinstance(texts, str) else outputs
+
+    def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
+        """:meth:`outputs` (N, K), and how many of the texts are longer than what is read of a text.
+
+        For those who read a file piece by piece, and call :meth:`say_longer` at its end.
+        """
         saved = self.saved
-        dataset = TextDataset(texts, torch.zeros(len(texts)), width, saved.pad_to, saved.tokenizer)
-        return dataset_logits(self.model, dataset, self.device)
+        texts = [CLEANERS[saved.cleaning](text) for text in texts]
+        width = _shorter(max_length, saved.max_length)
+        targets = torch.zeros(len(texts))
+        dataset = TextDataset(texts, targets, width, saved.pad_to, saved.tokenizer, saved.long)
+        logits = dataset_logits(self.model, dataset, self.device)
+        return saved.task.outputs(logits).numpy(), dataset.truncated
+
+    def say_longer(self, n: int, max_length: int | None = None) -> None:
+        """Log that ``n`` texts were longer than what is read, and what became of them; nothing for 0."""
+        if n:
+            log.info(said_of_long(n, _shorter(max_length, self.saved.max_length), self.saved.long))
 
 
 def load_classifier(
@@ -95,7 +127,7 @@ def classify_review(
     device: torch.device | str | None = None,
     max_length: int | None = None,
     pad_token_id: int = PAD_ID,
-) -> str | list[str]:
+) -> Answer | list[Answer]:
     """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list.
 
     Args:
@@ -109,7 +141,8 @@ def classify_review(
         max_length: tokens to cut each text to, at most what the model reads; with a bare network also the
             length to pad to.
 
-    A classifier whose labels do not include "spam" answers with its own labels.
+    A classifier whose classes do not include "spam", or of another task, answers as its own
+    :meth:`TextClassifier.predict` does.
 
     Raises TypeError for a value that is not text, naming its row, and for a tokenizer or padding beside a
     trained classifier.
@@ -124,7 +157,7 @@ def classify_review(
             folder = find_classifier(model or DEFAULT_CLASSIFIER).resolve()
             model = _cached(folder, (folder / "classifier.json").stat().st_mtime_ns, str(device or "auto"))
         answers = model.predict(texts, max_length)
-        if "spam" in model.labels:
+        if "spam" in model.labels and isinstance(model.saved.task, SingleLabel):
             answers = ["spam" if answer == "spam" else "not spam" for answer in answers]
     return answers[0] if isinstance(text, str) else answers
 

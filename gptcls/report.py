@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from gptcls.atomic import atomic_file, write_json
-from gptcls.evaluation.plots import plot_confusion, plot_history, plot_precision_recall
-from gptcls.evaluation.table import format_scores
+from gptcls.evaluation.plots import plot_history
+from gptcls.tasks import Task
 
 
-def scores_table(scores: dict[str, dict], yardsticks: dict[str, dict[str, dict]]) -> str:
-    """The classifier's scores on each part and, below them, the baselines' on the test part."""
+def scores_table(task: Task, scores: dict[str, dict], yardsticks: dict[str, dict[str, dict]]) -> str:
+    """The classifier's scores on each part and, below them, the baselines' on the test part.
+
+    Then, where the task has more to say, the scores of each class or number on the last part.
+    """
     rows = list(scores.items())
     rows += [(f"test, {name}", parts["test"]) for name, parts in yardsticks.items()]
-    return format_scores(rows)
+    last = list(scores)[-1]
+    details = task.details(scores[last])
+    return task.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
 
 
 def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> None:
@@ -28,22 +33,19 @@ def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> No
 
 def write_pictures(
     folder: Path,
+    task: Task,
     targets: np.ndarray,
-    probabilities: np.ndarray,
-    labels: Sequence[str],
+    outputs: np.ndarray,
     scores: dict,
     history: list[dict] | None = None,
     kept_epoch: int | None = None,
 ) -> None:
-    """Confusion matrix and, for two classes, the precision-recall curve of a part's targets (N,),
-    probabilities (N, K) and scores; with a history also the loss and the accuracy during training, and
-    where the weights were taken from."""
-    figures = {"confusion.png": plot_confusion(scores["confusion"], labels)}
-    if len(labels) == 2:
-        figures["precision_recall.png"] = plot_precision_recall(targets, probabilities[:, 1], labels[1])
+    """The task's pictures of a part's targets, outputs (N, K) and scores; with a history also the loss and
+    the task's measure during training, and where the weights were taken from."""
+    figures = task.pictures(targets, outputs, scores)
     if history:
-        for measure in ("loss", "accuracy"):
-            figures[f"{measure}.png"] = plot_history(history, measure, kept_epoch)
+        for measure, unit in task.units.items():
+            figures[f"{measure.lower()}.png"] = plot_history(history, measure, kept_epoch, unit)
     for name, figure in figures.items():
         with atomic_file(folder / name) as temporary:
             figure.savefig(temporary, dpi=150)

@@ -54,7 +54,7 @@ class Lower(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, T, C) or (B, 1, C)
         x = self.backbone.embed(ids).to(self.dtype)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, lengths)
         if self.pools:
             return POOLERS[self.pooling](self.backbone.norm(x.float()), lengths)[:, None]
         return x
@@ -85,10 +85,15 @@ class Upper(nn.Module):
             return model.head(x[:, 0])
         positions = pooled_positions(model.pooling, lengths, x.shape[1])
         for block in blocks[:-1]:
-            x = block(x)
-        if positions is None:  # the mean reads every position
-            return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x)), lengths))
-        return model.head(model.backbone.norm(blocks[-1].at(x, positions)))
+            x = block(x, lengths)
+        if positions is None:  # the mean and the maximum read them all
+            return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x, lengths)), lengths))
+        return model.head(model.backbone.norm(blocks[-1].at(x, positions, lengths)))
+
+    @property
+    def n_outputs(self) -> int:
+        """The classifier's."""
+        return self.classifier.n_outputs
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The classifier's, under the same names."""
@@ -106,6 +111,11 @@ class Autocast(nn.Module):
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, self.dtype):
             return self.network(inputs, lengths).float()  # the loss needs more than bf16
+
+    @property
+    def n_outputs(self) -> int:
+        """The network's."""
+        return self.network.n_outputs
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The network's, under the same names."""
@@ -125,6 +135,11 @@ class Staged(nn.Module):
         depth = len(classifier.backbone.blocks) - 1
         self.lower = Lower(classifier, depth, dtype, int8)
         self.upper = Upper(classifier, depth)
+
+    @property
+    def n_outputs(self) -> int:
+        """The classifier's."""
+        return self.upper.n_outputs
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         return self.upper(self.lower(ids, lengths), lengths)

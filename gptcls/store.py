@@ -1,16 +1,15 @@
 """A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
 
 The tensors are either all of the network's, or only the trained ones beside the name and sha256 of the
-base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). Beside
+base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For
+LoRA these are the head, in ``model.safetensors``, and an adapter in PEFT's format beside it. Beside
 them lies ``tokenizer.json``, where it is not GPT-2's.
 """
 
 import json
-import math
 import platform
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gptcls.atomic import atomic_folder
-from gptcls.classifier import POOLERS, Classifier, trained_blocks
+from gptcls.classifier import Classifier
+from gptcls.data.long_texts import Long
 from gptcls.errors import InputError
-from gptcls.models.families import FAMILIES, Family, family_name
+from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.lora import merged
+from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
-from gptcls.tasks import SingleLabel
+from gptcls.store_rules import check_description
+from gptcls.tasks import Task, task_from_json
 from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
 
 FORMAT_VERSION = 1
@@ -38,13 +41,15 @@ class SavedClassifier:
     """Everything that is needed to use a classifier again, or to know where it came from."""
 
     model: Classifier
-    task: SingleLabel
+    task: Task
     max_length: int  # tokens read of each text
     pad_to: int | None  # positions that every text is padded to; only the book's pooling needs it
     base: dict | None  # {"name", "sha256"} of the pretrained weights; None where training began at random
     training: dict  # the settings of the run
     scores: dict  # per part of the data, as in metrics.json
     tokenizer: Tokenizer = GPT2
+    long: Long = "head"  # what is read of a text of more than max_length tokens
+    cleaning: str = "none"  # what is done to a text first, one of CLEANERS
 
 
 def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
@@ -53,7 +58,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
     Args:
         folder: created with its parents; what stands there may only be an older classifier, which goes.
         saved: the classifier.
-        full: store every tensor; otherwise only the trained ones, to be laid over ``saved.base``.
+        full: store every tensor, adapters merged into them; otherwise only the trained ones, to be laid over
+            ``saved.base``.
 
     Raises:
         InputError: the folder holds something else or cannot be written, or the disk is full.
@@ -63,7 +69,10 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             "only a classifier over pretrained weights can be stored by its trained tensors alone"
         )
     model = saved.model
-    tensors = model.state_dict() if full else model.trained_parameters()
+    lora = model.policy == "lora"
+    stored = "all" if full else "adapter" if lora else "trained"
+    with merged(model) if full else nullcontext():
+        tensors = _tensors(model, stored)
     architecture = asdict(model.backbone.config)
     architecture.pop("tied", None)  # the classifier has no language-model head
     tokenizer = saved.tokenizer.to_json()
@@ -71,14 +80,16 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "format": "gptcls classifier",
         "format_version": FORMAT_VERSION,
         "base": saved.base,
-        "tensors": "all" if full else "trained",
+        "tensors": stored,
         "architecture": {"family": family_name(model.backbone), **architecture},
         "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
         "max_length": saved.max_length,
         "pad_to": saved.pad_to,
-        "trained": model.policy,
+        "long": saved.long,
+        "cleaning": saved.cleaning,
+        "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         "training": saved.training,
         "versions": library_versions(),
         "scores": saved.scores,
@@ -92,6 +103,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         with atomic_folder(folder) as temporary:
             tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            if stored == "adapter":
+                save_adapter(temporary, model.backbone, saved.base["name"])
             text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
             (temporary / "classifier.json").write_text(text, encoding="utf-8")
             if tokenizer is not None:
@@ -133,20 +146,23 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
     folder = find_classifier(folder)
     try:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
-        _check(spec, folder)
-        task = SingleLabel.from_json(spec["task"])
+        check_description(spec, folder, FORMAT_VERSION)
+        task = task_from_json(spec["task"])
         family = FAMILIES[spec["architecture"]["family"]]
         dtype = dtype if family.narrow else torch.float32
         config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
         tokenizer = _read_tokenizer(spec.get("tokenizer"), config.vocab_size, folder)
         tensors = load_file(folder / "model.safetensors")
-        partial = spec["tensors"] == "trained"
+        partial = spec["tensors"] != "all"
         backbone = _base_backbone(spec["base"], config, folder, dtype) if partial else None
+        if spec["tensors"] == "adapter" and (rest := load_adapter(backbone, folder)):
+            raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
         with shapes_only():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         model.freeze(spec["trained"])
         _assign(model, tensors, spec["tensors"], folder, dtype)
         rest = {key: spec[key] for key in ("max_length", "pad_to", "base", "training", "scores")}
+        rest |= {key: spec[key] for key in ("long", "cleaning") if key in spec}  # absent: read as it came
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
@@ -154,69 +170,6 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
             f"{folder} is damaged ({type(error).__name__}: {error}); save or copy it again"
         ) from error
     return SavedClassifier(model.eval(), task, **rest, tokenizer=tokenizer)
-
-
-def _check(spec: dict, folder: Path) -> None:
-    """Raise InputError for the first value in classifier.json that no classifier has."""
-    if spec["format_version"] > FORMAT_VERSION:
-        raise InputError(
-            f"{folder} has format version {spec['format_version']}, this gptcls reads up to "
-            f"{FORMAT_VERSION}; update gptcls"
-        )
-    if (family := spec["architecture"]["family"]) not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise InputError(f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls")
-    for field, value, fits, wanted in _rules(spec):
-        if not fits:
-            raise InputError(
-                f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}; "
-                "save or copy the classifier again"
-            )
-
-
-def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-    """(field, value, whether it fits, what would), each relying on the ones before it."""
-    network, labels, weights = spec["architecture"], spec["task"]["labels"], spec["task"]["class_weights"]
-    yield from _size_rules(network, FAMILIES[network["family"]])
-    n_positions = network["n_positions"]
-    names = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    yield "labels", labels, names and 2 <= len(set(labels)) == len(labels), "two or more different names"
-    yield "class_weights", weights, weights is None or len(weights) == len(labels), "one number a label"
-    yield "pooling", spec["pooling"], spec["pooling"] in tuple(POOLERS), f"one of {', '.join(POOLERS)}"
-    in_range = f"a whole number from 1 to n_positions {n_positions}"
-    yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
-    pad_to = spec["pad_to"]
-    yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
-    known = _is_policy(spec["trained"], network["n_layer"])
-    yield "trained", spec["trained"], known, "head, last_block, last_2, … or all"
-    yield "tensors", spec["tensors"], spec["tensors"] in ("all", "trained"), "all or trained"
-    named = spec["tensors"] == "all" or isinstance(spec["base"], dict)
-    yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
-
-
-def _size_rules(network: dict, family: Family) -> Iterator[tuple[str, Any, bool, str]]:
-    """The same for the sizes of a network, by the types in its family's dataclass."""
-    kinds = {
-        int: (lambda value: _is_whole(value, 2**20), f"a whole number from 1 to {2**20}"),
-        int | None: (lambda v: v is None or _is_whole(v, 2**20), f"null or a whole number from 1 to {2**20}"),
-        float: (lambda v: type(v) in (int, float) and 0 <= v < math.inf, "a number of at least 0"),
-        bool: (lambda value: type(value) is bool, "true or false"),
-    }
-    for field in fields(family.config):
-        if field.name in network or field.default is MISSING:
-            value, (fits, wanted) = network[field.name], kinds[field.type]
-            yield field.name, value, fits(value), wanted
-
-
-def _is_whole(value: Any, most: int) -> bool:
-    return type(value) is int and 1 <= value <= most
-
-
-def _is_policy(policy: Any, n_layer: int) -> bool:
-    with suppress(InputError, TypeError):
-        trained_blocks(policy, n_layer)
-        return True
-    return False
 
 
 def _read_tokenizer(ids: dict | None, vocab_size: int, folder: Path) -> Tokenizer:
@@ -260,8 +213,7 @@ def _assign(
 ) -> None:
     """Lay the stored tensors into the model, those not trained in ``dtype``; every name and shape must be the
     expected one."""
-    trained = model.trained_parameters()
-    expected = model.state_dict() if stored == "all" else trained
+    trained, expected = model.trained_parameters(), _tensors(model, stored)
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             problem = "is missing from" if name in expected else "is unexpected in"
@@ -276,6 +228,13 @@ def _assign(
         tensors[name] = tensor.to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     model.freeze(model.policy)  # assigned parameters are fresh ones
+
+
+def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:
+    """What of a classifier stands in model.safetensors."""
+    if stored == "adapter":  # which has files of its own
+        return dict(model.head.named_parameters(prefix="head"))
+    return model.state_dict() if stored == "all" else model.trained_parameters()
 
 
 def library_versions() -> dict[str, str]:

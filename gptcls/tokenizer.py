@@ -9,7 +9,7 @@
 import gzip
 from abc import ABC, abstractmethod
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import takewhile
@@ -40,12 +40,14 @@ class Tokenizer(ABC):
         vocab_size: every id is below it.
         pad_id: fills the shorter rows of a batch, and stands for a text without a single token.
         eos_ids: the tokens that end a text, the usual one first; none where the model has none.
-        suffix: what :meth:`encode` puts behind every text and a shortened one keeps (BERT's [SEP]).
+        prefix: what :meth:`encode` puts before every text (BERT's [CLS]), and every part of one keeps.
+        suffix: likewise behind it ([SEP]).
     """
 
     vocab_size: int
     pad_id: int
     eos_ids: tuple[int, ...]
+    prefix: tuple[int, ...] = ()
     suffix: tuple[int, ...] = ()
 
     @abstractmethod
@@ -89,10 +91,6 @@ class Tokenizer(ABC):
         """The content of a ``tokenizer.json`` that gives this tokenizer again; None for the bundled one."""
         return None
 
-    def surely_fits(self, text: str, max_length: int) -> bool:
-        """Whether ``text`` has at most ``max_length`` tokens, as far as can be said without encoding it."""
-        return False
-
 
 class GPT2Tokenizer(Tokenizer):
     """GPT-2's byte-pair encoding. ``<|endoftext|>`` in a text is ordinary text, never the special token."""
@@ -103,13 +101,13 @@ class GPT2Tokenizer(Tokenizer):
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         _require_text(text)
-        return gpt2_encoding().encode(text[:MAX_CHARS], disallowed_special=())[:max_length]
+        encoding = gpt2_encoding()
+        if max_length is not None or len(text) <= MAX_CHARS:
+            return encoding.encode(text[:MAX_CHARS], disallowed_special=())[:max_length]
+        return [i for piece in _pieces(text) for i in encoding.encode(piece, disallowed_special=())]
 
     def decode(self, ids: Iterable[int]) -> str:
         return gpt2_encoding().decode([i for i in ids if i < VOCAB_SIZE])
-
-    def surely_fits(self, text: str, max_length: int) -> bool:
-        return len(text.encode(errors="replace")) <= max_length  # a token has a byte or more
 
 
 GPT2 = GPT2Tokenizer()
@@ -148,8 +146,11 @@ class FileTokenizer(Tokenizer):
         self.eos_ids = tuple(self._known(eos_ids))
         self.pad_id = [*self._known([pad_id]), *self.eos_ids, 0][0]
         probe = self._tokenizer.encode("a")
+        n_before = len(list(takewhile(bool, probe.special_tokens_mask)))
         n_behind = len(list(takewhile(bool, reversed(probe.special_tokens_mask))))
-        self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :]) if n_behind < len(probe.ids) else ()
+        if n_behind < len(probe.ids):
+            self.prefix = tuple(probe.ids[:n_before])
+            self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :])
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         return self.encode_rows([text], max_length)[0]
@@ -201,8 +202,9 @@ def gpt2_encoding() -> tiktoken.Encoding:
 def encode(text: str, max_length: int | None = None) -> list[int]:
     """GPT-2's token ids of one text, at most ``max_length`` of them.
 
-    ``<|endoftext|>`` inside the text is ordinary text (seven tokens, never the special one), lone
-    surrogates become U+FFFD, and what lies past :data:`MAX_CHARS` characters is not read.
+    ``<|endoftext|>`` inside the text is ordinary text (seven tokens, never the special one), and lone
+    surrogates become U+FFFD. Past :data:`MAX_CHARS` characters nothing is read or, where ``max_length`` is
+    None, all of it in pieces that are cut between lines if they can be.
 
     >>> encode("Hello, I am", max_length=2)
     [15496, 11]
@@ -218,6 +220,17 @@ def encode_rows(texts: Iterable[str], max_length: int | None = None) -> list[lis
 def decode(ids: Iterable[int]) -> str:
     """The text of some of GPT-2's token ids; bytes that are no valid UTF-8 become U+FFFD."""
     return GPT2.decode(ids)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text in pieces of at most :data:`MAX_CHARS` characters."""
+    start = 0
+    while start < len(text):
+        end = min(start + MAX_CHARS, len(text))
+        if end < len(text):
+            end = text.rfind("\n", start + 1, end) + 1 or end
+        yield text[start:end]
+        start = end
 
 
 def _require_text(text: object) -> None:

@@ -29,12 +29,11 @@ from gptcls.data import prepare
 from gptcls.data.prepare import Split
 from gptcls.device import pick_device
 from gptcls.errors import InputError
-from gptcls.evaluation.baseline import baselines
 from gptcls.inference import dataset_logits
 from gptcls.models.gpt2 import PRESETS
 from gptcls.precision import pick_dtype
 from gptcls.store import SavedClassifier, save_classifier
-from gptcls.tasks import SingleLabel
+from gptcls.tasks import Task
 from gptcls.training.checkpoint import load_checkpoint, save_checkpoint, try_checkpoint
 from gptcls.training.evaluate import evaluate_loader
 from gptcls.training.loop import NonFiniteLossError, StoppedError, Trainer
@@ -42,8 +41,6 @@ from gptcls.training.progress import FitSettings, Progress
 
 log = logging.getLogger("gptcls")
 RESULT = "classifier"  # the folder that a finished run leaves in its own
-HISTORY = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
-HISTORY += ["train_accuracy", "val_accuracy", "full_val_loss"]
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,8 @@ def train(config: TrainConfig) -> Run:
     loaders = make_loaders(datasets, config)
 
     for part in PARTS:
-        counts = getattr(split, part)["label"].value_counts()
-        log.info(
-            f"{part}: {counts.sum():,} texts, " + ", ".join(f"{counts.get(x, 0):,} {x}" for x in task.labels)
-        )
+        labels = getattr(split, part)["label"].tolist()
+        log.info(f"{part}: {len(labels):,} texts, {task.summary(labels)}")
     before = {}
     torch.manual_seed(config.seed)
     if config.recipe == "book":  # section 6.5 and 6.6 look before they train, then seed again
@@ -105,7 +100,8 @@ def train(config: TrainConfig) -> Run:
     trainer = Trainer(network, task, *loaders[:2], settings, device)
     if config.resume:
         load_checkpoint(folder / "checkpoint", trainer)
-    saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer)
+    reading = {"tokenizer": tokenizer, "long": config.long, "cleaning": config.cleaning}
+    saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), scores={}, **reading)
     try:
         trainer.fit(on_checkpoint=lambda: try_checkpoint(folder / "checkpoint", trainer))
     except StoppedError:
@@ -121,9 +117,7 @@ def train(config: TrainConfig) -> Run:
     return _finish(folder, config, saved, full, split, datasets, loaders, trainer, before)
 
 
-def _look_before(
-    model: nn.Module, task: SingleLabel, loaders: list[DataLoader], device: torch.device
-) -> dict:
+def _look_before(model: nn.Module, task: Task, loaders: list[DataLoader], device: torch.device) -> dict:
     """Accuracy on 10 batches and loss on 5 of each part, in the order in which the book draws them."""
     accuracies = [evaluate_loader(model, task, loader, device, 10)[1] for loader in loaders]
     losses = [evaluate_loader(model, task, loader, device, 5)[0] for loader in loaders]
@@ -154,23 +148,26 @@ def _finish(
             part: evaluate_loader(trainer.model, task, loader, trainer.device)[1]
             for part, loader in zip(PARTS, loaders, strict=True)
         }
-    probabilities = {
-        part: task.probabilities(dataset_logits(trainer.model, dataset, trainer.device)).numpy()
+    outputs = {
+        part: task.outputs(dataset_logits(trainer.model, dataset, trainer.device)).numpy()
         for part, dataset in datasets.items()
     }
     targets = {part: dataset.targets.numpy() for part, dataset in datasets.items()}
-    saved.scores = {part: task.scores(targets[part], probabilities[part]) for part in PARTS}
+    saved.task = task = task.tuned(targets["validation"], outputs["validation"])
+    saved.scores = {part: task.scores(targets[part], outputs[part]) for part in PARTS}
     save_classifier(folder / RESULT, saved, full)
     texts = {part: getattr(split, part)["text"].tolist() for part in PARTS}
-    yardsticks = baselines({part: (texts[part], targets[part]) for part in PARTS}, task.labels)
+    yardsticks = task.baselines({part: (texts[part], targets[part]) for part in PARTS})
     history = trainer.progress.history
     report.write_metrics(folder / "metrics.json", saved.scores, yardsticks, **more)
-    report.write_history(folder / "history.csv", history, HISTORY)
+    columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
+    columns += [f"train_{task.measure_name}", f"val_{task.measure_name}", "full_val_loss"]
+    report.write_history(folder / "history.csv", history, columns)
     report.write_pictures(
         folder,
+        task,
         targets["test"],
-        probabilities["test"],
-        task.labels,
+        outputs["test"],
         saved.scores["test"],
         history,
         trainer.progress.best_epoch,
@@ -181,7 +178,7 @@ def _finish(
 
 def _store_everything(config: TrainConfig, base: dict | None) -> bool:
     return base is None or config.train == "all" or config.save == "full" or (
-        config.save == "auto" and config.model not in PRESETS
+        config.save == "auto" and config.model not in PRESETS and config.train != "lora"
     )  # fmt: skip
 
 
@@ -192,7 +189,7 @@ def main() -> None:
 
 def _train_and_print(config: TrainConfig) -> None:
     run = train(config)
-    print(report.scores_table(run.scores, run.baselines))
+    print(report.scores_table(run.classifier.task, run.scores, run.baselines))
     folder = shlex.quote(str(run.folder))
     print(f'\nsaved in {run.folder}; try: python -m gptcls.classify --model {folder} "…"')
 

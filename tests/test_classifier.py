@@ -123,7 +123,7 @@ def test_batching_changes_no_prediction_and_keeps_the_order(tiny, rows):
     with torch.no_grad():
         alone = torch.cat([tiny(*pad([row])) for row in rows])
     dataset = TextDataset([], torch.zeros(len(rows)), 64)
-    dataset.rows = rows
+    dataset.rows, dataset.owners = rows, range(len(rows))
     torch.testing.assert_close(dataset_logits(tiny, dataset, CPU), alone, atol=1e-5, rtol=0)
 
 

@@ -272,6 +272,15 @@ def test_old_names_of_the_options():
         assert (config.data, config.out) == (Path("a.csv"), Path("b.csv"))
 
 
+def test_a_file_with_its_separator_and_encoding(folder, classifier, tmp_path):
+    (tmp_path / "in.csv").write_bytes('Text;n\n"café; now";1\n'.encode("cp1252"))
+    written = {"separator": ";", "encoding": "cp1252", "device": "cpu"}
+    classify(ClassifyConfig(model=folder, data=tmp_path / "in.csv", out=tmp_path / "out.csv", **written))
+    labelled = pd.read_csv(tmp_path / "out.csv")
+    assert labelled[["Text", "n"]].values.tolist() == [["café; now", 1]]
+    assert labelled.label.tolist() == classifier.predict(["café; now"])
+
+
 def test_refusals(run, folder, tmp_path):
     file = tmp_path / "in.csv"
     file.write_text("text\nhi\n")
@@ -281,6 +290,8 @@ def test_refusals(run, folder, tmp_path):
         "give texts or --data, not both": {"data": file, "out": Path("x.csv"), "texts": ("text",)},
         "is the input itself": {"data": file, "out": file},
         "unknown format '.doc'": {"data": file, "out": Path("x.doc")},
+        "--separator, --encoding and --columns go with --data": {"separator": ";", "texts": ("text",)},
+        "--separator 'x' cannot": {"data": file, "out": Path("x.csv"), "separator": "x"},
     }.items():
         with pytest.raises(InputError, match=said):
             run(**options)

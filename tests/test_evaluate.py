@@ -153,6 +153,15 @@ def test_an_out_that_holds_a_run(run_folder, tmp_path, out):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_file_with_its_separator_and_encoding(run_folder, tmp_path, caplog):
+    file = tmp_path / "excel.csv"
+    file.write_bytes("text;label\ncafé now;ham\n;\nwin new cash;spam\n".encode("cp1252"))
+    assert scores(run_folder, file, separator=";", encoding="cp1252")["n"] == 2
+    assert f"{file}: no text in column 'text' in line 3: dropped" in caplog.text
+    with pytest.raises(InputError, match="--separator and the like go with --data"):
+        scores(run_folder, separator=";")
+
+
 def test_other_mistakes(run_folder, tmp_path):
     file = write_csv(tmp_path / "new.csv", NEW)
     with pytest.raises(InputError, match="is a file; choose a folder"):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_llama import byte_level, sentencepiece_like
 
-from gptcls.data.batches import TextDataset, count_longer
+from gptcls.data.batches import TextDataset
 from gptcls.errors import InputError
 from gptcls.models.pretrained import load_tokenizer
 from gptcls.tokenizer import GPT2, FileTokenizer
@@ -67,7 +67,24 @@ def test_cut_as_transformers_cuts(pair, max_length: int) -> None:
     data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours)
     assert data.rows == [row or [ours.pad_id] for row in rows]
     longer = sum(len(row) > max_length for row in theirs(TEXTS)["input_ids"])
-    assert data.truncated == count_longer(TEXTS, max_length, ours) == longer
+    assert data.truncated == longer
+
+
+@pytest.mark.parametrize("max_length", [3, 4, 7])
+def test_the_end_as_transformers_cuts_from_the_left(pair, max_length: int) -> None:
+    ours, theirs = pair
+    theirs.truncation_side = "left"
+    data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, long="tail")
+    expected = theirs(TEXTS, truncation=True, max_length=max_length)["input_ids"]
+    assert data.rows == [row or [ours.pad_id] for row in expected]
+    for long in ("head-tail", "windows"):
+        data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, long=long)
+        for row, owner in zip(data.rows, data.owners, strict=True):
+            whole = theirs(TEXTS[owner])["input_ids"] or [ours.pad_id]
+            assert len(row) <= max_length
+            assert row[: len(ours.prefix)] == whole[: len(ours.prefix)]
+            assert row[len(row) - len(ours.suffix) :] == whole[len(whole) - len(ours.suffix) :]
+    theirs.truncation_side = "right"
 
 
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptcls.data.packing import Stream, WindowSampler, hold_out, read_documents, tokens_of
+from gptcls.data.packing import Stream, WindowSampler, hold_out, read_documents
 from gptcls.errors import InputError
-from gptcls.tokenizer import MAX_CHARS, PAD_ID, gpt2_encoding
+from gptcls.tokenizer import MAX_CHARS, PAD_ID, encode, gpt2_encoding
 
 
 def test_documents_are_joined_with_end_of_text():
@@ -22,10 +22,10 @@ def test_documents_are_joined_with_end_of_text():
 def test_a_text_longer_than_the_tokenizer_takes_loses_nothing():
     text = "".join(f"line {i} of a long novel\n" for i in range(MAX_CHARS // 10))
     assert len(text) > 2 * MAX_CHARS
-    ids = tokens_of(text)
+    ids = encode(text)
     assert gpt2_encoding().decode(ids) == text
     assert ids == gpt2_encoding().encode_ordinary(text), "cut between lines, the tokens are the same"
-    assert gpt2_encoding().decode(tokens_of("x" * (MAX_CHARS + 5))) == "x" * (MAX_CHARS + 5)
+    assert gpt2_encoding().decode(encode("x" * (MAX_CHARS + 5))) == "x" * (MAX_CHARS + 5)
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=20), st.integers(0, 10_000), st.integers(2, 12))

@@ -15,10 +15,13 @@ from gptcls.data.prepare import (
     drop_duplicates,
     load_split,
     make_split,
+    oversample,
     save_split,
     undersample,
 )
+from gptcls.data.sources import load_data
 from gptcls.errors import InputError
+from gptcls.evaluation.baseline import tfidf_baseline
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +67,53 @@ def test_undersample_cuts_to_the_smallest_class_in_file_order():
     assert positions == sorted(positions)
     assert as_rows(undersample(frame, seed=1)) == as_rows(small)
     assert as_rows(undersample(frame, seed=2)) != as_rows(small)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(0, 99))
+def test_oversample_repeats_each_row_about_as_often(counts, seed):
+    frame = distinct(**{f"class{i}": n for i, n in enumerate(counts)})
+    large = oversample(frame, seed)
+    rows = as_rows(large)
+    assert set(rows) == set(as_rows(frame)), "none is lost, none is new"
+    assert large.label.value_counts().to_dict() == {f"class{i}": max(counts) for i in range(len(counts))}
+    for i, n in enumerate(counts):
+        times = large.text[large.label == f"class{i}"].value_counts()
+        assert set(times) <= {max(counts) // n, -(-max(counts) // n)}
+    positions = [as_rows(frame).index(row) for row in rows]
+    assert positions == sorted(positions)
+    pd.testing.assert_frame_equal(oversample(frame, seed), large)
+
+
+def test_oversample_is_said(log):
+    oversample(distinct(x=20, y=5), seed=1)
+    assert "oversampled: 20 rows of each class, 15 of them repeats" in log.text
+    log.clear()
+    oversample(distinct(x=5, y=5), seed=1)
+    assert log.text == ""
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_balancing_raises_recall_on_the_natural_spam_rate(sms_file, seed):
+    """At 13 % spam a classifier learns to say ham; each way of balancing moves it towards spam."""
+    split = make_split(drop_duplicates(load_data(sms_file)), seed=seed)
+    truth = split.test.label == "spam"
+
+    def spam_called(train, weights=None):
+        model = tfidf_baseline()
+        model.set_params(logisticregression__C=1, logisticregression__class_weight=weights)
+        return model.fit(train.text, train.label).predict(split.test.text) == "spam"
+
+    plain = spam_called(split.train)
+    names = ["ham", "spam"]
+    weights = dict(zip(names, class_weights(split.train.label, names), strict=True))
+    for balanced in (
+        spam_called(split.train, weights),
+        spam_called(oversample(split.train, seed)),
+        spam_called(undersample(split.train, seed)),
+    ):
+        assert balanced[truth].mean() > plain[truth].mean() + 0.05, "recall of spam"
+        assert balanced[~truth].sum() >= plain[~truth].sum(), "and no fewer false alarms"
 
 
 @settings(deadline=None)

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from gptcls.data import download
+from gptcls.data.files import Dialect
 from gptcls.data.sources import load_data, load_numbered
 from gptcls.errors import InputError
 
@@ -362,6 +363,29 @@ def test_absent_column_names_the_nearest(tmp_path):
     assert "cannot be both" in refusal(path, text_column="Message", label_column="Message")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "x.csv",
+            "text,label\na,x\n,y\n  ,y\nb,z\n,\n,w\n",
+            "no text in column 'text' in 4 rows (lines 3, 4, 6, …): dropped",
+        ),
+        (
+            "x.jsonl",
+            '{"text": "a", "label": "x"}\n{"label": "x"}\n{"text": "b", "label": "z"}\n',
+            "no text in column 'text' in line 2: dropped",
+        ),
+    ],
+)
+def test_rows_without_text_are_dropped_and_counted(tmp_path, caplog, name, content, said):
+    caplog.set_level(logging.INFO, "gptcls")
+    path = write(tmp_path / name, content)
+    assert rows(load_data(path)) == [("a", "x"), ("b", "z")]
+    assert f"{path}: {said}" in caplog.text
+    assert load_numbered(path).index.tolist() == ([2, 5] if name == "x.csv" else [1, 3])
+
+
 # --- what cannot be used ---
 
 GOOD = "text,label\nhello,a\n"
@@ -376,13 +400,9 @@ GOOD = "text,label\nhello,a\n"
         ("h.csv", "text,label\n", "no rows"),
         ("h.tsv", "text\tlabel\n", "no rows"),
         ("d.csv", "text,label,text\na,b,c\n", "line 1: more than one column is named 'text'"),
-        (
-            "x.csv",
-            "text,label\na,x\n,y\n  ,y\nb,z\n,w\n,w\n",
-            "missing or blank text in column 'text' in 4 rows (lines 3, 4, 6, …)",
-        ),
+        ("x.csv", "text,label\n,x\n  ,y\n", "no row has text in column 'text'; choose another"),
         ("x.csv", "text,label\na,x\nb,\nc,nan\n", "missing label in column 'label' in 2 rows (lines 3, 4)"),
-        ("x.csv", 'text,label\n"two\nlines",x\n,y\n', "in line 4"),
+        ("x.csv", 'text,label\n"two\nlines",x\na,\n', "in line 4"),
         (
             "x.csv",
             'text,label\na,x\n"never closed,x\nb,y\n',
@@ -409,11 +429,6 @@ GOOD = "text,label\nhello,a\n"
             "x.jsonl",
             '{"text": "a", "label": "x"}\n{"text": 5, "label": "x"}',
             "type int in column 'text', not text in line 2",
-        ),
-        (
-            "x.jsonl",
-            '{"text": "a", "label": "x"}\n{"label": "x"}\n',
-            "missing or blank text in column 'text' in line 2",
         ),
         (
             "x.jsonl",
@@ -479,7 +494,7 @@ def test_parquet_columns(tmp_path):
     pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
     path = tmp_path / "x.parquet"
     pd.DataFrame({"text": ["a", None, "c"], "label": [1, 2, 3]}).to_parquet(path)
-    assert "missing or blank text in column 'text' in row 2" in refusal(path)
+    assert rows(load_data(path)) == [("a", "1"), ("c", "3")]
     pd.DataFrame({"text": ["a", "b", "c"], "label": [1.0, None, 3.0]}).to_parquet(path)
     assert "missing label in column 'label' in row 2" in refusal(path)
     pd.DataFrame({"text": [1, 2], "label": ["a", "b"]}).to_parquet(path)
@@ -502,5 +517,89 @@ def test_a_long_field_is_read_and_an_endless_one_refused(tmp_path, monkeypatch):
 def test_semicolons_are_named(tmp_path):
     path = tmp_path / "excel.csv"
     path.write_text('Text;Label\n"Gut, schnell";gut\n', encoding="utf-8")
-    with pytest.raises(InputError, match=r"excel.csv, line 1: .*separated by ';'; save it with commas"):
+    with pytest.raises(InputError, match=r"excel.csv, line 1: .*separated by ';'; give --separator ';'"):
         load_data(path)
+
+
+# --- separators and encodings that are named ---
+
+EXCEL = 'Text;Label\r\n"Gut; schnell, café";gut\r\nnö;schlecht\r\n'
+EXCEL_ROWS = [("Gut; schnell, café", "gut"), ("nö", "schlecht")]
+
+
+@pytest.mark.parametrize(
+    "encoding", [None, "utf-8", "utf-8-sig", "cp1252", "latin-1", "gb18030", "utf-16", "UTF_16_LE"]
+)
+@pytest.mark.parametrize("name", ["x.csv", "x.txt", "x.tsv", "x.csv.gz"])
+def test_separator_and_encoding(tmp_path, name, encoding):
+    content = EXCEL.encode(encoding or "utf-8")
+    path = write(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
+    assert rows(load_data(path, dialect=Dialect(";", encoding))) == EXCEL_ROWS
+    assert load_numbered(path, dialect=Dialect(";", encoding)).index.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("mark", ["utf-16-le", "utf-8", "gb18030"])
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path, mark):
+    path = write(tmp_path / "x.csv", ("\ufeff" + EXCEL).encode(mark))
+    assert rows(load_data(path, "Text", dialect=Dialect(";", mark))) == EXCEL_ROWS
+
+
+def test_encoding_of_other_formats(tmp_path):
+    dialect = Dialect(encoding="cp1252")
+    path = write(tmp_path / "x.tsv", 'text\tlabel\n"Hi" café\tx\n'.encode("cp1252"))
+    assert rows(load_data(path, dialect=dialect)) == [('"Hi" café', "x")]
+    path = write(tmp_path / "x.jsonl", '{"text": "café", "label": 1}\n'.encode("cp1252"))
+    assert rows(load_data(path, dialect=dialect)) == [("café", "1")]
+    path = write(tmp_path / "uci", "ham\tcafé\nspam\twin\n".encode("cp1252"))
+    assert rows(load_data(path, dialect=dialect)) == [("café", "ham"), ("win", "spam")]
+
+
+@pytest.mark.parametrize("separator", ["|", "tab", "\\t", "\t", " "])
+def test_other_separators(tmp_path, separator):
+    mark = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
+    path = write(tmp_path / "x.dat", f'text{mark}label\n"a{mark}b"{mark}x\n')
+    assert rows(load_data(path, dialect=Dialect(separator))) == [(f"a{mark}b", "x")]
+
+
+@pytest.mark.parametrize("separator", ["", ";;", '"', "\n", "a", "7", "\0"])
+def test_separators_that_are_none(separator):
+    with pytest.raises(InputError, match="cannot separate fields; use one character"):
+        Dialect(separator)
+
+
+@pytest.mark.parametrize("encoding", ["", "utf-9", "base64", "rot13", "a\0b"])
+def test_encodings_that_are_none(encoding):
+    with pytest.raises(InputError, match=r"--encoding .* is none that Python knows"):
+        Dialect(encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "dialect", "said"),
+    [
+        ("x.csv", EXCEL.encode("gb18030"), {"encoding": "utf-16"}, "line 1: not utf-16"),
+        ("x.csv", b"text,label\nfine,x\n\x81bad,y\n", {"encoding": "cp1252"}, "line 3: not cp1252"),
+        ("x.csv", EXCEL.encode("utf-16-le"), {"encoding": "latin-1"}, "line 1: a NUL character"),
+        ("x.csv", EXCEL.encode("utf-16-le")[:-1], {"encoding": "utf-16-le"}, "not utf-16-le"),
+        ("x.jsonl", '{"text": "a", "label": "b"}', {"separator": ";"}, "leave out --separator"),
+        ("x.parquet", "PAR1", {"separator": ";"}, "leave out --separator"),
+        ("x.parquet", "PAR1", {"encoding": "cp1252"}, "leave out --encoding"),
+        ("x.csv", EXCEL, {"separator": "|"}, "separated by ';'; give --separator"),
+        ("x.csv", "a;b\n1;2;3\n", {"separator": ";"}, "line 2: the header has 2 fields, this row 3"),
+    ],
+)
+def test_named_wrongly(tmp_path, name, content, dialect, said):
+    path = write(tmp_path / name, content)
+    assert said in refusal(path, dialect=Dialect(**dialect))
+
+
+def test_a_long_file_is_decoded_block_by_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("gptcls.data.files.BLOCK", 7)
+    content = ("text;label\n" + "你好🎉;ü\n" * 20).encode("utf-16")
+    path = write(tmp_path / "x.csv", content)
+    assert rows(load_data(path, dialect=Dialect(";", "utf-16"))) == [("你好🎉", "ü")] * 20
+    bad = write(tmp_path / "bad.csv", ("text;label\n" + "a;b\n" * 20).encode() + b"\x81;c\n")
+    assert "line 22: not cp1252" in refusal(bad, dialect=Dialect(";", "cp1252"))
+
+
+def test_a_named_set_has_its_own():
+    assert "sms-sample needs none of them" in refusal("sms-sample", dialect=Dialect(";"))

@@ -117,7 +117,7 @@ def test_table_on_the_terminal(command, data):
         "runs/gpt2-nano-rows",
     ):
         assert word in out
-    assert "random weights" in err
+    assert "gpt2-nano: training last_block" in err
     assert "training all" in err
     assert command(gptcls.train, "--data", data, *QUICK)[1].count("runs/gpt2-nano-rows-2") == 2
 
@@ -195,7 +195,7 @@ def test_recipes():
     plain, book = (
         TrainConfig(model="gpt2-small", recipe=recipe).resolved() for recipe in ("default", "book")
     )
-    assert (plain.train, plain.pooling, plain.lr) == ("last_block", "last", 5e-5)
+    assert (plain.train, plain.pooling, plain.lr) == ("last_block", "auto", 5e-5)
     assert (book.pooling, book.schedule, book.clip, book.balance) == (
         "position-1",
         "constant",
@@ -230,6 +230,20 @@ def test_recipes():
         (["--precision", "fp16"], ["fp16", "GPU"]),
         (["--no-cache", "--cache", "x"], ["--no-cache", "--cache x"]),
         (["--train", "all", "--cache", "x"], ["--cache x", "--train all"]),
+        (["--train", "lora", "--cache", "x"], ["--cache x", "every block"]),
+        (["--train", "lora", "--lora-rank", "0"], ["--lora-rank 0"]),
+        (["--train", "lora", "--lora-rank", "129"], ["--lora-rank 129", "128"]),
+        (["--train", "lora", "--lora-rank", "many"], ["--lora-rank", "many"]),
+        (["--train", "lora", "--lora-alpha", "0"], ["--lora-alpha 0"]),
+        (["--train", "lora", "--lora-alpha", "nan"], ["--lora-alpha nan"]),
+        (["--train", "lora", "--lora-dropout", "1"], ["--lora-dropout 1"]),
+        (["--train", "lora", "--lora-dropout", "-0.1"], ["--lora-dropout -0.1"]),
+        (
+            ["--train", "lora", "--lora-targets", "q_proj"],
+            ["'q_proj'", "blocks.*.attn.qkv", "blocks.*.mlp.fc"],
+        ),
+        (["--train", "last_block", "--lora-rank", "8"], ["--lora-rank", "--train lora", "last_block"]),
+        (["--lora-targets", "qkv"], ["--lora-targets", "--train lora", "--train last_block"]),
         (["--recipe", "book", "--validation-fraction", "0.3"], ["--recipe book", "--validation-fraction"]),
         (["--recipe", "book", "--test", "x.csv"], ["--recipe book", "--test"]),
         (["--modle", "x"], ["--modle", "--model"]),
@@ -400,7 +414,7 @@ BAD_FILES = {
     "too few rows of a class": (("text,label\n" + GOOD + "zzz,rare\n").encode(), ["'rare'"]),
     "missing column": (b"a,b,c\n1,2,3\n", ["--text-column"]),
     "duplicate column": (b"text,text,label\na,b,c\n", ["text"]),
-    "blank text": (("text,label\n,ham\n" + GOOD).encode(), ["line 2"]),
+    "blank texts": (b"text,label\n,ham\n ,spam\n", ["no row has text"]),
     "blank label": (("text,label\nhello,\n" + GOOD).encode(), ["line 2"]),
     "utf-16": (("text,label\n" + GOOD).encode("utf-16"), ["UTF-16", "iconv"]),
     "cp1252": (("text,label\ncaf\xe9 \x80 now,ham\n" + GOOD).encode("latin-1"), ["iconv"]),
@@ -424,6 +438,39 @@ def test_bad_files(command, tmp_path, name):
 def test_bom_is_read(command, tmp_path):
     (tmp_path / "bom.csv").write_bytes(("text,label\n" + GOOD).encode("utf-8-sig"))
     assert command(gptcls.train, "--data", "bom.csv", *QUICK)[0] == 0
+
+
+def test_files_with_their_separator_and_encoding_and_rows_without_text(command, tmp_path):
+    lines = [f"{text} café;{label}" for text, label in ROWS]
+    (tmp_path / "a.csv").write_bytes("\n".join(["text;label", "  ;ham", *lines]).encode("cp1252"))
+    (tmp_path / "t.csv").write_bytes("text;label\nné;ham\nwin né;spam\n".encode("cp1252"))
+    options = ("--data", "a.csv", "--test", "t.csv", "--separator", ";", "--encoding", "cp1252")
+    status, _, err = command(gptcls.train, *options, *QUICK, "--out", "x")
+    assert status == 0, err
+    assert "a.csv: no text in column 'text' in line 2: dropped" in err
+    assert pd.read_csv("x/split/test.csv").text.tolist() == ["né", "win né"]
+    refused(command(gptcls.train, "--data", "a.csv", "--separator", "7", *QUICK), "--separator '7'")
+    refused(command(gptcls.train, "--data", "a.csv", *QUICK), "--encoding CP1252")
+    refused(command(gptcls.train, "--recipe", "book", "--separator", ";"), "leave out --separator")
+
+
+def test_oversampling_is_for_the_training_rows(command, tmp_path):
+    write_csv(tmp_path / "a.csv", [row for i, row in enumerate(ROWS) if row[1] == "ham" or i % 4 == 0])
+    for balance in ("none", "oversample"):
+        status, _, err = command(
+            gptcls.train, "--data", "a.csv", "--balance", balance, *QUICK, "--out", balance
+        )
+        assert status == 0, err
+    assert "oversampled:" in err
+    parts = {
+        name: {balance: pd.read_csv(f"{balance}/split/{name}.csv") for balance in ("none", "oversample")}
+        for name in ("train", "validation", "test")
+    }
+    for name in ("validation", "test"):
+        pd.testing.assert_frame_equal(*parts[name].values())
+    assert set(parts["train"]["none"].text) == set(parts["train"]["oversample"].text)
+    assert parts["train"]["none"].label.value_counts().nunique() == 2
+    assert parts["train"]["oversample"].label.value_counts().nunique() == 1
 
 
 def test_given_validation_and_test_files(command, tmp_path):

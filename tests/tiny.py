@@ -7,6 +7,7 @@ import torch
 from gptcls.classifier import Classifier
 from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
 from gptcls.models.gpt2 import GPT2, GPT2Config
+from gptcls.models.lora import LoRAConfig, add_lora
 from gptcls.store import SavedClassifier
 from gptcls.tasks import SingleLabel
 from gptcls.training.loop import Trainer
@@ -49,6 +50,23 @@ def tiny_classifier(policy: str = "all", seed: int = 0, config: GPT2Config = TIN
     model = Classifier(GPT2(config), 2)
     model.freeze(policy)
     return model
+
+
+def tiny_lora(
+    lora: LoRAConfig | None = None,
+    targets: tuple[str, ...] = ("*",),
+    backbone: GPT2 | None = None,
+    seed: int = 0,
+) -> Classifier:
+    """A classifier with adapters of rank 3, in eval mode; no bias or B is 0, which would hide mistakes."""
+    torch.manual_seed(seed)
+    model = Classifier(backbone or GPT2(TINY), 2)
+    add_lora(model.backbone.blocks, lora or LoRAConfig(3, 6.0), targets, prefix="blocks")
+    model.freeze("lora")
+    with torch.no_grad():
+        for parameter in model.parameters() if backbone is None else model.trained_parameters().values():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
 
 
 def tiny_saved(seed: int = 0) -> SavedClassifier:

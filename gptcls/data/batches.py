@@ -10,23 +10,26 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from gptcls.data.long_texts import Long, cut_rows
 from gptcls.tokenizer import GPT2, PAD_ID, Tokenizer
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class TextDataset(Dataset):
-    """Texts as token ids beside their targets.
+    """Texts as token ids beside their targets: a row for each text or, in windows, one or more.
 
     Args:
         texts: N texts; a value that is not text raises TypeError naming its row.
         targets: tensor whose first dimension is N.
-        max_length: tokens kept of each text, from its start.
+        max_length: tokens in a row at most.
         pad_to: positions that every row takes at least in a batch; None pads to the longest of the batch.
         tokenizer: the network's.
+        long: which tokens of a longer text are read, see :mod:`gptcls.data.long_texts`.
 
-    ``truncated`` counts the texts that were longer. A text without a single token becomes one padding
-    token (GPT-2's is its end-of-text token), so that there is always a last token to read.
+    ``truncated`` counts the texts that were longer; ``owners`` has the number of each row's text. A text
+    without a single token becomes one padding token (GPT-2's is its end-of-text token), so that there is
+    always a last token to read.
     """
 
     def __init__(
@@ -36,11 +39,13 @@ class TextDataset(Dataset):
         max_length: int,
         pad_to: int | None = None,
         tokenizer: Tokenizer = GPT2,
+        long: Long = "head",
     ) -> None:
         # One token more than needed tells a text that fits exactly from one that is cut.
-        rows = tokenizer.encode_rows(texts, max_length + 1)
-        self.truncated = sum(len(row) > max_length for row in rows)
-        self.rows = [tokenizer.cut(row, max_length) or [tokenizer.pad_id] for row in rows]
+        encoded = tokenizer.encode_rows(texts, max_length + 1 if long == "head" else None)
+        self.truncated = sum(len(ids) > max_length for ids in encoded)
+        rows, self.owners = cut_rows(encoded, max_length, long, tokenizer)
+        self.rows = [row or [tokenizer.pad_id] for row in rows]
         self.targets = targets
         self.pad_to = pad_to
         self.pad_id = tokenizer.pad_id
@@ -49,7 +54,7 @@ class TextDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[list[int], Tensor]:
-        return self.rows[index], self.targets[index]
+        return self.rows[index], self.targets[self.owners[index]]
 
     @property
     def lengths(self) -> list[int]:
@@ -65,12 +70,6 @@ class TextDataset(Dataset):
         """Items as one batch ``(ids (B, T), lengths (B,), targets)``, see :func:`pad`."""
         rows, targets = zip(*items, strict=True)
         return *pad(rows, self.pad_to, self.pad_id), torch.stack(targets)
-
-
-def count_longer(texts: Sequence[str], max_length: int, tokenizer: Tokenizer = GPT2) -> int:
-    """How many texts have more than ``max_length`` tokens, so that a classifier reads only their start."""
-    long = [text for text in texts if not tokenizer.surely_fits(text, max_length)]
-    return sum(len(row) > max_length for row in tokenizer.encode_rows(long, max_length + 1))
 
 
 def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:

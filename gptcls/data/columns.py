@@ -35,7 +35,7 @@ def find_text_column(
     and by the values in ``sample`` (the first rows) one holds free text and the other does not.
     """
     columns = list(columns)
-    _require(columns, text_column, "--text-column", source)
+    require_column(columns, text_column, "--text-column", source)
     text = text_column or _guess_text(columns, sample)
     if text is None:
         raise _cannot_tell(columns, "the text", "--text-column", source)
@@ -56,8 +56,8 @@ def find_columns(
     Of two columns the one that is not the text is the label if its values in ``sample`` repeat.
     """
     columns = list(columns)
-    _require(columns, text_column, "--text-column", source)
-    _require(columns, label_column, "--label-column", source)
+    require_column(columns, text_column, "--text-column", source)
+    require_column(columns, label_column, "--label-column", source)
     if text_column is not None and text_column == label_column:
         raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
     text = text_column or _guess_text(columns, sample, besides=label_column)
@@ -83,11 +83,11 @@ def values_of(frame: "pd.DataFrame", column: str) -> list:
     return [None if gone else value for gone, value in zip(values.isna(), values.tolist(), strict=True)]
 
 
-def text_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str]:
-    """The values of a text column, unchanged; InputError naming the first three rows without usable text.
+def text_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str | None]:
+    """The values of a text column, unchanged, but None where there is nothing to read.
 
     ``rows`` is the index of :func:`gptcls.data.stream.read_chunks`: numbers, and what they count as its name.
-    Unusable: missing, blank (the model would have no token to read), not text, or with a NUL character.
+    Raises InputError naming the first three rows whose value is not text, or has a NUL character.
     """
     numbered = list(zip(rows, values, strict=True))
     where = f"in column {column!r}"
@@ -95,11 +95,9 @@ def text_values(values: Sequence, rows: "pd.Index", column: str, source: object)
         kind = type(bad[0][1]).__name__
         way_out = "choose another --text-column"
         raise bad_rows(bad, rows.name, f"a value of type {kind} {where}, not text", source, way_out)
-    if bad := [(n, value) for n, value in numbered if value is None or not value.strip()]:
-        raise bad_rows(bad, rows.name, f"missing or blank text {where}", source, "fill or delete these rows")
-    if bad := [(n, value) for n, value in numbered if "\0" in value]:
+    if bad := [(n, value) for n, value in numbered if value and "\0" in value]:
         raise bad_rows(bad, rows.name, f"a NUL character {where}", source, "remove it")
-    return [value for _, value in numbered]
+    return [value if value and value.strip() else None for _, value in numbered]
 
 
 def label_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str]:
@@ -109,7 +107,8 @@ def label_values(values: Sequence, rows: "pd.Index", column: str, source: object
     """
     where = f"in column {column!r}"
     if bad := [(n, value) for n, value in zip(rows, values, strict=True) if isinstance(value, list | dict)]:
-        raise bad_rows(bad, rows.name, f"a list or object {where}", source, "give one label a row")
+        way_out = "give one label a row, or add --task multi for lists"
+        raise bad_rows(bad, rows.name, f"a list or object {where}", source, way_out)
     names = ["" if value is None else str(value) for value in values]
     labels = [name.strip() for name in names]
     if bad := [(n, label) for n, label in zip(rows, labels, strict=True) if label in NO_LABEL]:
@@ -123,9 +122,13 @@ def label_values(values: Sequence, rows: "pd.Index", column: str, source: object
 
 def bad_rows(bad: list[tuple[int, object]], row: str, what: str, source: object, way_out: str) -> InputError:
     """An error about rows: ``bad`` has their numbers first in each pair, ``row`` is what these count."""
-    rows = ", ".join(str(n) for n, _ in bad[:3]) + (", …" if len(bad) > 3 else "")
-    count = f"{len(bad)} rows ({row}s {rows})" if len(bad) > 1 else f"{row} {rows}"
-    return InputError(f"{source}: {what} in {count}; {way_out}")
+    return InputError(f"{source}: {what} in {these_rows([n for n, _ in bad], row)}; {way_out}")
+
+
+def these_rows(numbers: Sequence[int], row: str) -> str:
+    """How many rows and the first three numbers: "line 2" or "4 rows (lines 3, 4, 6, …)"."""
+    listed = ", ".join(map(str, numbers[:3])) + (", …" if len(numbers) > 3 else "")
+    return f"{len(numbers)} rows ({row}s {listed})" if len(numbers) > 1 else f"{row} {listed}"
 
 
 def _guess_text(columns: list[str], sample, besides: str | None = None) -> str | None:
@@ -171,7 +174,8 @@ def _repeats(values: list) -> bool:
     return 2 * len(set(map(str, values))) <= len(values)
 
 
-def _require(columns: list[str], wanted: str | None, option: str, source: object) -> None:
+def require_column(columns: list[str], wanted: str | None, option: str, source: object) -> None:
+    """Raise InputError, with the nearest name, for a wanted column that is not there."""
     if wanted is None or wanted in columns:
         return
     lower = {name.strip().lower(): name for name in columns}
@@ -186,7 +190,7 @@ def _cannot_tell(columns: list[str], what: str, options: str, source: object) ->
         kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)"}[marks[0]]
         hint = f"the fields seem to be separated by {kind}"
     elif any(_is_data(name, []) for name in columns):
-        hint += "; if the first line is data, put a header such as text and label above it"
+        hint += "; if the first line is data, put a header above it or name the columns with --columns"
     return InputError(f"{source}: cannot tell which column is {what} among {_listed(columns)}; {hint}")
 
 

@@ -5,8 +5,10 @@ import gzip
 import io
 import shlex
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -28,6 +30,54 @@ MAGIC = {  # first bytes of what people rename to .csv by mistake
     b"PAR1": "Parquet: name it .parquet",
 }
 BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a text file was written, where it is not in UTF-8, as its suffix says, and with a header line.
+
+    Args:
+        separator: between the fields of a delimited file, whatever its suffix, with quotes as in .csv: one
+            character, or ``"tab"``.
+        encoding: a name that Python knows, such as ``"cp1252"`` or ``"utf-16"``.
+        columns: the names of the columns of a delimited file (also a tab-separated .txt) without a header
+            line.
+
+    Raises InputError for a separator or an encoding that no file can have, and for a column named twice.
+    """
+
+    separator: str | None = None
+    encoding: str | None = None
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.separator in ("tab", r"\t"):
+            object.__setattr__(self, "separator", "\t")
+        separator, encoding = self.separator, self.encoding
+        refuse_repeats("--columns", self.columns)
+        if separator is not None and (len(separator) != 1 or separator.isalnum() or separator in '"\r\n\0'):
+            raise InputError(
+                f"--separator {separator!r} cannot separate fields; use one character such as ';', or tab"
+            )
+        if encoding is None:
+            return
+        try:
+            "".encode(encoding)
+        except (LookupError, ValueError):
+            raise InputError(
+                f"--encoding {encoding!r} is none that Python knows; use utf-8, cp1252, gb18030, utf-16, …"
+            ) from None
+        if codecs.lookup(encoding).name == "utf-8":
+            object.__setattr__(self, "encoding", None)
+
+
+def refuse_repeats(option: str, names: Sequence[str]) -> None:
+    """Raise InputError for a column that an option names twice."""
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{option} names {repeated[0]!r} twice; give each column once")
+
+
+PLAIN = Dialect()
 
 
 def format_of(path: Path) -> str | None:
@@ -57,20 +107,47 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 @contextmanager
-def open_text(path: Path, newline: str) -> Iterator[TextIO]:
-    """Open a file that :func:`require_utf8` has passed; a byte order mark at its start is skipped.
+def open_text(path: Path, newline: str, encoding: str | None = None) -> Iterator[TextIO]:
+    """Open a file that :func:`require_text` has passed; a byte order mark at its start is skipped.
 
     ``newline`` as in ``open``: ``""`` for the csv module, ``"\\n"`` where only a line feed ends a line.
     """
-    with io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline=newline) as text:
+    with io.TextIOWrapper(open_bytes(path), encoding=encoding or "utf-8-sig", newline=newline) as text:
+        if encoding and text.read(1) != "\ufeff":
+            text.seek(0)
         yield text
 
 
-def require_utf8(path: Path) -> None:
-    """Read the file once, in blocks, and raise InputError at its first byte that is not UTF-8 text.
+def require_text(path: Path, encoding: str | None = None) -> None:
+    """Read the file once, in blocks, and raise InputError at its first byte that is no text in ``encoding``.
 
     A pass of its own, so that a long job fails in its first seconds and not at its ten-millionth row.
     """
+    if encoding is None:
+        require_utf8(path)
+        return
+    decoder = codecs.getincrementaldecoder(encoding)()
+    line, block = 1, b"-"
+    with open_bytes(path) as file:
+        while block:
+            block = _read_block(file, path)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeError as error:  # without UTF-16's mark it is not the kind that has a position
+                before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+                number = line + before.count(b"\n")
+                raise InputError(f"{path}, line {number}: not {encoding}; name another --encoding") from None
+            if "\0" in text:
+                number = line + text[: text.index("\0")].count("\n")
+                raise InputError(
+                    f"{path}, line {number}: a NUL character, so the file is damaged or not {encoding}; "
+                    "name another --encoding"
+                )
+            line += text.count("\n")
+
+
+def require_utf8(path: Path) -> None:
+    """:func:`require_text` for UTF-8, which also says what a file that is none looks like."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
     with open_bytes(path) as file:
@@ -121,7 +198,7 @@ def _wrong_encoding(path: Path, data: bytes, where: str, encoding: str | None = 
     source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
     return InputError(
         f"{path}, {where}: not UTF-8; it looks like {encoding}. "
-        f"Convert it: iconv -f {encoding} -t UTF-8 {source} > {target}"
+        f"Convert it: iconv -f {encoding} -t UTF-8 {source} > {target}, or give --encoding {encoding}"
     )
 
 

@@ -6,7 +6,7 @@ on padding (Brown et al. 2020, appendix B).
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from gptcls.data.columns import text_values, values_of
 from gptcls.data.files import open_text, require_file, require_utf8
 from gptcls.data.stream import read_chunks
 from gptcls.errors import InputError
-from gptcls.tokenizer import MAX_CHARS, PAD_ID, encode
+from gptcls.tokenizer import PAD_ID, encode
 
 log = logging.getLogger("gptcls")
 
@@ -34,7 +34,7 @@ class Stream:
     @classmethod
     def of(cls, name: str, documents: Iterable[str]) -> "Stream":
         """Tokenize and join."""
-        pieces = [np.array([*tokens_of(text), PAD_ID], dtype=np.int32) for text in documents]
+        pieces = [np.array([*encode(text), PAD_ID], dtype=np.int32) for text in documents]
         ends = np.cumsum([len(piece) for piece in pieces])
         return cls(name, np.concatenate(pieces), np.concatenate([[0], ends[:-1]]))
 
@@ -56,24 +56,6 @@ class Stream:
         return np.lib.stride_tricks.sliding_window_view(self.tokens, length)[:: length - 1]
 
 
-def tokens_of(text: str) -> list[int]:
-    """Token ids of a text of any length, in pieces that the tokenizer takes, cut between lines."""
-    ids: list[int] = []
-    for start, end in _cuts(text):
-        ids += encode(text[start:end])
-    return ids
-
-
-def _cuts(text: str) -> Iterator[tuple[int, int]]:
-    start = 0
-    while start < len(text):
-        end = min(start + MAX_CHARS, len(text))
-        if end < len(text):
-            end = text.rfind("\n", start + 1, end) + 1 or end
-        yield start, end
-        start = end
-
-
 def read_documents(path: str | Path, text_column: str | None = None) -> list[str]:
     """The texts of a file: the whole of a ``.txt``, every row of a ``.jsonl`` or another table (``.gz`` too).
 
@@ -93,8 +75,7 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
                 found = ", ".join(map(str, chunk.columns))
                 raise InputError(f"{path} has no column {column!r}: choose --text-column from {found}")
             values = values_of(chunk, column)
-            there = [i for i, value in enumerate(values) if value is not None and str(value).strip()]
-            documents += text_values([values[i] for i in there], chunk.index[there], column, path)
+            documents += filter(None, text_values(values, chunk.index, column, path))
     if not any(text.strip() for text in documents):
         raise InputError(f"{path} holds no text: give a file with some")
     return documents

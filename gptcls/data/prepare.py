@@ -7,13 +7,15 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gptcls.atomic import atomic_file
+from gptcls.data.kinds import ONE_CLASS, LabelKind
 from gptcls.data.sources import labelled_frame
 from gptcls.data.stream import read_chunks, write_delimited
 from gptcls.errors import InputError
@@ -37,14 +39,26 @@ class Split:
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
 
-def drop_duplicates(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Keep the first row of each text; drop every row of a text that stands under several labels."""
-    labels_of_text = frame.groupby("text", sort=False)["label"].transform("nunique")
-    contradictory = labels_of_text > 1
+def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
+    """Keep the first row of each text; drop every row of a text that stands under several labels.
+
+    A text under several numbers keeps their mean.
+    """
+    by_text = frame.groupby("text", sort=False)["label"]
+    contradictory = by_text.transform("nunique") > 1
     if contradictory.any():
         texts = frame.text[contradictory].drop_duplicates()
         rows, example = int(contradictory.sum()), _short(texts.iloc[0])
-        log.info("dropped %d rows: texts under several labels (%d, e.g. %r)", rows, len(texts), example)
+        if kind.merge is not None:
+            means = by_text.agg(lambda labels: kind.merge(labels.tolist()))
+            frame = frame.assign(label=frame.text.map(means))
+            contradictory[:] = False
+            log.info(
+                "%d texts (e.g. %r) stand under several numbers: each gets the mean", len(texts), example
+            )
+        else:
+            said = "dropped %d rows: texts under several %s (%d, e.g. %r)"
+            log.info(said, rows, kind.differ, len(texts), example)
     agreed = frame[~contradictory]
     kept = agreed.drop_duplicates("text")
     if repeats := len(agreed) - len(kept):
@@ -56,11 +70,51 @@ def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
     """Cut each class to the size of the smallest by a random draw; the order of the rows stays."""
     random = np.random.RandomState(seed)
     size = int(frame.label.value_counts().min()) if len(frame) else 0
-    kept = [random.permutation(rows)[:size] for rows in _rows_by_class(frame).values()]
+    kept = [random.permutation(rows)[:size] for rows in _rows_by_group(frame.label.tolist()).values()]
     kept = np.sort(np.concatenate(kept)) if kept else []
     if dropped := len(frame) - len(kept):
         log.info("undersampled: %d rows of each class, %d dropped", size, dropped)
     return frame.iloc[kept].reset_index(drop=True)
+
+
+def oversample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
+    """Repeat rows until each class is as large as the largest; repeats follow their row.
+
+    Every row of a class stands as often as any other of it or once more; a random draw says which.
+    """
+    random = np.random.RandomState(seed)
+    size = int(frame.label.value_counts().max()) if len(frame) else 0
+    classes = _rows_by_group(frame.label.tolist()).values()
+    kept = [np.resize(random.permutation(rows), size) for rows in classes]
+    kept = np.sort(np.concatenate(kept)) if kept else []
+    if added := len(kept) - len(frame):
+        log.info("oversampled: %d rows of each class, %d of them repeats", size, added)
+    return frame.iloc[kept].reset_index(drop=True)
+
+
+def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS) -> Split:
+    """The split with the rows of ``extra`` behind its training rows, and the rest as it was.
+
+    Rows of ``extra`` whose text stands in one of the parts are left out; the log says how many, and how many
+    of each label were taken. Raises InputError for a label that train lacks, and when nothing is left.
+    """
+    import pandas as pd
+
+    known = sorted(_names(split.train, kind))
+    if unseen := sorted(_names(extra, kind) - set(known)):
+        raise InputError(
+            f"{source}: label {unseen[0]!r} is not among the labels of the training rows, "
+            f"{', '.join(known)}: correct or delete these rows"
+        )
+    extra = drop_duplicates(extra, kind)
+    for name, part in reversed(list(split.items())):
+        extra = _without(extra, part, str(source), name)
+    if extra.empty:
+        raise InputError(f"{source}: every text stands in the data already; leave out --extra")
+    counts = Counter(chain.from_iterable(map(kind.names, extra.label)))
+    taken = ", ".join(f"{counts[name]:,} {name}" for name in known)
+    log.info(f"{source}: {len(extra):,} rows added to train ({taken})")
+    return replace(split, train=pd.concat([split.train, extra], ignore_index=True))
 
 
 def class_weights(labels: Sequence[str], names: Sequence[str]) -> list[float]:
@@ -82,13 +136,15 @@ def make_split(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
     seed: int = 123,
+    kind: LabelKind = ONE_CLASS,
 ) -> Split:
     """Train, validation and test, with no text in two of them.
 
     A part that is given is used; one that is not is drawn from ``rows`` in proportion to the classes, at
-    least one row of each class to each part. The same seed draws the same rows with every version of numpy.
-    Rows of train whose text stands in validation or test are removed, and rows of validation whose text
-    stands in test; both are logged.
+    least one row of each class to each part. Lists of labels are drawn in proportion to each row's rarest
+    label, numbers in proportion to ten groups from the lowest to the highest. The same seed draws the same
+    rows with every version of numpy. Rows of train whose text stands in validation or test are removed, and
+    rows of validation whose text stands in test; both are logged.
 
     Raises InputError for fractions that leave nothing, for fewer than two classes, for a class too small to
     be drawn from, for a label in validation or test that train lacks, and for a part that is left empty.
@@ -98,9 +154,9 @@ def make_split(
             rows = _without(rows, part, "train", "the validation or test file")
     fractions = {"validation": validation_fraction} if validation is None else {}
     fractions |= {"test": test_fraction} if test is None else {}
-    train, drawn = _draw(rows, fractions, seed) if fractions else (rows, {})
+    train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
     validation, test = drawn.get("validation", validation), drawn.get("test", test)
-    return _separate(Split(*(part.reset_index(drop=True) for part in (train, validation, test))))
+    return _separate(Split(*(part.reset_index(drop=True) for part in (train, validation, test))), kind)
 
 
 def save_split(split: Split, folder: str | Path) -> None:
@@ -138,7 +194,7 @@ def _load_part(path: Path) -> "pd.DataFrame":
 
 
 def _draw(
-    frame: "pd.DataFrame", fractions: dict[str, float], seed: int
+    frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: LabelKind
 ) -> tuple["pd.DataFrame", dict[str, "pd.DataFrame"]]:
     """What is left of ``frame``, and a part for each fraction by its name."""
     for name, fraction in fractions.items():
@@ -146,11 +202,14 @@ def _draw(
             raise InputError(f"{name} fraction {fraction} is not between 0 and 1")
     if sum(fractions.values()) >= 1:
         raise InputError(f"fractions {fractions} leave nothing to train on: their sum must be below 1")
-    _require_classes(frame)
+    _require_classes(frame, kind)
     needed = 1 + len(fractions)
     random = np.random.RandomState(seed)  # its stream is frozen for good (NEP 19), unlike default_rng's
     parts: list[list[np.ndarray]] = [[] for _ in range(needed)]
-    for name, rows in _rows_by_class(frame).items():
+    for name, rows in _rows_by_group(kind.strata(frame.label.tolist())).items():
+        if len(rows) < needed and not kind.every_class:
+            parts[0].append(rows)
+            continue
         if len(rows) < needed:
             raise InputError(
                 f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of train, "
@@ -163,23 +222,35 @@ def _draw(
         *drawn, rest = np.split(rows, np.cumsum(sizes))
         for part, taken in zip(parts, [rest, *drawn], strict=True):
             part.append(taken)
+    if not kind.every_class:
+        _give_back_unseen(parts, [set(kind.names(label)) for label in frame.label])
     # In the order of the file: readers find rows again, and the loader shuffles anyway.
-    rest, *drawn = (frame.iloc[np.sort(np.concatenate(part))] for part in parts)
+    rest, *drawn = (frame.iloc[np.sort(np.concatenate([[], *part]).astype(int))] for part in parts)
     return rest, dict(zip(fractions, drawn, strict=True))
 
 
-def _separate(split: Split) -> Split:
+def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> None:
+    """Move the rows back to train (the first part) in which a name stands that train lacks."""
+    known = set().union(*(names[row] for rows in parts[0] for row in rows))
+    for part in parts[1:]:
+        for i, rows in enumerate(part):
+            unseen = np.array([not names[row] <= known for row in rows], dtype=bool)
+            parts[0].append(rows[unseen])
+            part[i] = rows[~unseen]
+
+
+def _separate(split: Split, kind: LabelKind) -> Split:
     """Make the parts disjoint in their texts, in favour of test, then of validation; check what is left."""
     validation = _without(split.validation, split.test, "validation", "test")
     train = _without(split.train, validation, "train", "validation")
     train = _without(train, split.test, "train", "test")
     split = Split(train, validation, split.test)
-    _require_classes(train)
-    known = set(train.label)
+    _require_classes(train, kind)
+    known = _names(train, kind)
     for name, part in split.items():
         if part.empty:
             raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
-        if unseen := sorted(set(part.label) - known):
+        if unseen := sorted(_names(part, kind) - known):
             named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
             raise InputError(
                 f"the {name} rows have labels that train lacks: {named}; train has "
@@ -195,19 +266,23 @@ def _without(frame: "pd.DataFrame", other: "pd.DataFrame", name: str, where: str
     return frame[~shared].reset_index(drop=True)
 
 
-def _require_classes(frame: "pd.DataFrame") -> None:
+def _names(frame: "pd.DataFrame", kind: LabelKind) -> set[str]:
+    return set(chain.from_iterable(map(kind.names, frame.label.unique())))
+
+
+def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
     classes = frame.label.unique()
-    if len(classes) < 2:
+    if kind.every_class and len(classes) < 2:
         found = f"only {classes[0]!r}" if len(classes) else "none"
         raise InputError(
             f"at least two classes are needed to train, and the labels hold {found}: add rows of another"
         )
 
 
-def _rows_by_class(frame: "pd.DataFrame") -> dict[str, np.ndarray]:
-    """Row positions of each class, classes in sorted order."""
-    labels = frame.label.to_numpy(dtype=object)
-    return {name: np.flatnonzero(labels == name) for name in sorted(set(labels))}
+def _rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """Row positions of each class or other group, in sorted order."""
+    groups = np.array(groups, dtype=object)
+    return {name: np.flatnonzero(groups == name) for name in sorted(set(groups))}
 
 
 def _short(text: str) -> str:

@@ -8,9 +8,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptcls.data.columns import find_columns, label_values, text_values, values_of
+from gptcls.data.columns import text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
-from gptcls.data.files import FORMATS
+from gptcls.data.files import FORMATS, PLAIN, Dialect
+from gptcls.data.labels import Layout
 from gptcls.data.stream import read_chunks
 from gptcls.errors import InputError
 
@@ -19,13 +20,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gptcls")
 
+ONE_CLASS_LAYOUT = Layout()
 NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
 
 
 def load_data(
-    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None
+    name_or_path: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT,
+    dialect: Dialect = PLAIN,
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
+
+    What a label's string holds, for lists and numbers too, is told in :mod:`gptcls.data.kinds`.
 
     Args:
         name_or_path: a name in ``NAMES``, or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
@@ -33,29 +41,50 @@ def load_data(
         text_column: column of the texts; guessed where that is unambiguous, see
             :func:`gptcls.data.columns.find_text_column`.
         label_column: column of the labels, likewise.
+        layout: where the labels stand and how they are written.
+        dialect: separator, encoding and columns of a file that is not written as its suffix says.
 
-    Raises InputError for everything that cannot be used, naming file, line and column.
+    Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
+    be used, naming file, line and column.
     """
-    return load_numbered(name_or_path, text_column, label_column).reset_index(drop=True)
+    return load_numbered(name_or_path, text_column, label_column, layout, dialect).reset_index(drop=True)
 
 
 def load_numbered(
-    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None
+    name_or_path: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT,
+    dialect: Dialect = PLAIN,
 ) -> "pd.DataFrame":
     """:func:`load_data`, but the index is that of :func:`gptcls.data.stream.read_chunks`, for messages."""
     import pandas as pd
 
-    texts, labels, rows = [], [], []
+    if dialect != PLAIN and str(name_or_path) in NAMES:
+        raise InputError(
+            f"--separator, --encoding and --columns go with a file; {name_or_path} needs none of them"
+        )
+    texts, values, rows = [], {}, []
     with local_file(name_or_path) as path:
-        for chunk in read_chunks(path):
+        for chunk in read_chunks(path, dialect=dialect):
             if not rows:
-                text, label = find_columns(chunk.columns, text_column, label_column, chunk, path)
+                text, label_columns = layout.find(text_column, label_column, chunk, path)
+                values = {column: [] for column in label_columns}
             texts += values_of(chunk, text)
-            labels += values_of(chunk, label)
+            for column in label_columns:
+                values[column] += values_of(chunk, column)
             rows += chunk.index.tolist()
     index = pd.Index(rows, name=chunk.index.name)
-    texts, labels = text_values(texts, index, text, path), label_values(labels, index, label, path)
-    return labelled_frame(texts, labels).set_index(index)
+    texts = text_values(texts, index, text, path)
+    there = [i for i, value in enumerate(texts) if value is not None]
+    if not there:
+        raise InputError(f"{path}: no row has text in column {text!r}; choose another --text-column")
+    if len(there) < len(texts):
+        blank = [n for n, value in zip(rows, texts, strict=True) if value is None]
+        log.info(f"{path}: no text in column {text!r} in {these_rows(blank, index.name)}: dropped")
+        texts, index = [texts[i] for i in there], index[there]
+        values = {column: [cells[i] for i in there] for column, cells in values.items()}
+    return labelled_frame(texts, layout.read(values, index, path)).set_index(index)
 
 
 def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from gptcls.atomic import atomic_file
 from gptcls.data.columns import values_of
-from gptcls.data.files import SUFFIXES, format_of, require_file, require_utf8
+from gptcls.data.files import PLAIN, SUFFIXES, Dialect, format_of, require_file, require_text
 from gptcls.data.tables import NEEDS_PYARROW, csv_rows, is_uci, json_rows, parquet_file, tsv_rows, uci_rows
 from gptcls.errors import InputError
 
@@ -20,36 +20,49 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def table_format(path: Path) -> str:
+def table_format(path: Path, dialect: Dialect = PLAIN) -> str:
     """``"csv"``, ``"tsv"``, ``"jsonl"``, ``"parquet"`` or ``"uci"``, after the checks every reader needs.
 
-    Raises InputError for a missing or empty file, a folder, an unknown suffix, and text that is not UTF-8.
-    UCI's SMS format is known by its content, whatever the suffix.
+    Raises InputError for a missing or empty file, a folder, an unknown suffix, text that is not UTF-8 or in
+    the dialect's encoding, and a dialect that the format cannot have.
+    UCI's SMS format is known by its content, whatever the suffix; with columns named a .txt is tab-separated.
     """
     require_file(path)
     kind = format_of(path)
+    if kind in ("jsonl", "parquet"):
+        if dialect.separator is not None:
+            raise InputError(f"{path} has no separator between fields; leave out --separator")
+        if dialect.columns:
+            raise InputError(f"{path} names its own columns; leave out --columns")
     if kind == "parquet":
+        if dialect.encoding is not None:
+            raise InputError(f"{path} has an encoding of its own; leave out --encoding")
         return kind
-    require_utf8(path)
-    if is_uci(path):
+    require_text(path, dialect.encoding)
+    if dialect.separator is not None:
+        return "csv"
+    if dialect.columns:
+        kind = "tsv" if kind is None and path.suffix.lower() == ".txt" else kind
+    elif is_uci(path, dialect.encoding):
         return "uci"
     if kind is None:
         raise InputError(f"{path}: unknown format {path.suffix or '(no suffix)'!r}; give {SUFFIXES}")
     return kind
 
 
-def read_chunks(path: str | Path, rows: int = 4096) -> Iterator["pd.DataFrame"]:
+def read_chunks(path: str | Path, rows: int = 4096, dialect: Dialect = PLAIN) -> Iterator["pd.DataFrame"]:
     """Read a table in frames of at most ``rows`` rows, all columns, values as they stand in the file.
 
-    The index is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv
-    and .tsv are strings ("NA" and "007" too; an empty field is ""); JSON values keep their types, in columns
-    of Python objects; Parquet columns keep their Arrow types. Raises InputError at the first line that cannot
-    be read, and for a file without rows; encoding and format are checked before this function returns.
+    ``columns`` names the columns of a .csv or .tsv (or tab-separated .txt) without a header line. The index
+    is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv and .tsv
+    are strings ("NA" and "007" too; an empty field is ""); JSON values keep their types, in columns of Python
+    objects; Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read,
+    and for a file without rows; encoding and format are checked before this function returns.
     """
     path = Path(path)
-    kind = table_format(path)
+    kind = table_format(path, dialect)
     chunks = _parquet_chunks if kind == "parquet" else _json_chunks if kind == "jsonl" else _text_chunks
-    return _some(chunks(path, kind, rows), path)
+    return _some(chunks(path, kind, rows, dialect), path)
 
 
 def _some(chunks: Iterator["pd.DataFrame"], path: Path) -> Iterator["pd.DataFrame"]:
@@ -60,27 +73,27 @@ def _some(chunks: Iterator["pd.DataFrame"], path: Path) -> Iterator["pd.DataFram
     yield from chunks
 
 
-def _text_chunks(path: Path, kind: str, rows: int) -> Iterator["pd.DataFrame"]:
+def _text_chunks(path: Path, kind: str, rows: int, dialect: Dialect) -> Iterator["pd.DataFrame"]:
     import pandas as pd
 
-    numbered = {"csv": csv_rows, "tsv": tsv_rows, "uci": uci_rows}[kind](path)
+    numbered = {"csv": csv_rows, "tsv": tsv_rows, "uci": uci_rows}[kind](path, dialect)
     _, header = next(numbered)
     while chunk := list(islice(numbered, rows)):
         lines, records = zip(*chunk, strict=True)
         yield pd.DataFrame(list(records), columns=header, index=pd.Index(lines, name="line"))
 
 
-def _json_chunks(path: Path, kind: str, rows: int) -> Iterator["pd.DataFrame"]:
+def _json_chunks(path: Path, kind: str, rows: int, dialect: Dialect) -> Iterator["pd.DataFrame"]:
     import pandas as pd
 
-    numbered = json_rows(path)
+    numbered = json_rows(path, dialect)
     while chunk := list(islice(numbered, rows)):
         lines, records = zip(*chunk, strict=True)
         # dtype=object: pandas would turn the whole numbers of a column with gaps into floats
         yield pd.DataFrame(list(records), index=pd.Index(lines, name="line"), dtype=object)
 
 
-def _parquet_chunks(path: Path, kind: str, rows: int) -> Iterator["pd.DataFrame"]:
+def _parquet_chunks(path: Path, kind: str, rows: int, dialect: Dialect) -> Iterator["pd.DataFrame"]:
     import pandas as pd
 
     start = 1

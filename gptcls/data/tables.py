@@ -18,10 +18,10 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gptcls.data.files import open_text
+from gptcls.data.files import PLAIN, Dialect, open_text
 from gptcls.errors import InputError
 
 log = logging.getLogger("gptcls")
@@ -34,10 +34,10 @@ UNNAMED = "Unnamed: "  # pandas' name for a column whose header cell is empty
 Row = tuple[int, list[str]]  # the line it begins on, 1-based; its fields
 
 
-def is_uci(path: Path) -> bool:
+def is_uci(path: Path, encoding: str | None = None) -> bool:
     """Whether every non-empty line starts with ``ham<TAB>`` or ``spam<TAB>``, as in UCI's file."""
     found = False
-    with open_text(path, newline="\n") as file:
+    with open_text(path, "\n", encoding) as file:
         for line in file:
             if line.strip():
                 if not line.startswith(UCI_LINE):
@@ -46,28 +46,30 @@ def is_uci(path: Path) -> bool:
     return found
 
 
-def uci_rows(path: Path) -> Iterator[Row]:
+def uci_rows(path: Path, dialect: Dialect = PLAIN) -> Iterator[Row]:
     """Header (label, text) and rows of UCI's format, which has no header and no quoting."""
     yield 0, ["label", "text"]
-    for number, line in _lines(path):
+    for number, line in _lines(path, dialect.encoding):
         yield number, line.split("\t", 1)
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
-    """Header and rows of a comma-separated file (RFC 4180)."""
-    return _same_width(_quoted_rows(path, ","), path)
+def csv_rows(path: Path, dialect: Dialect = PLAIN) -> Iterator[Row]:
+    """Header and rows of a file whose fields a comma, or the dialect's separator, separates (RFC 4180)."""
+    separator = dialect.separator or ","
+    return _same_width(_quoted_rows(path, separator, dialect.encoding), path, dialect.columns)
 
 
-def tsv_rows(path: Path) -> Iterator[Row]:
+def tsv_rows(path: Path, dialect: Dialect = PLAIN) -> Iterator[Row]:
     """Header and rows of a tab-separated file; see the top of this file for its quotes."""
-    if _tabs_are_quoted(path):
-        return _same_width(_quoted_rows(path, "\t"), path)
-    return _same_width(((number, line.split("\t")) for number, line in _lines(path)), path)
+    encoding, columns = dialect.encoding, dialect.columns
+    if _tabs_are_quoted(path, encoding):
+        return _same_width(_quoted_rows(path, "\t", encoding), path, columns)
+    return _same_width(((n, line.split("\t")) for n, line in _lines(path, encoding)), path, columns)
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, dict]]:
+def json_rows(path: Path, dialect: Dialect = PLAIN) -> Iterator[tuple[int, dict]]:
     """The objects of a JSON lines file."""
-    for number, line in _lines(path):
+    for number, line in _lines(path, dialect.encoding):
         try:
             row = json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
@@ -100,17 +102,17 @@ def parquet_file(path: Path):
     return file
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
     """Non-blank lines and their numbers, without their ends. Only a line feed ends a line here."""
-    with open_text(path, newline="\n") as file:
+    with open_text(path, "\n", encoding) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def _quoted_rows(path: Path, delimiter: str) -> Iterator[Row]:
+def _quoted_rows(path: Path, delimiter: str, encoding: str | None) -> Iterator[Row]:
     csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))  # a setting of the process: raised only
-    with open_text(path, newline="") as file:
+    with open_text(path, "", encoding) as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         width = 0
         while True:
@@ -136,30 +138,31 @@ def _explain(error: csv.Error) -> str:
     return f"{reason}; save the file as CSV UTF-8 again"
 
 
-def _same_width(rows: Iterator[Row], path: Path) -> Iterator[Row]:
+def _same_width(rows: Iterator[Row], path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Pass on header and rows; raise InputError at a row whose fields do not fit the header."""
-    number, header = next(rows, (0, []))
+    number, header = (0, list(columns)) if columns else next(rows, (0, []))
     if not header:
         raise InputError(f"{path} is empty: give a file with a header and rows")
     header = [name if name.strip() else f"{UNNAMED}{i}" for i, name in enumerate(header)]
     _refuse_repeats(header, f"{path}, line {number}")
     if len(header) == 1 and ";" in header[0]:  # how spreadsheets save CSV where the comma is the decimal mark
         raise InputError(
-            f"{path}, line {number}: fields are separated by ';'; save it with commas, or with tabs as .tsv"
+            f"{path}, line {number}: fields are separated by ';'; give --separator ';', or save with commas"
         )
     yield number, header
     for number, row in rows:
         if len(row) != len(header):
+            names = "--columns" if columns else "the header"
             raise InputError(
-                f"{path}, line {number}: the header has {len(header)} fields, this row {len(row)}; "
+                f"{path}, line {number}: {names} has {len(header)} fields, this row {len(row)}; "
                 "a text with a separator, quote or line break in it must be quoted"
             )
         yield number, row
 
 
-def _tabs_are_quoted(path: Path) -> bool:
+def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
     width, wrapped, opened = None, True, False
-    for _, line in _lines(path):
+    for _, line in _lines(path, encoding):
         tabs = line.count("\t")
         width = tabs if width is None else width
         if tabs != width or width == 0:

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from gptcls.errors import InputError
+from gptcls.evaluation.bootstrap import bootstrap_interval, counts_per_text, macro_f1
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -63,7 +64,9 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     - ``mcc``: Matthews correlation coefficient; undefined where all targets or all predictions are
       one class.
     - ``support``: texts of each label. ``confusion``: (K, K) counts, rows true, columns predicted.
-    - ``per_class``, only with K > 2: precision, recall, f1 and support of each label.
+    - Only with K > 2: ``f1_low`` and ``f1_high``, the 95 % interval of the bootstrap over texts;
+      ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the classes'
+      texts; ``per_class``: precision, recall, f1 and support of each label.
 
     Raises:
         InputError: shapes that do not fit, a repeated label, a target outside 0 to K - 1, a
@@ -77,7 +80,8 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (targets, predicted), 1)
     per_class = _per_class(targets, predicted, labels)
-    average = per_class[labels[1]] if n_classes == 2 else _macro(targets, predicted)
+    averages = averaged(targets, predicted) if n_classes > 2 else {}
+    average = averages["macro"] if averages else per_class[labels[1]]
     scores = {
         "n": n,
         "accuracy": correct / n if n else None,
@@ -92,8 +96,29 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
         "confusion": confusion.tolist(),
     }
     if n_classes > 2:
-        scores["per_class"] = per_class
+        one_hot = np.eye(n_classes, dtype=bool)
+        counts = counts_per_text(one_hot[targets], one_hot[predicted])
+        scores["f1_low"], scores["f1_high"] = bootstrap_interval(counts, macro_f1) or (None, None)
+        scores |= {"averages": averages, "per_class": per_class}
     return scores
+
+
+def averaged(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Micro, macro and weighted precision, recall and F1; 0/0 counts as 0, and nothing is known of no text.
+
+    Of class indices (N,), over the classes that occur among targets or predictions; or of (N, K) of 0 and 1,
+    over all K.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    names, results = ("precision", "recall", "f1"), {}
+    for average in ("micro", "macro", "weighted"):
+        values: tuple = (None, None, None)
+        if len(targets):
+            values = precision_recall_fscore_support(targets, predicted, average=average, zero_division=0)
+            values = tuple(map(float, values[:3]))
+        results[average] = dict(zip(names, values, strict=True))
+    return results
 
 
 def _checked(targets, probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
@@ -142,17 +167,6 @@ def _per_class(targets: np.ndarray, predicted: np.ndarray, labels: Sequence[str]
         }
         for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
     }
-
-
-def _macro(targets: np.ndarray, predicted: np.ndarray) -> dict:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    if len(targets) == 0:
-        return {"precision": None, "recall": None, "f1": None}
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        targets, predicted, average="macro", zero_division=0
-    )
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
 
 
 def _mcc(targets: np.ndarray, predicted: np.ndarray) -> float | None:

@@ -1,34 +1,31 @@
 """Pictures of a run. Each function returns a Figure and neither shows nor saves it.
 
 Figures are built without pyplot, so drawing touches no global state and needs no display:
-``plot_history(rows).savefig("loss.png")``. Colours are Okabe and Ito's, told apart by readers of
-every colour vision (https://jfly.uni-koeln.de/color/); lines differ in dash and marker as well.
+``plot_history(rows).savefig("loss.png")``. Lines differ in dash and marker as well as in colour.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gptcls.evaluation.canvas import BLUE, GREEN, GREY, VERMILION, drawable, new_figure, say
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-logger = logging.getLogger("gptcls")
-
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 UNITS = {"loss": "nats", "accuracy": "%"}
 CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
 TICKS = 60  # label at most so many classes on an axis
-LONGEST = 28  # characters of a label name that are drawn
-# With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.
-FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
 
 
 def plot_history(
-    history_rows: Iterable[Mapping], label: str = "loss", kept_epoch: int | None = None
+    history_rows: Iterable[Mapping],
+    label: str = "loss",
+    kept_epoch: int | None = None,
+    unit: str | None = None,
 ) -> "Figure":
     """A measure of train and validation against epochs (below) and examples seen (above).
 
@@ -37,12 +34,13 @@ def plot_history(
             ``examples_seen``, ``train_{label}`` and ``val_{label}``; a value that is absent, None,
             empty or not finite is left out. ``full_val_{label}``, where present, was measured on all
             validation rows at the end of an epoch and is drawn beside the samples.
-        label: "loss" or "accuracy".
+        label: "loss", "accuracy" or another measure.
         kept_epoch: where early stopping took the weights from; marked by a line.
+        unit: as in :func:`plot_values`.
     """
     rows = list(history_rows)
     columns = ("epoch", "examples_seen", f"train_{label}", f"val_{label}")
-    figure = plot_values(*([row.get(column) for row in rows] for column in columns), label=label)
+    figure = plot_values(*([row.get(column) for row in rows] for column in columns), label=label, unit=unit)
     axes = figure.axes[0]
     epochs, full = (_floats([row.get(column) for row in rows]) for column in ("epoch", f"full_val_{label}"))
     known = np.isfinite(full) & np.isfinite(epochs)
@@ -63,11 +61,12 @@ def plot_values(
     train_values: Sequence[float | None],
     val_values: Sequence[float | None],
     label: str = "loss",
+    unit: str | None = None,
 ) -> "Figure":
     """The picture of the book's chapter 6: train and validation against epochs and examples seen.
 
-    All four sequences have one entry an evaluation; ``val_values`` may be empty. Losses are in nats,
-    accuracies shares between 0 and 1, shown in per cent.
+    All four sequences have one entry an evaluation; ``val_values`` may be empty. Of the ``unit`` "%" are
+    shares between 0 and 1, shown in per cent; without one, losses are in nats and accuracies such shares.
 
     Raises:
         ValueError: sequences of different lengths.
@@ -79,7 +78,7 @@ def plot_values(
     if not len(epochs) == len(examples) == len(train) == len(val):
         lengths = [len(epochs), len(examples), len(train), len(val)]
         raise ValueError(f"epochs, examples, train and val of lengths {lengths}: give equal ones")
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = new_figure(6.4, 4.0)
     styles = (("Training", train, BLUE, "-", "o"), ("Validation", val, VERMILION, "--", "s"))
     for name, values, colour, dash, marker in styles:
         known = np.isfinite(values) & np.isfinite(epochs)
@@ -88,9 +87,10 @@ def plot_values(
             lines = axes.plot(epochs[known], values[known], dash + shape, color=colour, ms=4)
             lines[0].set_label(f"{name} {label}")
     axes.set_xlabel("Epochs")
-    axes.set_ylabel(f"{label.capitalize()} ({UNITS[label]})" if label in UNITS else label.capitalize())
+    unit, name = UNITS.get(label, "") if unit is None else unit, label[:1].upper() + label[1:]
+    axes.set_ylabel(f"{name} ({unit})" if unit else name)
     axes.grid(alpha=0.3)
-    if UNITS.get(label) == "%":
+    if unit == "%":
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     if axes.lines:
         axes.legend()
@@ -101,7 +101,7 @@ def plot_values(
             axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
         _examples_axis(axes, epochs, examples)
     else:
-        _say(axes, f"no {label} was recorded")
+        say(axes, f"no {label} was recorded")
     return figure
 
 
@@ -129,7 +129,7 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
     with_text = n_classes <= CELL_TEXT_CLASSES
     side = min(2.6 + n_classes * (0.75 if with_text else 0.24), 16)
     size = 10 if n_classes <= 6 else 8
-    figure, axes = _figure(side if with_text else side + 1, side)
+    figure, axes = new_figure(side if with_text else side + 1, side)
     # Without numbers the square root spreads the few per cent where the errors of many classes lie.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if with_text else 0.5, vmin=0, vmax=1))
     axes.set_facecolor("#e5e5e5")  # shows where a label has no text
@@ -142,7 +142,7 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
         text = f"{counts[row, column]:,}" + (f"\n{100 * share:.1f} %" if known else "")
         colour = "white" if known and _luminance(image.cmap(image.norm(share))) < 0.18 else "black"
         axes.text(column, row, text, ha="center", va="center", size=size, color=colour)
-    names, families = _drawable(labels)
+    names, families = drawable(labels)
     step = math.ceil(n_classes / TICKS)
     ticks, shown = range(0, n_classes, step), names[::step]
     style = {"parse_math": False, "fontfamily": families, "size": size}
@@ -177,15 +177,15 @@ def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[floa
     targets, scores = np.asarray(targets).astype(bool), np.asarray(positive_scores, dtype=float)
     if targets.ndim != 1 or targets.shape != scores.shape:
         raise ValueError(f"targets {targets.shape} and scores {scores.shape}: give two of shape (N,)")
-    (name,), families = _drawable([label])
-    figure, axes = _figure(5.6, 5.4)
+    (name,), families = drawable([label])
+    figure, axes = new_figure(5.6, 5.4)
     style = {"parse_math": False, "fontfamily": families}
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set_xlabel(f"Recall of {name} (share found)", **style)
     axes.set_ylabel(f"Precision of {name} (share right)", **style)
     axes.grid(alpha=0.3)
     if not targets.any():
-        _say(axes, f"undefined: none of {len(targets)} texts is {name}", **style)
+        say(axes, f"undefined: none of {len(targets)} texts is {name}", **style)
         return figure
     precision, recall, _ = precision_recall_curve(targets, scores, drop_intermediate=True)
     curve = f"classifier: average precision {average_precision_score(targets, scores):.3f}"
@@ -205,13 +205,6 @@ def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[floa
     return figure
 
 
-def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, figure.add_subplot()
-
-
 def _examples_axis(axes: "Axes", epochs: np.ndarray, examples: np.ndarray) -> None:
     """A second x-axis on top; an epoch always holds the same number of examples."""
     known = np.isfinite(epochs) & np.isfinite(examples) & (epochs > 0)
@@ -219,11 +212,6 @@ def _examples_axis(axes: "Axes", epochs: np.ndarray, examples: np.ndarray) -> No
     if rate > 0:
         top = axes.secondary_xaxis("top", functions=(lambda epoch: epoch * rate, lambda seen: seen / rate))
         top.set_xlabel("Examples seen")
-
-
-def _say(axes: "Axes", text: str, **style) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
 
 
 def _luminance(colour: Sequence[float]) -> float:
@@ -234,28 +222,3 @@ def _luminance(colour: Sequence[float]) -> float:
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:
     return np.array([math.nan if value is None or value == "" else float(value) for value in values])
-
-
-def _drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names on one line, cut to 28 characters, and the font families to draw them with.
-
-    A name without glyphs in any of these fonts would come out as empty boxes: it becomes "class 3",
-    its number in ``labels``, and that is logged.
-    """
-    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
-
-    installed = {entry.name for entry in fontManager.ttflist}
-    families = ["sans-serif", *(font for font in FALLBACK_FONTS.split(", ") if font in installed)]
-    glyphs: set[int] = set()
-    for family in families:
-        glyphs.update(get_font(findfont(FontProperties(family=[family]))).get_charmap())
-    names = []
-    for number, label in enumerate(labels):
-        name = " ".join(label.split())
-        name = name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
-        if not name or not glyphs.issuperset(map(ord, name)):
-            reason = "label %r: no font here can draw it, the picture says class %d (install Noto Sans CJK?)"
-            logger.info(reason, label, number)
-            name = f"class {number}"
-        names.append(name)
-    return names, families

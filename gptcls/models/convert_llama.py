@@ -2,7 +2,6 @@
 ``modeling_mistral.py`` and ``modeling_qwen2.py``, and each ``model_type``'s entries of config.json."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gptcls.errors import InputError
+from gptcls.models.entries import Entries
 from gptcls.models.llama import LlamaConfig
 from gptcls.models.names import NameMap, State
 
@@ -35,8 +35,8 @@ NAMES = NameMap(
     prefix="model.",
     bare=("lm_head",),
     skipped=("layers.{}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"),  # computed, not learnt
+    heads=("score",),  # of Hugging Face's …ForSequenceClassification
 )
-SCORE = "score."  # the head of Hugging Face's …ForSequenceClassification
 
 SIZES = {
     "n_layer": "num_hidden_layers",
@@ -53,14 +53,11 @@ def read(
 ) -> tuple[LlamaConfig, State]:
     """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
 
-    The head of another classifier is left out, and the log says so. Raises InputError for an entry that
+    Heads for another purpose are left out, and the log says so. Raises InputError for an entry that
     chooses what this network does not compute, and for a tensor that is none of its own.
     """
     config = read_config(declared, source)
-    others = [name for name in tensors if name.startswith(SCORE)]
-    if others:
-        log.info(f"{', '.join(others)}, the head of another classifier, is left out")
-    state = NAMES.to_ours({name: tensor for name, tensor in tensors.items() if name not in others})
+    state = NAMES.to_ours(tensors)
     head, table = state.get("lm_head.weight"), state.get("wte.weight")
     if config.tied and head is not None:
         if table is not None and head.shape == table.shape and torch.equal(head, table):
@@ -75,9 +72,7 @@ def read(
 
 def read_config(declared: Mapping[str, Any], source: str) -> LlamaConfig:
     """The entries of a config.json as our configuration; see :func:`read` for what is refused."""
-    declared = _Entries(declared, source)
-    if "quantization_config" in declared.values:
-        raise InputError(f"{source} describes quantized weights: take the checkpoint in bf16 or fp32")
+    declared = Entries(declared, source)
     declared.require("hidden_act", "silu", "silu")
     if declared.values.get("attention_dropout"):
         log.info(f"{source}: attention_dropout {declared.values['attention_dropout']} is not applied")
@@ -97,48 +92,14 @@ def read_config(declared: Mapping[str, Any], source: str) -> LlamaConfig:
         raise InputError(f"{source}: {error}") from None
 
 
-class _Entries:
-    """config.json's entries, each checked as it is read; null counts as absent."""
-
-    def __init__(self, values: Mapping[str, Any], source: str) -> None:
-        self.values = {key: value for key, value in values.items() if value is not None}
-        self.nulls = values.keys() - self.values.keys()
-        self.source = source
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        return self._checked(key, default, lambda v: type(v) is int and v > 0, "a whole number above 0")
-
-    def number(self, key: str, default: float | None = None) -> float:
-        return float(
-            self._checked(
-                key, default, lambda v: type(v) in (int, float) and 0 < v < math.inf, "a number above 0"
-            )
-        )
-
-    def flag(self, key: str) -> bool:
-        return self._checked(key, False, lambda v: type(v) is bool, "true or false")
-
-    def require(self, key: str, default: Any, *allowed: Any) -> Any:
-        wanted = " or ".join(map(repr, allowed))
-        return self._checked(key, default, lambda v: v in allowed, f"{wanted}, all that is computed here")
-
-    def _checked(self, key: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
-        value = self.values.get(key, default)
-        if value is None:
-            raise InputError(f"{self.source} has no {key}: take the config.json of the checkpoint")
-        if not fits(value):
-            raise InputError(f"{self.source} says {key} {value!r}, which is not {wanted}")
-        return value
-
-
-def _rotary(declared: _Entries) -> dict[str, float]:
+def _rotary(declared: Entries) -> dict[str, float]:
     """Rotary positions: ``rope_theta`` and ``rope_scaling``, or in newer files ``rope_parameters``."""
     values, source = declared.values, declared.source
     scaling = values.get("rope_parameters", values.get("rope_scaling", {}))
     if not isinstance(scaling, dict):
         raise InputError(f"{source} says rope_scaling {scaling!r}, which is no object")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    rope = _Entries({"rope_theta": values.get("rope_theta"), **scaling, "rope_type": kind}, source)
+    rope = Entries({"rope_theta": values.get("rope_theta"), **scaling, "rope_type": kind}, source)
     rope.require("rope_type", "default", "default", "llama3")
     rope.require("partial_rotary_factor", values.get("partial_rotary_factor", 1.0), 1.0)
     result: dict[str, float] = {"rope_theta": rope.number("rope_theta", 10_000.0)}
@@ -154,17 +115,17 @@ def _rotary(declared: _Entries) -> dict[str, float]:
     return result
 
 
-def _llama(declared: _Entries) -> dict[str, Any]:
+def _llama(declared: Entries) -> dict[str, Any]:
     bias = declared.flag("attention_bias")
     return {"qkv_bias": bias, "proj_bias": bias, "mlp_bias": declared.flag("mlp_bias")}
 
 
-def _mistral(declared: _Entries) -> dict[str, Any]:
+def _mistral(declared: Entries) -> dict[str, Any]:
     # Left out it means 4096 to transformers, and null means none.
     return {"window": None if "sliding_window" in declared.nulls else declared.whole("sliding_window", 4096)}
 
 
-def _qwen2(declared: _Entries) -> dict[str, Any]:
+def _qwen2(declared: Entries) -> dict[str, Any]:
     if not declared.flag("use_sliding_window") or "sliding_window" in declared.nulls:
         return {"qkv_bias": True}
     n_layer = declared.whole("num_hidden_layers")
@@ -185,7 +146,7 @@ def _qwen2(declared: _Entries) -> dict[str, Any]:
 
 
 # What each model_type says in its own way.
-MODEL_TYPES: dict[str, Callable[[_Entries], dict[str, Any]]] = {
+MODEL_TYPES: dict[str, Callable[[Entries], dict[str, Any]]] = {
     "llama": _llama,
     "mistral": _mistral,
     "qwen2": _qwen2,

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from gptcls.errors import InputError
-from gptcls.models import convert, convert_llama, gpt2_config
+from gptcls.models import convert, convert_bert, convert_llama, gpt2_config
+from gptcls.models.bert import Bert, BertConfig, RobertaConfig
 from gptcls.models.gpt2 import GPT2, GPT2Config
 from gptcls.models.llama import Llama, LlamaConfig
 from gptcls.models.names import State
@@ -28,8 +29,11 @@ class Family:
         read: (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our
             names); raises InputError for anything that the network does not compute.
         both_names: one of our tensor names, for messages, with the file's spelling.
+        their_name: one of our tensor names in Hugging Face's spelling.
+        transposed: whether Hugging Face stores the blocks' matrices (in, out); ours are (out, in).
         own_tokenizer: whether ``tokenizer.json`` lies beside the weights; else it is GPT-2's bundled one.
         narrow: whether each block may hold its weights in bf16 or fp16 and compute in it.
+        poolings: what a classifier's head may read (:data:`gptcls.classifier.POOLERS`), the usual one first.
     """
 
     model_types: tuple[str, ...]
@@ -37,8 +41,16 @@ class Family:
     network: Callable[[Any], nn.Module]
     read: Callable[[Mapping[str, Tensor], Mapping[str, Any], str], tuple[Any, State]]
     both_names: Callable[[str], str]
+    their_name: Callable[[str], str]
+    transposed: bool
     own_tokenizer: bool
     narrow: bool
+    poolings: tuple[str, ...]
+
+
+# Under a causal mask the last token alone has seen the whole text. In an encoder all have, and the first was
+# trained to speak for them; what stands behind the text, which the book reads, is masked.
+DECODER, ENCODER = ("last", "first", "mean", "max", "position-1"), ("first", "last", "mean", "max")
 
 
 FAMILIES = {
@@ -48,8 +60,11 @@ FAMILIES = {
         network=GPT2,
         read=gpt2_config.read,
         both_names=convert.both_names,
+        their_name=convert.huggingface_name,
+        transposed=True,
         own_tokenizer=False,
         narrow=False,  # its frozen blocks make their own copies in bf16 (fused.py)
+        poolings=DECODER,
     ),
     "llama": Family(
         model_types=tuple(convert_llama.MODEL_TYPES),
@@ -57,8 +72,35 @@ FAMILIES = {
         network=Llama,
         read=convert_llama.read,
         both_names=convert_llama.NAMES.both,
+        their_name=convert_llama.NAMES.theirs,
+        transposed=False,
         own_tokenizer=True,
         narrow=True,
+        poolings=DECODER,
+    ),
+    "bert": Family(
+        model_types=("bert",),
+        config=BertConfig,
+        network=Bert,
+        read=convert_bert.read_bert,
+        both_names=convert_bert.BERT.both,
+        their_name=convert_bert.BERT.theirs,
+        transposed=False,
+        own_tokenizer=True,
+        narrow=False,
+        poolings=ENCODER,
+    ),
+    "roberta": Family(
+        model_types=("roberta", "xlm-roberta"),
+        config=RobertaConfig,
+        network=Bert,
+        read=convert_bert.read_roberta,
+        both_names=convert_bert.ROBERTA.both,
+        their_name=convert_bert.ROBERTA.theirs,
+        transposed=False,
+        own_tokenizer=True,
+        narrow=False,
+        poolings=ENCODER,
     ),
 }
 

@@ -55,7 +55,7 @@ class FusedBlock(nn.Module):
         return weight, bias
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
         linear = torch.ops.mkldnn._linear_pointwise
         B, T, C = x.shape
         heads = linear(F.layer_norm(x, *self.norms[0]), *self.qkv, "none", [], "")

@@ -108,15 +108,16 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
         x = x + self.drop(self.attn(self.norm1(x)))
         return x + self.drop(self.mlp(self.norm2(x)))
 
-    def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
-        """``self(x)`` at one position of each row, at a fraction of the cost: all that pooling needs."""
+    def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``self(x)`` at one position (B,) of each row: (B, C), at a fraction of the cost, all that pooling
+        needs."""
         rows = torch.arange(len(x), device=x.device)
-        if self.training and self.drop.p:  # dropout on the attention weights needs them spelled out
-            return self(x)[rows, positions]
+        if self.training and any(isinstance(m, nn.Dropout) and m.p for m in self.modules()):
+            return self(x)[rows, positions]  # dropout needs what is not formed here: weights, keys, values
         pooled = x[rows, positions] + self.attn.at(x, positions, self.norm1)
         return pooled + self.mlp(self.norm2(pooled))
 
@@ -124,7 +125,9 @@ class Block(nn.Module):
 class GPT2(nn.Module):
     """The network without a purpose: ids in, one hidden vector a token out.
 
-    ``forward(ids (B, T)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``. What is done with the
+    ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``. How many of a
+    row's tokens are real, the rest being padding, is for networks without a causal mask (``bert.py``) to
+    know: here the blocks are told and need not look, since no token sees what follows. What is done with the
     hidden vectors is somebody else's business: :meth:`lm_logits` turns them into next-token logits, a
     :class:`gptcls.classifier.Classifier` pools them and puts its own head on top.
 
@@ -162,11 +165,11 @@ class GPT2(nn.Module):
             )
         return self.drop(self.wte(ids) + self.wpe.weight[:T])
 
-    def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
         """Hidden vectors after the last block and the final norm."""
         x = self.embed(ids)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, lengths)
         return self.norm(x)
 
     def lm_logits(self, hidden: Tensor) -> Tensor:  # (B, T, C) -> (B, T, V)

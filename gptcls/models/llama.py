@@ -176,12 +176,12 @@ class Block(nn.Module):
         self.norm2 = RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
-    def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
-        """``self(x)`` at one position of each row: all that pooling needs of the last block."""
+    def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``self(x)`` at one position (B,) of each row: (B, C), all that pooling needs of the last block."""
         pooled = x[torch.arange(len(x), device=x.device), positions]
         pooled = pooled + self.attn.at(self.norm1(x), positions)
         return pooled + self.mlp(self.norm2(pooled))
@@ -190,8 +190,8 @@ class Block(nn.Module):
 class Llama(nn.Module):
     """The network without a purpose, as :class:`gptcls.models.gpt2.GPT2`: ids in, hidden vectors out.
 
-    ``forward(ids (B, T)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``, in fp32 whatever the blocks
-    compute in. Random weights are normal(0, 0.02), biases zero.
+    ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``, in fp32
+    whatever the blocks compute in, and whatever the lengths. Random weights are normal(0, 0.02), biases zero.
     """
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -222,11 +222,11 @@ class Llama(nn.Module):
             )
         return self.wte(ids)
 
-    def forward(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
         """Hidden vectors after the last block and the final norm."""
         x = self.embed(ids)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, lengths)
         return self.norm(x)
 
     def lm_logits(self, hidden: Tensor) -> Tensor:  # (B, T, C) -> (B, T, V)

@@ -1,14 +1,17 @@
 """Other people's names for a network's tensors, as one table: applied to a state dict, and back."""
 
+import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from gptcls.errors import InputError
 
 State = dict[str, Tensor]
+
+log = logging.getLogger("gptcls")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class NameMap:
         prefix: stands before the table's names in a model with a head on top; may be absent in a file.
         bare: names of the table that never have the prefix.
         skipped: names of modules or buffers there that this network has no use for, such as masks.
+        heads: names of modules there that are heads for another purpose: left out, and the log says so.
+        kinds: other names of weight and bias.
     """
 
     what: str
@@ -28,24 +33,31 @@ class NameMap:
     prefix: str
     bare: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def to_ours(self, state: Mapping[str, Tensor]) -> State:
         """``state`` with our names. Raises InputError for a name that is unknown or stands there twice."""
         result: State = {}
-        unknown = []
+        unknown, heads = [], []
         for name, tensor in state.items():
             module, block, kind = parse(name.removeprefix(self.prefix))
             if module in self.skipped or f"{module}.{kind}" in self.skipped:
                 continue
+            if module in self.heads:
+                heads.append(name)
+                continue
             if module not in self.table:
                 unknown.append(name)
                 continue
-            ours = f"{self.table[module].format(block)}.{kind}"
+            ours = f"{self.table[module].format(block)}.{self.kinds.get(kind, kind)}"
             if ours in result:
-                raise InputError(f"{name} is there twice, with and without the prefix {self.prefix}")
+                raise InputError(f"{name} is there twice, once under another name")
             result[ours] = tensor
         if unknown:
             raise InputError(f"not part of {self.what}: {some(unknown)}")
+        if heads:
+            log.info(f"left out, as heads for another purpose: {some(heads)}")
         return result
 
     def to_theirs(self, state: Mapping[str, Tensor]) -> State:

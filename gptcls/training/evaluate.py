@@ -1,4 +1,4 @@
-"""Loss and accuracy of a model over a loader, without training it."""
+"""Loss and the task's measure of a model over a loader, without training it."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gptcls.data.batches import Batch
-from gptcls.tasks import SingleLabel
+from gptcls.tasks import Task
 
 
 @torch.inference_mode()
@@ -31,11 +31,11 @@ def loader_logits(
 
 def evaluate_loader(
     model: nn.Module,
-    task: SingleLabel,
+    task: Task,
     loader: Iterable[Batch],
     device: torch.device,
     num_batches: int | None = None,
 ) -> tuple[float, float]:
-    """Mean loss and accuracy over the first ``num_batches`` batches of a loader (all by default)."""
+    """Mean loss and the task's measure over the first ``num_batches`` batches of a loader (default all)."""
     logits, targets = loader_logits(model, loader, device, num_batches)
-    return task.loss(logits, targets).item(), task.accuracy(logits, targets)
+    return task.loss(logits, targets).item(), task.measure(logits, targets)

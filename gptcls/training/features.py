@@ -42,13 +42,14 @@ class FeatureDataset(Dataset):
     def __init__(self, source: TextDataset, features: list[Tensor]) -> None:
         self.features = features
         self.targets = source.targets
+        self.owners = source.owners
         self.lengths = source.lengths
 
     def __len__(self) -> int:
         return len(self.features)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
-        return self.features[index], self.lengths[index], self.targets[index]
+        return self.features[index], self.lengths[index], self.targets[self.owners[index]]
 
     @property
     def widths(self) -> list[int]:
@@ -195,7 +196,7 @@ def _row_key(row: list[int], width: int) -> bytes:
 def _lower_key(lower: Lower) -> str:
     """What all features depend on: sizes, depth, number format, kernels, and every weight that is read."""
     backbone, depth = lower.backbone, len(lower.blocks)
-    kernels = {type(block).__name__ for block in lower.blocks} | {backbone.norm.weight.device.type}
+    kernels = {type(block).__name__ for block in lower.blocks} | {next(backbone.parameters()).device.type}
     pooling = lower.pooling if lower.pools else ""
     settings = (FORMAT, torch.__version__, backbone.config, depth, lower.dtype, sorted(kernels), pooling)
     digest = hashlib.sha256(repr(settings).encode())

@@ -1,7 +1,7 @@
 """The training loop: the shape of the book's ``train_classifier_simple``, with what a real run needs.
 
 It knows nothing of GPT: a model maps ``(ids, lengths)`` to logits and has ``trained_parameters()``; a
-task has a loss and an accuracy; loaders give ``(ids, lengths, targets)``.
+task has a loss and a measure; loaders give ``(ids, lengths, targets)``.
 """
 
 import logging
@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gptcls.data.batches import Batch
 from gptcls.errors import InputError
-from gptcls.tasks import SingleLabel
+from gptcls.tasks import Task
 from gptcls.training.checkpoint import part
 from gptcls.training.evaluate import evaluate_loader
 from gptcls.training.interrupt import stop_requested
@@ -43,7 +43,7 @@ class Trainer:
 
     Args:
         model: maps ids (B, T) and lengths (B,) to logits; ``trained_parameters()`` names what to update.
-        task: the loss and the accuracy.
+        task: the loss, and the measure that is logged beside it.
         train_loader: batches for training. Its order must come from torch's global generator.
         val_loader: batches for validation.
         settings: see :class:`FitSettings`.
@@ -53,7 +53,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        task: SingleLabel,
+        task: Task,
         train_loader: DataLoader,
         val_loader: DataLoader,
         settings: FitSettings,
@@ -191,22 +191,25 @@ class Trainer:
             self._keep()
 
     def _end_epoch(self) -> None:
-        """Accuracies as in the book and, with patience, the loss over the whole validation set."""
-        n, progress = self.settings.eval_iter, self.progress
-        _, train_accuracy = evaluate_loader(self.model, self.task, self.train_loader, self.device, n)
+        """The task's measure and, with patience, the loss over the whole validation set."""
+        n, progress, task = self.settings.eval_iter, self.progress, self.task
+        _, train_measure = evaluate_loader(self.model, self.task, self.train_loader, self.device, n)
         if self.settings.patience:
-            val_loss, val_accuracy = evaluate_loader(self.model, self.task, self.val_loader, self.device)
+            val_loss, val_measure = evaluate_loader(self.model, self.task, self.val_loader, self.device)
             self._judge(val_loss)
         else:
-            val_loss, val_accuracy = (
+            val_loss, val_measure = (
                 None,
                 evaluate_loader(self.model, self.task, self.val_loader, self.device, n)[1],
             )
-        self._record(train_accuracy=train_accuracy, val_accuracy=val_accuracy, full_val_loss=val_loss)
+        name, show = task.measure_name, task.measure_format.format
+        self._record(
+            **{f"train_{name}": train_measure, f"val_{name}": val_measure, "full_val_loss": val_loss}
+        )
         sampled = f" ({n} batches)"
         log.info(
-            f"epoch {progress.epoch + 1}: train accuracy {train_accuracy:.2%}{sampled}, "
-            f"validation accuracy {val_accuracy:.2%}"
+            f"epoch {progress.epoch + 1}: train {name} {show(train_measure)}{sampled}, "
+            f"validation {name} {show(val_measure)}"
             + (sampled if val_loss is None else f", validation loss {val_loss:.4f} (all rows)")
         )
         progress.epoch += 1

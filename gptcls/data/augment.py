@@ -1,0 +1,196 @@
+"""More training texts out of those there are: the four operations of EDA, and what they cannot do.
+
+Wei & Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks"
+(EMNLP). Each new text keeps the label of the text it was made from.
+
+Words are what stands between white space. A text without any, as in Chinese, is one word, and none of the
+operations changes it: such texts are left as they are, and counted. Segment them first.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from gptcls.data.files import open_text, require_file, require_text
+from gptcls.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("gptcls")
+Operation = Literal["synonym", "insert", "delete", "swap"]
+Synonyms = dict[str, tuple[str, ...]]
+CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it
+
+
+def replace_synonyms(
+    words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState
+) -> list[str]:
+    """``n`` of the words that have synonyms, each replaced by one of them; marks and capitals stay."""
+    words = list(words)
+    for i in _drawn(_with_synonyms(words, synonyms), n, random):
+        words[i] = _synonym(words[i], synonyms, random)
+    return words
+
+
+def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+    """``n`` times a synonym of a word of the text at any place in it."""
+    known = _with_synonyms(words, synonyms)
+    new = list(words)
+    for _ in range(n if known else 0):
+        source = _core(words[known[random.randint(len(known))]]).lower()
+        new.insert(random.randint(len(new) + 1), _synonym(source, synonyms, random))
+    return new
+
+
+def delete_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+    """Each word kept or deleted by chance, ``n`` deletions to be expected; one word at least stays."""
+    kept = [word for word in words if random.random_sample() >= n / len(words)]
+    return kept or [words[random.randint(len(words))]]
+
+
+def swap_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+    """``n`` times two words changed for each other."""
+    words = list(words)
+    for _ in range(n if len(words) > 1 else 0):
+        i, j = random.permutation(len(words))[:2]
+        words[i], words[j] = words[j], words[i]
+    return words
+
+
+OPERATIONS: dict[str, Callable[[list[str], int, Synonyms, np.random.RandomState], list[str]]] = {
+    "synonym": replace_synonyms,
+    "insert": insert_synonyms,
+    "delete": delete_words,
+    "swap": swap_words,
+}
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What to make of each training text.
+
+    Args:
+        operations: names in :data:`OPERATIONS`; none makes nothing.
+        copies: new texts that each operation makes of a text.
+        share: of a text's words that an operation changes, one word at least (the paper's alpha).
+        synonyms: file for :func:`read_synonyms`; None takes the table in the package.
+
+    Raises InputError for values that fit no text, and for settings of an operation that is not used.
+    """
+
+    operations: tuple[Operation, ...] = ()
+    copies: int = 1
+    share: float = 0.1
+    synonyms: Path | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.operations)) < len(self.operations):
+            raise InputError(f"--augment {' '.join(self.operations)} names one twice; see --augment-copies")
+        if self.copies < 1:
+            raise InputError(f"--augment-copies {self.copies} is too small; use 1 or more")
+        if not 0 < self.share <= 1:
+            raise InputError(f"--augment-share {self.share} is no share; use a number above 0, up to 1")
+        if self.synonyms is not None and not {"synonym", "insert"} & set(self.operations):
+            raise InputError(f"--synonyms {self.synonyms} goes with --augment synonym or insert")
+        if not self.operations and (self.copies, self.share) != (Augmentation.copies, Augmentation.share):
+            raise InputError("--augment-copies and --augment-share go with --augment; name its operations")
+
+    def of(self, train: "pd.DataFrame", others: Iterable[str], seed: int) -> "pd.DataFrame":
+        """The training rows and behind them the new ones, index 0 to N - 1.
+
+        A new text that stands in ``train``, among ``others`` (validation and test) or among the new ones is
+        left out; the log counts the new rows. The same seed gives the same texts. Raises InputError when not
+        one new text could be made.
+        """
+        import pandas as pd
+
+        if not self.operations:
+            return train
+        synonyms = read_synonyms(self.synonyms) if {"synonym", "insert"} & set(self.operations) else {}
+        random = np.random.RandomState(seed)
+        texts = [text.split() for text in train["text"]]
+        taken = {" ".join(text.split()) for text in (*train["text"], *others)}  # white space makes none new
+        rows, new, counts = [], [], []
+        for name in self.operations:
+            before = len(new)
+            for row, words in enumerate(texts):
+                n = max(1, round(self.share * len(words)))
+                for _ in range(self.copies):
+                    changed = " ".join(OPERATIONS[name](words, n, synonyms, random))
+                    if changed not in taken:
+                        taken.add(changed)
+                        rows.append(row)
+                        new.append(changed)
+            counts.append(f"{len(new) - before:,} by {name}")
+        if n_one_word := sum(len(words) == 1 for words in texts):
+            log.info(f"augmentation: {n_one_word:,} of {len(texts):,} texts are one word without white space")
+        if not rows:
+            raise InputError(
+                f"--augment {' '.join(self.operations)} could make no new text of {len(texts):,}; it needs "
+                "words between spaces and, for synonym and insert, words in --synonyms"
+            )
+        log.info(f"augmented: {len(rows):,} training rows added to {len(texts):,} ({', '.join(counts)})")
+        return pd.concat([train, train.iloc[rows].assign(text=new)], ignore_index=True)
+
+
+def read_synonyms(path: Path | None = None) -> Synonyms:
+    """A table of synonyms: UTF-8, a line a word, ``word<TAB>synonym,synonym``; None reads the package's own.
+
+    Words are looked up in lower case; a synonym may be several words. Raises InputError naming the line that
+    is not of this form, or gives a word again.
+    """
+    if path is None:
+        with as_file(files("gptcls") / "assets" / "synonyms.tsv") as own:
+            return read_synonyms(own)
+    require_file(path)
+    require_text(path)
+    synonyms: Synonyms = {}
+    with open_text(path, "\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            word, *rest = (field.strip() for field in line.split("\t"))
+            found = tuple(filter(None, (name.strip() for name in rest[0].split(",")))) if rest else ()
+            if len(rest) != 1 or not found or len(word.split()) != 1:
+                raise InputError(
+                    f"{path}, line {number}: {line.strip()!r:.60} is not a word, a tab, and its synonyms "
+                    "with commas between them"
+                )
+            if word.lower() in synonyms:
+                raise InputError(
+                    f"{path}, line {number}: {word!r} stands twice; put its synonyms in one line"
+                )
+            synonyms[word.lower()] = found
+    return synonyms
+
+
+def _core(word: str) -> str:
+    found = CORE.search(word)
+    return found[0] if found else ""
+
+
+def _with_synonyms(words: list[str], synonyms: Synonyms) -> list[int]:
+    return [i for i, word in enumerate(words) if _core(word).lower() in synonyms]
+
+
+def _drawn(positions: list[int], n: int, random: np.random.RandomState) -> list[int]:
+    return [positions[i] for i in random.permutation(len(positions))[:n]]
+
+
+def _synonym(word: str, synonyms: Synonyms, random: np.random.RandomState) -> str:
+    """One of the word's synonyms, with the marks around it and its capitals."""
+    core = _core(word)
+    choices = synonyms[core.lower()]
+    found = choices[random.randint(len(choices))]
+    if core.isupper() and len(core) > 1:
+        found = found.upper()
+    elif core[0].isupper():
+        found = found[0].upper() + found[1:]
+    return word.replace(core, found, 1)

@@ -1,0 +1,158 @@
+"""Public data sets that lie in a folder of yours, in the files that their authors published.
+
+``--data goemotions:FOLDER`` reads them with their official parts. None has a header line or the shape that
+:mod:`gptcls.data.sources` takes without options, except ChnSentiCorp.
+"""
+
+import logging
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptcls.data.files import PLAIN, Dialect, require_file
+from gptcls.data.kinds import LISTS, ONE_CLASS, LabelKind
+from gptcls.data.labels import Layout
+from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_numbered
+from gptcls.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("gptcls")
+TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A data set: what its labels are, and how its folder becomes frames by part."""
+
+    kind: LabelKind
+    read: Callable[[Path], dict[str, "pd.DataFrame"]]
+
+
+def trec6(folder: Path) -> dict[str, "pd.DataFrame"]:
+    """Questions in six coarse classes (Li and Roth 2002): ``COARSE:fine text``, latin-1.
+
+    5,452 for training, 500 for testing, in ``train.txt`` and ``test.txt`` or under their authors' names.
+    """
+    names = {"train": ("train.txt", "train_5500.label"), "test": ("test.txt", "TREC_10.label")}
+    return {part: _questions(_first(folder, files)) for part, files in names.items()}
+
+
+def _questions(path: Path) -> "pd.DataFrame":
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), 1):
+        label, _, text = line.partition(" ")
+        coarse = label.partition(":")[0]
+        if coarse not in TREC_CLASSES or not text.strip():
+            raise InputError(f"{path}, line {number}: {line!r:.60} is no question of TREC, COARSE:fine text")
+        rows.append((text.strip(), coarse))
+    return _numbered(rows)
+
+
+def goemotions(folder: Path) -> dict[str, "pd.DataFrame"]:
+    """Comments with any of 28 emotions (Demszky et al. 2020): ``text<TAB>ids<TAB>id``, and labels.txt."""
+    names = _first(folder, ("labels.txt", "emotions.txt"))
+    layout = Layout(LISTS, label_separator=",", label_names=names)
+    files = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
+    return _tables(folder, files, layout, Dialect(columns=("text", "label", "id")))
+
+
+def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
+    """Chinese news titles in ten classes: ``title<TAB>class id``, names in class.txt.
+
+    Trained on train.txt where the folder has it, else on dev.txt.
+    """
+    layout = Layout(label_names=_first(folder, ("class.txt",)))
+    if not (folder / "train.txt").exists():
+        log.info(f"{folder}: no train.txt, so dev.txt is trained on")
+        files = {"train": "dev.txt", "test": "test.txt"}
+    else:
+        files = {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}
+    return _tables(folder, files, layout, Dialect(columns=("text", "label")))
+
+
+def _tables(
+    folder: Path, files: dict[str, str], layout: Layout, dialect: Dialect
+) -> dict[str, "pd.DataFrame"]:
+    return {
+        part: load_numbered(_first(folder, (file,)), layout=layout, dialect=dialect)
+        for part, file in files.items()
+    }
+
+
+def chnsenticorp(folder: Path) -> dict[str, "pd.DataFrame"]:
+    """Chinese hotel reviews, 1 for praise, 0 for blame: ``label,review``; rows without text are left out."""
+    return {"train": load_numbered(_first(folder, ("ChnSentiCorp_htl_all.csv",)), "review", "label")}
+
+
+def movie_reviews(folder: Path) -> dict[str, "pd.DataFrame"]:
+    """Long film reviews, pos or neg (Pang and Lee 2004), a text file each inside movie_reviews.zip."""
+    path = _first(folder, ("movie_reviews.zip",))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name for name in archive.namelist() if name.endswith(".txt"))
+            rows = [(archive.read(name).decode("latin-1"), Path(name).parent.name) for name in names]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{path} is no readable zip archive ({error}); fetch it again") from None
+    return {"train": _numbered([(text, label) for text, label in rows if label in ("neg", "pos")])}
+
+
+CORPORA = {
+    "trec6": Corpus(ONE_CLASS, trec6),
+    "goemotions": Corpus(LISTS, goemotions),
+    "thucnews": Corpus(ONE_CLASS, thucnews),
+    "chnsenticorp": Corpus(ONE_CLASS, chnsenticorp),
+    "movie-reviews": Corpus(ONE_CLASS, movie_reviews),
+}
+
+
+def corpus_of(data: str | Path) -> tuple[str, Path] | None:
+    """The name and the folder in ``"goemotions:FOLDER"``; None for a file or another data set's name."""
+    name, colon, folder = str(data).partition(":")
+    return (name, Path(folder)) if colon and name in CORPORA else None
+
+
+def load_parts(
+    data: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT,
+    dialect: Dialect = PLAIN,
+) -> dict[str, "pd.DataFrame"]:
+    """The parts of a data set by name: ``{"train": …}``; of a corpus also its "validation" and "test".
+
+    The index is that of :func:`gptcls.data.sources.load_numbered`. Raises InputError for a corpus beside
+    options about columns, or of another task than the ``layout``'s.
+    """
+    if (found := corpus_of(data)) is None:
+        return {"train": load_numbered(data, text_column, label_column, layout, dialect)}
+    name, folder = found
+    corpus = CORPORA[name]
+    if corpus.kind is not layout.kind:
+        raise InputError(f"{name} is for --task {corpus.kind.task}, not --task {layout.kind.task}")
+    if text_column or label_column or layout != Layout(layout.kind) or dialect != PLAIN:
+        raise InputError(f"--data {data} knows its own columns and labels; leave those options out")
+    parts = corpus.read(folder)
+    log.info(f"{name}: its own parts " + ", ".join(f"{part} {len(frame):,}" for part, frame in parts.items()))
+    return parts
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path:
+    """The first of these files that is there."""
+    for name in names:
+        if (folder / name).exists():
+            require_file(folder / name)
+            return folder / name
+    where = "no such folder" if not folder.is_dir() else f"the folder holds no {' or '.join(names)}"
+    raise InputError(f"{folder}: {where}; give the folder of the data set's own files")
+
+
+def _numbered(rows: list[tuple[str, str]]) -> "pd.DataFrame":
+    """(text, label) rows as a frame whose index counts them from 1."""
+    import pandas as pd
+
+    texts, labels = map(list, zip(*rows, strict=True))
+    return labelled_frame(texts, labels).set_index(pd.RangeIndex(1, len(rows) + 1, name="row"))

@@ -1,0 +1,170 @@
+"""BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019) in pure PyTorch: encoders, which read a text from
+both sides at once. They classify and cannot continue a text; here they are what a decoder is held against.
+
+What differs from GPT-2: no causal mask, so that padding has to be masked instead; blocks that normalise the
+stream itself after each addition, not a copy of it before; token vectors that know their segment; the exact
+GELU; and a pooler on top.
+
+The shape alphabet is that of ``gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gptcls.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """The sizes of one BERT."""
+
+    n_layer: int
+    n_embd: int  # C
+    n_head: int  # H
+    n_inner: int  # width inside the MLP
+    n_positions: int  # the longest sequence the position table knows
+    vocab_size: int  # V
+    n_segments: int  # rows of the segment table; a text alone is segment 0
+    norm_eps: float = 1e-12
+    dropout: float = 0.1  # after the embeddings and on both branches of a block
+    attn_dropout: float = 0.1  # on the attention's weights
+    pooler: bool = True
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_head {self.n_head} is no divisor of n_embd {self.n_embd}")
+
+
+class RobertaConfig(BertConfig):
+    """The sizes of one RoBERTa: the same network, otherwise trained and otherwise stored."""
+
+
+class Attention(nn.Module):
+    """Self-attention with H heads: every token looks at all real tokens of its text."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.attn_dropout
+        self.q = nn.Linear(config.n_embd, config.n_embd)
+        self.k = nn.Linear(config.n_embd, config.n_embd)
+        self.v = nn.Linear(config.n_embd, config.n_embd)
+        self.proj = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """What ``tokens`` (B, Q, C) read of the first ``lengths`` (B,) of x (B, T, C): (B, Q, C)."""
+        q, k, v = self._heads(self.q(tokens)), self._heads(self.k(x)), self._heads(self.v(x))
+        real = None
+        if lengths is not None:
+            real = torch.arange(x.shape[1], device=x.device) < lengths[:, None, None, None]  # (B, 1, 1, T)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real, dropout_p=dropout)  # (B, H, Q, D)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, H, T, D)
+        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """The feed-forward half of a block."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.fc = nn.Linear(config.n_embd, config.n_inner)
+        self.proj = nn.Linear(config.n_inner, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, Q, C) -> (B, Q, C)
+        return self.proj(F.gelu(self.fc(x)))
+
+
+class Block(nn.Module):
+    """One transformer block: attention, then the MLP, each added to the stream, which is normalised then."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.attn = Attention(config)
+        self.norm1 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
+        self.mlp = MLP(config)
+        self.norm2 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
+        return self._read(x, x, lengths)
+
+    def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``self(x, lengths)`` at one position (B,) of each row: (B, C), all that pooling needs."""
+        tokens = x[torch.arange(len(x), device=x.device), positions]
+        return self._read(tokens[:, None], x, lengths)[:, 0]
+
+    def _read(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """(B, Q, C), (B, T, C), (B,) -> (B, Q, C)."""
+        tokens = self.norm1(tokens + self.drop(self.attn(tokens, x, lengths)))
+        return self.norm2(tokens + self.drop(self.mlp(tokens)))
+
+
+class Pooler(nn.Module):
+    """tanh of a linear layer: what BERT learned to put between its first token and whatever head follows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., C) -> (..., C)
+        return self.dense(x).tanh()
+
+
+class Bert(nn.Module):
+    """The network without a purpose, as :class:`gptcls.models.gpt2.GPT2`: ids in, hidden vectors out.
+
+    ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``; what stands
+    behind the lengths is masked, so that padding changes no real token's vector. The last block has
+    normalised its output already: in the place of a final ``norm`` stands the pooler, or nothing where the
+    checkpoint has none. It works token by token, so pooling the first token before or after is the same.
+
+    Random weights are normal(0, 0.02), biases zero.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)  # position table
+        self.wse = nn.Embedding(config.n_segments, config.n_embd)  # segment table
+        self.embed_norm = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = Pooler(config.n_embd) if config.pooler else nn.Identity()
+        self.apply(self._init_weights)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+        """Token, segment and position vectors added up and normalised, the input of the first block."""
+        T = ids.shape[1]
+        if self.config.n_positions < T:
+            raise ValueError(
+                f"{T} tokens do not fit the {self.config.n_positions} positions; "
+                "truncate to config.n_positions first"
+            )
+        return self.drop(self.embed_norm(self.wte(ids) + self.wse.weight[0] + self.wpe.weight[:T]))
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
+        """Hidden vectors after the last block and the pooler; without ``lengths`` every id is a real one."""
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x, lengths)
+        return self.norm(x)
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        """Part of the contract, and nothing that an encoder has: raises InputError."""
+        raise InputError(
+            "an encoder sees what follows a token before it could predict it: it can classify, not generate; "
+            "take a decoder"
+        )

@@ -1,0 +1,166 @@
+"""LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
+
+A linear layer stays as it is; beside it two thin matrices learn what should be added to it:
+
+    y = x Wᵀ + b + alpha / r · dropout(x) Aᵀ Bᵀ        W (out, in), A (r, in), B (out, r)
+
+B starts at zero, so training starts at the pretrained network. Layers are wrapped in place and found by the
+names of the modules, in any network that is made of ``nn.Linear``: nothing here knows GPT-2.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from gptcls.errors import InputError
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """What all adapters of a network have in common. The defaults are those of the book's appendix E."""
+
+    rank: int = 16  # r
+    alpha: float = 16.0  # what is added is scaled by alpha / rank
+    dropout: float = 0.0  # on the input of A, while training
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank, so that another rank needs no other learning rate."""
+        return self.alpha / self.rank
+
+
+class LoRALinear(nn.Module):
+    """``base``, frozen, and an adapter beside it. The adapter is in fp32 whatever the base's format.
+
+    ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes
+    with a layer's matrix instead of calling the layer (:meth:`gptcls.models.gpt2.Attention.at`,
+    :class:`gptcls.models.fused.FusedBlock`) sees the adapter too, and gradients reach it.
+
+    Args:
+        base: the layer to adapt; it becomes a part of this one.
+        config: see :class:`LoRAConfig`.
+        device: where the adapter lives; by default with the base.
+    """
+
+    def __init__(self, base: nn.Linear, config: LoRAConfig, device: torch.device | str | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.base = base.requires_grad_(False)
+        self.dropout = nn.Dropout(config.dropout)
+        options = {"bias": False, "device": device or base.weight.device, "dtype": torch.float32}
+        # nn.Linear's own start, Kaiming uniform with a = sqrt(5), is that of A in loralib, PEFT and the book.
+        self.lora_A = nn.Linear(base.in_features, config.rank, **options)
+        self.lora_B = nn.Linear(config.rank, base.out_features, **options)
+        nn.init.zeros_(self.lora_B.weight)
+        self.train(base.training)
+
+    def forward(self, x: Tensor) -> Tensor:  # (…, in) -> (…, out)
+        y = self.base(x)
+        update = self.lora_B(self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype)))
+        return y + (self.config.scale * update).to(y.dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """W + alpha / r · B A (out, in), in the base's format; dropout, which acts on inputs, has no part."""
+        base = self.base.weight
+        update = self.config.scale * (self.lora_B.weight @ self.lora_A.weight)
+        return (base + update).to(base.dtype)  # added in fp32 and rounded once
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's: LoRA adds none."""
+        return self.base.bias
+
+
+def add_lora(
+    module: nn.Module, config: LoRAConfig, targets: Sequence[str] = ("*",), prefix: str = ""
+) -> dict[str, LoRALinear]:
+    """Wrap the linear layers of ``module`` whose names match; returns them by name.
+
+    Args:
+        module: changed in place. Which parameters of it train is the caller's business.
+        config: see :class:`LoRAConfig`.
+        targets: patterns (``*``, ``?``, ``[…]``) for a layer's name or its end: ``qkv``, ``attn.*``,
+            ``blocks.11.*``.
+        prefix: stands before the names, where ``module`` is a part of a network.
+
+    Raises:
+        InputError: a pattern matches no layer, or the rank is larger than any of the matrices could have.
+    """
+    linears = linear_layers(module, prefix)
+    for pattern in targets:
+        if not any(_matches(name, pattern) for name in linears):
+            kinds = dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in linears)
+            raise InputError(
+                f"--lora-targets {pattern!r} matches no linear layer; there are {', '.join(kinds)}"
+            )
+    wrapped = {
+        name: linear
+        for name, linear in linears.items()
+        if any(_matches(name, pattern) for pattern in targets)
+    }
+    if config.rank > (most := max(min(x.in_features, x.out_features) for x in wrapped.values())):
+        raise InputError(f"--lora-rank {config.rank} is no low rank: these layers have at most {most}")
+    layers = {name: LoRALinear(linear, config) for name, linear in wrapped.items()}
+    _put(module, {name.removeprefix(f"{prefix}."): layer for name, layer in layers.items()})
+    return layers
+
+
+def linear_layers(module: nn.Module, prefix: str = "") -> dict[str, nn.Linear]:
+    """The ``nn.Linear`` layers of ``module`` by name. Raises ValueError where some are adapted already."""
+    if lora_layers(module):
+        raise ValueError("the network has adapters already; merge them first")
+    modules = module.named_modules(prefix=prefix)
+    return {name: child for name, child in modules if isinstance(child, nn.Linear)}
+
+
+def lora_layers(module: nn.Module) -> dict[str, LoRALinear]:
+    """The adapted layers of ``module`` by name."""
+    return {name: child for name, child in module.named_modules() if isinstance(child, LoRALinear)}
+
+
+@torch.no_grad()
+def merge(module: nn.Module) -> dict[str, LoRALinear]:
+    """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer.
+
+    What is left is a network like any other: it runs as fast as without adapters and knows nothing of them.
+    Returns the layers that were taken out, for :func:`unmerge`; drop them, and their memory is free.
+    """
+    layers = lora_layers(module)
+    plain = {}
+    for name, layer in layers.items():
+        linear = nn.Linear(layer.base.in_features, layer.base.out_features, bias=False, device="meta")
+        linear.weight = nn.Parameter(layer.weight.contiguous(), requires_grad=False)
+        linear.bias = layer.bias
+        plain[name] = linear.train(layer.training)
+    _put(module, plain)
+    return layers
+
+
+def unmerge(module: nn.Module, layers: dict[str, LoRALinear]) -> None:
+    """Undo :func:`merge`, bit for bit: the layers that it took out, which nobody wrote to, come back."""
+    _put(module, layers)
+
+
+@contextmanager
+def merged(module: nn.Module) -> Iterator[None]:
+    """Inside, the adapters of ``module`` are merged; afterwards it is as before, bit for bit."""
+    layers = merge(module)
+    try:
+        yield
+    finally:
+        unmerge(module, layers)
+
+
+def _put(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    for name, layer in layers.items():
+        module.set_submodule(name, layer)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")

@@ -1,0 +1,203 @@
+"""A run with --train lora from the rows to the saved adapter, and everything that a run can do."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import CPU, write_csv
+
+import gptcls.train
+from gptcls import classify_review
+from gptcls.classify import classify_file
+from gptcls.config import TrainConfig
+from gptcls.data.batches import TextDataset
+from gptcls.data.prepare import load_split
+from gptcls.errors import InputError
+from gptcls.evaluate import EvaluateConfig, evaluate
+from gptcls.inference import dataset_logits
+from gptcls.models.lora import lora_layers
+from gptcls.models.pretrained import load_pretrained
+from gptcls.predict import load_classifier
+from gptcls.store import read_classifier
+
+QUICK = {"train": "lora", "lora_rank": 4, "lr": 5e-3, "epochs": 3, "max_length": 16, "device": "cpu"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    return str(write_csv(tmp_path / "rows.csv"))
+
+
+@pytest.fixture
+def train(base, data, tmp_path):
+    """Train over the base with LoRA, with these options, into a folder of this name."""
+
+    def run(name="x", **options):
+        options = {"model": str(base), "data": data} | QUICK | options
+        return gptcls.train.train(TrainConfig(out=tmp_path / name, **options))
+
+    return run
+
+
+def tensors(folder):
+    """Everything that a classifier's folder holds."""
+    files = sorted((folder / "classifier").glob("*.safetensors"))
+    return {f"{file.name} {name}": tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def logits(saved, rows):
+    """Those of the plain network, its adapters in place."""
+    targets = saved.task.targets(rows["label"].tolist())
+    return dataset_logits(saved.model, TextDataset(rows["text"].tolist(), targets, 16), CPU), targets
+
+
+def same_bits(one, two):
+    return one.keys() == two.keys() and all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_the_base_stays_bit_for_bit(train, base, caplog):
+    with caplog.at_level(logging.INFO, "gptcls"):
+        run = train(weight_decay=0.5, epochs=10, eval_freq=10, patience=0)
+    model = run.classifier.model
+    layers = lora_layers(model.backbone)
+    before = load_pretrained(base).state_dict()
+    after = model.backbone.state_dict()
+    untouched = {
+        name.replace(".base.", "."): tensor for name, tensor in after.items() if ".lora_" not in name
+    }
+    assert same_bits(before, untouched)
+    for layer in layers.values():
+        assert layer.lora_B.weight.any()
+    n_adapters = 3 * 4 * ((16 + 48) + (16 + 16) + (16 + 64) + (64 + 16))
+    total = sum(tensor.numel() for tensor in before.values()) + n_adapters + 34
+    assert f"training lora, {n_adapters + 34:,} of {total:,} parameters" in caplog.text
+    losses = [entry["train_loss"] for entry in run.progress.history if "train_loss" in entry]
+    assert losses[-1] < 0.5 * losses[0]
+    assert run.scores["train"]["accuracy"] > 0.9
+
+
+def test_what_is_left_can_be_used(train, tmp_path):
+    run = train()
+    names = {file.name for file in (tmp_path / "x" / "classifier").iterdir()}
+    assert names == {
+        "classifier.json",
+        "model.safetensors",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    test = load_split(tmp_path / "x" / "split").test
+    classifier = load_classifier(tmp_path / "x", device="cpu", precision="fp32")
+    labels = classifier.predict(test["text"].tolist())
+    assert (pd.Series(labels) == test["label"]).mean() == pytest.approx(run.scores["test"]["accuracy"])
+    assert (
+        evaluate(EvaluateConfig(model=tmp_path / "x", device="cpu", precision="fp32")) == run.scores["test"]
+    )
+    assert classify_review(test["text"][0], model=load_classifier(tmp_path / "x")) in ("spam", "not spam")
+    write_csv(tmp_path / "new.csv", [(text, "?") for text in test["text"]])
+    classify_file(classifier, tmp_path / "new.csv", tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv")["predicted_label"].tolist() == labels
+
+    # The plain network, its adapters in place, says the same as the merged one in use.
+    plain = read_classifier(tmp_path / "x")
+    assert lora_layers(plain.model)
+    expected = plain.task.outputs(logits(plain, test)[0]).numpy()
+    assert classifier.predict_proba(test["text"].tolist()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_ctrl_c_and_resume_end_with_the_same_bits(train, tmp_path, monkeypatch):
+    """With dropout, so that the random numbers matter as well."""
+    options = {"lora_dropout": 0.3, "patience": 2, "epochs": 4, "lora_targets": ("qkv", "mlp.*")}
+    train("whole", **options)
+    step = gptcls.train.Trainer._step
+
+    def stopping(self, group):
+        if self.progress.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, group)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gptcls.train.Trainer, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut", **options)
+    assert load_classifier(tmp_path / "cut").predict("win a prize") in ("ham", "spam")
+    gptcls.train.train(TrainConfig(out=tmp_path / "cut", resume=True))
+    assert same_bits(tensors(tmp_path / "whole"), tensors(tmp_path / "cut"))
+    assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "cut" / "history.csv").read_text()
+
+
+def test_the_weights_of_the_best_epoch_are_kept(train, tmp_path):
+    run = train(lr=0.3, epochs=8, patience=2, schedule="constant")
+    assert run.progress.best_epoch < run.progress.epoch, "the last epoch was not the best"
+    saved = read_classifier(tmp_path / "x")
+    rows = load_split(tmp_path / "x" / "split").validation
+    assert saved.task.loss(*logits(saved, rows)).item() == pytest.approx(run.progress.best_val_loss, rel=1e-4)
+
+
+def test_frozen_blocks_below_the_adapters_run_once(train, tmp_path, caplog):
+    """With adapters on the last block alone the rest is a fixed function, as with --train last_block."""
+    options = {"lora_targets": ("blocks.2.*",), "precision": "fp32"}
+    with caplog.at_level(logging.INFO, "gptcls"):
+        fast, slow = (
+            train("fast", **options, cache=tmp_path / "features"),
+            train("slow", **options, no_cache=True),
+        )
+    assert "60 computed" in caplog.text
+    losses = [[e["train_loss"] for e in run.progress.history if "train_loss" in e] for run in (fast, slow)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert fast.scores["test"]["accuracy"] == slow.scores["test"]["accuracy"]
+    one, two = fast.classifier.model.trained_parameters(), slow.classifier.model.trained_parameters()
+    assert len(one) == 2 * 4 + 2
+    for name, parameter in one.items():
+        torch.testing.assert_close(parameter, two[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_save_full_needs_no_base(train, base, tmp_path):
+    run = train(save="full")
+    expected = run.scores["test"]
+    shutil.rmtree(base)
+    spec = json.loads((tmp_path / "x" / "classifier" / "classifier.json").read_text())
+    assert (spec["tensors"], spec["trained"]) == ("all", "all")
+    assert spec["training"]["train"] == "lora"
+    assert evaluate(EvaluateConfig(model=tmp_path / "x", device="cpu", precision="fp32")) == expected
+    assert not lora_layers(read_classifier(tmp_path / "x").model)
+
+
+def test_from_random_weights_the_whole_is_saved(train, tmp_path):
+    run = train(model="gpt2-nano", init="random", epochs=1, lr=None)
+    assert TrainConfig.from_json(run.classifier.training).lr == 8e-4
+    assert {file.name for file in (tmp_path / "x" / "classifier").iterdir()} == {
+        "classifier.json", "model.safetensors",
+    }  # fmt: skip
+    assert load_classifier(tmp_path / "x").predict("win a prize") in ("ham", "spam")
+
+
+def test_a_changed_base_is_refused_when_the_run_is_used(train, base, tmp_path):
+    train(epochs=1)
+    (base / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="needs the base weights"):
+        load_classifier(tmp_path / "x")
+
+
+def test_the_books_recipe_with_lora(train):
+    run = train(recipe="book", epochs=1, max_length=None)
+    assert run.classifier.pad_to
+    assert run.classifier.model.policy == "lora"
+
+
+def test_settings():
+    config = TrainConfig(model="gpt2-small", train="lora").resolved()
+    given = (config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets, config.lr)
+    assert given == (16, 16.0, 0.0, ("*",), 8e-4)
+    assert TrainConfig(model="gpt2-small", train="lora", recipe="book").resolved().lr == 8e-4
+    assert TrainConfig(model="gpt2-small", train="lora", lr=1e-4, lora_rank=4).resolved().lr == 1e-4
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    plain = TrainConfig(model="gpt2-small").resolved()
+    assert (plain.lora_rank, plain.lora_targets, plain.lr) == (None, None, 5e-5)
+    before_lora = {k: v for k, v in plain.to_json().items() if not k.startswith("lora_")}
+    assert TrainConfig.from_json(before_lora) == plain, "a run of an older gptcls resumes"

@@ -1,0 +1,336 @@
+"""Adapters in PEFT's format: ours load in PEFT, PEFT's load here, and what is neither is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import CPU, tiny_lora, tiny_saved
+from torch import nn
+
+from gptcls.classifier import Classifier
+from gptcls.data.batches import pad
+from gptcls.errors import InputError
+from gptcls.models.lora import LoRAConfig, lora_layers, merge
+from gptcls.models.peft_files import load_adapter, save_adapter
+from gptcls.models.pretrained import load_pretrained, weights_sha256
+from gptcls.predict import TextClassifier
+from gptcls.store import read_classifier, save_classifier
+from gptcls.tokenizer import PAD_ID
+
+IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
+PREFIX = "base_model.model.transformer.h"
+
+
+@pytest.fixture
+def adapted(base):
+    """Our classifier over the base in a folder."""
+    model = tiny_lora(backbone=load_pretrained(base))
+    with torch.no_grad():
+        model.head.weight.normal_()
+    return model
+
+
+@pytest.fixture
+def folder(adapted, base, tmp_path) -> Path:
+    """The same, saved as an adapter."""
+    base_weights = {"name": str(base), "sha256": weights_sha256(base)}
+    save_classifier(tmp_path / "x", replace(tiny_saved(), model=adapted, base=base_weights), full=False)
+    return tmp_path / "x"
+
+
+def theirs(base, head=None):
+    """transformers' classifier over the base; its head has no bias, unless it is given one."""
+    transformers = pytest.importorskip("transformers")
+    options = {"num_labels": 2, "pad_token_id": PAD_ID, "bos_token_id": None, "eos_token_id": None}
+    torch.manual_seed(2)
+    model = transformers.GPT2ForSequenceClassification.from_pretrained(base, **options).eval()
+    if head is not None:
+        model.score = head
+    return model
+
+
+def their_logits(model):
+    ids, lengths = pad(IDS)
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    with torch.no_grad():
+        return model(ids, attention_mask=mask.long()).logits
+
+
+def our_logits(model):
+    with torch.no_grad():
+        return model(*pad(IDS))
+
+
+def test_our_adapter_in_peft(adapted, folder, base):
+    peft = pytest.importorskip("peft")
+    expected = our_logits(adapted)
+    tensors = load_file(folder / "model.safetensors")
+    assert tensors.keys() == {"head.weight", "head.bias"}
+    head = nn.Linear(16, 2)
+    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in tensors.items()})
+    plain = their_logits(theirs(base, head))
+    assert (plain - expected).abs().max() > 0.1
+    network = peft.PeftModel.from_pretrained(theirs(base, head), folder).eval()
+    torch.testing.assert_close(their_logits(network), expected, atol=1e-5, rtol=0)
+    merged = network.merge_and_unload()
+    torch.testing.assert_close(their_logits(merged), expected, atol=1e-5, rtol=0)
+    merge(adapted)
+    torch.testing.assert_close(our_logits(adapted), expected, atol=1e-5, rtol=0)
+
+
+def test_our_adapter_in_peft_hidden_states(adapted, folder, base):
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    network = transformers.GPT2LMHeadModel.from_pretrained(base).eval()
+    network = peft.PeftModel.from_pretrained(network, folder)
+    ids = torch.tensor([IDS[0]])
+    with torch.no_grad():
+        hidden = network(ids, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(hidden, adapted.backbone(ids), atol=1e-5, rtol=0)
+
+
+def trained_by_peft(base, path, headed=True, **options):
+    """Saved by PEFT, with random numbers in every tensor; returns their network."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    network = theirs(base) if headed else transformers.GPT2Model.from_pretrained(base).eval()
+    settings = {
+        "r": 4,
+        "lora_alpha": 10,
+        "target_modules": ["c_attn", "c_proj", "c_fc"],
+        "fan_in_fan_out": True,
+    }
+    task = "SEQ_CLS" if headed else None
+    network = peft.get_peft_model(network, peft.LoraConfig(task_type=task, **settings | options)).eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3 if "lora" in name else 1.0)
+    network.save_pretrained(path)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("options", "n"),
+    [
+        ({}, 12),
+        ({"target_modules": ["c_attn"]}, 3),
+        ({"target_modules": r".*\.h\.[12]\.mlp\.c_(fc|proj)"}, 4),
+        ({"layers_to_transform": [1], "layers_pattern": "h"}, 4),
+        ({"target_modules": ["mlp.c_fc"], "lora_dropout": 0.5}, 3),
+    ],
+)
+def test_their_adapter_here(base, tmp_path, options, n):
+    expected = their_logits(trained_by_peft(base, tmp_path / "theirs", **options))
+    backbone = load_pretrained(base)
+    head = load_adapter(backbone, tmp_path / "theirs")
+    assert head.keys() == {"score.weight"}
+    assert len(lora_layers(backbone)) == n
+    model = Classifier(backbone, 2).eval()
+    with torch.no_grad():
+        model.head.weight.copy_(head["score.weight"])
+        model.head.bias.zero_()
+    torch.testing.assert_close(our_logits(model), expected, atol=1e-5, rtol=0)
+    merge(model)
+    torch.testing.assert_close(our_logits(model), expected, atol=1e-5, rtol=0)
+
+
+def test_their_adapter_of_a_network_without_a_head(base, tmp_path):
+    network = trained_by_peft(base, tmp_path / "theirs", headed=False)
+    backbone = load_pretrained(base)
+    assert load_adapter(backbone, tmp_path / "theirs") == {}
+    ids = torch.tensor([IDS[0]])
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(ids), network(ids).last_hidden_state, atol=1e-5, rtol=0)
+
+
+def test_there_and_back_exactly(adapted, base, tmp_path):
+    save_adapter(tmp_path, adapted.backbone, "gpt2-small")
+    backbone = load_pretrained(base)
+    assert load_adapter(backbone, tmp_path) == {}
+    before, after = adapted.backbone.state_dict(), backbone.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert {layer.config for layer in lora_layers(backbone).values()} == {LoRAConfig(3, 6.0)}
+    description = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert description["base_model_name_or_path"] == "openai-community/gpt2"
+    assert description["revision"] == "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+    assert description["fan_in_fan_out"] is True
+
+
+def test_saved_classifier_round_trip(adapted, folder, tmp_path):
+    assert {file.name for file in folder.iterdir()} == {
+        "classifier.json", "model.safetensors", "adapter_config.json", "adapter_model.safetensors",
+    }  # fmt: skip
+    back = read_classifier(folder)
+    assert torch.equal(our_logits(back.model), our_logits(adapted))
+    assert back.model.policy == "lora"
+    assert back.model.trained_parameters().keys() == adapted.trained_parameters().keys()
+    assert not any(module.training for module in back.model.modules())
+    save_classifier(tmp_path / "y", back, full=False)
+    for name in ("model.safetensors", "adapter_model.safetensors"):
+        assert (tmp_path / "y" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_merged_for_deployment(adapted, folder, tmp_path):
+    """It needs no base, and is a classifier that knows nothing of adapters."""
+    saved = read_classifier(folder)
+    save_classifier(tmp_path / "full", replace(saved, base=None), full=True)
+    assert lora_layers(saved.model), "saving changes nothing"
+    assert {file.name for file in (tmp_path / "full").iterdir()} == {"classifier.json", "model.safetensors"}
+    back = read_classifier(tmp_path / "full")
+    assert back.model.policy == "all"
+    assert (
+        back.model.state_dict().keys()
+        == Classifier(load_pretrained(tmp_path / "base"), 2).state_dict().keys()
+    )
+    torch.testing.assert_close(our_logits(back.model), our_logits(adapted), atol=1e-5, rtol=0)
+
+
+def test_in_use_the_adapter_is_merged(adapted, folder):
+    classifier = TextClassifier(read_classifier(folder), CPU, "fp32")
+    assert not lora_layers(classifier.saved.model)
+    assert classifier.saved.model.policy == "all"
+    torch.testing.assert_close(our_logits(classifier.model), our_logits(adapted), atol=1e-5, rtol=0)
+
+
+def test_the_wrong_base_is_refused(folder, base):
+    weights = base / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights)
+    with pytest.raises(InputError, match=r"trained on base weights .* sha256"):
+        read_classifier(folder)
+
+
+def edited(**changes):
+    def edit(folder):
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return edit
+
+
+def renamed(old, new, shape=None):
+    """One tensor under another name (None: gone), in another shape."""
+
+    def edit(folder):
+        tensors = load_file(folder / "adapter_model.safetensors")
+        tensor = tensors.pop(f"{PREFIX}.{old}.weight")
+        if new is not None:
+            tensors[new] = tensor if shape is None else torch.zeros(shape)
+        save_file(tensors, folder / "adapter_model.safetensors")
+
+    return edit
+
+
+def not_finite(folder):
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
+def cut_off(folder):
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def text(content):
+    return lambda folder: (folder / "adapter_config.json").write_text(content)
+
+
+BAD = {
+    "no config": (without("adapter_config.json"), "adapter_config.json is missing"),
+    "no tensors": (without("adapter_model.safetensors"), "adapter_model.safetensors is missing"),
+    "no json": (text("{"), "no JSON"),
+    "no object": (text("[]"), "no JSON object"),
+    "another kind": (edited(peft_type="IA3"), "peft_type 'IA3'.* plain LoRA"),
+    "no kind": (edited(peft_type=None), "peft_type None"),
+    "dora": (edited(use_dora=True), "use_dora True.* plain LoRA"),
+    "rank-stabilised": (edited(use_rslora=True), "use_rslora True"),
+    "ranks by layer": (edited(rank_pattern={"c_attn": 4}), "rank_pattern"),
+    "biases": (edited(bias="all"), "bias 'all'"),
+    "a changed base": (edited(init_lora_weights="pissa"), "init_lora_weights 'pissa'"),
+    "what is not invented yet": (edited(use_xlora=True), "use_xlora True"),
+    "no rank": (edited(r=0), "r 0, which is not a whole number"),
+    "rank of another type": (edited(r="3"), "r '3'"),
+    "another rank": (edited(r=4), r"lora_A.weight .* has the shape \[3, 16\] instead of \[4, 16\]"),
+    "alpha": (edited(lora_alpha=-1), "lora_alpha -1"),
+    "endless alpha": (edited(lora_alpha=float("inf")), "lora_alpha inf"),
+    "dropout": (edited(lora_dropout=1), "lora_dropout 1"),
+    "targets": (edited(target_modules=["attn.c_attn"]), "disagree: transformer.h.0.attn.c_proj is in"),
+    "a half": (renamed("1.mlp.c_fc.lora_B", None), r"h.1.mlp.c_fc.lora_B.weight .* is missing"),
+    "unknown layer": (
+        renamed("1.mlp.c_fc.lora_B", f"{PREFIX}.9.mlp.c_fc.lora_B.weight"), "h.9.mlp.c_fc.* another one",
+    ),
+    "unknown tensor": (renamed("1.mlp.c_fc.lora_B", "base_model.model.wte.weight"), "holds .*model.wte"),
+    "shape": (
+        renamed("1.mlp.c_fc.lora_B", f"{PREFIX}.1.mlp.c_fc.lora_B.weight", (3, 64)),
+        r"has the shape \[3, 64\] instead of \[64, 3\]",
+    ),
+    "nan": (not_finite, "not finite"),
+    "cut off": (cut_off, "no whole safetensors file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_adapters_are_one_line(folder, base, name):
+    damage, message = BAD[name]
+    damage(folder)
+    backbone = load_pretrained(base)
+    with pytest.raises(InputError, match=message) as error:
+        load_adapter(backbone, folder)
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+    assert not lora_layers(backbone), "all adapters or none"
+    with pytest.raises(InputError, match=message):
+        read_classifier(folder)
+
+
+def test_a_missing_pair_is_noticed(folder, base):
+    for part in "AB":
+        renamed(f"1.mlp.c_fc.lora_{part}", None)(folder)
+    with pytest.raises(InputError, match=r"disagree: transformer.h.1.mlp.c_fc is in target_modules alone"):
+        load_adapter(load_pretrained(base), folder)
+
+
+def test_a_layer_under_two_names(folder, base):
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = f"{PREFIX}.1.mlp.c_fc.lora_B.weight"
+    save_file(tensors | {name.replace("transformer.", ""): tensors[name].clone()}, file)
+    with pytest.raises(InputError, match=r"h.1.mlp.c_fc twice"):
+        load_adapter(load_pretrained(base), folder)
+
+
+def test_an_empty_file(folder, base):
+    save_file({"base_model.model.score.weight": torch.ones(2, 16)}, folder / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="holds no adapter"):
+        load_adapter(load_pretrained(base), folder)
+
+
+def test_two_heads(folder):
+    file = folder / "adapter_model.safetensors"
+    save_file(load_file(file) | {"base_model.model.score.weight": torch.ones(2, 16)}, file)
+    with pytest.raises(InputError, match="two heads"):
+        read_classifier(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trained", "last_block", "trained 'last_block', which is not lora"),
+        ("tensors", "all", "trained 'lora', which is not head"),
+        ("base", None, "base None"),
+    ],
+)
+def test_a_description_that_contradicts_the_files(folder, key, value, message):
+    file = folder / "classifier.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=message):
+        read_classifier(folder)

@@ -1,0 +1,144 @@
+"""Pseudo-labels: only what the classifier is sure of, and none of it in validation or test."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import ROWS, tiny_saved, write_csv
+
+from gptcls import pseudo_label as verb
+from gptcls.config import TrainConfig
+from gptcls.data.prepare import Split, with_extra
+from gptcls.data.sources import labelled_frame, load_data
+from gptcls.errors import InputError
+from gptcls.predict import load_classifier
+from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
+from gptcls.store import save_classifier
+from gptcls.train import train
+
+TEXTS = [f"{word} {i}" for i in range(40) for word in ("win a prize", "see you", "claim now", "at home")]
+
+
+@pytest.fixture(autouse=True)
+def log(caplog):
+    caplog.set_level(logging.INFO, "gptcls")
+    return caplog
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    saved = tiny_saved()
+    with torch.no_grad():  # so that probabilities spread from 0 to 1
+        saved.model.head.weight.mul_(40)
+    save_classifier(folder / "classifier", saved)
+    return folder
+
+
+def run(folder, data, out, **options):
+    return pseudo_label(
+        PseudoLabelConfig(model=folder, data=data, out=out, device="cpu", precision="fp32", **options)
+    )
+
+
+@pytest.mark.parametrize("target", ["csv", "jsonl", "parquet"])
+def test_rows_taken_are_the_sure_ones(folder, tmp_path, log, monkeypatch, target):
+    if target == "parquet":
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    chunks = verb.read_chunks
+    monkeypatch.setattr(verb, "read_chunks", lambda path, dialect: chunks(path, rows=7, dialect=dialect))
+    pd.DataFrame({"id": range(162), "text": [*TEXTS, "", "win " * 70]}).to_csv(
+        tmp_path / "in.csv", index=False
+    )
+    probabilities = load_classifier(folder, "cpu", "fp32").predict_proba(TEXTS)
+    confidence = float(np.quantile(probabilities.max(axis=1), 0.6))
+    sure = [i for i, row in enumerate(probabilities) if row.max() >= confidence]
+    out = tmp_path / f"out.{target}"
+    log.clear()
+    counts = run(folder, tmp_path / "in.csv", out, confidence=confidence)
+    read = {"csv": pd.read_csv, "jsonl": lambda p: pd.read_json(p, lines=True), "parquet": pd.read_parquet}[
+        target
+    ]
+    found = read(out)
+    assert list(found.columns) == ["text", "label", "probability"]
+    assert 0 < len(sure) < len(TEXTS)
+    kept = found[found.text.str.len() < 100]  # the long one may be sure as well
+    assert kept.text.tolist() == [TEXTS[i] for i in sure]
+    assert kept.label.tolist() == [("ham", "spam")[probabilities[i].argmax()] for i in sure]
+    np.testing.assert_allclose(kept.probability.astype(float), probabilities[sure].max(axis=1), atol=1e-6)
+    assert counts == {label: int((found.label == label).sum()) for label in ("ham", "spam")}
+    said = f"{len(found)} of 162 rows taken ({counts['ham']} ham, {counts['spam']} spam): {out}"
+    assert said in log.text
+    assert "1 rows have no text and are left out" in log.text
+    assert "1 texts are longer than 64 tokens; the rest was not read" in log.text
+
+
+def test_then_a_second_run_trains_on_both(folder, base, tmp_path, log):
+    data = write_csv(tmp_path / "labelled.csv")
+    options = {"model": str(base), "data": str(data), "epochs": 1, "device": "cpu"}
+    first = train(TrainConfig(**options, out=tmp_path / "first"))
+    unlabelled = tmp_path / "unlabelled.csv"
+    texts = [text for text, _ in ROWS]
+    pd.DataFrame({"text": [*TEXTS, *texts, *TEXTS[:5]]}).to_csv(unlabelled, index=False)
+    run(tmp_path / "first", unlabelled, tmp_path / "pseudo.csv", confidence=0.5)
+    log.clear()
+    second = train(TrainConfig(**options, extra=tmp_path / "pseudo.csv", out=tmp_path / "second"))
+    parts = ("train", "validation", "test")
+    one, two = (
+        {part: load_data(tmp_path / name / "split" / f"{part}.csv") for part in parts}
+        for name in ("first", "second")
+    )
+    for part in parts[1:]:
+        pd.testing.assert_frame_equal(one[part], two[part])
+    n = len(one["train"])
+    pd.testing.assert_frame_equal(two["train"][:n], one["train"])
+    assert two["train"].text[n:].tolist() == TEXTS, "each new text once, and none of the labelled ones"
+    assert second.scores["train"]["n"] == n + len(TEXTS) == first.scores["train"]["n"] + len(TEXTS)
+    assert "dropped 5 repeated texts" in log.text
+    for part in parts:
+        assert (
+            f"removed {len(one[part])} rows from {tmp_path / 'pseudo.csv'}: their texts also stand in {part}"
+            in log.text
+        )
+    assert f"{len(TEXTS)} rows added to train" in log.text
+
+
+def test_extra_rows_that_cannot_be_used():
+    def frame(*rows):
+        return labelled_frame([text for text, _ in rows], [label for _, label in rows])
+
+    split = Split(frame(("a", "x"), ("b", "y")), frame(("c", "x")), frame(("d", "y")))
+    assert with_extra(split, frame(("e", "x"), ("d", "y")), "p.csv").train.values.tolist() == [
+        ["a", "x"], ["b", "y"], ["e", "x"],
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"p.csv: label 'z' is not among the labels .* x, y"):
+        with_extra(split, frame(("e", "z")), "p.csv")
+    with pytest.raises(InputError, match=r"p.csv: every text stands in the data already"):
+        with_extra(split, frame(("a", "x"), ("d", "y")), "p.csv")
+    with pytest.raises(InputError, match="leave out --extra"):
+        TrainConfig(recipe="book", extra="p.csv").resolved()
+
+
+def test_refusals_leave_nothing(folder, tmp_path):
+    data = tmp_path / "in.csv"
+    data.write_text("text\nhello\n")
+    for options, said in [
+        ({"confidence": 0.0}, "--confidence 0.0 is no probability"),
+        ({"confidence": 1.5}, "--confidence 1.5 is no probability"),
+        ({"confidence": float("nan")}, "--confidence nan is no probability"),
+        (
+            {"confidence": 1.0},
+            r"no text has a label of probability 1.0 or more, the surest has 0\.\d+; lower",
+        ),
+        ({"text_column": "zzz"}, "--text-column names 'zzz'"),
+        ({"separator": "ab"}, "--separator 'ab'"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            run(folder, data, tmp_path / "out.csv", **options)
+    with pytest.raises(InputError, match="is the input itself"):
+        run(folder, data, data)
+    with pytest.raises(InputError, match="holds no classifier"):
+        run(tmp_path, data, tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

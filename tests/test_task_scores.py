@@ -1,0 +1,320 @@
+"""Scores, intervals, tables, pictures and baselines of lists of labels and of numbers."""
+
+import json
+import logging
+import warnings
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap, spearmanr
+from sklearn import metrics
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from gptcls.errors import InputError
+from gptcls.evaluation.bootstrap import (
+    bootstrap_interval,
+    counts_per_text,
+    macro_f1,
+    macro_f1_of_all,
+    micro_f1,
+)
+from gptcls.evaluation.label_plots import plot_label_scores, plot_predictions
+from gptcls.evaluation.metrics import classification_scores, wilson_interval
+from gptcls.evaluation.multilabel import multilabel_scores
+from gptcls.evaluation.regression import regression_scores, spearman_interval
+from gptcls.evaluation.table import (
+    LISTS,
+    NUMBERS,
+    format_per_class,
+    format_per_number,
+    format_scores,
+    markdown_scores,
+)
+from gptcls.evaluation.task_baselines import (
+    COMMONEST,
+    MEAN,
+    ONE_VS_REST,
+    RIDGE,
+    multilabel_baselines,
+    regression_baselines,
+)
+
+LABELS = ["anger", "fear", "joy", "never"]
+THRESHOLDS = [0.5, 0.3, 0.6, 0.5]
+
+
+def label_case(n=200, seed=0):
+    """Targets and probabilities; nobody has the last label."""
+    random = np.random.default_rng(seed)
+    targets = random.random((n, 4)) < [0.5, 0.1, 0.3, 0.0]
+    noise = random.normal(size=(n, 4)) + 2.0 * targets - 1
+    return targets.astype(float), 1 / (1 + np.exp(-noise))
+
+
+def number_case(n=150, seed=0):
+    random = np.random.default_rng(seed)
+    targets = random.normal(3, 2, size=(n, 2))
+    return targets, targets + random.normal(size=(n, 2)) * [0.5, 3.0]
+
+
+def strict_json(scores):
+    return json.loads(json.dumps(scores, allow_nan=False))
+
+
+# --- against scikit-learn and scipy ---
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_label_lists_equal_scikit_learn(seed):
+    targets, probabilities = label_case(seed=seed)
+    predicted = probabilities >= THRESHOLDS
+    scores = multilabel_scores(targets, probabilities, LABELS, THRESHOLDS)
+    assert scores["subset_accuracy"] == pytest.approx(metrics.accuracy_score(targets, predicted))
+    right = round(200 * scores["subset_accuracy"])
+    assert (scores["subset_accuracy_low"], scores["subset_accuracy_high"]) == wilson_interval(right, 200)
+    assert scores["hamming_loss"] == pytest.approx(metrics.hamming_loss(targets, predicted))
+    report = metrics.classification_report(
+        targets, predicted, target_names=LABELS, output_dict=True, zero_division=0
+    )
+    for average in ("micro", "macro", "weighted"):
+        expected = {k.replace("f1-score", "f1"): v for k, v in report[f"{average} avg"].items()}
+        assert scores["averages"][average] | {"support": expected["support"]} == pytest.approx(expected)
+    assert scores["macro_f1"] == scores["averages"]["macro"]["f1"]
+    for label, threshold in zip(LABELS[:3], THRESHOLDS, strict=False):
+        row = {k.replace("f1-score", "f1"): v for k, v in report[label].items()} | {"threshold": threshold}
+        assert scores["per_class"][label] == pytest.approx(row)
+    expected = metrics.average_precision_score(targets[:, :3], probabilities[:, :3], average="macro")
+    assert scores["average_precision"] == pytest.approx(expected)
+    assert scores["support"]["never"] == 0
+    assert strict_json(scores) == scores
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_equal_scikit_learn_and_scipy(seed):
+    targets, predicted = number_case(seed=seed)
+    both = regression_scores(targets, predicted, ["x", "y"])
+    for i, name in enumerate("xy"):
+        scores = both["per_number"][name]
+        assert scores == regression_scores(targets[:, [i]], predicted[:, [i]], [name])
+        assert scores["mae"] == pytest.approx(metrics.mean_absolute_error(targets[:, i], predicted[:, i]))
+        rmse = metrics.root_mean_squared_error(targets[:, i], predicted[:, i])
+        assert scores["rmse"] == pytest.approx(rmse)
+        assert scores["spearman"] == pytest.approx(spearmanr(targets[:, i], predicted[:, i]).statistic)
+        for measure in ("mae", "rmse", "spearman"):
+            assert scores[f"{measure}_low"] < scores[measure] < scores[f"{measure}_high"]
+    assert both["mae"] == pytest.approx(metrics.mean_absolute_error(targets, predicted))
+    assert strict_json(both) == both
+
+
+def test_averages_of_classes_equal_scikit_learn():
+    random = np.random.default_rng(0)
+    targets, guesses = (
+        random.integers(0, 4, 120),
+        random.integers(0, 3, 120),
+    )  # nobody predicts the last class
+    scores = classification_scores(targets, np.eye(5)[guesses], list("abcde"))  # nor does "e" occur
+    report = metrics.classification_report(targets, guesses, output_dict=True, zero_division=0)
+    for average in ("macro", "weighted"):
+        expected = {k.replace("f1-score", "f1"): v for k, v in report[f"{average} avg"].items()}
+        assert scores["averages"][average] | {"support": 120} == pytest.approx(expected)
+    assert scores["averages"]["micro"]["f1"] == pytest.approx(scores["accuracy"])
+    assert scores["f1_low"] < scores["f1"] < scores["f1_high"]
+    assert "averages" not in classification_scores(targets % 2, np.eye(2)[guesses % 2], ["a", "b"])
+
+
+def test_bootstrap_equals_scipys():
+    """The same statistic drawn by scipy; both have the noise of a thousand draws."""
+    targets, probabilities = label_case()
+    targets, predicted = targets.astype(bool), probabilities >= THRESHOLDS
+    counts = counts_per_text(targets, predicted)
+    for ours, average in ((micro_f1, "micro"), (macro_f1_of_all, "macro")):
+
+        def theirs(index, average=average):
+            return metrics.f1_score(targets[index], predicted[index], average=average, zero_division=0)
+
+        draw = bootstrap(
+            (np.arange(200),), theirs, vectorized=False, n_resamples=150, method="percentile", random_state=1
+        )  # fmt: skip
+        expected = draw.confidence_interval
+        assert bootstrap_interval(counts, ours) == pytest.approx((expected.low, expected.high), abs=0.03)
+        assert ours(counts.sum(axis=0)[None])[0] == pytest.approx(theirs(np.arange(200)))
+    one_hot = np.eye(5, dtype=bool)
+    some, guess = np.array([0, 1, 1, 3, 3]), np.array([0, 1, 0, 3, 1])
+    sums = counts_per_text(one_hot[some], one_hot[guess]).sum(axis=0)[None]
+    assert macro_f1(sums)[0] == pytest.approx(metrics.f1_score(some, guess, average="macro"))
+    assert bootstrap_interval(counts, micro_f1) == bootstrap_interval(counts, micro_f1), "the same draws"
+    assert bootstrap_interval(counts[:1], micro_f1) is None
+
+
+def test_spearmans_interval_covers_as_often_as_it_says():
+    """Normal pairs of a known rank correlation, 6 / pi asin(r / 2): 95 of 100 intervals should hold it."""
+    random, r, n = np.random.default_rng(0), 0.6, 60
+    truth = 6 / np.pi * np.arcsin(r / 2)
+    held = 0
+    for _ in range(400):
+        x = random.normal(size=n)
+        y = r * x + np.sqrt(1 - r * r) * random.normal(size=n)
+        low, high = spearman_interval(spearmanr(x, y).statistic, n)
+        held += low <= truth <= high
+    assert 0.92 <= held / 400 <= 0.98
+    assert spearman_interval(1.0, 50) == (1.0, 1.0)
+    assert spearman_interval(0.5, 3) is None
+
+
+# --- undefined and wrong ---
+
+
+def test_undefined_scores_are_none_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nothing = multilabel_scores(np.zeros((0, 2)), np.zeros((0, 2)), ["a", "b"], [0.5, 0.5])
+        none_there = multilabel_scores(np.zeros((3, 2)), np.full((3, 2), 0.1), ["a", "b"], [0.5, 0.5])
+        no_numbers = regression_scores(np.zeros((0, 1)), np.zeros((0, 1)), ["x"])
+        constant = regression_scores(np.array([[1.0], [2.0]]), np.array([[1.5], [1.5]]), ["x"])
+        one = regression_scores(np.array([[1.0]]), np.array([[3.0]]), ["x"])
+    for scores in (nothing, none_there, no_numbers, constant, one):
+        assert strict_json(scores) == scores
+    assert (nothing["subset_accuracy"], nothing["macro_f1"], nothing["average_precision"]) == (None,) * 3
+    assert (none_there["subset_accuracy"], none_there["hamming_loss"]) == (1.0, 0.0)
+    assert none_there["per_class"]["a"]["f1"] is None
+    assert (constant["spearman"], constant["mae"]) == (None, 0.5)
+    assert (one["mae"], one["mae_low"], one["spearman"]) == (2.0, None, None)
+    assert no_numbers["mae"] is None
+
+
+def test_what_does_not_fit_together():
+    with pytest.raises(InputError, match=r"targets \(3, 2\), probabilities \(3, 3\) and 2 thresholds"):
+        multilabel_scores(np.zeros((3, 2)), np.zeros((3, 3)), ["a", "b"], [0.5, 0.5])
+    with pytest.raises(InputError, match="probabilities in row 1: not finite"):
+        multilabel_scores(np.zeros((2, 1)), np.array([[0.5], [np.nan]]), ["a"], [0.5])
+    with pytest.raises(InputError, match=r"predictions \(2, 1\) do not fit"):
+        regression_scores(np.zeros((3, 1)), np.zeros((2, 1)), ["x"])
+    with pytest.raises(InputError, match="row 1: a target or prediction is not finite"):
+        regression_scores(np.zeros((2, 1)), np.array([[0.0], [np.inf]]), ["x"])
+
+
+# --- tables ---
+
+
+def test_tables_are_aligned_and_fit():
+    lists = multilabel_scores(*label_case(), LABELS, THRESHOLDS)
+    numbers = regression_scores(*(each[:, :1] for each in number_case()), ["x"])
+    empty = multilabel_scores(np.zeros((0, 4)), np.zeros((0, 4)), LABELS, THRESHOLDS)
+    names = ["train", "test, TF-IDF + logistic regression, one vs rest"]
+    for columns, rows in (
+        (LISTS, [*((n, lists) for n in names), ("none", empty)]),
+        (NUMBERS, [("a", numbers)]),
+    ):
+        lines = format_scores(rows, columns).splitlines()
+        assert max(map(len, lines)) <= 100
+        assert len({len(line) for line in lines[:3]}) == 1
+        assert {line.count("|") for line in markdown_scores(rows, columns).splitlines()[: 2 + len(rows)]} == {
+            len(columns.heads) + 3
+        }
+    text = format_scores([("test", lists)], LISTS)
+    assert f"{lists['macro_f1']:.3f} [{lists['macro_f1_low']:.3f}, {lists['macro_f1_high']:.3f}]" in text
+    assert f"{numbers['mae']:.4g} [" in format_scores([("test", numbers)], NUMBERS)
+
+
+def test_per_class_report():
+    scores = multilabel_scores(*label_case(), LABELS, THRESHOLDS)
+    lines = format_per_class(scores).splitlines()
+    assert lines[0].split() == ["n", "precision", "recall", "F1", "threshold"]
+    fear = scores["per_class"]["fear"]
+    assert lines[3].split() == ["fear", str(fear["support"]), *(
+        f"{fear[name]:.3f}" for name in ("precision", "recall", "f1", "threshold"))]  # fmt: skip
+    assert [line.split()[0] for line in lines[-3:]] == ["micro", "macro", "weighted"]
+    assert lines[-2].split()[-1] == f"{scores['macro_f1']:.3f}"
+    assert format_per_class(classification_scores(np.array([0, 1]), np.eye(2), ["a", "b"])) == ""
+    both = regression_scores(*number_case(), ["x", "y"])
+    assert [line.split()[0] for line in format_per_number(both).splitlines()[2:]] == ["x", "y"]
+    assert format_per_number(both["per_number"]["x"]) == ""
+
+
+# --- pictures ---
+
+
+def saved(figure, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(tmp_path / "figure.png")
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert 0 <= drawn.x0 < drawn.x1 <= width
+    assert 0 <= drawn.y0 < drawn.y1 <= height
+    return figure
+
+
+def test_bars_of_labels(tmp_path):
+    per_class = multilabel_scores(*label_case(), LABELS, THRESHOLDS)["per_class"]
+    axes = saved(plot_label_scores(per_class), tmp_path).axes[0]
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    by_f1 = sorted(LABELS, key=lambda name: per_class[name]["f1"] or 0)
+    assert names == [f"{name} ({per_class[name]['support']})" for name in by_f1]
+    assert [bar.get_width() for bar in axes.patches] == [per_class[name]["f1"] or 0 for name in by_f1]
+    many = {f"label {i}": {"precision": 0.5, "recall": None, "f1": 0.1, "support": i} for i in range(100)}
+    axes = saved(plot_label_scores(many), tmp_path).axes[0]
+    assert len(axes.patches) == 60
+    assert "60 most frequent of 100" in axes.get_xlabel()
+
+
+def test_scatter_of_numbers(tmp_path):
+    targets, predicted = number_case()
+    figure = saved(plot_predictions(targets, predicted, ["x", "y"]), tmp_path)
+    assert [axes.get_title() for axes in figure.axes] == ["x", "y"]
+    line, dots = figure.axes[1].lines
+    assert list(line.get_xdata()) == list(line.get_ydata())
+    assert list(dots.get_ydata()) == list(predicted[:, 1])
+    assert len(saved(plot_predictions(np.zeros((0, 9)), np.zeros((0, 9)), "abcdefghi"), tmp_path).axes) == 6
+
+
+# --- baselines ---
+
+TEXTS = ["win a prize", "see you soon", "win a car", "soon, my dear", "prize for my dear"]
+LISTED = np.array([[1, 0], [0, 0], [1, 0], [0, 1], [1, 1]], dtype=np.float32)
+
+
+def test_label_baselines_are_scikit_learns():
+    parts = {
+        "train": (TEXTS, LISTED),
+        "validation": (TEXTS[:4], LISTED[:4]),
+        "test": (["a dear prize"], LISTED[4:]),
+    }
+    results = multilabel_baselines(parts, ["win", "dear"])
+    assert results[COMMONEST]["test"]["per_class"]["win"]["recall"] == 1.0
+    assert results[COMMONEST]["test"]["per_class"]["dear"]["recall"] == 0.0
+    words = TfidfVectorizer().fit(TEXTS)
+    column = LogisticRegression(C=10, solver="liblinear").fit(words.transform(TEXTS), LISTED[:, 1])
+    p = column.predict_proba(words.transform(["a dear prize"]))[0, 1]
+    threshold = results[ONE_VS_REST]["test"]["per_class"]["dear"]["threshold"]
+    assert results[ONE_VS_REST]["test"]["per_class"]["dear"]["recall"] == float(p >= threshold)
+    assert threshold != 0.5, "tuned on validation, as the classifier's"
+    assert multilabel_baselines({"train": parts["train"]}, ["win", "dear"])
+
+
+def test_number_baselines_are_scikit_learns():
+    targets = np.array([[1.0], [2.0], [4.0], [8.0], [3.0]])
+    results = regression_baselines(
+        {"train": (TEXTS, targets), "test": (["my prize"], np.array([[3.0]]))}, ["x"]
+    )
+    assert results[MEAN]["test"]["mae"] == pytest.approx(0.6)
+    words = TfidfVectorizer().fit(TEXTS)
+    ridge = Ridge(alpha=1.0).fit(words.transform(TEXTS), targets)
+    expected = abs(ridge.predict(words.transform(["my prize"])).item() - 3.0)
+    assert results[RIDGE]["test"]["mae"] == pytest.approx(expected)
+
+
+def test_baselines_without_words_or_rows(caplog):
+    with caplog.at_level(logging.INFO, "gptcls"):
+        results = multilabel_baselines(
+            {"train": (["!", "?"], LISTED[:2]), "test": ([], LISTED[:0])}, ["a", "b"]
+        )
+        assert list(regression_baselines({"train": (["!", "?"], np.eye(2)[:, :1])}, ["x"])) == [MEAN]
+    assert list(results) == [COMMONEST]
+    assert "left out: its training texts hold no word" in caplog.text
+    with pytest.raises(InputError, match="a part named 'train' with rows"):
+        regression_baselines({"train": ([], np.zeros((0, 1)))}, ["x"])
+    constant = {"train": (TEXTS, np.ones((5, 2))), "test": (TEXTS, np.ones((5, 2)))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert multilabel_baselines(constant, ["a", "b"])[ONE_VS_REST]["test"]["subset_accuracy"] == 1.0
