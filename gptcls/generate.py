@@ -1,6 +1,7 @@
 """Continue a text: ``python -m gptcls.generate --model gpt2-small "Every effort moves you"``."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 import torch
@@ -37,7 +38,7 @@ class GenerateConfig:
 
 
 def generate_text(config: GenerateConfig) -> str:
-    """The text of ``config`` and its continuation.
+    """The text of ``config`` and its continuation, without the token that ends it.
 
     Raises:
         InputError: an empty text, a seed that no generator takes, an unknown model or device, or a model with
@@ -52,9 +53,11 @@ def generate_text(config: GenerateConfig) -> str:
     model = load_pretrained(config.model, pick_dtype(config.precision, device)).to(device)
     tokenizer.require_fit(config.model, model.config.vocab_size)
     generator = torch.Generator(device).manual_seed(config.seed)
-    ids = torch.tensor([tokenizer.encode(config.text)], device=device)
+    prompt = tokenizer.encode(config.text)
     options = (config.max_new_tokens, config.temperature, config.top_k, generator, tokenizer.eos_ids)
-    return tokenizer.decode(generate(model, ids, *options)[0].tolist())
+    ids = generate(model, torch.tensor([prompt], device=device), *options)[0].tolist()
+    written = takewhile(lambda token: token not in tokenizer.eos_ids, ids[len(prompt) :])
+    return tokenizer.decode([*prompt, *written])
 
 
 def main() -> None:
