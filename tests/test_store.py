@@ -214,7 +214,7 @@ def test_damage_is_one_line(tmp_path, damage, message):
         (("architecture", "n_embd"), 2**62, f"n_embd {2**62}"),
         (("architecture", "norm_eps"), float("nan"), "norm_eps nan"),
         (("architecture", "dropout"), "none", "dropout 'none'"),
-        (("architecture", "family"), "mamba", "'mamba'.*reads gpt2, llama; update gptcls"),
+        (("architecture", "family"), "mamba", "'mamba'.*reads gpt2, llama, bert, roberta; update gptcls"),
         (("task", "kind"), "ranking", "'ranking'.*update gptcls"),
         (("task", "labels"), ["a", "a"], r"labels \['a', 'a'\].* different"),
         (("task", "labels"), "ab", "labels 'ab'"),
