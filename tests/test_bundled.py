@@ -54,8 +54,11 @@ HAM = [
     "Sorry, I fell asleep on the sofa. Talk tomorrow?",
     "We need to talk about the rent, can you call me after work",
 ]
-# What it gets wrong, kept here so that the list above stays honest. Empty the set when a better one ships.
-MISTAKES: set[str] = set()
+# What it gets wrong. The messages were written before its answers were seen, and none was changed after.
+MISTAKES = {
+    "A new ringtone is waiting for you! Txt TONE to 80455 for this week's chart hits, only 3 pounds a week",
+    "Your verification code is 482913. Do not share it with anyone.",
+}
 
 
 @pytest.fixture(scope="module")
