@@ -177,7 +177,7 @@ def test_texts_are_cut_and_counted_by_the_models_own_tokens(base: Path, data: Pa
     assert 0 < longer < len(TEXTS)
     with caplog.at_level("INFO", "gptcls"):
         folder = run(data, base, "x", max_length=9).folder
-        counts = [int(line.split()[1]) for line in caplog.messages if "cut to 9 tokens" in line]
+        counts = [int(line.split()[1]) for line in caplog.messages if "longer than 9 tokens" in line]
         assert sum(counts) == longer
         out = tmp_path / "labelled.csv"
         classify(ClassifyConfig(model=folder, data=data, out=out, device="cpu"))
