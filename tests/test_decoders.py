@@ -210,7 +210,7 @@ def test_unsupported_architecture(base: Path, data: Path) -> None:
         lambda: run(data, base, "x"),
         lambda: generate_text(GenerateConfig("x", str(base))),
     ):
-        with pytest.raises(InputError, match="'gemma2'; supported are gpt2, llama, mistral, qwen2"):
+        with pytest.raises(InputError, match="'gemma2'; supported are bert, gpt2, llama"):
             use()
     assert not (base.parent / "x").exists()
 

@@ -182,7 +182,7 @@ def test_bf16_is_loaded_in_place(tmp_path: Path) -> None:
 
 FAULTS = {
     "hidden_act": ("gelu", ["hidden_act 'gelu'", "'silu'"]),
-    "model_type": ("gemma2", ["model_type 'gemma2'; supported are gpt2, llama, mistral, qwen2"]),
+    "model_type": ("gemma2", ["model_type 'gemma2'; supported are bert, gpt2, llama"]),
     "num_hidden_layers": (2, ["model.layers.2.", "is no tensor of this network"]),
     "hidden_size": (64, ["[97, 48] instead of [97, 64]"]),
     "intermediate_size": ("80", ["intermediate_size '80'"]),

@@ -289,7 +289,7 @@ CONFIG_FAULTS = {
     "n_ctx": (64, ["n_ctx 64", "32"]),
     "vocab_size": (100, ["vocab_size 100", "97"]),
     "n_inner": (100, ["n_inner 100"]),
-    "model_type": ("gptj", ["'gptj'", "supported are gpt2, llama, mistral, qwen2"]),
+    "model_type": ("gptj", ["'gptj'", "supported are bert, gpt2, llama"]),
     "activation_function": ("gelu", ["'gelu'", "'gelu_new'"]),
     "scale_attn_weights": (False, ["scale_attn_weights"]),
     "scale_attn_by_inverse_layer_idx": (True, ["scale_attn_by_inverse_layer_idx"]),
