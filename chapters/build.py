@@ -1,0 +1,204 @@
+"""``python -m chapters.build``: the course's notebooks, built from its chapters and executed.
+
+A chapter, ``chapters/NN_topic.py``, is a Python script with cells (py:percent) and the only place to edit.
+Its notebook is what a reader opens: the same cells with their outputs and pictures. Nothing in it depends on
+when or where it was built, so that building again without a change gives no diff.
+
+A code cell marked ``# %% tags=["solution"]`` solves an exercise. It runs like any other, asserts included,
+but in the notebook it becomes text, folded under the word "Solution": JupyterLab alone would fold a hidden
+cell, and GitHub folds a ``<details>`` as well.
+"""
+
+import base64
+import hashlib
+import re
+import tempfile
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated
+
+import jupytext
+import nbformat
+import tyro
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+
+from chapters.png import plain_png
+from gptcls import cli
+from gptcls.atomic import atomic_file
+from gptcls.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS, NOTEBOOKS = ROOT / "chapters", ROOT / "notebooks"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+SOLUTION = "solution"  # the tag
+PRINTS, END = "\n\nIt prints:\n\n```text\n", "\n\n</details>"
+SECONDS = 600  # that a cell, or the start of a kernel, may take on a busy machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Build the course's notebooks from its chapters, executing every cell."""
+
+    chapters: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Numbers or names, such as 03 or 03_gpt; all by default."""
+    check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Execute and write nothing; fail where the cells of a notebook are not those of its chapter."""
+
+
+def main(options: Options) -> None:
+    """Build or check, printing one line a chapter."""
+    paths = find_chapters(options.chapters)
+    if options.check:
+        if stale := stale_notebooks(paths, everything=not options.chapters):
+            raise InputError(f"{', '.join(stale)} not as built: run python -m chapters.build and commit")
+        print(f"{len(paths)} notebooks match their chapters")
+        return
+    for path in paths:
+        target = notebook_path(path)
+        text = executed(path)
+        with atomic_file(target) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+        print(f"{target.relative_to(ROOT)}  {len(text) / 1024:.0f} KB", flush=True)
+
+
+def find_chapters(names: tuple[str, ...] = ()) -> list[Path]:
+    """The chapters in their order, or those that ``names`` begin; InputError for a name of none."""
+    everything = sorted(CHAPTERS.glob("[0-9][0-9]_*.py"))
+    for name in names:
+        if not any(path.stem.startswith(name) for path in everything):
+            raise InputError(
+                f"no chapter is called {name!r}: there are {', '.join(p.stem for p in everything)}"
+            )
+    return [path for path in everything if not names or path.stem.startswith(names)]
+
+
+def notebook_path(chapter: Path) -> Path:
+    """Where the notebook of a chapter lies."""
+    return NOTEBOOKS / f"{chapter.stem}.ipynb"
+
+
+def stale_notebooks(chapters: list[Path], everything: bool = True) -> list[str]:
+    """Notebooks that are missing, differ from their chapter, or (``everything``) belong to none."""
+    stale = []
+    for chapter in chapters:
+        path = notebook_path(chapter)
+        wanted = _sources(folded(read_chapter(chapter)))
+        if not path.exists() or _sources(nbformat.read(path, as_version=4)) != wanted:
+            stale.append(path.name)
+    if everything:
+        known = {notebook_path(chapter) for chapter in chapters}
+        stale += sorted(path.name for path in NOTEBOOKS.glob("*.ipynb") if path not in known)
+    return stale
+
+
+def read_chapter(chapter: Path) -> NotebookNode:
+    """The cells of a chapter as a notebook without outputs, solutions still code."""
+    notebook = jupytext.reads(chapter.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def executed(chapter: Path) -> str:
+    """The notebook of a chapter as the text of its file.
+
+    It runs in an empty folder, in a fresh kernel. Raises InputError for a cell that fails, and for an output
+    that another build could not repeat: what goes to stderr, an address in memory.
+    """
+    notebook = read_chapter(chapter)
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(
+            notebook,
+            timeout=SECONDS,
+            startup_timeout=SECONDS,
+            extra_arguments=["--log-level=ERROR"],  # else a line about how the kernel talks to us
+            resources={"metadata": {"path": folder}},
+            record_timing=False,
+            coalesce_streams=True,
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            failed = next(
+                c for c in notebook.cells if any(o.output_type == "error" for o in c.get("outputs", ()))
+            )
+            raise InputError(f"{_place(chapter, failed)} fails: {error.ename}: {error.evalue}") from None
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            _clean(output, chapter, cell)
+    return nbformat.writes(folded(notebook)) + "\n"
+
+
+def folded(notebook: NotebookNode) -> NotebookNode:
+    """The notebook as readers get it: solutions folded, cells numbered and named by their content."""
+    cells, names, number = [], set(), 0
+    for cell in notebook.cells:
+        if SOLUTION in cell.metadata.get("tags", []):
+            cell = new_markdown_cell(_details(cell))
+        cell.metadata.clear()
+        cell.id = _name(cell, names)
+        if cell.cell_type == "code":
+            number += 1
+            cell.execution_count = number
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = number
+        cells.append(cell)
+    notebook.cells = cells
+    notebook.metadata = NotebookNode(METADATA)  # the kernel added its version
+    return notebook
+
+
+def _details(cell: NotebookNode) -> str:
+    """A solution and what it printed, folded."""
+    printed = "".join(output.get("text", "") for output in cell.outputs)
+    text = f"<details>\n<summary><b>Solution</b></summary>\n\n```python\n{cell.source}\n```"
+    if printed:
+        text += f"{PRINTS}{printed.rstrip()}\n```"
+    return text + END
+
+
+def _name(cell: NotebookNode, taken: set[str]) -> str:
+    """A cell's id: a hash of its content, so that inserting a cell renames no other."""
+    hashes = (hashlib.sha256(f"{n}{cell.cell_type}{cell.source}".encode()).hexdigest()[:8] for n in count())
+    name = next(name for name in hashes if name not in taken)
+    taken.add(name)
+    return name
+
+
+def _place(chapter: Path, cell: NotebookNode) -> str:
+    return f"{chapter.name}, cell {cell.source.splitlines()[0]!r}"
+
+
+def _sources(notebook: NotebookNode) -> list[tuple[str, str]]:
+    """What must agree: the cells, but for what a folded solution printed, which only running it shows."""
+    pairs = [(cell.cell_type, cell.source.removesuffix(END)) for cell in notebook.cells]
+    return [(kind, source.partition(PRINTS)[0]) for kind, source in pairs]
+
+
+def _clean(output: NotebookNode, chapter: Path, cell: NotebookNode) -> None:
+    """Take out of an output what another build would not repeat, or refuse it."""
+    place = _place(chapter, cell)
+    if output.output_type == "stream" and output.name == "stderr":
+        raise InputError(f"{place} writes to stderr: {output.text.strip()[:200]!r}")
+    if "metadata" in output:
+        output.metadata.clear()
+    data = output.get("data", {})
+    if data and SOLUTION in cell.metadata.get("tags", []):
+        raise InputError(f"{place}: a solution is folded into text; let it print, without pictures")
+    if "image/png" in data:
+        data["image/png"] = base64.b64encode(plain_png(base64.b64decode(data["image/png"]))).decode()
+        data.pop("text/plain", None)  # <Figure size 720x380 with 1 Axes>
+    shown = [output.get("text", ""), *(value for kind, value in data.items() if kind.startswith("text/"))]
+    if address := re.search(r"0x[0-9a-f]{6,}", "\n".join(shown)):
+        raise InputError(f"{place} shows an address in memory, {address[0]}")
+
+
+if __name__ == "__main__":
+    cli.run(Options, main)
