@@ -234,6 +234,7 @@ for label, colour, hatch in ((0, BLUE, ""), (1, ORANGE, "//")):
     axes.hist(values, bins, alpha=0.6, color=colour, hatch=hatch, edgecolor="white", label=task.labels[label])
 axes.axvline(0.5, color=GREY, ls="--")
 axes.set(xlabel="probability of spam, before training", ylabel="messages")
+axes.yaxis.get_major_locator().set_params(integer=True)
 axes.legend()
 plt.show()
 accuracy = ((spam_probability > 0.5) == (targets == 1)).float().mean()
