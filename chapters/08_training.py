@@ -102,7 +102,7 @@ with torch.no_grad():
     logits = classifier(ids, lengths)
 torch.testing.assert_close(my_loss(logits, targets), F.cross_entropy(logits, targets))
 torch.testing.assert_close(my_loss(logits, targets), task.loss(logits, targets))
-assert my_accuracy(logits, targets) == task.accuracy(logits, targets)
+assert my_accuracy(logits, targets) == task.measure(logits, targets)
 
 p = torch.linspace(0.005, 1, 400)
 figure, axes = plt.subplots(figsize=(6, 3.2))
@@ -188,10 +188,10 @@ print(
 classifier = new_classifier()
 trainer = Trainer(classifier, task, train_loader, val_loader, settings(epochs=6), CPU)
 history = trainer.fit().history
-plot_history([row for row in history if "train_loss" in row], "loss")
+plot_history(history, "loss")
 
 # %%
-plot_history([row for row in history if "train_accuracy" in row], "accuracy")
+plot_history(history, "accuracy")
 
 # %% [markdown]
 # How to read them:

@@ -1,6 +1,6 @@
 """The look of the course's pictures: one call at the top of a chapter."""
 
-from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION
+from gptcls.evaluation.canvas import BLUE, GREEN, GREY, VERMILION
 
 ORANGE, SKY, PURPLE = (
     "#E69F00",
@@ -8,8 +8,6 @@ ORANGE, SKY, PURPLE = (
     "#CC79A7",
 )  # the rest of Okabe and Ito's colours that show on white
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
-SEQUENTIAL = "cividis"  # light to dark, the same to readers of every colour vision
-DIVERGING = "PuOr"
 
 
 def use_style() -> None:
@@ -37,6 +35,6 @@ def use_style() -> None:
             "axes.prop_cycle": cycler(color=CYCLE),
             "grid.alpha": 0.3,
             "legend.frameon": False,
-            "image.cmap": SEQUENTIAL,
+            "image.cmap": "cividis",
         }
     )
