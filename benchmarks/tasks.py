@@ -64,6 +64,8 @@ class Options:
     """Folder with the data sets' folders: trec6, goemotions, thucnews, chnsenticorp, sms."""
     model: str = "gpt2-nano"
     """Model, as for gptcls.train."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """Start from the model's pretrained weights or from random ones."""
     train: str | None = None
     """What is trained, as for gptcls.train."""
     epochs: int | None = None
@@ -88,7 +90,7 @@ class Options:
 
 def settings(options: Options) -> dict:
     """What all runs have in common, for TrainConfig."""
-    names = ("model", "train", "epochs", "lr", "batch_size", "max_length", "device")
+    names = ("model", "init", "train", "epochs", "lr", "batch_size", "max_length", "device")
     return {name: getattr(options, name) for name in names}
 
 
@@ -101,11 +103,14 @@ def data_of(name: str, options: Options) -> Iterator[dict[str, object]]:
         yield {"data": source, "task": kind.task}
         return
     with tempfile.TemporaryDirectory() as folder:
-        files = {}
+        files, known = {}, set()
         for part, frame in load_parts(source, layout=Layout(kind)).items():
-            files[part] = Path(folder) / f"{part}.jsonl"
             drawn = frame.sample(min(options.rows, len(frame)), random_state=0)
-            drawn.to_json(files[part], orient="records", lines=True, force_ascii=False)
+            names = [set(kind.names(label)) for label in drawn["label"]]
+            known = known or set().union(*names)  # train comes first; what it lacks cannot be scored
+            files[part] = Path(folder) / f"{part}.jsonl"
+            kept = drawn[[each <= known for each in names]]
+            kept.to_json(files[part], orient="records", lines=True, force_ascii=False)
         yield {"data": str(files.pop("train")), "task": kind.task, **files}
 
 

@@ -274,12 +274,12 @@ def test_a_label_of_few_rows_stays_in_train():
 
 def test_labels_that_only_meet_rarer_ones_are_given_back():
     """Each row of "shared" is drawn with a label that is as rare: train may be left without it."""
-    rows = [["shared", f"with {i}"] for i in range(3)] + [[f"with {i}"] for i in range(3) for _ in range(2)]
+    rows = [["shared", f"a {i}"] for i in range(3)] + [[f"a {i}"] for i in range(3) for _ in range(2)]
     frame = labelled_frame([f"text {i}" for i in range(len(rows))], [json.dumps(sorted(row)) for row in rows])
     for seed in range(30):
         split = make_split(frame, validation_fraction=0.3, test_fraction=0.3, kind=LISTS, seed=seed)
         known = {name for label in split.train.label for name in json.loads(label)}
-        assert known == {"shared", "with 0", "with 1", "with 2"}
+        assert known == {"shared", "a 0", "a 1", "a 2"}
 
 
 def test_an_unknown_label_in_a_given_part():

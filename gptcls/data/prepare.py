@@ -230,11 +230,14 @@ def _draw(
 
 
 def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> None:
-    """Move the rows back to train (the first part) in which a name stands that train lacks."""
+    """Move rows back to train (the first part), one after another, while a name in them is unknown there."""
     known = set().union(*(names[row] for rows in parts[0] for row in rows))
     for part in parts[1:]:
         for i, rows in enumerate(part):
-            unseen = np.array([not names[row] <= known for row in rows], dtype=bool)
+            unseen = np.zeros(len(rows), dtype=bool)
+            for j, row in enumerate(rows):
+                unseen[j] = not names[row] <= known
+                known |= names[row]
             parts[0].append(rows[unseen])
             part[i] = rows[~unseen]
 
