@@ -68,6 +68,8 @@ class Options:
     """Start from the model's pretrained weights or from random ones."""
     train: str | None = None
     """What is trained, as for gptcls.train."""
+    pooling: Literal["auto", "last", "first", "mean", "max"] | None = None
+    """What the head reads, as for gptcls.train."""
     epochs: int | None = None
     """Passes over the training rows, as for gptcls.train."""
     lr: float | None = None
@@ -90,7 +92,7 @@ class Options:
 
 def settings(options: Options) -> dict:
     """What all runs have in common, for TrainConfig."""
-    names = ("model", "init", "train", "epochs", "lr", "batch_size", "max_length", "device")
+    names = ("model", "init", "train", "pooling", "epochs", "lr", "batch_size", "max_length", "device")
     return {name: getattr(options, name) for name in names}
 
 
