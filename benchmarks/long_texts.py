@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from benchmarks.measure import ROOT, Stopwatch, machine
 from gptcls import cli
@@ -48,6 +48,8 @@ class Options:
     """Tokens read at once; otherwise what the model can read."""
     train: str | None = None
     """As for gptcls.train: what is trained."""
+    pooling: Literal["auto", "last", "first", "mean", "max"] | None = None
+    """As for gptcls.train: what the head reads."""
     epochs: int | None = None
     """As for gptcls.train."""
     lr: float | None = None
@@ -69,7 +71,8 @@ def runs(options: Options, folder: Path) -> Iterator[tuple[str, Run, float]]:
         writer.write(reviews(options.data, options.rows))
     for seed in options.seeds:
         for way in options.ways:
-            given = {k: getattr(options, k) for k in ("model", "max_length", "train", "epochs", "lr")}
+            names = ("model", "max_length", "train", "pooling", "epochs", "lr")
+            given = {name: getattr(options, name) for name in names}
             out = folder / f"{way}-{seed}"
             with Stopwatch() as watch:
                 run = train(TrainConfig(data=str(data), long=way, seed=seed, out=out, **given))
