@@ -7,6 +7,10 @@ when or where it was built, so that building again without a change gives no dif
 A code cell marked ``# %% tags=["solution"]`` solves an exercise. It runs like any other, asserts included,
 but in the notebook it becomes text, folded under the word "Solution": JupyterLab alone would fold a hidden
 cell, and GitHub folds a ``<details>`` as well.
+
+A cell marked ``# %% tags=["timing"]`` shows seconds, which no two builds would agree on. It runs at every
+build, asserts included, but while the notebook's code stays the same it keeps the outputs it had. ``--time``
+takes new ones. No other cell may show what such a cell has measured.
 """
 
 import base64
@@ -37,7 +41,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-SOLUTION = "solution"  # the tag
+SOLUTION, TIMING = "solution", "timing"  # the tags
 PRINTS, END = "\n\nIt prints:\n\n```text\n", "\n\n</details>"
 SECONDS = 600  # that a cell, or the start of a kernel, may take on a busy machine
 
@@ -50,6 +54,8 @@ class Options:
     """Numbers or names, such as 03 or 03_gpt; all by default."""
     check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Execute and write nothing; fail where the cells of a notebook are not those of its chapter."""
+    time: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Take new timings, also where the code has not changed."""
 
 
 def main(options: Options) -> None:
@@ -62,7 +68,7 @@ def main(options: Options) -> None:
         return
     for path in paths:
         target = notebook_path(path)
-        text = executed(path)
+        text = executed(path, time=options.time)
         with atomic_file(target) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
         print(f"{target.relative_to(ROOT)}  {len(text) / 1024:.0f} KB", flush=True)
@@ -105,11 +111,12 @@ def read_chapter(chapter: Path) -> NotebookNode:
     return notebook
 
 
-def executed(chapter: Path) -> str:
+def executed(chapter: Path, time: bool = False) -> str:
     """The notebook of a chapter as the text of its file.
 
-    It runs in an empty folder, in a fresh kernel. Raises InputError for a cell that fails, and for an output
-    that another build could not repeat: what goes to stderr, an address in memory.
+    It runs in an empty folder, in a fresh kernel. Unless ``time`` asks for new ones, timings of the same code
+    are kept. Raises InputError for a cell that fails, and for an output that another build could not repeat:
+    what goes to stderr, an address in memory.
     """
     notebook = read_chapter(chapter)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +139,11 @@ def executed(chapter: Path) -> str:
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             _clean(output, chapter, cell)
-    return nbformat.writes(folded(notebook)) + "\n"
+    timed = [i for i, cell in enumerate(notebook.cells) if TIMING in cell.metadata.get("tags", [])]
+    notebook = folded(notebook)
+    if not time:
+        _keep_outputs(notebook, timed, notebook_path(chapter))
+    return nbformat.writes(notebook) + "\n"
 
 
 def folded(notebook: NotebookNode) -> NotebookNode:
@@ -153,6 +164,24 @@ def folded(notebook: NotebookNode) -> NotebookNode:
     notebook.cells = cells
     notebook.metadata = NotebookNode(METADATA)  # the kernel added its version
     return notebook
+
+
+def _keep_outputs(notebook: NotebookNode, cells: list[int], built: Path) -> None:
+    """Give the ``cells`` the outputs that they have in the notebook ``built`` before, if its code is the same.
+
+    All of its code: seconds taken of other code would tell a reader something untrue.
+    """
+    if not built.exists():
+        return
+    before, now = (
+        [cell for cell in each.cells if cell.cell_type == "code"]
+        for each in (nbformat.read(built, as_version=4), notebook)
+    )
+    if [cell.source for cell in before] != [cell.source for cell in now]:
+        return
+    for i in cells:
+        cell = notebook.cells[i]
+        cell.outputs = before[cell.execution_count - 1].outputs
 
 
 def _details(cell: NotebookNode) -> str:

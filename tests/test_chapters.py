@@ -128,6 +128,40 @@ def test_a_notebook_that_differs_from_its_chapter_is_found(toy):
             build.main(build.Options(check=True, chapters=("01",)))
 
 
+CLOCK = """
+# %% tags=["timing"]
+import time
+
+print("seconds:", time.perf_counter())
+assert a == 2
+"""
+
+
+@pytest.mark.slow
+def test_timings_are_kept_while_the_code_is_the_same(toy):
+    def built(text, **options):
+        toy.write_text(text, encoding="utf-8")
+        build.main(build.Options(**options))
+        return build.notebook_path(toy).read_text(encoding="utf-8")
+
+    def seconds(text):
+        cells = nbformat.reads(text, as_version=4).cells
+        return next(cell.outputs[0].text for cell in cells if "perf_counter" in cell.source)
+
+    first = built(TOY + CLOCK)
+    assert built(TOY + CLOCK) == first
+    other_words = built((TOY + CLOCK).replace("Add them", "Add these\n\n# %% [markdown]\n# So."))
+    assert other_words != first
+    assert seconds(other_words) == seconds(first)  # it has another place now, and is found
+    timed_again = built(TOY + CLOCK, time=True)
+    assert seconds(timed_again) != seconds(first)
+    other_code = built((TOY + CLOCK).replace("print(a, b)", "print(b, a)"))
+    assert seconds(other_code) != seconds(timed_again)
+    assert "3 2" in other_code  # what is no timing is never kept
+    with pytest.raises(InputError, match="AssertionError"):  # kept outputs hide no failure
+        built((TOY + CLOCK).replace("assert a == 2", "assert a == 3"))
+
+
 def test_an_inserted_cell_renames_no_other(toy):
     before = [cell.id for cell in build.folded(build.read_chapter(toy)).cells]
     toy.write_text(TOY.replace("# %%\nimport sys", "# %%\na * b\n\n# %%\nimport sys"), encoding="utf-8")
