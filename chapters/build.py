@@ -167,9 +167,9 @@ def folded(notebook: NotebookNode) -> NotebookNode:
 
 
 def _keep_outputs(notebook: NotebookNode, cells: list[int], built: Path) -> None:
-    """Give the ``cells`` the outputs that they have in the notebook ``built`` before, if its code is the same.
+    """Give the ``cells`` the outputs that they had in the notebook ``built`` before, if the code is the same.
 
-    All of its code: seconds taken of other code would tell a reader something untrue.
+    All of it: seconds taken of other code would tell a reader something untrue.
     """
     if not built.exists():
         return
