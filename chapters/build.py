@@ -11,6 +11,9 @@ cell, and GitHub folds a ``<details>`` as well.
 A cell marked ``# %% tags=["timing"]`` shows seconds, which no two builds would agree on. It runs at every
 build, asserts included, but while the notebook's code stays the same it keeps the outputs it had. ``--time``
 takes new ones. No other cell may show what such a cell has measured.
+
+The picture of a cell marked ``# %% tags=["front"]`` is also written to ``notebooks/front.png``, which the README
+shows.
 """
 
 import base64
@@ -41,7 +44,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-SOLUTION, TIMING = "solution", "timing"  # the tags
+SOLUTION, TIMING, FRONT = "solution", "timing", "front"  # the tags
 PRINTS, END = "\n\nIt prints:\n\n```text\n", "\n\n</details>"
 SECONDS = 600  # that a cell, or the start of a kernel, may take on a busy machine
 
@@ -53,7 +56,7 @@ class Options:
     chapters: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Numbers or names, such as 03 or 03_gpt; all by default."""
     check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Execute and write nothing; fail where the cells of a notebook are not those of its chapter."""
+    """Execute nothing and write nothing; fail where the cells of a notebook are not those of its chapter."""
     time: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Take new timings, also where the code has not changed."""
 
@@ -71,6 +74,9 @@ def main(options: Options) -> None:
         text = executed(path, time=options.time)
         with atomic_file(target) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
+        if (picture := front_picture(path)) is not None:
+            with atomic_file(NOTEBOOKS / "front.png") as temporary:
+                temporary.write_bytes(picture)
         print(f"{target.relative_to(ROOT)}  {len(text) / 1024:.0f} KB", flush=True)
 
 
@@ -98,10 +104,23 @@ def stale_notebooks(chapters: list[Path], everything: bool = True) -> list[str]:
         wanted = _sources(folded(read_chapter(chapter)))
         if not path.exists() or _sources(nbformat.read(path, as_version=4)) != wanted:
             stale.append(path.name)
+        elif (picture := front_picture(chapter)) is not None:
+            front = NOTEBOOKS / "front.png"
+            if not front.exists() or front.read_bytes() != picture:
+                stale.append(front.name)
     if everything:
         known = {notebook_path(chapter) for chapter in chapters}
         stale += sorted(path.name for path in NOTEBOOKS.glob("*.ipynb") if path not in known)
     return stale
+
+
+def front_picture(chapter: Path) -> bytes | None:
+    """The PNG that the notebook of a chapter shows for the cell marked for the README; None without one."""
+    marked = [c.source for c in read_chapter(chapter).cells if FRONT in c.metadata.get("tags", [])]
+    for cell in nbformat.read(notebook_path(chapter), as_version=4).cells if marked else ():
+        if cell.source in marked:
+            return base64.b64decode(cell.outputs[0].data["image/png"])
+    return None
 
 
 def read_chapter(chapter: Path) -> NotebookNode:

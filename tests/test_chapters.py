@@ -162,6 +162,28 @@ def test_timings_are_kept_while_the_code_is_the_same(toy):
         built((TOY + CLOCK).replace("assert a == 2", "assert a == 3"))
 
 
+PICTURE = """
+# %% tags=["front"]
+import matplotlib.pyplot as plt
+
+plt.plot([a, b])
+plt.show()
+"""
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme_is_that_of_its_notebook(toy):
+    toy.write_text(TOY + PICTURE, encoding="utf-8")
+    build.main(build.Options())
+    front = build.NOTEBOOKS / "front.png"
+    assert front.read_bytes().startswith(SIGNATURE)
+    assert build.stale_notebooks([toy]) == []
+    front.write_bytes(front.read_bytes() + b"\0")
+    assert build.stale_notebooks([toy]) == ["front.png"]
+    front.unlink()
+    assert build.stale_notebooks([toy]) == ["front.png"]
+
+
 def test_an_inserted_cell_renames_no_other(toy):
     before = [cell.id for cell in build.folded(build.read_chapter(toy)).cells]
     toy.write_text(TOY.replace("# %%\nimport sys", "# %%\na * b\n\n# %%\nimport sys"), encoding="utf-8")
