@@ -12,8 +12,8 @@ A cell marked ``# %% tags=["timing"]`` shows seconds, which no two builds would 
 build, asserts included, but while the notebook's code stays the same it keeps the outputs it had. ``--time``
 takes new ones. No other cell may show what such a cell has measured.
 
-The picture of a cell marked ``# %% tags=["front"]`` is also written to ``notebooks/front.png``, which the README
-shows.
+The picture of a cell marked ``# %% tags=["front"]`` is also written to ``notebooks/front.png``, for the
+README.
 """
 
 import base64
