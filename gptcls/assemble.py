@@ -16,8 +16,8 @@ from gptcls.data.clean import cleaned
 from gptcls.data.corpora import load_parts
 from gptcls.data.labels import Layout
 from gptcls.data.long_texts import said_of_long
-from gptcls.data.prepare import Split
 from gptcls.data.sources import load_data
+from gptcls.data.split import PARTS, Split
 from gptcls.errors import InputError
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.fused import FusedBlock
@@ -33,7 +33,6 @@ from gptcls.tokenizer import Tokenizer
 from gptcls.training.features import FeatureCache
 
 log = logging.getLogger("gptcls")
-PARTS = ("train", "validation", "test")
 RESAMPLERS = {"undersample": prepare.undersample, "oversample": prepare.oversample}
 
 
@@ -44,7 +43,7 @@ def read_split(config: TrainConfig) -> Split:
         balanced = config.balance == "undersample"
         split = book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
         if config.balance == "oversample":
-            split = replace(split, train=prepare.oversample(split.train, config.seed))
+            split = replace(split, train=prepare.oversample(split.train, config.seed), plain=split.train)
         if len(split.train) < config.batch_size:  # its loader drops the incomplete batch
             raise InputError(
                 f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
@@ -63,6 +62,7 @@ def read_split(config: TrainConfig) -> Split:
         seed=config.seed,
         kind=layout.kind,
     )
+    plain = split.train
     if config.extra is not None:
         extra = cleaned(load_data(config.extra, layout=Layout(layout.kind)), config.cleaning)
         split = prepare.with_extra(split, extra, config.extra, layout.kind)
@@ -70,7 +70,8 @@ def read_split(config: TrainConfig) -> Split:
     resample = RESAMPLERS.get(config.balance)
     train = split.train if resample is None else resample(split.train, config.seed)
     others = (*split.validation["text"], *split.test["text"])
-    return replace(split, train=config.augmentation.of(train, others, config.seed))
+    train = config.augmentation.of(train, others, config.seed)
+    return split if train is plain else replace(split, train=train, plain=plain)
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:

@@ -12,7 +12,7 @@ from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
 from gptcls.data.files import PLAIN, Dialect
 from gptcls.data.labels import Layout
-from gptcls.data.prepare import load_split
+from gptcls.data.split import load_split
 from gptcls.errors import InputError
 from gptcls.predict import load_classifier
 from gptcls.store import find_classifier

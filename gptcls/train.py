@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from gptcls import cli, report, runs
 from gptcls.assemble import (
-    PARTS,
     build_classifier,
     choose_tokenizer,
     encode_split,
@@ -25,8 +24,7 @@ from gptcls.assemble import (
     stage,
 )
 from gptcls.config import TrainConfig
-from gptcls.data import prepare
-from gptcls.data.prepare import Split
+from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.device import pick_device
 from gptcls.errors import InputError
 from gptcls.inference import dataset_logits
@@ -70,7 +68,7 @@ def train(config: TrainConfig) -> Run:
     here = runs.environment(device, pick_dtype(config.precision, device))
     if config.resume:
         runs.warn_of_changes(there, here)
-    split = prepare.load_split(folder / "split") if config.resume else read_split(config)
+    split = load_split(folder / "split") if config.resume else read_split(config)
     task = make_task(split, config)
     tokenizer = choose_tokenizer(config)
     model, base = build_classifier(config, task, device, tokenizer)
@@ -82,7 +80,7 @@ def train(config: TrainConfig) -> Run:
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     if not config.resume:
         folder = runs.claim(folder, config.out, config.run_name, RESULT)
-        prepare.save_split(split, folder / "split")
+        save_split(split, folder / "split")
         runs.write_config(folder, config, base, here)
     network, datasets = stage(model, datasets, config, device)
     loaders = make_loaders(datasets, config)
@@ -156,8 +154,12 @@ def _finish(
     saved.task = task = task.tuned(targets["validation"], outputs["validation"])
     saved.scores = {part: task.scores(targets[part], outputs[part]) for part in PARTS}
     save_classifier(folder / RESULT, saved, full)
-    texts = {part: getattr(split, part)["text"].tolist() for part in PARTS}
-    yardsticks = task.baselines({part: (texts[part], targets[part]) for part in PARTS})
+    yardsticks = task.baselines(
+        {
+            part: (frame["text"].tolist(), task.targets(frame["label"].tolist()).numpy())
+            for part, frame in split.plain_items()
+        }
+    )
     history = trainer.progress.history
     report.write_metrics(folder / "metrics.json", saved.scores, yardsticks, **more)
     columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]

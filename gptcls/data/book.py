@@ -8,8 +8,8 @@ stand in train; for results that generalise, use :mod:`gptcls.data.prepare`.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptcls.data.prepare import Split
 from gptcls.data.sources import load_data, local_file
+from gptcls.data.split import Split
 from gptcls.data.stream import table_format
 from gptcls.errors import InputError
 

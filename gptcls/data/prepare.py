@@ -1,42 +1,31 @@
-"""Between a frame of labelled texts and training: duplicates, balance, class weights and the split.
+"""Between a frame of labelled texts and training: duplicates, balance, class weights, extra rows.
 
 Every function takes frames with the columns ``text`` and ``label`` and returns new ones, index 0 to N - 1.
+The split itself is in :mod:`gptcls.data.split`.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptcls.atomic import atomic_file
 from gptcls.data.kinds import ONE_CLASS, LabelKind
-from gptcls.data.sources import labelled_frame
-from gptcls.data.stream import read_chunks, write_delimited
+from gptcls.data.split import Split, load_split, make_split, names_in, rows_by_group, save_split, without
 from gptcls.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = [
+    "Split", "class_weights", "drop_duplicates", "load_split", "make_split", "oversample", "save_split",
+    "undersample", "with_extra",
+]  # fmt: skip
+
 log = logging.getLogger("gptcls")
-
-
-@dataclass(frozen=True)
-class Split:
-    """The three parts; no text stands in two of them, except in the book's own split."""
-
-    train: "pd.DataFrame"
-    validation: "pd.DataFrame"
-    test: "pd.DataFrame"
-
-    def items(self) -> Iterator[tuple[str, "pd.DataFrame"]]:
-        """("train", frame), ("validation", frame), ("test", frame)."""
-        return ((field.name, getattr(self, field.name)) for field in fields(self))
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
@@ -70,7 +59,7 @@ def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
     """Cut each class to the size of the smallest by a random draw; the order of the rows stays."""
     random = np.random.RandomState(seed)
     size = int(frame.label.value_counts().min()) if len(frame) else 0
-    kept = [random.permutation(rows)[:size] for rows in _rows_by_group(frame.label.tolist()).values()]
+    kept = [random.permutation(rows)[:size] for rows in rows_by_group(frame.label.tolist()).values()]
     kept = np.sort(np.concatenate(kept)) if kept else []
     if dropped := len(frame) - len(kept):
         log.info("undersampled: %d rows of each class, %d dropped", size, dropped)
@@ -84,7 +73,7 @@ def oversample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
     """
     random = np.random.RandomState(seed)
     size = int(frame.label.value_counts().max()) if len(frame) else 0
-    classes = _rows_by_group(frame.label.tolist()).values()
+    classes = rows_by_group(frame.label.tolist()).values()
     kept = [np.resize(random.permutation(rows), size) for rows in classes]
     kept = np.sort(np.concatenate(kept)) if kept else []
     if added := len(kept) - len(frame):
@@ -100,15 +89,15 @@ def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelK
     """
     import pandas as pd
 
-    known = sorted(_names(split.train, kind))
-    if unseen := sorted(_names(extra, kind) - set(known)):
+    known = sorted(names_in(split.train, kind))
+    if unseen := sorted(names_in(extra, kind) - set(known)):
         raise InputError(
             f"{source}: label {unseen[0]!r} is not among the labels of the training rows, "
             f"{', '.join(known)}: correct or delete these rows"
         )
     extra = drop_duplicates(extra, kind)
     for name, part in reversed(list(split.items())):
-        extra = _without(extra, part, str(source), name)
+        extra = without(extra, part, str(source), name)
     if extra.empty:
         raise InputError(f"{source}: every text stands in the data already; leave out --extra")
     counts = Counter(chain.from_iterable(map(kind.names, extra.label)))
@@ -128,169 +117,5 @@ def class_weights(labels: Sequence[str], names: Sequence[str]) -> list[float]:
     return [counts.total() / (len(names) * counts[name]) for name in names]
 
 
-def make_split(
-    rows: "pd.DataFrame",
-    validation: "pd.DataFrame | None" = None,
-    test: "pd.DataFrame | None" = None,
-    *,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.2,
-    seed: int = 123,
-    kind: LabelKind = ONE_CLASS,
-) -> Split:
-    """Train, validation and test, with no text in two of them.
-
-    A part that is given is used; one that is not is drawn from ``rows`` in proportion to the classes, at
-    least one row of each class to each part. Lists of labels are drawn in proportion to each row's rarest
-    label, numbers in proportion to ten groups from the lowest to the highest. The same seed draws the same
-    rows with every version of numpy. Rows of train whose text stands in validation or test are removed, and
-    rows of validation whose text stands in test; both are logged.
-
-    Raises InputError for fractions that leave nothing, for fewer than two classes, for a class too small to
-    be drawn from, for a label in validation or test that train lacks, and for a part that is left empty.
-    """
-    for part in (validation, test):
-        if part is not None:  # before drawing: else a drawn validation could take texts of the given test
-            rows = _without(rows, part, "train", "the validation or test file")
-    fractions = {"validation": validation_fraction} if validation is None else {}
-    fractions |= {"test": test_fraction} if test is None else {}
-    train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
-    validation, test = drawn.get("validation", validation), drawn.get("test", test)
-    return _separate(Split(*(part.reset_index(drop=True) for part in (train, validation, test))), kind)
-
-
-def save_split(split: Split, folder: str | Path) -> None:
-    """Write train.csv, validation.csv and test.csv with the columns text and label, all of them or none.
-
-    UTF-8, quoted where needed (RFC 4180), so that :func:`load_split` gives back every text exactly. Raises
-    InputError for a text that no such file can hold: one with a NUL character or half of a surrogate pair.
-    """
-    with ExitStack() as stack:
-        for name, frame in split.items():
-            if bad := [row for row, text in enumerate(frame.text) if not _writable(text)]:
-                raise InputError(
-                    f"{name}, row {bad[0]}: remove the NUL character or lone surrogate from the text"
-                )
-            path = stack.enter_context(atomic_file(Path(folder) / f"{name}.csv"))
-            with path.open("w", encoding="utf-8", newline="") as file:
-                write_delimited(file, frame[["text", "label"]])
-
-
-def load_split(folder: str | Path) -> Split:
-    """Read what :func:`save_split` has written. InputError if a file is missing or is not such a file."""
-    return Split(*(_load_part(Path(folder) / f"{name}.csv") for name in ("train", "validation", "test")))
-
-
-def _load_part(path: Path) -> "pd.DataFrame":
-    if not path.exists():
-        raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    texts, labels = [], []
-    for chunk in read_chunks(path):
-        if list(chunk.columns) != ["text", "label"]:
-            raise InputError(f"{path}: its columns are {', '.join(chunk.columns)} instead of text, label")
-        texts += chunk["text"].tolist()
-        labels += chunk["label"].tolist()
-    return labelled_frame(texts, labels)
-
-
-def _draw(
-    frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: LabelKind
-) -> tuple["pd.DataFrame", dict[str, "pd.DataFrame"]]:
-    """What is left of ``frame``, and a part for each fraction by its name."""
-    for name, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise InputError(f"{name} fraction {fraction} is not between 0 and 1")
-    if sum(fractions.values()) >= 1:
-        raise InputError(f"fractions {fractions} leave nothing to train on: their sum must be below 1")
-    _require_classes(frame, kind)
-    needed = 1 + len(fractions)
-    random = np.random.RandomState(seed)  # its stream is frozen for good (NEP 19), unlike default_rng's
-    parts: list[list[np.ndarray]] = [[] for _ in range(needed)]
-    for name, rows in _rows_by_group(kind.strata(frame.label.tolist())).items():
-        if len(rows) < needed and not kind.every_class:
-            parts[0].append(rows)
-            continue
-        if len(rows) < needed:
-            raise InputError(
-                f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of train, "
-                f"{' and '.join(fractions)}: add rows or leave the class out"
-            )
-        rows = random.permutation(rows)
-        sizes = [max(1, round(len(rows) * fraction)) for fraction in fractions.values()]
-        while sum(sizes) >= len(rows):  # a small class: train keeps one row at least
-            sizes[sizes.index(max(sizes))] -= 1
-        *drawn, rest = np.split(rows, np.cumsum(sizes))
-        for part, taken in zip(parts, [rest, *drawn], strict=True):
-            part.append(taken)
-    if not kind.every_class:
-        _give_back_unseen(parts, [set(kind.names(label)) for label in frame.label])
-    # In the order of the file: readers find rows again, and the loader shuffles anyway.
-    rest, *drawn = (frame.iloc[np.sort(np.concatenate([[], *part]).astype(int))] for part in parts)
-    return rest, dict(zip(fractions, drawn, strict=True))
-
-
-def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> None:
-    """Move rows back to train (the first part), one after another, while a name in them is unknown there."""
-    known = set().union(*(names[row] for rows in parts[0] for row in rows))
-    for part in parts[1:]:
-        for i, rows in enumerate(part):
-            unseen = np.zeros(len(rows), dtype=bool)
-            for j, row in enumerate(rows):
-                unseen[j] = not names[row] <= known
-                known |= names[row]
-            parts[0].append(rows[unseen])
-            part[i] = rows[~unseen]
-
-
-def _separate(split: Split, kind: LabelKind) -> Split:
-    """Make the parts disjoint in their texts, in favour of test, then of validation; check what is left."""
-    validation = _without(split.validation, split.test, "validation", "test")
-    train = _without(split.train, validation, "train", "validation")
-    train = _without(train, split.test, "train", "test")
-    split = Split(train, validation, split.test)
-    _require_classes(train, kind)
-    known = _names(train, kind)
-    for name, part in split.items():
-        if part.empty:
-            raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
-        if unseen := sorted(_names(part, kind) - known):
-            named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
-            raise InputError(
-                f"the {name} rows have labels that train lacks: {named}; train has "
-                f"{', '.join(map(repr, sorted(known)[:5]))}: correct them, or add such rows to train"
-            )
-    return split
-
-
-def _without(frame: "pd.DataFrame", other: "pd.DataFrame", name: str, where: str) -> "pd.DataFrame":
-    shared = frame.text.isin(other.text)
-    if shared.any():
-        log.info("removed %d rows from %s: their texts also stand in %s", int(shared.sum()), name, where)
-    return frame[~shared].reset_index(drop=True)
-
-
-def _names(frame: "pd.DataFrame", kind: LabelKind) -> set[str]:
-    return set(chain.from_iterable(map(kind.names, frame.label.unique())))
-
-
-def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
-    classes = frame.label.unique()
-    if kind.every_class and len(classes) < 2:
-        found = f"only {classes[0]!r}" if len(classes) else "none"
-        raise InputError(
-            f"at least two classes are needed to train, and the labels hold {found}: add rows of another"
-        )
-
-
-def _rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """Row positions of each class or other group, in sorted order."""
-    groups = np.array(groups, dtype=object)
-    return {name: np.flatnonzero(groups == name) for name in sorted(set(groups))}
-
-
 def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
-
-
-def _writable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)

@@ -1,0 +1,80 @@
+"""What is done to the training rows is done for the network: baselines are fitted on the rows as labelled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import roc_auc_score
+from tiny import ROWS, write_csv
+
+from gptcls.config import TrainConfig
+from gptcls.data.prepare import Split, load_split, save_split
+from gptcls.data.sources import labelled_frame
+from gptcls.evaluation.baseline import MAJORITY, TFIDF, tfidf_baseline
+from gptcls.train import Run, train
+from gptcls.training.loop import StoppedError, Trainer
+
+UNEVEN = [*ROWS, *((f"{text} again", label) for text, label in ROWS if label == "ham")]
+CHANGES: dict[str, dict[str, Any]] = {
+    "undersample": {"balance": "undersample"},
+    "oversample": {"balance": "oversample"},
+    "augment": {"augment": ("swap", "delete")},
+    "extra": {"extra": "extra.csv"},
+    "all": {"balance": "oversample", "augment": ("swap",), "extra": "extra.csv"},
+}
+
+
+def run(folder: Path, base: Path, out: str = "run", **options) -> Run:
+    data = write_csv(folder / "rows.csv", UNEVEN)
+    if "extra" in options:
+        extra = [("a prize to claim", "spam"), ("home at last", "spam"), ("cash for the winner", "spam")]
+        options["extra"] = write_csv(folder / options["extra"], extra)
+    settings = {"epochs": 1, "max_length": 8, "batch_size": 16, "train": "head", "device": "cpu"}
+    return train(TrainConfig(model=str(base), data=str(data), out=folder / out, **settings | options))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_baselines_see_the_rows_as_labelled(change: str, base: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, base, **CHANGES[change])
+    split = load_split(tmp_path / "run" / "split")
+    assert len(split.plain) != len(split.train)
+    assert set(zip(split.plain.text, split.plain.label, strict=True)) <= set(UNEVEN)
+    assert len(split.plain) + len(split.validation) + len(split.test) == len(UNEVEN)
+    for name, model in ((MAJORITY, DummyClassifier(strategy="prior")), (TFIDF, tfidf_baseline())):
+        model.fit(split.plain.text, split.plain.label)
+        shares = model.predict_proba(split.test.text)[:, 1]
+        found = done.baselines[name]
+        assert found["train"]["n"] == len(split.plain)
+        assert found["test"]["roc_auc"] == pytest.approx(roc_auc_score(split.test.label == "spam", shares))
+        assert found["test"]["accuracy"] == model.score(split.test.text, split.test.label)
+    assert done.baselines == run(tmp_path, base, "plain").baselines
+    assert not (tmp_path / "plain" / "split" / "plain.csv").exists()
+
+
+def test_a_resumed_run_has_the_same_baselines(base: Path, tmp_path: Path, monkeypatch) -> None:
+    whole = run(tmp_path, base, **CHANGES["all"])
+    step = Trainer._step
+
+    def interrupt(trainer: Trainer, group: list) -> float:
+        if trainer.progress.step == 2:
+            raise StoppedError
+        return step(trainer, group)
+
+    monkeypatch.setattr(Trainer, "_step", interrupt)
+    with pytest.raises(StoppedError):
+        run(tmp_path, base, "stopped", **CHANGES["all"])
+    monkeypatch.undo()
+    (tmp_path / "extra.csv").unlink()
+    resumed = train(TrainConfig(out=tmp_path / "stopped", resume=True))
+    assert resumed.baselines == whole.baselines
+    assert json.loads((tmp_path / "stopped" / "metrics.json").read_text())["baselines"] == whole.baselines
+
+
+def test_plain_rows_do_not_outlive_their_split(tmp_path: Path) -> None:
+    one, two = labelled_frame(["a"], ["x"]), labelled_frame(["b"], ["y"])
+    save_split(Split(one, one, one, plain=two), tmp_path)
+    assert load_split(tmp_path).plain.text.tolist() == ["b"]
+    save_split(Split(one, one, one), tmp_path)
+    assert load_split(tmp_path).plain is None
