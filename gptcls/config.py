@@ -2,84 +2,27 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from gptcls.classifier import trained_blocks
+from gptcls.config_rules import check_config
 from gptcls.data.augment import Augmentation, Operation
 from gptcls.data.corpora import corpus_of
 from gptcls.data.files import Dialect
 from gptcls.data.kinds import KINDS
 from gptcls.data.labels import Layout
 from gptcls.data.long_texts import Long
-from gptcls.errors import InputError
-from gptcls.models.gpt2 import PRESETS
-from gptcls.options import RunOptions, flag
-from gptcls.task_options import check_task
+from gptcls.options import RunOptions
+from gptcls.recipes import FOR_MODEL, FROM_RANDOM, LORA, RECIPES, by_recipe, with_lora
 
-# What a recipe sets where the user sets nothing.
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": {
-        "balance": "none",
-        "train": "last_block",
-        "pooling": "auto",
-        "epochs": 5,
-        "batch_size": 8,
-        "lr": 5e-5,
-        "schedule": "cosine",
-        "warmup": 0.1,
-        "clip": 1.0,
-        "patience": 3,
-        "precision": "auto",
-    },
-    # Chapter 6 of the book, settings of its sections 6.2 to 6.7.
-    "book": {
-        "balance": "undersample",
-        "train": "last_block",
-        "pooling": "position-1",
-        "epochs": 5,
-        "batch_size": 8,
-        "lr": 5e-5,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "clip": 0.0,
-        "patience": 0,
-        "precision": "fp32",
-    },
-}
-# Random weights know nothing worth freezing, and need larger and more steps.
-FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
-# A narrow network takes larger steps than gpt2-small, and can afford more of them.
-FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10}}
-# Appendix E of the book. The head is left out: it is new and smaller than an adapter of it would be.
-LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
-
-
-def _by_recipe(name: str, metavar: str) -> Any:
-    """Shows in --help the default that the recipe will choose."""
-    default, book = RECIPES["default"][name], RECIPES["book"][name]
-    hint = f"default: {default}"
-    for model, own in FOR_MODEL.items():
-        if name in own:
-            hint += f"; {model}: {own[name]}"
-    if name in FROM_RANDOM:
-        hint += f"; from random weights: {FROM_RANDOM[name]}"
-    if name in LORA:
-        hint += f"; with lora: {LORA[name]}"
-    if book != default:
-        hint += f"; book: {book}"
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})")
-
-
-def _with_lora(default: str, metavar: str) -> Any:
-    """Shows in --help the default that --train lora will choose."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+__all__ = ["FOR_MODEL", "FROM_RANDOM", "LORA", "RECIPES", "TrainConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunOptions):
-    """Fine-tune a GPT into a text classifier.
+    """Fine-tune a pretrained GPT, Llama, Mistral, Qwen2, BERT or RoBERTa on labelled texts: to name one class
+    of each, any number of labels, or numbers.
 
     Without options: a small GPT on a bundled sample of text messages, in under a minute.
     """
@@ -128,7 +71,7 @@ class TrainConfig(RunOptions):
     """Share of the rows split off for testing."""
     balance: Annotated[
         Literal["none", "undersample", "oversample", "weights"] | None,
-        _by_recipe("balance", "{none,undersample,oversample,weights}"),
+        by_recipe("balance", "{none,undersample,oversample,weights}"),
     ] = None
     """Leave the classes as they are; in the training rows, cut each to the smallest or repeat rows of each up
     to the largest; or weigh them in the loss (of several labels, weigh the texts that have one against those
@@ -152,24 +95,26 @@ class TrainConfig(RunOptions):
     """File with a line a word: the word, a tab, its synonyms with commas between them; otherwise a small
     English table."""
     extra: Path | None = None
-    """File of rows to add to the training rows, such as gptcls.pseudo_label writes."""
+    """File of rows to add to the training rows, such as gptcls.pseudo_label writes: columns text and label,
+    several labels as a JSON list. The baselines are fitted without them, as without what --balance and
+    --augment make of the rows."""
     long: Long = "head"
     """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it in
     overlapping windows whose logits are averaged."""
-    train: Annotated[str | None, _by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
+    train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
     """What is trained: the new head, the last blocks with the final norm, everything, or the head and small
     matrices beside the frozen ones (LoRA)."""
-    lora_rank: Annotated[int | None, _with_lora("16", "INT")] = None
+    lora_rank: Annotated[int | None, with_lora("16", "INT")] = None
     """Rank of the matrices that --train lora adds."""
-    lora_alpha: Annotated[float | None, _with_lora("16", "FLOAT")] = None
+    lora_alpha: Annotated[float | None, with_lora("16", "FLOAT")] = None
     """What they add is scaled by alpha / rank."""
-    lora_dropout: Annotated[float | None, _with_lora("0", "FLOAT")] = None
+    lora_dropout: Annotated[float | None, with_lora("0", "FLOAT")] = None
     """Dropout on what they read, while training."""
-    lora_targets: Annotated[tuple[str, ...] | None, _with_lora("*", "PATTERN …")] = None
+    lora_targets: Annotated[tuple[str, ...] | None, with_lora("*", "PATTERN …")] = None
     """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
     pooling: Annotated[
         Literal["auto", "last", "first", "mean", "max", "position-1"] | None,
-        _by_recipe("pooling", "{auto,last,first,mean,max,position-1}"),
+        by_recipe("pooling", "{auto,last,first,mean,max,position-1}"),
     ] = None
     """What the head reads: the last real token, the first, the mean of all, each channel's largest value, or
     the last position of a text padded to a fixed length (the book's). auto is the last of a decoder, the
@@ -179,25 +124,25 @@ class TrainConfig(RunOptions):
     takes the longest training text."""
     max_length: int | None = None
     """Tokens kept of each text; otherwise what the model can read (book: the longest training text)."""
-    epochs: Annotated[int | None, _by_recipe("epochs", "INT")] = None
+    epochs: Annotated[int | None, by_recipe("epochs", "INT")] = None
     """Passes over the training rows."""
-    batch_size: Annotated[int | None, _by_recipe("batch_size", "INT")] = None
+    batch_size: Annotated[int | None, by_recipe("batch_size", "INT")] = None
     """Texts a batch."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
-    lr: Annotated[float | None, _by_recipe("lr", "FLOAT")] = None
+    lr: Annotated[float | None, by_recipe("lr", "FLOAT")] = None
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.1
     """AdamW's weight decay."""
-    schedule: Annotated[Literal["cosine", "constant"] | None, _by_recipe("schedule", "{cosine,constant}")] = (
+    schedule: Annotated[Literal["cosine", "constant"] | None, by_recipe("schedule", "{cosine,constant}")] = (
         None
     )
     """The learning rate after the warm-up."""
-    warmup: Annotated[float | None, _by_recipe("warmup", "FLOAT")] = None
+    warmup: Annotated[float | None, by_recipe("warmup", "FLOAT")] = None
     """Share of the steps in which the learning rate rises to its peak."""
-    clip: Annotated[float | None, _by_recipe("clip", "FLOAT")] = None
+    clip: Annotated[float | None, by_recipe("clip", "FLOAT")] = None
     """Largest norm of the gradient; 0 does not clip."""
-    patience: Annotated[int | None, _by_recipe("patience", "INT")] = None
+    patience: Annotated[int | None, by_recipe("patience", "INT")] = None
     """Epochs without a better validation loss before the run stops; the weights of the best epoch are kept.
     0 trains to the end and keeps the last weights."""
     eval_freq: int = 50
@@ -213,7 +158,7 @@ class TrainConfig(RunOptions):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"] | None, _by_recipe("precision", "{auto,fp32,bf16,fp16}")
+        Literal["auto", "fp32", "bf16", "fp16"] | None, by_recipe("precision", "{auto,fp32,bf16,fp16}")
     ] = None
     """Number format of the frozen blocks, on NVIDIA GPUs with bf16 of every matrix product; auto takes the
     fastest that the processor has. What is trained is kept in fp32. The frozen weights of a Llama, Mistral or
@@ -248,7 +193,7 @@ class TrainConfig(RunOptions):
             defaults |= LORA
         given = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **given)
-        config._check()
+        check_config(config)
         return config
 
     @property
@@ -277,49 +222,3 @@ class TrainConfig(RunOptions):
         data = self.data.split(":")[0] if corpus_of(self.data) else Path(self.data).stem
         name = f"{Path(self.model).name}-{data}"
         return name if self.recipe == "default" else f"{name}-{self.recipe}"
-
-    def _check(self) -> None:
-        check_task(self)
-        preset = PRESETS.get(self.model)
-        if self.train != "lora":
-            trained_blocks(self.train, preset.n_layer if preset else 10_000)  # before anything is downloaded
-            if given := [name for name in LORA if name != "lr" and getattr(self, name) is not None]:
-                raise InputError(f"{flag(given[0])} goes with --train lora, not --train {self.train}")
-        if preset and max(self.max_length or 0, self.pad_to or 0) > preset.n_positions:
-            raise InputError(
-                f"{self.model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller"
-            )
-        if self.save == "trained" and self.init == "random":
-            raise InputError("--save trained needs pretrained base weights; this run starts from random ones")
-        self.check_seed()
-        at_least = {
-            "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
-            "lr": 0, "weight_decay": 0, "cache_budget": 0, "warmup": 0, "clip": 0, "max_length": 1,
-            "pad_to": 1, "lora_rank": 1, "lora_alpha": 0, "lora_dropout": 0,
-        }  # fmt: skip
-        self.check_at_least(at_least)
-        for name in ("warmup", "validation_fraction", "test_fraction", "lora_dropout"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
-                raise InputError(
-                    f"{flag(name)} {getattr(self, name)} is no share; use a number from 0 to below 1"
-                )
-        for part in ("validation", "test"):
-            fraction = f"{part}_fraction"
-            if getattr(self, part) and getattr(self, fraction) != getattr(TrainConfig, fraction):
-                raise InputError(f"{flag(part)} and {flag(fraction)} exclude each other; leave one out")
-        own_split = ("validation", "test", "validation_fraction", "test_fraction")
-        own_split += ("separator", "encoding", "columns", "clean", "augment", "extra")
-        changed = [name for name in own_split if getattr(self, name) != getattr(TrainConfig, name)]
-        if self.recipe == "book" and changed:
-            raise InputError(f"--recipe book reads and splits in its own way; leave out {flag(changed[0])}")
-        _ = self.dialect, self.augmentation  # they check themselves
-        if self.no_cache and self.cache:
-            raise InputError(f"--no-cache and --cache {self.cache} exclude each other; leave one out")
-        if self.cache and self.train == "all":
-            raise InputError(
-                f"--cache {self.cache} keeps what is frozen, and --train all freezes nothing; leave it out"
-            )
-        if self.pad_to and self.max_length and self.max_length > self.pad_to:
-            raise InputError(
-                f"--max-length {self.max_length} does not fit --pad-to {self.pad_to}; make it smaller"
-            )
