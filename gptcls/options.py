@@ -37,13 +37,14 @@ class RunOptions:
     def check_at_least(self, least: Mapping[str, float]) -> None:
         """Raise InputError for the first number that is below its bound, or no number.
 
-        lr and lora_alpha must exceed 0.
+        lr and lora_alpha must exceed 0, which would be of no effect.
         """
         for name, bound in least.items():
             value = getattr(self, name)
-            of_no_effect = name in ("lr", "lora_alpha") and not value
-            if value is not None and (not value >= bound or of_no_effect):  # NaN is not >= 0
-                raise InputError(f"{flag(name)} {value} is too small; use {bound} or more")
+            above = name in ("lr", "lora_alpha")
+            if value is not None and (not value >= bound or (above and not value)):  # NaN is not >= 0
+                wanted = f"more than {bound}" if above else f"{bound} or more"
+                raise InputError(f"{flag(name)} {value} is too small; use {wanted}")
 
     def check_seed(self) -> None:
         """Raise InputError for a seed that one of the generators does not take."""

@@ -86,6 +86,10 @@ def test_reviews_in_an_archive(tmp_path):
             archive.writestr(f"movie_reviews/{name}", f"text of {name}")
     frame = parts_of("movie-reviews", tmp_path)["train"]
     assert frame["label"].tolist() == ["neg", "pos"]
+    with zipfile.ZipFile(tmp_path / "movie_reviews.zip", "w") as archive:
+        archive.writestr("movie_reviews/README.txt", "text")
+    with pytest.raises(InputError, match=r"movie_reviews\.zip holds no neg/.*fetch it again"):
+        parts_of("movie-reviews", tmp_path)
     (tmp_path / "movie_reviews.zip").write_bytes(b"no archive")
     with pytest.raises(InputError, match=r"no readable zip archive .*fetch it again"):
         parts_of("movie-reviews", tmp_path)

@@ -261,8 +261,19 @@ def test_windows_as_transformers_reads_them() -> None:
             assert windows == wanted, changes
     for changes in ({}, {"sliding_window": None}, {"sliding_window": 7}):
         assert declared("mistral", **changes).window == MistralConfig(**changes).sliding_window
-    with pytest.raises(InputError, match="layer_types"):
-        declared("qwen2", use_sliding_window=True, layer_types=["sliding_attention", "full_attention"] * 15)
+    for kinds in (["sliding_attention", "full_attention"] * 15, ["full_attention"], 5, "full_attention"):
+        with pytest.raises(InputError, match="layer_types"):
+            declared("qwen2", use_sliding_window=True, layer_types=kinds)
+    for first in ("ten", -1, 2.5):
+        with pytest.raises(InputError, match="max_window_layers"):
+            declared("qwen2", use_sliding_window=True, max_window_layers=first)
+
+
+@pytest.mark.parametrize("changes", [{"tie_word_embeddings": "yes"}, {"num_attention_heads": 5}])
+def test_a_fault_names_its_file_once(changes: dict[str, object]) -> None:
+    with pytest.raises(InputError) as caught:
+        declared("qwen2", **changes)
+    assert str(caught.value).count("config.json") == 1
 
 
 def test_dropout_is_said_to_be_left_out(folder: Path, caplog) -> None:

@@ -201,3 +201,10 @@ def test_settings():
     assert (plain.lora_rank, plain.lora_targets, plain.lr) == (None, None, 5e-5)
     before_lora = {k: v for k, v in plain.to_json().items() if not k.startswith("lora_")}
     assert TrainConfig.from_json(before_lora) == plain, "a run of an older gptcls resumes"
+
+
+def test_values_of_no_effect(train):
+    with pytest.raises(InputError, match=r"--lora-alpha 0\.0 is too small; use more than 0"):
+        train(lora_alpha=0.0)
+    with pytest.raises(InputError, match="--lora-targets names no layer"):
+        train(lora_targets=())

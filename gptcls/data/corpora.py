@@ -97,7 +97,9 @@ def movie_reviews(folder: Path) -> dict[str, "pd.DataFrame"]:
             rows = [(archive.read(name).decode("latin-1"), Path(name).parent.name) for name in names]
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{path} is no readable zip archive ({error}); fetch it again") from None
-    return {"train": _numbered([(text, label) for text, label in rows if label in ("neg", "pos")])}
+    if not (rows := [(text, label) for text, label in rows if label in ("neg", "pos")]):
+        raise InputError(f"{path} holds no neg/*.txt and no pos/*.txt; fetch it again")
+    return {"train": _numbered(rows)}
 
 
 CORPORA = {

@@ -126,13 +126,13 @@ def _sizes(entries: Entries) -> dict[str, int]:
 
 
 def _config(kind: type[BertConfig], entries: Entries, sizes: dict[str, int], state: State) -> BertConfig:
+    values = {
+        "norm_eps": entries.number("layer_norm_eps", 1e-12),
+        "dropout": entries.share("hidden_dropout_prob", 0.1),
+        "attn_dropout": entries.share("attention_probs_dropout_prob", 0.1),
+        "pooler": "norm.dense.weight" in state,
+    }
     try:
-        return kind(
-            **sizes,
-            norm_eps=entries.number("layer_norm_eps", 1e-12),
-            dropout=entries.share("hidden_dropout_prob", 0.1),
-            attn_dropout=entries.share("attention_probs_dropout_prob", 0.1),
-            pooler="norm.dense.weight" in state,
-        )
+        return kind(**sizes, **values)
     except ValueError as error:
         raise InputError(f"{entries.source}: {error}") from None

@@ -78,16 +78,16 @@ def read_config(declared: Mapping[str, Any], source: str) -> LlamaConfig:
         log.info(f"{source}: attention_dropout {declared.values['attention_dropout']} is not applied")
     sizes = {ours: declared.whole(theirs) for ours, theirs in SIZES.items()}
     n_head = sizes["n_head"]
+    values = {
+        "n_kv_head": declared.whole("num_key_value_heads", n_head),
+        "head_dim": declared.whole("head_dim", sizes["n_embd"] // n_head),
+        "norm_eps": declared.number("rms_norm_eps", 1e-6),
+        "tied": declared.flag("tie_word_embeddings"),
+        **_rotary(declared),
+        **MODEL_TYPES[declared.values["model_type"]](declared),
+    }
     try:
-        return LlamaConfig(
-            **sizes,
-            n_kv_head=declared.whole("num_key_value_heads", n_head),
-            head_dim=declared.whole("head_dim", sizes["n_embd"] // n_head),
-            norm_eps=declared.number("rms_norm_eps", 1e-6),
-            tied=declared.flag("tie_word_embeddings"),
-            **_rotary(declared),
-            **MODEL_TYPES[declared.values["model_type"]](declared),
-        )
+        return LlamaConfig(**sizes, **values)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
 
@@ -131,11 +131,14 @@ def _qwen2(declared: Entries) -> dict[str, Any]:
     n_layer = declared.whole("num_hidden_layers")
     kinds = declared.values.get("layer_types")
     if kinds is None:
-        first = min(declared.values.get("max_window_layers", 28), n_layer)
+        first = min(declared.whole("max_window_layers", 28, least=0), n_layer)
     else:
-        first = kinds.count("full_attention")
+        first = kinds.count("full_attention") if isinstance(kinds, list) else 0
         if kinds != ["full_attention"] * first + ["sliding_attention"] * (n_layer - first):
-            raise InputError(f"{declared.source} mixes layer_types otherwise than first full, then sliding")
+            raise InputError(
+                f"{declared.source} says layer_types {kinds!r:.80}, which is not {n_layer} entries, first "
+                "full_attention, then sliding_attention, all that is computed here"
+            )
     if first == n_layer:
         return {"qkv_bias": True}
     return {

@@ -90,8 +90,11 @@ def add_lora(
         prefix: stands before the names, where ``module`` is a part of a network.
 
     Raises:
-        InputError: a pattern matches no layer, or the rank is larger than any of the matrices could have.
+        InputError: there is no pattern, one matches no layer, or the rank is larger than any of the matrices
+            could have.
     """
+    if not targets:
+        raise InputError("--lora-targets names no layer to adapt; leave it out for all of them")
     linears = linear_layers(module, prefix)
     for pattern in targets:
         if not any(_matches(name, pattern) for name in linears):
