@@ -73,7 +73,9 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
     dialect = Dialect(config.separator, config.encoding, config.columns)
     classifier = load_classifier(config.model, config.device, config.precision)
     if not isinstance(classifier.saved.task, SingleLabel):
-        raise InputError(f"--model {config.model} gives no single class a text to be sure of; take one of --task single")
+        raise InputError(
+            f"--model {config.model} gives no single class a text to be sure of; take one of --task single"
+        )
     taken: Counter[str] = Counter(dict.fromkeys(classifier.labels, 0))
     n = n_blank = n_longer = 0
     surest = 0.0

@@ -27,11 +27,10 @@ from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import merged
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
-from gptcls.store_rules import check_description
+from gptcls.store_rules import FORMAT_VERSION, checked_description
 from gptcls.tasks import Task, task_from_json
 from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
 
-FORMAT_VERSION = 1
 # Classifiers that ship with the package.
 BUNDLED = {"sms-spam-nano": Path(__file__).parent / "assets" / "sms-spam-nano"}
 
@@ -146,12 +145,12 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
     folder = find_classifier(folder)
     try:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
-        check_description(spec, folder, FORMAT_VERSION)
+        spec = checked_description(spec, folder)
         task = task_from_json(spec["task"])
         family = FAMILIES[spec["architecture"]["family"]]
         dtype = dtype if family.narrow else torch.float32
         config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
-        tokenizer = _read_tokenizer(spec.get("tokenizer"), config.vocab_size, folder)
+        tokenizer = _read_tokenizer(spec["tokenizer"], config.vocab_size, folder)
         tensors = load_file(folder / "model.safetensors")
         partial = spec["tensors"] != "all"
         backbone = _base_backbone(spec["base"], config, folder, dtype) if partial else None
@@ -161,8 +160,8 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         model.freeze(spec["trained"])
         _assign(model, tensors, spec["tensors"], folder, dtype)
-        rest = {key: spec[key] for key in ("max_length", "pad_to", "base", "training", "scores")}
-        rest |= {key: spec[key] for key in ("long", "cleaning") if key in spec}  # absent: read as it came
+        rest = ("max_length", "pad_to", "base", "training", "scores", "long", "cleaning")
+        rest = {key: spec[key] for key in rest}
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:

@@ -14,14 +14,23 @@ from gptcls.errors import InputError
 from gptcls.models.families import FAMILIES, Family
 from gptcls.tasks import task_rules
 
+FORMAT_VERSION = 2
+# What version 1 did not always say: before version 2 there was one tokenizer, and one way to read a text.
+SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
 
-def check_description(spec: dict, folder: Path, version: int) -> None:
-    """Raise InputError for a format newer than ``version``, and for a value that no classifier has."""
-    if spec["format_version"] > version:
+
+def checked_description(spec: dict, folder: Path) -> dict:
+    """``classifier.json``'s entries, those that version 1 lacks filled in.
+
+    Raises InputError for a format newer than :data:`FORMAT_VERSION`, and for a value that no classifier has.
+    """
+    version = spec["format_version"]
+    if type(version) is int and version > FORMAT_VERSION:
         raise InputError(
-            f"{folder} has format version {spec['format_version']}, this gptcls reads up to "
-            f"{version}; update gptcls"
+            f"{folder} has format version {version}, this gptcls reads up to {FORMAT_VERSION}; update gptcls"
         )
+    if version == 1:
+        spec = SINCE_VERSION_2 | spec
     if (family := spec["architecture"]["family"]) not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise InputError(f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls")
@@ -31,11 +40,13 @@ def check_description(spec: dict, folder: Path, version: int) -> None:
                 f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}; "
                 "save or copy the classifier again"
             )
+    return spec
 
 
 def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     """(field, value, whether it fits, what would), each relying on the ones before it."""
-    network = spec["architecture"]
+    version, network = spec["format_version"], spec["architecture"]
+    yield "format_version", version, _is_whole(version, FORMAT_VERSION), f"1 to {FORMAT_VERSION}"
     yield from _size_rules(network, FAMILIES[network["family"]])
     n_positions = network["n_positions"]
     yield from task_rules(spec["task"])
@@ -46,8 +57,7 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     pad_to = spec["pad_to"]
     yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
     for name, ways in (("long", CUTS), ("cleaning", CLEANERS)):
-        way = spec.get(name, next(iter(ways)))
-        yield name, way, way in tuple(ways), f"one of {', '.join(ways)}"
+        yield name, spec[name], spec[name] in tuple(ways), f"one of {', '.join(ways)}"
     stored, trained = spec["tensors"], spec["trained"]
     yield "tensors", stored, stored in ("all", "trained", "adapter"), "all, trained or adapter"
     if stored == "adapter":

@@ -18,6 +18,7 @@ from gptcls.data.batches import pad
 from gptcls.errors import InputError
 from gptcls.models.pretrained import weights_sha256
 from gptcls.store import find_classifier, read_classifier, save_classifier
+from gptcls.tokenizer import GPT2
 
 ROWS = [[1, 2, 3], [7], [50000, 4]]
 
@@ -178,6 +179,14 @@ def damage_unread_key(folder):
     edit(folder, "scores", value=None)
 
 
+def damage_no_tokenizer(folder):
+    edit(folder, "tokenizer", value=None)
+
+
+def damage_no_way_to_read(folder):
+    edit(folder, "long", value=None)
+
+
 def damage_list(folder):
     (folder / "classifier.json").write_text("[1]")
 
@@ -191,6 +200,8 @@ def damage_list(folder):
         (damage_no_tensors, "damaged"),
         (damage_not_utf8, "damaged .*utf-8"),
         (damage_unread_key, "damaged .*scores"),
+        (damage_no_tokenizer, "damaged .*tokenizer"),
+        (damage_no_way_to_read, "damaged .*long"),
         (damage_list, "damaged"),
         (damage_newer, "version 99.*update gptcls"),
     ],
@@ -230,7 +241,11 @@ def test_damage_is_one_line(tmp_path, damage, message):
         (("trained",), 1, "trained 1"),
         (("tensors",), "some", "tensors 'some'.* all, trained or adapter"),
         (("tensors",), "trained", "base None"),
-        (("format_version",), "x", "damaged"),
+        (("format_version",), "x", "format_version 'x'.* 1 to 2"),
+        (("format_version",), 0, "format_version 0"),
+        (("format_version",), True, "format_version True"),
+        (("long",), "middle", "long 'middle'.* head, tail, head-tail, windows"),
+        (("cleaning",), "all", "cleaning 'all'.* none, basic"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, keys, value, message):
@@ -240,6 +255,38 @@ def test_a_wrong_value_is_named(tmp_path, keys, value, message):
         read_classifier(tmp_path)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value) or "kind" in str(error.value)
+
+
+def test_a_file_of_version_1(tmp_path):
+    """As gptcls wrote it when every text was read by GPT-2's tokenizer from its start."""
+    saved = tiny_saved()
+    save_classifier(tmp_path, saved)
+    spec = json.loads((tmp_path / "classifier.json").read_text())
+    assert spec["format_version"] == 2
+    architecture = ("family", "n_layer", "n_embd", "n_head", "n_positions", "vocab_size", "dropout")
+    old = {
+        "format": "gptcls classifier",
+        "format_version": 1,
+        "base": None,
+        "tensors": "all",
+        "architecture": {key: spec["architecture"][key] for key in architecture}
+        | {"norm_eps": 1e-05, "tied": True},
+        "task": {"kind": "single_label", "labels": ["ham", "spam"], "class_weights": None},
+        "pooling": "last",
+        "max_length": 64,
+        "pad_to": None,
+        "trained": "all",
+        "training": {"lr": 0.1},
+        "versions": {"python": "3.10.0"},
+        "scores": {},
+    }
+    (tmp_path / "classifier.json").write_text(json.dumps(old))
+    back = read_classifier(tmp_path)
+    assert same_answers(saved, back)
+    assert back.task == saved.task
+    assert (back.long, back.cleaning, back.tokenizer) == ("head", "none", GPT2)
+    save_classifier(tmp_path, back)
+    assert json.loads((tmp_path / "classifier.json").read_text())["format_version"] == 2
 
 
 def test_half_precision_is_read_as_float32(tmp_path):
