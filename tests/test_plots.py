@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
+from gptcls.evaluation.metrics import classification_scores
 from gptcls.evaluation.plots import plot_confusion, plot_history, plot_precision_recall, plot_values
+from gptcls.evaluation.table import format_per_class
 
 # The losses of the book's chapter 6 at steps 0, 50, ..., 600.
 TRAIN = [2.153, 0.617, 0.523, 0.561, 0.419, 0.409, 0.333, 0.340, 0.136, 0.153, 0.222, 0.207, 0.083]
@@ -132,11 +134,24 @@ def test_awkward_names(tmp_path, caplog):
     shown = tick_names(figure.axes[0].xaxis)
     assert shown[:2] == ["$\\frac{$", "two lines"]
     assert shown[3:] == ["_x", "class 4", "class 5"]
-    assert long.startswith(shown[2][:-1])
-    assert shown[2][-1] == "…"
+    begin, end = shown[2].split("…")
+    assert long.startswith(begin)
+    assert long.endswith(end)
     assert len(shown[2]) <= 28
     assert "class 5" in caplog.text
     saved(plot_precision_recall([0, 1], [0.2, 0.8], "$\\frac{$"), tmp_path)
+
+
+def test_long_names_with_one_prefix_differ(tmp_path):
+    topics = ("delivery", "invoice", "a broken part")
+    names = [f"complaint of a registered customer about {topic}" for topic in topics]
+    figure = saved(plot_confusion(np.eye(3, dtype=int), names), tmp_path)
+    shown = tick_names(figure.axes[0].xaxis)
+    assert all(name.endswith(topic) for name, topic in zip(shown, topics, strict=True))
+    assert max(map(len, shown)) <= 28
+    scores = classification_scores(np.arange(3), np.eye(3), names)
+    report = format_per_class(scores)
+    assert all(topic in report for topic in topics)
 
 
 def test_chinese_names(tmp_path):

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gptcls.evaluation.table import shortened
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -32,7 +34,7 @@ def say(axes: "Axes", text: str, **style) -> None:
 
 
 def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names on one line, cut to 28 characters, and the font families to draw them with.
+    """Names on one line, shortened to 28 characters, and the font families to draw them with.
 
     A name without glyphs in any of these fonts would come out as empty boxes: it becomes "class 3",
     its number in ``labels``, and that is logged.
@@ -46,8 +48,7 @@ def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
         glyphs.update(get_font(findfont(FontProperties(family=[family]))).get_charmap())
     names = []
     for number, label in enumerate(labels):
-        name = " ".join(label.split())
-        name = name if len(name) <= LONGEST else name[: LONGEST - 1].rstrip() + "…"
+        name = shortened(" ".join(label.split()), LONGEST)
         if not name or not glyphs.issuperset(map(ord, name)):
             reason = "label %r: no font here can draw it, the picture says class %d (install Noto Sans CJK?)"
             logger.info(reason, label, number)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 WIDTH = 100  # columns of the terminal table
 GAP = "  "
+LONGEST = 40  # characters of a label's name in a report
 MISSING = "\N{EN DASH}"
 SHARES = ("precision", "recall", "f1", "mcc", "roc_auc")
 
@@ -86,7 +87,7 @@ def format_per_number(scores: dict) -> str:
 
 def _report(header: list[str], body: list[list[str]], ruled: int | None = None) -> str:
     """Aligned lines under a header, with a rule below it and, if asked, below the first ``ruled`` lines."""
-    body = [[_short(cells[0]), *cells[1:]] for cells in body]
+    body = [[shortened(cells[0], LONGEST), *cells[1:]] for cells in body]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     lines = [_line(cells, widths).rstrip() for cells in (header, *body)]
     rule = GAP.join("─" * width for width in widths)
@@ -131,8 +132,16 @@ def _number(value: float | None) -> str:
     return MISSING if value is None else f"{value:.4g}"
 
 
-def _short(name: str, most: int = 40) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def shortened(name: str, most: int) -> str:
+    """A name in ``most`` characters, the middle left out: labels often begin with the same words.
+
+    >>> shortened("complaint about the delivery", 15)
+    'complai…elivery'
+    """
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end].rstrip()}…{name[-end:].lstrip()}"
 
 
 def _first(per_class: dict) -> dict:
