@@ -145,7 +145,7 @@ def _read_streams(config: PretrainConfig, length: int) -> tuple[list[Stream], di
     streams, held = [], {}
     for name in config.data:
         documents = read_documents(name, config.text_column)
-        train, rest = hold_out(documents, config.held_out, config.seed)
+        train, rest = hold_out(documents, config.held_out)
         stream, judged = Stream.of(name, train), Stream.of(name, rest)
         for part, tokens in (("", len(stream.tokens)), ("the held-out part of ", len(judged.tokens))):
             if tokens < length:

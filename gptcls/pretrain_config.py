@@ -65,7 +65,8 @@ class PretrainConfig(RunOptions):
     """Tokens that the softmax of a training step runs over: the most common ones, a sample that stands for
     the rest, and the target. 0 takes all 50,257, which with a small model is several times slower."""
     held_out: float = 0.02
-    """Share of each file's text that is not trained on, to measure the perplexity."""
+    """Share of each file's text that is not trained on, to measure the perplexity. Which part it is hangs on
+    the text alone: a later run over the same files does not train on it, whatever its seed."""
     eval_freq: int = 250
     """Steps between two looks at the held-out text, each with a sample of what the model writes."""
     prompt: str = ""
@@ -73,7 +74,7 @@ class PretrainConfig(RunOptions):
     save: Literal["fp32", "fp16"] = "fp32"
     """Number format of the saved weights; fp16 halves the file."""
     seed: int = 123
-    """Seed of the weights, the held-out text and the order. On one CPU with as many threads the same seed
+    """Seed of the weights and the order. On one CPU with as many threads the same seed
     gives the same bits."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

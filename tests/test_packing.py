@@ -63,20 +63,34 @@ def test_batches_are_a_function_of_the_step_and_follow_the_shares():
 
 def test_hold_out_keeps_what_was_seen_out_of_the_judging():
     documents = [f"message number {i}" for i in range(90)] + ["Ok!", "ok", "OK ..."] * 10
-    train, held = hold_out(documents, 0.2, seed=1)
+    train, held = hold_out(documents, 0.2)
     assert sum(map(len, train)) < 0.81 * sum(map(len, documents))
     assert set(train) | set(held) <= set(documents)
     assert not {t.casefold().strip("! .") for t in train} & {t.casefold().strip("! .") for t in held}
-    assert hold_out(documents, 0.2, seed=1) == (train, held)
-    assert hold_out(documents, 0.2, seed=2) != (train, held)
+    assert held == [text for text in documents if text in set(held)], "in the order of the file"
+
+
+@given(st.randoms(), st.sets(st.text("abc", min_size=1, max_size=9), min_size=2, max_size=30))
+def test_what_is_held_out_hangs_on_the_texts_alone(random, texts):
+    documents = sorted(texts)
+    _, held = hold_out(documents, 0.3)
+    assert sum(map(len, held)) >= 0.3 * sum(map(len, documents)) or len(held) == len(documents) - 1
+    random.shuffle(documents)
+    assert set(hold_out(documents, 0.3)[1]) == set(held)
+    assert set(hold_out([f"{text.upper()}!" for text in documents], 0.01)[1]) <= {
+        f"{text.upper()}!" for text in held
+    }
+    train, more = hold_out(documents, 0.6)
+    assert set(held) <= set(more), "a larger share holds out the same and others"
+    assert sorted(train + more) == sorted(texts)
 
 
 def test_of_a_single_document_the_end_is_held_out():
-    assert hold_out(["abcdefghij"], 0.2, seed=1) == (["abcdefgh"], ["ij"])
+    assert hold_out(["abcdefghij"], 0.2) == (["abcdefgh"], ["ij"])
 
 
 def test_at_least_one_document_is_left_to_train_on():
-    train, held = hold_out(["a" * 10, "b" * 1000], 0.9, seed=0)
+    train, held = hold_out(["a" * 10, "b" * 1000], 0.9)
     assert len(train) == len(held) == 1
 
 

@@ -62,6 +62,14 @@ def test_what_a_run_leaves(run):
     assert [row.split(",")[0] for row in rows] == ["0", "20", "40", "60"]
 
 
+def test_a_run_that_goes_on_holds_out_the_same_text(run, text, tmp_path):
+    """Whatever its seed: else it would train on what the first was judged by, and be judged by what it knows."""
+    changes = {"steps": 1, "seed": 7, "model": str(run.folder / "model"), "init": "pretrained"}
+    sizes = dict.fromkeys(("n_layer", "n_embd", "n_head", "n_positions"))
+    further = pretrain(config(text, tmp_path / "y", lr=1e-9, **changes, **sizes))
+    assert further.perplexity[str(text)] == pytest.approx(run.perplexity[str(text)], rel=1e-4)
+
+
 def test_transformers_and_we_load_the_same_model(run):
     ids = torch.randint(0, 50257, (2, 20), generator=torch.Generator().manual_seed(0))
     ours = load_pretrained(run.folder / "model")

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -81,27 +82,30 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
     return documents
 
 
-def hold_out(documents: Sequence[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
     """Documents to train on, and others to judge by: at least ``share`` of all characters.
 
-    Whole documents are held out, drawn by ``seed``; of a single one its end. A held-out document that also
-    stands among the others (letters and digits compared) is left out: it would only measure memory.
+    Whole documents are held out, of a single one its end. Which ones hangs on nothing but their letters and
+    digits (those with the lowest hashes), so that a later run over the same texts, whatever its seed, trains
+    on none that an earlier one was judged by. A held-out document that also stands among the others (letters
+    and digits compared) is left out: it would only measure memory.
     """
     if len(documents) == 1:
         text = documents[0]
         cut = len(text) - round(share * len(text))
         return [text[:cut]], [text[cut:]]
-    order = np.random.default_rng(seed).permutation(len(documents))
+    hashes = [_hash_of_letters(text) for text in documents]
+    order = sorted(range(len(documents)), key=hashes.__getitem__)
     reached = np.cumsum([len(documents[i]) for i in order])  # characters up to and with each
     n_held = min(int(np.searchsorted(reached, share * reached[-1])) + 1, len(documents) - 1)
-    held = set(order[:n_held].tolist())
-    train = [text for i, text in enumerate(documents) if i not in held]
-    seen = {_letters(text) for text in train}
-    return train, [documents[i] for i in sorted(held) if _letters(documents[i]) not in seen]
+    held, rest = sorted(order[:n_held]), sorted(order[n_held:])
+    seen = {hashes[i] for i in rest}
+    return [documents[i] for i in rest], [documents[i] for i in held if hashes[i] not in seen]
 
 
-def _letters(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text.casefold())
+def _hash_of_letters(text: str) -> bytes:
+    letters = re.sub(r"[\W_]+", "", text.casefold())
+    return blake2b(letters.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class WindowSampler:
