@@ -63,7 +63,7 @@ def test_what_a_run_leaves(run):
 
 
 def test_a_run_that_goes_on_holds_out_the_same_text(run, text, tmp_path):
-    """Whatever its seed: else it would train on what the first was judged by, and be judged by what it knows."""
+    """Whatever its seed: else it would train on what the first was judged by."""
     changes = {"steps": 1, "seed": 7, "model": str(run.folder / "model"), "init": "pretrained"}
     sizes = dict.fromkeys(("n_layer", "n_embd", "n_head", "n_positions"))
     further = pretrain(config(text, tmp_path / "y", lr=1e-9, **changes, **sizes))
