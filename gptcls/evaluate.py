@@ -11,6 +11,7 @@ from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
 from gptcls.data.files import PLAIN, Dialect
+from gptcls.data.kinds import NUMBERS
 from gptcls.data.labels import Layout
 from gptcls.data.split import load_split
 from gptcls.errors import InputError
@@ -137,8 +138,12 @@ def _require_known(rows: "pd.DataFrame", task: Task, source: str | None) -> None
     names = [(n, name) for n, label in rows["label"].items() for name in task.label_kind.names(label)]
     if bad := [(n, name) for n, name in names if name not in task.labels]:
         unseen = ", ".join(map(repr, dict.fromkeys(name for _, name in bad[:3])))
-        way_out = f"it knows {', '.join(task.labels)}: correct or delete these rows"
-        raise bad_rows(bad, rows.index.name, f"label {unseen}, unseen in training,", source, way_out)
+        known = ", ".join(task.labels)
+        if task.label_kind is NUMBERS:
+            what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
+        else:
+            what, way_out = "label", f"it knows {known}: correct or delete these rows"
+        raise bad_rows(bad, rows.index.name, f"{what} {unseen}, unseen in training,", source, way_out)
 
 
 def _require_no_run(out: Path) -> None:

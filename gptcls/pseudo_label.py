@@ -101,7 +101,7 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
         if not taken.total():
             raise InputError(
                 f"{config.data}: no text has a label of probability {config.confidence} or more, the surest "
-                f"has {surest:.6f}; lower --confidence"
+                f"has {surest:.9g}; lower --confidence"
             )
     if n_blank:
         log.info(f"{config.data}: {n_blank:,} rows have no text and are left out")

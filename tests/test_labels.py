@@ -299,3 +299,12 @@ def test_numbers_are_drawn_from_low_to_high():
         found = np.bincount(np.searchsorted(deciles, part.label.astype(float)), minlength=10)
         assert found.min() == found.max() == len(part) / 10
     assert set(number_strata(["1.0", "2.0", "3.0"])) == {"0"}, "too few to be cut"
+
+
+def test_columns_that_nobody_named():
+    sample = pd.DataFrame({"text": ["a b", "c d"], "joy": ["0", "1"], "fear": ["1", "0"]})
+    with pytest.raises(InputError, match=r"which column is the label .* with --label-column$"):
+        Layout().find(None, None, sample, "x.csv")
+    for kind in (LISTS, NUMBERS):
+        with pytest.raises(InputError, match=r"name it with --label-column, or several with --label-columns"):
+            Layout(kind).find(None, None, sample, "x.csv")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import random_bert
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import CPU, tiny_lora, tiny_saved
@@ -135,6 +136,28 @@ def test_their_adapter_here(base, tmp_path, options, n):
     torch.testing.assert_close(our_logits(model), expected, atol=1e-5, rtol=0)
     merge(model)
     torch.testing.assert_close(our_logits(model), expected, atol=1e-5, rtol=0)
+
+
+def test_their_adapter_and_head_of_a_bert(tmp_path):
+    peft = pytest.importorskip("peft")
+    network = random_bert.oracle_of("bert", num_labels=3)
+    network.save_pretrained(tmp_path / "bert")
+    settings = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value", "output.dense"])
+    network = peft.get_peft_model(network, settings).eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.3)
+    network.save_pretrained(tmp_path / "theirs")
+    model = Classifier(load_pretrained(tmp_path / "bert"), 3, pooling="first").eval()
+    head = load_adapter(model.backbone, tmp_path / "theirs")
+    assert head.keys() == {"classifier.weight", "classifier.bias"}
+    model.head.load_state_dict({name.removeprefix("classifier."): value for name, value in head.items()})
+    _, ids, lengths = random_bert.ragged()
+    with torch.no_grad():
+        expected = network(**random_bert.told(network, lengths, ids)).logits
+        torch.testing.assert_close(model(ids, lengths), expected, atol=1e-4, rtol=0)
 
 
 def test_their_adapter_of_a_network_without_a_head(base, tmp_path):

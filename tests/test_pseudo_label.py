@@ -13,7 +13,7 @@ from gptcls.config import TrainConfig
 from gptcls.data.prepare import Split, with_extra
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.errors import InputError
-from gptcls.predict import load_classifier
+from gptcls.predict import TextClassifier, load_classifier
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
 from gptcls.store import save_classifier
 from gptcls.train import train
@@ -119,6 +119,15 @@ def test_extra_rows_that_cannot_be_used():
         with_extra(split, frame(("a", "x"), ("d", "y")), "p.csv")
     with pytest.raises(InputError, match="leave out --extra"):
         TrainConfig(recipe="book", extra="p.csv").resolved()
+
+
+def test_almost_sure_is_not_called_sure(folder, tmp_path, monkeypatch):
+    data = tmp_path / "in.csv"
+    data.write_text("text\nhello\n")
+    almost = np.array([[1 - 2**-24, 2**-24]], dtype=np.float32)
+    monkeypatch.setattr(TextClassifier, "scored", lambda *_: (almost, 0))
+    with pytest.raises(InputError, match=r"the surest has 0\.9999999\d;"):
+        run(folder, data, tmp_path / "out.csv", confidence=1.0)
 
 
 def test_refusals_leave_nothing(folder, tmp_path):

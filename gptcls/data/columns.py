@@ -50,10 +50,12 @@ def find_columns(
     label_column: str | None = None,
     sample: "pd.DataFrame | None" = None,
     source: object = "the data",
+    label_option: str = "--label-column",
 ) -> tuple[str, str]:
     """The text and the label column, by the rule of :func:`find_text_column`.
 
-    Of two columns the one that is not the text is the label if its values in ``sample`` repeat.
+    Of two columns the one that is not the text is the label if its values in ``sample`` repeat. Where none can
+    be told, the message names ``label_option``.
     """
     columns = list(columns)
     require_column(columns, text_column, "--text-column", source)
@@ -63,12 +65,12 @@ def find_columns(
     text = text_column or _guess_text(columns, sample, besides=label_column)
     label = label_column or _guess_label(columns, sample, besides=text)
     if text is None and label is None:
-        options = "--text-column and --label-column"
+        options = f"--text-column and {label_option}"
         raise _cannot_tell(columns, "the text and which the label", options, source)
     if text is None:
         raise _cannot_tell(columns, "the text", "--text-column", source)
     if label is None:
-        raise _cannot_tell(columns, "the label", "--label-column", source)
+        raise _cannot_tell(columns, "the label", label_option, source)
     if (text_column is None and text != "text") or (label_column is None and label != "label"):
         said = "%s: text column %r, label column %r (guessed; set --text-column/--label-column)"
         log.info(said, source, text, label)

@@ -56,7 +56,9 @@ class Layout:
     ) -> tuple[str, list[str]]:
         """The text column and the columns with the labels, of the first rows of a table."""
         if not self.label_columns:
-            text, label = find_columns(sample.columns, text_column, label_column, sample, source)
+            several = "" if self.kind is ONE_CLASS else ", or several with --label-columns"
+            option = f"--label-column{several}"
+            text, label = find_columns(sample.columns, text_column, label_column, sample, source, option)
             return text, [label]
         if label_column is not None:
             raise InputError(f"--label-column {label_column} and --label-columns exclude each other")

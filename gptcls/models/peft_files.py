@@ -3,7 +3,7 @@
 The format is that of ``huggingface/peft`` (``peft/utils/save_and_load.py``, ``peft/tuners/lora/config.py``).
 The tensors are called ``base_model.model.<module>.lora_A.weight`` (r, in) and ``….lora_B.weight`` (out, r),
 where ``<module>`` is the layer's name in ``transformers``' network with a head on top; what PEFT trained in
-full beside them, the head, is ``base_model.model.score.weight``.
+full beside them, the head, is ``base_model.model.score.weight``, of a BERT ``….classifier.weight``.
 """
 
 import json
@@ -69,7 +69,8 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
 def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     """Put the adapters in ``folder``, which :func:`save_adapter` or PEFT wrote, on a backbone's layers.
 
-    Returns what lies beside them: ``score.weight`` (K, C), the head, where PEFT trained one, else nothing.
+    Returns what lies beside them: ``score.weight`` (K, C), the head, where PEFT trained one, else nothing. A
+    BERT's is called ``classifier`` and has a bias. A RoBERTa's head has two layers and is not read.
 
     Raises:
         InputError: a file is absent or damaged, the adapter is no plain LoRA, or it does not fit the
@@ -144,10 +145,12 @@ def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
     for key, tensor in state.items():
         if found := re.fullmatch(r"base_model\.model\.(.+)\.(lora_[AB])\.weight", key):
             parts.setdefault(found[1], {})[found[2]] = tensor
-        elif found := re.fullmatch(r"base_model\.model\.(score\.(?:weight|bias))", key):
+        elif found := re.fullmatch(r"base_model\.model\.((?:score|classifier)\.(?:weight|bias))", key):
             rest[found[1]] = tensor
         else:
-            raise InputError(f"{path} holds {key}: only adapters of linear layers and a head are read")
+            raise InputError(
+                f"{path} holds {key}: only adapters of linear layers and a head of one layer are read"
+            )
     if not parts:
         raise InputError(f"{path} holds no adapter")
     return rest, parts
