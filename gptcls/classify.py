@@ -103,8 +103,8 @@ def classify_file(
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
     (``predicted_label`` where the source has a ``label`` already). Several labels are a JSON array, and the
     numbers of a regression a column each, named likewise. A row without text gets empty values, and the log
-    says how many did. ``columns`` names the source's where it has no header line. Raises InputError, leaving
-    no target, when a value is no text or a column of a needed name exists.
+    says how many did. The ``dialect`` says how the source is written. Raises InputError, leaving no target,
+    when a value is no text or a column of a needed name exists.
     """
     task = classifier.saved.task
     n = n_blank = n_cut = 0

@@ -25,6 +25,11 @@ def task_options(config: "TrainConfig") -> dict[str, Any]:
 
 def check_task(config: "TrainConfig") -> None:
     """Raise InputError for an option of another task, and for values that no task can use."""
+    if config.recipe == "book" and config.layout != Layout():
+        raise InputError(
+            "--recipe book reads one class a text, as the book does; leave out --task and the options "
+            "about labels and columns"
+        )
     unset = {field.name: field.default for field in fields(config)} | {"balance": "none"}
     for name, tasks in TASK_OPTIONS.items():
         value = getattr(config, name)
@@ -39,8 +44,3 @@ def check_task(config: "TrainConfig") -> None:
         )
     if not 0 <= config.label_smoothing < 1:
         raise InputError(f"--label-smoothing {config.label_smoothing} is no share; use 0 to below 1")
-    if config.recipe == "book" and config.layout != Layout():
-        raise InputError(
-            "--recipe book reads one class a text, as the book does; leave out --task and the options "
-            "about labels and columns"
-        )

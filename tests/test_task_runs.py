@@ -88,6 +88,15 @@ def test_a_run_over_lists_of_labels(lists_run):
     assert sum(len(part) for _, part in split.items()) == 120
 
 
+def test_a_run_over_a_lone_label(module_base, tmp_path):
+    rows = [{"text": text, "label": ["joy"] if "joy" in names else []} for text, names in lists_of(60)]
+    pd.DataFrame(rows).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    data = str(tmp_path / "rows.jsonl")
+    done = train(TrainConfig(model=str(module_base), data=data, task="multi", out=tmp_path / "run", **QUICK))
+    assert [list(parts["test"]["per_class"]) for parts in done.baselines.values()] == [["joy"]] * 2
+    assert load_classifier(tmp_path / "run", "cpu").predict("what a lovely day") in ([], ["joy"])
+
+
 def test_scores_are_those_of_the_saved_classifier(lists_run):
     classifier = load_classifier(lists_run.folder, "cpu")
     test = load_split(lists_run.folder / "split").test
@@ -237,9 +246,7 @@ def test_several_numbers(module_base, tmp_path):
     new.write_text("text,count,rank\nnew one,1,2\nnew two,3,x\n")
     with pytest.raises(InputError, match="'x' in column 'rank', no finite number, in line 3"):
         evaluate(EvaluateConfig(model=tmp_path / "run", data=str(new), label_columns=columns, device="cpu"))
-    with pytest.raises(
-        InputError, match=r"number 'label', unseen in training.* it predicts .*--label-columns"
-    ):
+    with pytest.raises(InputError, match=r"number 'label', unseen in training.* it predicts .*label-columns"):
         evaluate(EvaluateConfig(model=tmp_path / "run", data=str(new), label_column="count", device="cpu"))
 
 
@@ -312,7 +319,7 @@ def test_resuming_a_run_over_lists(module_base, tmp_path, monkeypatch):
         ({"task": "regression", "balance": "weights"}, "--balance weights is for --task single or multi"),
         ({"task": "multi", "balance": "undersample"}, "--balance undersample needs one class a text"),
         ({"label_columns": ("a", "b")}, "--label-columns a b: one class a text"),
-        ({"task": "multi", "recipe": "book", "balance": "none"}, "--recipe book reads one class a text"),
+        ({"task": "multi", "recipe": "book"}, "--recipe book reads one class a text"),
         ({"recipe": "book", "columns": ("label", "text")}, "--recipe book reads .* leave out --columns"),
         ({"task": "multi", "label_columns": ("a",), "label_column": "b"}, "exclude each other"),
     ],

@@ -322,3 +322,16 @@ def test_baselines_without_words_or_rows(caplog):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert multilabel_baselines(constant, ["a", "b"])[ONE_VS_REST]["test"]["subset_accuracy"] == 1.0
+        for ones in (np.ones((5, 1)), np.ones((1, 1))):
+            one = {"train": (TEXTS[: len(ones)], ones), "test": (TEXTS, np.ones((5, 1)))}
+            assert multilabel_baselines(one, ["a"])[ONE_VS_REST]["test"]["subset_accuracy"] == 1.0
+
+
+def test_the_baseline_of_a_lone_label():
+    """To scikit-learn a lone column of 0 and 1 is two classes."""
+    one = LISTED[:, 1:]
+    parts = {"train": (TEXTS, one), "validation": (TEXTS[:4], one[:4]), "test": (["a dear prize"], one[4:])}
+    alone = multilabel_baselines(parts, ["dear"])[ONE_VS_REST]["test"]["per_class"]["dear"]
+    both = {name: (texts, LISTED[: len(texts)]) for name, (texts, _) in parts.items()}
+    both["test"] = (["a dear prize"], LISTED[4:])
+    assert alone == multilabel_baselines(both, ["win", "dear"])[ONE_VS_REST]["test"]["per_class"]["dear"]

@@ -54,8 +54,8 @@ def find_columns(
 ) -> tuple[str, str]:
     """The text and the label column, by the rule of :func:`find_text_column`.
 
-    Of two columns the one that is not the text is the label if its values in ``sample`` repeat. Where none can
-    be told, the message names ``label_option``.
+    Of two columns the one that is not the text is the label if its values in ``sample`` repeat. Where none
+    can be told, the message names ``label_option``.
     """
     columns = list(columns)
     require_column(columns, text_column, "--text-column", source)

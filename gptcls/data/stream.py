@@ -53,11 +53,11 @@ def table_format(path: Path, dialect: Dialect = PLAIN) -> str:
 def read_chunks(path: str | Path, rows: int = 4096, dialect: Dialect = PLAIN) -> Iterator["pd.DataFrame"]:
     """Read a table in frames of at most ``rows`` rows, all columns, values as they stand in the file.
 
-    ``columns`` names the columns of a .csv or .tsv (or tab-separated .txt) without a header line. The index
-    is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv and .tsv
-    are strings ("NA" and "007" too; an empty field is ""); JSON values keep their types, in columns of Python
-    objects; Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read,
-    and for a file without rows; encoding and format are checked before this function returns.
+    The ``dialect`` says how the file is written, where its suffix does not. The index is the line each row
+    begins on (Parquet: the row number), 1-based, for messages. Values of .csv and .tsv are strings ("NA" and
+    "007" too; an empty field is ""); JSON values keep their types, in columns of Python objects; Parquet
+    columns keep their Arrow types. Raises InputError at the first line that cannot be read, and for a file
+    without rows; encoding and format are checked before this function returns.
     """
     path = Path(path)
     kind = table_format(path, dialect)

@@ -36,7 +36,8 @@ def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> dict[str, dict[
     Raises:
         InputError: no "train" part or an empty one.
     """
-    shares = _train(parts)[1].mean(axis=0)
+    texts, targets = _train(parts)
+    shares = targets.mean(axis=0)
     commonest = np.eye(len(labels))[shares.argmax()]
     halves = [0.5] * len(labels)
     results = {
@@ -45,11 +46,12 @@ def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> dict[str, dict[
             for name, (_, targets) in parts.items()
         }
     }
-    model = _fitted(parts, one_vs_rest_baseline, ONE_VS_REST)
+    if len(labels) == 1:  # scikit-learn takes a lone column of 0 and 1 for two classes
+        targets = np.hstack([targets, 1 - targets])
+    model = _fitted(texts, targets, one_vs_rest_baseline, ONE_VS_REST)
     if model is not None:
         probabilities = {
-            name: model.predict_proba(list(texts)) if len(texts) else np.zeros((0, len(labels)))
-            for name, (texts, _) in parts.items()
+            name: _label_probabilities(model, texts, len(labels)) for name, (texts, _) in parts.items()
         }
         thresholds = halves
         if "validation" in parts:
@@ -68,14 +70,15 @@ def regression_baselines(parts: Parts, labels: Sequence[str]) -> dict[str, dict[
     Both are fitted on ``parts["train"]``. Returns baseline name -> part name -> ``regression_scores``; what
     is left out and raised is as in :func:`multilabel_baselines`.
     """
-    mean = _train(parts)[1].mean(axis=0)
+    texts, targets = _train(parts)
+    mean = targets.mean(axis=0)
     results = {
         MEAN: {
             name: regression_scores(targets, np.tile(mean, (len(targets), 1)), labels)
             for name, (_, targets) in parts.items()
         }
     }
-    model = _fitted(parts, ridge_baseline, RIDGE)
+    model = _fitted(texts, targets, ridge_baseline, RIDGE)
     if model is not None:
         results[RIDGE] = {
             name: regression_scores(targets, _numbers(model, texts, len(labels)), labels)
@@ -111,8 +114,9 @@ def _train(parts: Parts) -> tuple[Sequence[str], np.ndarray]:
     return parts["train"]
 
 
-def _fitted(parts: Parts, pipeline: Callable[[], "Pipeline"], name: str) -> "Pipeline | None":
-    texts, targets = _train(parts)
+def _fitted(
+    texts: Sequence[str], targets: np.ndarray, pipeline: Callable[[], "Pipeline"], name: str
+) -> "Pipeline | None":
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Label .* is present in all training examples")
@@ -123,6 +127,10 @@ def _fitted(parts: Parts, pipeline: Callable[[], "Pipeline"], name: str) -> "Pip
             raise
         logger.info("%s left out: its training texts hold no word of two letters or more", name)
         return None
+
+
+def _label_probabilities(model: "Pipeline", texts: Sequence[str], count: int) -> np.ndarray:
+    return model.predict_proba(list(texts))[:, :count] if len(texts) else np.zeros((0, count))
 
 
 def _numbers(model: "Pipeline", texts: Sequence[str], count: int) -> np.ndarray:
