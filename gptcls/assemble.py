@@ -99,7 +99,8 @@ def build_classifier(
         dtype = torch.float32 if plain else pick_dtype(config.precision, device)
         backbone = load_pretrained(config.model, dtype)
         tokenizer.require_fit(config.model, backbone.config.vocab_size)
-        name = config.model if not Path(config.model).exists() else str(Path(config.model).resolve())
+        local = config.model not in PRESETS and Path(config.model).exists()  # a preset comes first
+        name = str(Path(config.model).resolve()) if local else config.model
         base = {"name": name, "sha256": weights_sha256(config.model)}
     torch.manual_seed(config.seed)
     model = Classifier(backbone, task.n_outputs, choose_pooling(config, backbone))

@@ -114,3 +114,17 @@ def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
     card = (folder / "README.md").read_text()
     assert f"{scores['f1']:.3f}" in card
     assert f"{scores['accuracy']:.2%}".replace("%", " %") in card
+
+
+def test_a_folder_called_like_a_preset_is_not_the_preset(tmp_path, monkeypatch):
+    from tiny import write_csv
+
+    from gptcls.config import TrainConfig
+    from gptcls.train import train
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2-nano").mkdir()
+    data = str(write_csv(tmp_path / "rows.csv"))
+    run = train(TrainConfig(data=data, epochs=1, max_length=8, train="head", device="cpu"))
+    assert run.classifier.base["name"] == "gpt2-nano"
+    assert load_classifier(run.folder, "cpu").predict("win a prize") in ("ham", "spam")
