@@ -24,6 +24,7 @@ from gptcls.models.fused import FusedBlock
 from gptcls.models.gpt2 import GPT2, PRESETS
 from gptcls.models.lora import LoRAConfig, add_lora
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
+from gptcls.options import flag
 from gptcls.precision import pick_dtype
 from gptcls.staged import Autocast, Lower, Upper
 from gptcls.task_options import task_options
@@ -51,6 +52,9 @@ def read_split(config: TrainConfig) -> Split:
         return split
     parts = load_parts(config.data, *columns, layout, config.dialect)
     for part, path in (("validation", config.validation), ("test", config.test)):
+        fraction = f"{part}_fraction"
+        if part in parts and getattr(config, fraction) != getattr(TrainConfig, fraction):
+            raise InputError(f"--data {config.data} has a {part} part of its own; leave out {flag(fraction)}")
         if path is not None:
             parts[part] = load_data(str(path), *columns, layout, config.dialect)
     parts = {part: cleaned(frame, config.cleaning) for part, frame in parts.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gptcls.assemble import read_split
 from gptcls.config import TrainConfig
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
 from gptcls.data.kinds import LISTS, ONE_CLASS
@@ -108,6 +109,15 @@ def test_what_cannot_be_meant(tmp_path):
         load_parts(f"trec6:{tmp_path}")
     with pytest.raises(InputError, match="no such file"):
         load_parts("other:folder", layout=Layout(ONE_CLASS))
+
+
+def test_a_part_of_its_own_is_not_drawn(tmp_path):
+    for name in ("train.txt", "test.txt"):
+        (tmp_path / name).write_text(
+            "NUM:dist How far is it ?\nHUM:ind Who was it ?\n" * 9, encoding="latin-1"
+        )
+    with pytest.raises(InputError, match=r"has a test part of its own; leave out --test-fraction"):
+        read_split(TrainConfig(data=f"trec6:{tmp_path}", test_fraction=0.3).resolved())
 
 
 def test_names_of_runs():
