@@ -70,8 +70,8 @@ def baselines(
     """Fit the majority class and TF-IDF with logistic regression on ``parts["train"]``, score every part.
 
     Args:
-        parts: part name ("train", "validation", "test") -> (texts, integer targets), the split that
-            the classifier itself is trained and judged on.
+        parts: part name ("train", "validation", "test") -> (texts, integer targets), the classifier's own
+            split, its training rows as labelled (:meth:`gptcls.data.split.Split.plain_items`).
         labels: the K class names in order.
 
     Returns baseline name -> part name -> ``classification_scores``. TF-IDF is left out, and that is
