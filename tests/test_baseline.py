@@ -18,6 +18,7 @@ from gptcls.evaluation.baseline import (
     class_probabilities,
     majority_baseline,
     tfidf_char_baseline,
+    tfidf_vectorizer,
 )
 from gptcls.evaluation.metrics import classification_scores
 
@@ -143,3 +144,31 @@ def test_bad_input():
         majority_baseline([], 2)
     with pytest.raises(InputError, match="3 classes"):
         majority_baseline([0, 2], 2)
+
+
+@pytest.mark.parametrize(
+    ("texts", "analyzer"),
+    [
+        (["房间很干净。", "太脏了。不会再来。"], "char"),
+        (["部屋はきれいでした", "とても残念"], "char"),
+        (["ห้องสะอาดมาก"], "char"),
+        (["wifi 很慢。check-in 等了一小时。服务员态度也不好"], "char"),  # a few English words
+        (["See you at noon", "我 said no, and she said no as well"], "word"),
+        (["방이 깨끗했어요", "다시는 안 갑니다"], "word"),  # Korean has spaces
+        (["12345", "!!!"], "word"),
+        ([], "word"),
+    ],
+)
+def test_words_or_characters_hang_on_the_script(texts, analyzer):
+    assert tfidf_vectorizer(texts).analyzer == analyzer
+
+
+def test_texts_without_spaces_are_judged_beside_characters(caplog):
+    """Of words, each clause would be one of its own, and nothing could be learnt from it."""
+    good, bad = "房间很好", "房间太脏"
+    texts = [f"{word}。{end}" for word in (good, bad) for end in ("第一天", "到了晚上", "我们想", "老板说")]
+    train = (texts[:3] + texts[4:7], [0, 0, 0, 1, 1, 1])
+    caplog.set_level(logging.INFO, "gptcls")
+    results = baselines({"train": train, "test": (["真的很好", "实在太脏"], [0, 1])}, ["praise", "complaint"])
+    assert results[TFIDF]["test"]["accuracy"] == 1.0
+    assert "TF-IDF takes characters" in caplog.text

@@ -1,4 +1,7 @@
-"""The classical yardstick for lists of labels and for numbers: one trivial rule, and TF-IDF of words."""
+"""The classical yardstick for lists of labels and for numbers: one trivial rule, and TF-IDF.
+
+TF-IDF is of words, or of characters where no spaces stand between them (:func:`tfidf_vectorizer`).
+"""
 
 import logging
 import warnings
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptcls.errors import InputError
+from gptcls.evaluation.baseline import tfidf_vectorizer
 from gptcls.evaluation.multilabel import best_thresholds, multilabel_scores
 from gptcls.evaluation.regression import regression_scores
 
@@ -87,25 +91,23 @@ def regression_baselines(parts: Parts, labels: Sequence[str]) -> dict[str, dict[
     return results
 
 
-def one_vs_rest_baseline() -> "Pipeline":
-    """TF-IDF of words and a logistic regression (C=10) for each label, not fitted yet."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def one_vs_rest_baseline(texts: Sequence[str] = ()) -> "Pipeline":
+    """TF-IDF of such texts and a logistic regression (C=10) for each label, not fitted yet."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
 
     # liblinear: for one label at a time it takes a fraction of lbfgs's time to the same optimum.
     regression = LogisticRegression(C=10, solver="liblinear")
-    return make_pipeline(TfidfVectorizer(), OneVsRestClassifier(regression))
+    return make_pipeline(tfidf_vectorizer(texts), OneVsRestClassifier(regression))
 
 
-def ridge_baseline() -> "Pipeline":
-    """TF-IDF of words and ridge regression (alpha=1), not fitted yet."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+def ridge_baseline(texts: Sequence[str] = ()) -> "Pipeline":
+    """TF-IDF of such texts and ridge regression (alpha=1), not fitted yet."""
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(TfidfVectorizer(), Ridge(alpha=1.0))
+    return make_pipeline(tfidf_vectorizer(texts), Ridge(alpha=1.0))
 
 
 def _train(parts: Parts) -> tuple[Sequence[str], np.ndarray]:
@@ -115,13 +117,13 @@ def _train(parts: Parts) -> tuple[Sequence[str], np.ndarray]:
 
 
 def _fitted(
-    texts: Sequence[str], targets: np.ndarray, pipeline: Callable[[], "Pipeline"], name: str
+    texts: Sequence[str], targets: np.ndarray, pipeline: Callable[[Sequence[str]], "Pipeline"], name: str
 ) -> "Pipeline | None":
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Label .* is present in all training examples")
             warnings.filterwarnings("ignore", "Label not .* is present in all training examples")
-            return pipeline().fit(list(texts), targets)
+            return pipeline(texts).fit(list(texts), targets)
     except ValueError as error:
         if "empty vocabulary" not in str(error):
             raise
