@@ -247,10 +247,10 @@ def test_every_verb_says_what_became_of_long_texts(tmp_path, caplog, capsys, lon
     assert f"1 texts are longer than 2 tokens; {LOST[long]}" in caplog.text
 
 
-def test_saved_classifiers_without_the_field_read_the_head(tmp_path):
+def test_saved_classifiers_of_version_1_read_the_head(tmp_path):
     save_classifier(tmp_path, tiny_saved())
     file = tmp_path / "classifier.json"
-    spec = json.loads(file.read_text())
+    spec = json.loads(file.read_text()) | {"format_version": 1}
     for name in ("long", "cleaning"):
         del spec[name]
     file.write_text(json.dumps(spec))
