@@ -68,7 +68,14 @@ def test_two_classes_equal_scikit_learn(seed):
     assert {name: scores[name] for name in SHARES} == pytest.approx(expected)
     assert scores["confusion"] == metrics.confusion_matrix(targets, predicted).tolist()
     assert scores["support"] == {"ham": int((targets == 0).sum()), "spam": int((targets == 1).sum())}
-    assert "per_class" not in scores
+    report = metrics.classification_report(
+        targets, predicted, target_names=["ham", "spam"], output_dict=True, zero_division=0
+    )
+    for label in ("ham", "spam"):
+        theirs = {name.replace("f1-score", "f1"): value for name, value in report[label].items()}
+        assert scores["per_class"][label] == pytest.approx(theirs)
+    assert scores["averages"]["weighted"]["f1"] == pytest.approx(report["weighted avg"]["f1-score"])
+    assert scores["averages"]["macro"]["recall"] == pytest.approx(report["macro avg"]["recall"])
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -64,9 +64,9 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     - ``mcc``: Matthews correlation coefficient; undefined where all targets or all predictions are
       one class.
     - ``support``: texts of each label. ``confusion``: (K, K) counts, rows true, columns predicted.
-    - Only with K > 2: ``f1_low`` and ``f1_high``, the 95 % interval of the bootstrap over texts;
-      ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the classes'
-      texts; ``per_class``: precision, recall, f1 and support of each label.
+    - ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the classes'
+      texts. ``per_class``: precision, recall, f1 and support of each label.
+    - Only with K > 2: ``f1_low`` and ``f1_high``, the 95 % interval of the bootstrap over texts.
 
     Raises:
         InputError: shapes that do not fit, a repeated label, a target outside 0 to K - 1, a
@@ -80,8 +80,8 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (targets, predicted), 1)
     per_class = _per_class(targets, predicted, labels)
-    averages = averaged(targets, predicted) if n_classes > 2 else {}
-    average = averages["macro"] if averages else per_class[labels[1]]
+    averages = averaged(targets, predicted)
+    average = averages["macro"] if n_classes > 2 else per_class[labels[1]]
     scores = {
         "n": n,
         "accuracy": correct / n if n else None,
@@ -94,12 +94,13 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
         "roc_auc": _roc_auc(targets, probabilities),
         "support": {label: per_class[label]["support"] for label in labels},
         "confusion": confusion.tolist(),
+        "averages": averages,
+        "per_class": per_class,
     }
     if n_classes > 2:
         one_hot = np.eye(n_classes, dtype=bool)
         counts = counts_per_text(one_hot[targets], one_hot[predicted])
         scores["f1_low"], scores["f1_high"] = bootstrap_interval(counts, macro_f1) or (None, None)
-        scores |= {"averages": averages, "per_class": per_class}
     return scores
 
 

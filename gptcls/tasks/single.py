@@ -134,10 +134,10 @@ class SingleLabel(Task):
         return format_scores(rows)
 
     def details(self, scores: dict) -> str:
-        """With more than two classes, each class's scores and their averages."""
+        """With more than two classes, each one's scores and their averages; of two the table says enough."""
         from gptcls.evaluation.table import format_per_class
 
-        return format_per_class(scores)
+        return format_per_class(scores) if len(self.labels) > 2 else ""
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict:
         """The confusion matrix and, for two classes, the precision-recall curve."""
