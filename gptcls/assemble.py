@@ -106,6 +106,10 @@ def build_classifier(
         local = config.model not in PRESETS and Path(config.model).exists()  # a preset comes first
         name = str(Path(config.model).resolve()) if local else config.model
         base = {"name": name, "sha256": weights_sha256(config.model)}
+    if config.no_causal_mask:
+        if not isinstance(backbone, GPT2):
+            raise InputError(f"--no-causal-mask is for a GPT-2; {config.model} is a {family_name(backbone)}")
+        backbone.drop_causal_mask()
     torch.manual_seed(config.seed)
     model = Classifier(backbone, task.n_outputs, choose_pooling(config, backbone))
     if config.train == "lora":

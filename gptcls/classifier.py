@@ -60,6 +60,14 @@ def pooled_positions(pooling: str, lengths: Tensor, width: int) -> Tensor | None
     return None
 
 
+def seen_lengths(pooling: str, lengths: Tensor, width: int) -> Tensor:
+    """How many positions (B,) of each row the blocks may look at where no causal mask decides.
+
+    The real tokens; for position-1, which takes the padding for a part of the text, all ``width``.
+    """
+    return torch.full_like(lengths, width) if pooling == "position-1" else lengths
+
+
 class Classifier(nn.Module):
     """``head(pool(backbone(ids, lengths), lengths))``: logits (B, K) for a batch of texts.
 
@@ -82,7 +90,8 @@ class Classifier(nn.Module):
         self.requires_grad_(True)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
-        return self.head(POOLERS[self.pooling](self.backbone(ids, lengths), lengths))
+        hidden = self.backbone(ids, seen_lengths(self.pooling, lengths, ids.shape[1]))
+        return self.head(POOLERS[self.pooling](hidden, lengths))
 
     def freeze(self, policy: str) -> None:
         """Decide which parameters train.

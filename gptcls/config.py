@@ -119,6 +119,9 @@ class TrainConfig(RunOptions):
     """What the head reads: the last real token, the first, the mean of all, each channel's largest value, or
     the last position of a text padded to a fixed length (the book's). auto is the last of a decoder, the
     first of an encoder (BERT)."""
+    no_causal_mask: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Of a GPT-2: every token sees the whole text, also what follows it. Padding stays unseen, except with
+    position-1, which reads it."""
     pad_to: int | None = None
     """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
     takes the longest training text."""

@@ -15,7 +15,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from gptcls.classifier import POOLERS, Classifier, pooled_positions
+from gptcls.classifier import POOLERS, Classifier, pooled_positions, seen_lengths
 from gptcls.models.fused import FusedBlock, can_fuse
 from gptcls.models.quantized import int8_blocks
 
@@ -53,8 +53,9 @@ class Lower(nn.Module):
     @torch.no_grad()
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, T, C) or (B, 1, C)
         x = self.backbone.embed(ids).to(self.dtype)
+        seen = seen_lengths(self.pooling, lengths, ids.shape[1])
         for block in self.blocks:
-            x = block(x, lengths)
+            x = block(x, seen)
         if self.pools:
             return POOLERS[self.pooling](self.backbone.norm(x.float()), lengths)[:, None]
         return x
@@ -84,11 +85,12 @@ class Upper(nn.Module):
         if not blocks:
             return model.head(x[:, 0])
         positions = pooled_positions(model.pooling, lengths, x.shape[1])
+        seen = seen_lengths(model.pooling, lengths, x.shape[1])
         for block in blocks[:-1]:
-            x = block(x, lengths)
+            x = block(x, seen)
         if positions is None:  # the mean and the maximum read them all
-            return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x, lengths)), lengths))
-        return model.head(model.backbone.norm(blocks[-1].at(x, positions, lengths)))
+            return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x, seen)), lengths))
+        return model.head(model.backbone.norm(blocks[-1].at(x, positions, seen)))
 
     @property
     def n_outputs(self) -> int:

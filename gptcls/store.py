@@ -24,12 +24,14 @@ from gptcls.classifier import Classifier
 from gptcls.data.long_texts import Long
 from gptcls.errors import InputError
 from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.gpt2 import GPT2
 from gptcls.models.lora import merged
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
 from gptcls.store_rules import FORMAT_VERSION, checked_description
 from gptcls.tasks import Task, task_from_json
-from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
+from gptcls.tokenizer import GPT2 as GPT2_TOKENIZER
+from gptcls.tokenizer import FileTokenizer, Tokenizer
 
 # Classifiers that ship with the package.
 BUNDLED = {"sms-spam-nano": Path(__file__).parent / "assets" / "sms-spam-nano"}
@@ -46,7 +48,7 @@ class SavedClassifier:
     base: dict | None  # {"name", "sha256"} of the pretrained weights; None where training began at random
     training: dict  # the settings of the run
     scores: dict  # per part of the data, as in metrics.json
-    tokenizer: Tokenizer = GPT2
+    tokenizer: Tokenizer = GPT2_TOKENIZER
     long: Long = "head"  # what is read of a text of more than max_length tokens
     cleaning: str = "none"  # what is done to a text first, one of CLEANERS
 
@@ -174,7 +176,7 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
 def _read_tokenizer(ids: dict | None, vocab_size: int, folder: Path) -> Tokenizer:
     """The classifier's own tokenizer, whose file does not name the ``ids``; without them it is GPT-2's."""
     if ids is None:
-        return GPT2
+        return GPT2_TOKENIZER
     tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
     tokenizer.require_fit(str(folder), vocab_size)
     return tokenizer
@@ -198,6 +200,8 @@ def _base_backbone(base: dict, config: Any, folder: Path, dtype: torch.dtype) ->
             f"{folder} was trained on base weights {name} with sha256 {base['sha256'][:12]}…, but "
             f"those there now have {found[:12]}…; put the original file back or train again with --save full"
         )
+    if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
+        backbone.drop_causal_mask()
     for size, value in asdict(config).items():
         if size not in ("tied", "dropout") and getattr(backbone.config, size) != value:
             raise InputError(

@@ -19,8 +19,8 @@ SHORT = 128  # tokens
 
 
 def can_fuse(block: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether ``block`` is a GPT-2 block on a CPU for which oneDNN has fused operators in ``dtype``."""
-    if type(block) is not Block or block.norm1.weight.device.type != "cpu":
+    """Whether ``block`` is a causal GPT-2 block on a CPU for which oneDNN has fused operators in ``dtype``."""
+    if type(block) is not Block or not block.attn.causal or block.norm1.weight.device.type != "cpu":
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False

@@ -8,11 +8,13 @@ One shape alphabet, used in every file of this package:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gptcls.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class GPT2Config:
     dropout: float = 0.0  # after the embeddings, in attention and on both residual branches
     norm_eps: float = 1e-5
     tied: bool = True  # the language-model head is the token table, transposed
+    causal: bool = True  # a token sees nothing behind it; see GPT2.drop_causal_mask
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
@@ -43,26 +46,36 @@ PRESETS = {
 
 
 class Attention(nn.Module):
-    """Causal self-attention with H heads: every token looks at itself and at what stands before it."""
+    """Causal self-attention with H heads: every token looks at itself and at what stands before it.
+
+    Without the causal mask it looks at every real token of its text, as in ``bert.py``.
+    """
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
+        self.causal = config.causal
         self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)  # query, key, value side by side
         self.proj = nn.Linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
         B, T, C = x.shape
         heads = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        real = None  # under the causal mask nobody sees the padding, which stands behind
+        if not self.causal and lengths is not None:
+            real = (torch.arange(T, device=x.device) < lengths[:, None])[:, None, None]  # (B, 1, 1, T)
+        dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, dropout_p=self.dropout if self.training else 0.0
+            q, k, v, attn_mask=real, is_causal=self.causal, dropout_p=dropout
         )  # (B, H, T, D)
         return self.proj(mixed.transpose(1, 2).reshape(B, T, C))
 
-    def at(self, x: Tensor, positions: Tensor, norm: nn.LayerNorm) -> Tensor:  # (B, T, C), (B,) -> (B, C)
-        """``self(norm(x))`` at one position of each row, without forming a single key or value.
+    def at(
+        self, x: Tensor, positions: Tensor, norm: nn.LayerNorm, lengths: Tensor | None = None
+    ) -> Tensor:  # (B, T, C), (B,) -> (B, C)
+        """``self(norm(x), lengths)`` at one position of each row, without forming a single key or value.
 
         With one query q the scores are q · (W_k n + b_k) = (W_kᵀ q) · n + a constant that softmax ignores,
         and the mix of values is W_v (Σ w n) + b_v: both matrices meet B vectors instead of B * T. The scale
@@ -77,7 +90,10 @@ class Attention(nn.Module):
         q = F.linear(x_hat[rows, positions] * norm.weight + norm.bias, w_q, b_q)  # (B, C)
         absorbed = torch.einsum("bhd,hdc->bhc", q.view(B, H, D), w_k.view(H, D, C)) * norm.weight
         scores = absorbed @ x_hat.transpose(1, 2) / math.sqrt(D)  # (B, H, T)
-        unseen = torch.arange(T, device=x.device) > positions[:, None]  # (B, T): what the causal mask hides
+        last_seen = positions  # under the causal mask; without it the last real token
+        if not self.causal:
+            last_seen = torch.full_like(positions, T - 1) if lengths is None else lengths - 1
+        unseen = torch.arange(T, device=x.device) > last_seen[:, None]  # (B, T)
         weights = scores.masked_fill(unseen[:, None], -math.inf).softmax(dim=-1)
         mean = weights @ x_hat * norm.weight + norm.bias  # (B, H, C)
         mixed = torch.einsum("bhc,hdc->bhd", mean, w_v.view(H, D, C)).reshape(B, C) + b_v
@@ -109,16 +125,18 @@ class Block(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
-        x = x + self.drop(self.attn(self.norm1(x)))
+        x = x + self.drop(self.attn(self.norm1(x), lengths))
         return x + self.drop(self.mlp(self.norm2(x)))
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``self(x)`` at one position (B,) of each row: (B, C), at a fraction of the cost, all that pooling
-        needs."""
+        """``self(x, lengths)`` at one position (B,) of each row: (B, C), at a fraction of the cost, all that
+        pooling needs."""
         rows = torch.arange(len(x), device=x.device)
         if self.training and any(isinstance(m, nn.Dropout) and m.p for m in self.modules()):
-            return self(x)[rows, positions]  # dropout needs what is not formed here: weights, keys, values
-        pooled = x[rows, positions] + self.attn.at(x, positions, self.norm1)
+            return self(x, lengths)[
+                rows, positions
+            ]  # dropout needs what is not formed here: weights, keys, values
+        pooled = x[rows, positions] + self.attn.at(x, positions, self.norm1, lengths)
         return pooled + self.mlp(self.norm2(pooled))
 
 
@@ -127,8 +145,8 @@ class GPT2(nn.Module):
 
     ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``. How many of a
     row's tokens are real, the rest being padding, is for networks without a causal mask (``bert.py``) to
-    know: here the blocks are told and need not look, since no token sees what follows. What is done with the
-    hidden vectors is somebody else's business: :meth:`lm_logits` turns them into next-token logits, a
+    know: here the blocks are told and need not look, since no token sees what follows, unless
+    :meth:`drop_causal_mask` was called. What is done with the hidden vectors is somebody else's business: :meth:`lm_logits` turns them into next-token logits, a
     :class:`gptcls.classifier.Classifier` pools them and puts its own head on top.
 
     The weights start as GPT-2's did: normal(0, 0.02), the two projections that write to the residual
@@ -155,6 +173,17 @@ class GPT2(nn.Module):
             # 2 * n_layer branches add to one stream: without this its variance grows with the depth.
             nn.init.normal_(module.proj.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
 
+    def drop_causal_mask(self) -> "GPT2":
+        """Let every token see all real tokens of its text, for good: the network can no longer write.
+
+        The weights stay as they are; what they learnt under the mask may serve without it (LLM2Vec,
+        BehnamGhader et al. 2024) once they are trained further.
+        """
+        self.config = replace(self.config, causal=False)
+        for block in self.blocks:
+            block.attn.causal = False
+        return self
+
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
         """Token vectors plus position vectors, the input of the first block."""
         T = ids.shape[1]
@@ -173,5 +202,13 @@ class GPT2(nn.Module):
         return self.norm(x)
 
     def lm_logits(self, hidden: Tensor) -> Tensor:  # (B, T, C) -> (B, T, V)
-        """Next-token logits; tied to the token table unless the config says otherwise."""
+        """Next-token logits; tied to the token table unless the config says otherwise.
+
+        Raises InputError without the causal mask.
+        """
+        if not self.config.causal:
+            raise InputError(
+                "without the causal mask a token sees what follows it before it could predict it: such a "
+                "network can classify, not generate"
+            )
         return F.linear(hidden, self.wte.weight if self.lm_head is None else self.lm_head.weight)

@@ -19,8 +19,11 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
     """Write what ``transformers``' ``GPT2LMHeadModel.from_pretrained`` and our ``load_pretrained`` read.
 
-    Raises InputError when the folder cannot be written, the disk is full, or a weight is too large for fp16.
+    Raises InputError when the folder cannot be written, the disk is full, or a weight is too large for fp16;
+    and for a network without its causal mask, which the format cannot say.
     """
+    if not model.config.causal:
+        raise InputError("a GPT-2 without its causal mask has no place in Hugging Face's format")
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     tensors = {name: tensor.to(DTYPES[dtype]) for name, tensor in to_huggingface(state).items()}
     for name, tensor in tensors.items():

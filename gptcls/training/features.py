@@ -197,7 +197,8 @@ def _lower_key(lower: Lower) -> str:
     """What all features depend on: sizes, depth, number format, kernels, and every weight that is read."""
     backbone, depth = lower.backbone, len(lower.blocks)
     kernels = {type(block).__name__ for block in lower.blocks} | {next(backbone.parameters()).device.type}
-    pooling = lower.pooling if lower.pools else ""
+    masks_padding = not getattr(backbone.config, "causal", True)  # then the pooling says what is padding
+    pooling = lower.pooling if lower.pools or masks_padding else ""
     settings = (FORMAT, torch.__version__, backbone.config, depth, lower.dtype, sorted(kernels), pooling)
     digest = hashlib.sha256(repr(settings).encode())
     unread = [*backbone.blocks[depth:], *([] if lower.pools else [backbone.norm])]
