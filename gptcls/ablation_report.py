@@ -132,8 +132,8 @@ def _notes(summaries: Sequence[Summary]) -> list[str]:
     """What the table cannot say by itself, as a list."""
     notes = [
         "published: gpt2-small, one seed, minutes on an A100. Here: mean over seeds, with Student's 95 % "
-        "interval from two seeds on; every seed has a split of its own, so differences are taken seed by seed; "
-        "s is the median of the seconds of training, the frozen blocks' one pass not counted."
+        "interval from two seeds on. A seed has a split of its own, so differences are taken seed by seed. "
+        "s: seconds of training, median over seeds; the frozen blocks' one pass is not counted."
     ]
     notes += [f"row {s.row.number}: {s.row.note}." for s in summaries if s.row.note]
     if absent := [str(s.row.number) for s in summaries if not s.n_seeds and "model" in s.row.options]:
@@ -162,9 +162,8 @@ def plot(summaries: Sequence[Summary]) -> "Figure":
         label += "s" if seeds > 1 else ""
         at = [line for line, _ in measured]
         axes.errorbar(means, at, xerr=spread, fmt="o", color=BLUE, ms=5, capsize=3, label=label)
-    for line, summary in measured:
-        if summary.row.number == 1:
-            axes.axvline(summary.test[0], color=GREY, ls=":", lw=1, zorder=0)
+    if summaries and (default := summaries[0]).row.number == 1 and default.test:
+        axes.axvline(default.test[0], color=GREY, ls=":", lw=1, zorder=0)
     axes.set_yticks(lines, [f"{summary.row.number}  {summary.row.name}" for summary in summaries])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)

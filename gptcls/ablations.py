@@ -140,12 +140,13 @@ def chosen(numbers: tuple[int, ...]) -> list[Ablation]:
 def settings(model: str) -> dict[str, Any]:
     """What all rows of a model share: the book's settings (none), or those that suit a narrow network.
 
-    The book's 5 epochs at 5e-5 hardly move a network of 128 channels: it has the learning rate and the epochs
-    that ``gptcls.train`` gives it, and with steps that large their warm-up, schedule and clipping.
+    The book's 5e-5 hardly moves a network of 128 channels: it has the learning rate that ``gptcls.train``
+    gives it, and for steps that large their warm-up, schedule and clipping. The epochs stay the book's.
     """
     if model not in FOR_MODEL:
         return {}
-    return {name: RECIPES["default"][name] for name in ("schedule", "warmup", "clip")} | FOR_MODEL[model]
+    steps = {name: RECIPES["default"][name] for name in ("schedule", "warmup", "clip")}
+    return steps | {"lr": FOR_MODEL[model]["lr"]}
 
 
 def config_of(row: Ablation, n_positions: int, **shared: Any) -> TrainConfig:

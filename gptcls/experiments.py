@@ -43,14 +43,15 @@ class ExperimentConfig:
     rows: tuple[int, ...] = ()
     """Numbers of the rows to run, 1 to 19; all without this."""
     model: str = "gpt2-nano"
-    """Preset, name on the hub, or local folder or file, as in gptcls.train. The rows about other sizes of GPT-2
-    run beside gpt2-small, -medium, -large and -xl only."""
+    """Preset, name on the hub, or local folder or file, as in gptcls.train. The rows about other sizes of
+    GPT-2 run beside gpt2-small, -medium, -large and -xl only."""
     data: str = "sms-spam"
-    """Data set or file of messages with the labels ham and spam: sms-spam is downloaded, sms-sample bundled."""
+    """Data set or file of messages with the labels ham and spam: sms-spam is downloaded, sms-sample is
+    bundled."""
     seeds: tuple[int, ...] = (123,)
     """Each row runs once for each of them; five give an interval worth reading."""
     epochs: int | None = None
-    """Passes over the training rows; otherwise the book's 5, of gpt2-nano 10."""
+    """Passes over the training rows; otherwise the book's 5."""
     lr: float | None = None
     """Learning rate of all rows; otherwise the book's 5e-5 (LoRA 8e-4), of gpt2-nano 1e-3 with warm-up,
     cosine and clipping."""

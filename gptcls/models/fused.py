@@ -19,7 +19,7 @@ SHORT = 128  # tokens
 
 
 def can_fuse(block: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether ``block`` is a causal GPT-2 block on a CPU for which oneDNN has fused operators in ``dtype``."""
+    """Whether ``block`` is a causal GPT-2 block on a CPU with fused operators in ``dtype`` (oneDNN's)."""
     if type(block) is not Block or not block.attn.causal or block.norm1.weight.device.type != "cpu":
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):

@@ -133,9 +133,7 @@ class Block(nn.Module):
         pooling needs."""
         rows = torch.arange(len(x), device=x.device)
         if self.training and any(isinstance(m, nn.Dropout) and m.p for m in self.modules()):
-            return self(x, lengths)[
-                rows, positions
-            ]  # dropout needs what is not formed here: weights, keys, values
+            return self(x, lengths)[rows, positions]  # dropout needs the weights, keys and values themselves
         pooled = x[rows, positions] + self.attn.at(x, positions, self.norm1, lengths)
         return pooled + self.mlp(self.norm2(pooled))
 
@@ -146,8 +144,9 @@ class GPT2(nn.Module):
     ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``. How many of a
     row's tokens are real, the rest being padding, is for networks without a causal mask (``bert.py``) to
     know: here the blocks are told and need not look, since no token sees what follows, unless
-    :meth:`drop_causal_mask` was called. What is done with the hidden vectors is somebody else's business: :meth:`lm_logits` turns them into next-token logits, a
-    :class:`gptcls.classifier.Classifier` pools them and puts its own head on top.
+    :meth:`drop_causal_mask` was called. What is done with the hidden vectors is somebody else's business:
+    :meth:`lm_logits` turns them into next-token logits, a :class:`gptcls.classifier.Classifier` pools them
+    and puts its own head on top.
 
     The weights start as GPT-2's did: normal(0, 0.02), the two projections that write to the residual
     stream scaled down by sqrt(2 * n_layer), biases zero.
