@@ -171,7 +171,8 @@ def _quiet() -> Iterator[None]:
 def _experiment_and_print(config: ExperimentConfig) -> None:
     results = experiment(config)
     print(table(summarise(results, chosen(config.rows))))
-    print(f"\nwritten to {config.folder}: results.csv, table.md, ablations.png")
+    if len(results):
+        print(f"\nwritten to {config.folder}: results.csv, table.md, ablations.png")
 
 
 def main() -> None:
