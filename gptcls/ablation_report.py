@@ -54,10 +54,10 @@ def read_results(path: Path) -> "pd.DataFrame":
     if not path.exists():
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     try:
-        frame = pd.read_csv(path, encoding="utf-8")
+        frame = pd.read_csv(path, encoding="utf-8", dtype=str, keep_default_na=False)
         if list(frame) != list(COLUMNS):
             raise ValueError(f"columns {', '.join(map(str, frame))}")
-        return frame.astype(COLUMNS)
+        return frame.astype(COLUMNS)  # from str: every pandas then reads the very number written
     except (ValueError, OSError) as error:
         raise InputError(
             f"{path} is no file of gptcls.experiments ({error!s:.80}); choose another --out"
@@ -157,9 +157,9 @@ def plot(summaries: Sequence[Summary]) -> "Figure":
             for side in (1, 2)
         ]
         names = dict.fromkeys(summary.model for _, summary in measured)
-        seeds = max(summary.n_seeds for _, summary in measured)
-        label = f"{', '.join(names)}, {'mean and 95 % interval over' if seeds > 1 else 'with'} {seeds} seed"
-        label += "s" if seeds > 1 else ""
+        few, many = (end(summary.n_seeds for _, summary in measured) for end in (min, max))
+        over = f"{few} to {many} seeds" if few < many else f"{many} seeds"
+        label = f"{', '.join(names)}, " + ("one seed" if many == 1 else f"mean and 95 % interval over {over}")
         at = [line for line, _ in measured]
         axes.errorbar(means, at, xerr=spread, fmt="o", color=BLUE, ms=5, capsize=3, label=label)
     if summaries and (default := summaries[0]).row.number == 1 and default.test:
@@ -169,7 +169,7 @@ def plot(summaries: Sequence[Summary]) -> "Figure":
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("test accuracy (%)")
+    axes.set_xlabel("test accuracy (%), dotted: row 1 here")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
 

@@ -34,8 +34,8 @@ class ExperimentConfig:
     """The book's 19 ablations, each a changed run of its recipe, under one or more seeds.
 
     A seed draws everything anew: which ham messages balance the spam, the split, the head, random weights and
-    the order of training. An interval over seeds therefore speaks of new messages of this kind, and rows are
-    compared seed by seed, on the same split. Seed 123 is the book's.
+    the order of training. An interval over seeds therefore speaks of other draws of these messages, and rows
+    are compared seed by seed, on the same split. Seed 123 is the book's.
 
     Finished runs are skipped: the same command, or one with more rows or seeds, goes on where it stopped.
     """
@@ -87,7 +87,7 @@ def experiment(config: ExperimentConfig) -> "pd.DataFrame":
     log.info(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {_said(config)}")
     with tempfile.TemporaryDirectory(prefix="gptcls-experiments-") as scratch:
         for row, run in todo:
-            result = _run(row, run, config.cache or Path(scratch) / "cache", Path(scratch) / "run")
+            result = _run(row, run, config.cache or Path(scratch))
             results = with_result(path, result)
             write_report(config.folder, results, rows)
             scores = " / ".join(f"{result[part]:.2f}" for part in PARTS)
@@ -119,12 +119,12 @@ def plan(config: ExperimentConfig) -> tuple[list[Ablation], list[tuple[Ablation,
     return rows, runs
 
 
-def _run(row: Ablation, config: TrainConfig, cache: Path, folder: Path) -> dict[str, Any]:
+def _run(row: Ablation, config: TrainConfig, cache: Path) -> dict[str, Any]:
     """Train, keep the scores, forget the run."""
     if config.train not in PLAIN and row.keeps_features:
         config = replace(config, cache=cache)
-    with _quiet(), tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        run = train(replace(config, out=Path(temporary) / folder.name))
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        run = train(replace(config, out=Path(folder) / "run"))
     scores = {part: round(100 * run.scores[part]["accuracy"], 4) for part in PARTS}
     seconds = round(run.progress.seconds, 2)
     return _key(row, config) | scores | {"n_test": run.scores["test"]["n"], "seconds": seconds}

@@ -6,6 +6,8 @@ import re
 import signal
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -294,6 +296,24 @@ def test_rows_and_seeds_share_what_the_frozen_blocks_computed(config, monkeypatc
     assert len(computed) == 1, "the sample is balanced: every seed splits the same texts"
 
 
+def test_features_are_kept_where_they_are_worth_it(config, monkeypatch):
+    """Not of rows that freeze no block, nor of the one whose features are mostly padding."""
+    cached = {}
+
+    def train(run):
+        cached[len(cached)] = run.cache
+        scores = {part: {"accuracy": 0.5, "n": 4} for part in ("train", "validation", "test")}
+        return SimpleNamespace(scores=scores, progress=SimpleNamespace(seconds=1.0))
+
+    monkeypatch.setattr(experiments, "train", train)
+    config = replace(config, model="gpt2-nano", cache=config.out / "features")
+    numbers = [row.number for row, _ in plan(config)[1]]
+    assert experiment(config)["row"].tolist() == numbers
+    kept = {number for number, cache in zip(numbers, cached.values(), strict=True) if cache == config.cache}
+    assert kept == {1, 2, 3, 4, 14, 15, 16, 17, 19}
+    assert set(cached.values()) == {None, config.cache}
+
+
 def test_results_of_other_options_are_not_mixed(config, command):
     experiment(replace(config, rows=(3,), seeds=(0,)))
     for change, words in (
@@ -341,3 +361,20 @@ def test_rows_that_do_not_apply_are_said_so(command, tmp_path):
     assert list(cells(out)) == [6, 12]
     assert "rows 6, 12: other sizes of GPT-2, to be run with --model gpt2-small" in out
     assert not (tmp_path / "out").exists()
+
+
+def test_the_results_in_the_package_are_whole_and_their_table_is_up_to_date():
+    folder = Path(experiments.__file__).parent / "assets" / "ablations-nano"
+    results = read_results(folder / "results.csv")
+    rows = {row.number for row in ABLATIONS.values() if row.applies_to("gpt2-nano") and not row.same_as}
+    assert set(results["row"]) == rows
+    assert not results.duplicated(["row", "seed"]).any()
+    assert results.groupby("row").size().min() >= 2
+    assert (results["model"] == "gpt2-nano").all()
+    assert (results["n_test"] == 300).all()
+    assert (folder / "table.md").read_text(encoding="utf-8") == table(summarise(results, chosen(()))) + "\n"
+    assert (folder / "ablations.png").stat().st_size < 200_000
+    for row, run in plan(ExperimentConfig(data="SMSSpamCollection"))[1]:
+        lines = results[results["row"] == row.number]
+        assert (lines["lr"] == run.lr).all()
+        assert (lines["epochs"] == run.epochs).all()
