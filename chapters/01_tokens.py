@@ -162,8 +162,9 @@ print(regex.findall(PIECES, "You've WON £1000!! Call 0900-555"))
 print(my_encode("Hello, I am"))
 
 # %% [markdown]
-# Is it the same tokenizer as the library's, which runs tiktoken's compiled code? We compare them on every
-# message of the data set and on a few strings made to be difficult.
+# Is it the same tokenizer as the library's, which runs tiktoken's compiled code? We compare them on a few
+# strings made to be difficult, and on every message of the course's data set: short texts, each with the
+# label *spam*, an advertisement or a fraud that nobody asked for, or *ham*, everything else.
 
 # %%
 data = load_data(DATA)
@@ -183,7 +184,7 @@ for text in [*data["text"], *difficult]:
 print(f"equal on {len(data) + len(difficult)} texts")
 
 # %% [markdown]
-# From here on we use the library's, which does the same in compiled code.
+# From here on we use the library's.
 #
 # ## Surprising tokenizations
 #
@@ -283,13 +284,12 @@ print("lengths:", mine[1].tolist())
 
 # %%
 BOOK_LONGEST, BOOK_MEAN = 120, 30.4  # tokens of the messages in the book's training set
+longest = max(BOOK_LONGEST, int(lengths.max()))
 
 print(
     f"the book's messages, padded to {BOOK_LONGEST}: {1 - BOOK_MEAN / BOOK_LONGEST:.1%} of all positions are padding"
 )
-print(
-    f"the messages loaded here, padded to {BOOK_LONGEST}: {1 - lengths.mean() / max(BOOK_LONGEST, lengths.max()):.1%}"
-)
+print(f"the messages loaded here, padded to {longest}: {1 - lengths.mean() / longest:.1%}")
 print(f"the same, padded to their longest, {lengths.max()}: {1 - lengths.mean() / lengths.max():.1%}")
 
 
@@ -312,7 +312,6 @@ def in_batches(order, size):
 
 shuffled = np.random.default_rng(123).permutation(len(rows))
 by_length = np.argsort(lengths, kind="stable")
-longest = max(BOOK_LONGEST, int(lengths.max()))
 shares = {
     f"all to {longest} tokens, as in the book": 1 - lengths.mean() / longest,
     "all to the longest text": padded_share([np.arange(len(rows))]),

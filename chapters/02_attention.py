@@ -35,6 +35,11 @@ TEXT = "You have won a prize, please call now to claim it"
 # %% [markdown]
 # The shapes have one letter each, here and in the whole library: `B` texts in a batch, `T` tokens, `C`
 # channels (the length of a token's vector), `H` heads, `D = C / H` the width of one head.
+#
+# `gpt2-nano` is a very small GPT-2 that comes with gptcls. Chapter 3 builds such a network from its parts:
+# it looks up a vector for each token in a learnt table, adds one for the token's position, and sends the
+# sum through a stack of **blocks**. Each block has one attention, and brings the vectors to one size before
+# it (`norm1`).
 
 # %%
 model = load_pretrained(MODEL)
@@ -165,9 +170,9 @@ figure.colorbar(image, ax=(left, right), label="weight", shrink=0.8, extend="max
 plt.show()
 
 # %% [markdown]
-# Two things to read off the right one. The first token can only look at itself: its weight is 1. And only
-# the last row is complete: **the last token is the only one that has seen the whole message**. A classifier
-# will read its answer there.
+# Two things to read off the right one. The first token can only look at itself: its weight is 1, beyond the
+# end of the colours. And only the last row is complete: **the last token is the only one that has seen the
+# whole message**. A classifier will read its answer there.
 #
 # ## Many heads
 #
@@ -301,8 +306,7 @@ torch.testing.assert_close(both_ways(q, k, v), F.scaled_dot_product_attention(q[
 other_k, other_v = k.clone(), v.clone()
 other_k[-1], other_v[-1] = torch.randn(D), torch.randn(D)
 assert not torch.allclose(both_ways(q, other_k, other_v)[0], both_ways(q, k, v)[0])
-causal = my_causal_weights(q, k) @ v
-torch.testing.assert_close((my_causal_weights(q, other_k) @ other_v)[:-1], causal[:-1])
+torch.testing.assert_close((my_causal_weights(q, other_k) @ other_v)[:-1], ours[:-1])
 print("without the mask the first token sees the last; with it, only the last one noticed")
 
 # %% [markdown]
@@ -318,7 +322,7 @@ for vector in x:  # one token after the other
     scores = kept_k @ (vector @ w_q) / math.sqrt(D)
     results.append(scores.softmax(dim=-1) @ kept_v)
 
-torch.testing.assert_close(torch.stack(results), causal)
+torch.testing.assert_close(torch.stack(results), ours)  # the masked attention above
 print(f"{T} steps with one query each give the same as all at once")
 
 # %% [markdown]
@@ -327,7 +331,7 @@ print(f"{T} steps with one query each give the same as all at once")
 
 # %% tags=["solution"]
 order = torch.randperm(T)
-torch.testing.assert_close(both_ways(q[order], k[order], v[order]), both_ways(q, k, v)[order])
+torch.testing.assert_close(my_head(x[order], w_q, w_k, w_v), my_head(x, w_q, w_k, w_v)[order])
 
 # Two things tell it: the position table, whose vectors are added to the tokens', and the mask itself.
 with torch.no_grad():

@@ -21,7 +21,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gptcls.classifier import Classifier
 from gptcls.evaluation.style import BLUE, GREEN, GREY, ORANGE, VERMILION, use_style
 from gptcls.models.gpt2 import GPT2, MLP, PRESETS, Attention, Block, GPT2Config
 from gptcls.models.pretrained import load_pretrained, shapes_only
@@ -121,7 +120,8 @@ torch.testing.assert_close(mine(x), library(x))
 #            └─────────────────────────┘   └──────────────────┘
 # ```
 #
-# Each half reads a normalised copy of the stream and **adds** its result to it. So a block need not carry
+# What runs from x to x' along the lower line, past the norms, is called the **residual stream**. Each half
+# of the block reads a normalised copy of it and *adds* its result to it. So a block need not carry
 # everything along; it only writes down what it found. And the gradient has a straight road from the loss to
 # the first block.
 
@@ -151,8 +151,9 @@ torch.testing.assert_close(mine(x), library(x))
 # ## The whole model
 #
 # A table with a vector for each token, a table with a vector for each position, the blocks, a last norm.
-# Then each token's vector is compared with all vectors of the token table: the dot products are the logits
-# of the next token. That the first table is used again at the end is called **weight tying**.
+# Then each token's vector is compared with all vectors of the token table: the dot products are the
+# **logits** of the next token, scores that a softmax turns into probabilities. That the first table is used
+# again at the end is called **weight tying**.
 
 
 # %%
@@ -196,9 +197,10 @@ for probability, token in zip(best.values, best.indices, strict=True):
 # %% [markdown]
 # ## What does an untrained GPT know?
 #
-# Nothing: it should spread its bets evenly over the vocabulary, and then its loss is ln V. A loss far from
-# this at the very start is a sign that something is wrong. Compare the loss before and after pretraining on
-# a message that neither has seen:
+# Nothing: it should spread its bets evenly over the vocabulary. Its loss is the cross entropy: −ln of the
+# probability that it gave to the token that did come, on average, in a unit called *nat*. Even bets give
+# each token 1 / V, so the loss is ln V, and one far from this at the very start is a sign that something is
+# wrong. Compare the loss before and after pretraining on a message written for this chapter:
 
 
 # %%
@@ -251,9 +253,9 @@ plt.show()
 # %% [markdown]
 # ## Where the parameters are
 #
-# GPT-2 came in four sizes. To count parameters one needs their shapes, not their values, so we build the
-# networks on PyTorch's *meta* device, where a tensor has a shape and no memory. The largest would fill 6 GB
-# otherwise.
+# GPT-2 came in four sizes; nano, the first line below, is ours. To count parameters one needs their shapes,
+# not their values, so we build the networks on PyTorch's *meta* device, where a tensor has a shape and no
+# memory. The largest would fill 6 GB otherwise.
 
 
 # %%
@@ -262,14 +264,16 @@ def parameters_by_part(config: GPT2Config) -> dict[str, int]:
     with shapes_only():
         model = GPT2(config)
     parts = {
-        "token table": model.wte,
-        "position table": model.wpe,
+        "token table": [model.wte],
+        "position table": [model.wpe],
         "attention": [block.attn for block in model.blocks],
         "MLP": [block.mlp for block in model.blocks],
         "norms": [model.norm, *(n for block in model.blocks for n in (block.norm1, block.norm2))],
     }
-    counts = {name: sum(p.numel() for p in nn.ModuleList(part if isinstance(part, list) else [part]).parameters())
-              for name, part in parts.items()}  # fmt: skip
+    counts = {
+        name: sum(p.numel() for module in modules for p in module.parameters())
+        for name, modules in parts.items()
+    }
     assert sum(counts.values()) == sum(p.numel() for p in model.parameters())
     return counts
 
@@ -313,24 +317,24 @@ plt.show()
 #
 # ## Exercises
 #
-# **1.** The book trains the last block, the final norm and a new head with two outputs on top of
-# gpt2-small. How many parameters are that? Count them on the meta device. (The book's answer is 7,090,946.)
+# **1.** To classify, the book trains the last block of gpt2-small, the final norm, and a new *head*: a linear
+# layer with a bias that makes two numbers of a vector. How many parameters are that? Count them on the meta
+# device. (The book's answer is 7,090,946.)
 
 # %% tags=["solution"]
 with shapes_only():
-    classifier = Classifier(GPT2(PRESETS["gpt2-small"]), n_outputs=2)
-classifier.freeze("last_block")
-trained = sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+    small = GPT2(PRESETS["gpt2-small"])
+    learning = [small.blocks[-1], small.norm, nn.Linear(768, 2)]
+trained = sum(p.numel() for module in learning for p in module.parameters())
 
 C = 768
 assert trained == (12 * C**2 + 13 * C) + 2 * C + (2 * C + 2) == 7_090_946
 print(f"{trained:,}")
 
 # %% [markdown]
-# **2.** The book's chapter 4 counts 163,009,536 parameters for the same model, the paper 124 million
-# (124,439,808 exactly), and the files hold yet another number if a head is stored apart. Explain the first
-# two numbers: which setting of `GPT2Config` turns the one into nearly the other, and what are the 27,648
-# that are still missing?
+# **2.** The book's chapter 4 counts 163,009,536 parameters for gpt2-small; it is usually said to have 124
+# million, exactly 124,439,808. Which setting of `GPT2Config` (try `help(GPT2Config)`) turns the second number
+# into nearly the first, and what are the 27,648 by which they still differ?
 
 # %% tags=["solution"]
 small = PRESETS["gpt2-small"]

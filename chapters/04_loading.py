@@ -152,7 +152,7 @@ torch.testing.assert_close(mine, dict(load_pretrained(folder).state_dict()))
 print(f"{len(mine)} tensors carried over, none lost, none changed")
 
 # %% [markdown]
-# The third line is the important one: the library's strict loader, started on the folder, arrives at the
+# The last comparison is the important one: the library's strict loader, started on the folder, arrives at the
 # same network. It also refuses a file in which a tensor is missing, too many, of another shape, or not a
 # finite number.
 #
@@ -178,8 +178,8 @@ else:
 #
 # PyTorch complains about a wrong shape. But `attn.proj` is square, and a square matrix that was not
 # transposed fits. So do two norms that were swapped, and a position table that stayed random. Nothing
-# complains; the model is just worse. By how much? We measure the loss a token on private messages, for the
-# right network and for four that loaded without an error.
+# complains; the model is just worse. By how much? We measure the loss a token on ham, for the
+# right network, for three that loaded without an error, and for one that never loaded anything.
 
 
 # %%
@@ -221,7 +221,7 @@ data = load_data("sms-sample")
 messages = [text for text, label in data.itertuples(index=False) if label == "ham" and len(text) > 40][:30]
 losses = {
     "as it should be": loss_a_token(model, messages),
-    "norms of a block swapped": loss_a_token(broken(norms_swapped), messages),
+    "norms of each block swapped": loss_a_token(broken(norms_swapped), messages),
     "position table left random": loss_a_token(broken(random_positions), messages),
     "attn.proj not transposed": loss_a_token(broken(not_transposed), messages),
     "no weights loaded at all": loss_a_token(GPT2(model.config).eval(), messages),
@@ -249,9 +249,8 @@ def my_greedy(model, ids, n):  # (1, T) -> (1, T + n)
     """The likeliest token, n times."""
     for _ in range(n):
         with torch.no_grad():
-            logits = model.lm_logits(
-                model(ids)[:, -1]
-            )  # (1, V): only the last position predicts anything new
+            last = model(ids)[:, -1]  # (1, C): only the last position predicts anything new
+            logits = model.lm_logits(last)  # (1, V)
         ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
     return ids
 
@@ -321,9 +320,10 @@ for temperature, top_k in ((0.0, None), (0.7, 40), (1.0, 40), (1.0, None), (2.0,
     print(f"temperature {temperature}, top-k {top_k or 'off':>3}: {text!r}")
 
 # %% [markdown]
-# From the first line to the last, the text goes from dull to noise. A taste for 0.7 to 1.0 with some top-k
-# is common. On the command line it is `python -m gptcls.generate --model gpt2-small "Every effort moves
-# you"`.
+# From the first line, where temperature 0 stands for greedy, to the last, the text goes from dull to noise.
+# `<|endoftext|>` is where the model ends a message and begins another; `generate` stops there if it is told
+# so by `eos_id`. A taste for 0.7 to 1.0 with some top-k is common. On the command line:
+# `python -m gptcls.generate --model gpt2-small "Every effort moves you"`.
 #
 # A classifier needs none of this. But a model that can say what comes next has had to learn what a text is
 # about, and that is the knowledge the next chapters put to use.
@@ -364,13 +364,13 @@ for text in ("Thank you very", "I"):
     print(f"{text!r}: {len(kept):,} tokens, the likeliest {decode([int(kept[0])])!r}")
 
 # %% [markdown]
-# **3.** The book's own files keep query, key and value in three matrices, `trf_blocks.0.att.W_query.weight`
-# and so on, as `nn.Linear` stores them. Write a block's attention in the book's names, and let the
-# library's `convert` read it back.
+# **3.** The book's own files keep query, key and value in three layers, as `nn.Linear` stores them:
+# `trf_blocks.0.att.W_query`, `W_key` and `W_value`, each with `.weight` and `.bias`. Write those of block 0
+# in the book's names, and let the library's `convert` read them back.
 
 # %% tags=["solution"]
 ours = model.state_dict()
-book = {"tok_emb.weight": ours["wte.weight"], "pos_emb.weight": ours["wpe.weight"]}
+book = {}
 for kind in ("weight", "bias"):
     parts = ours[f"blocks.0.attn.qkv.{kind}"].chunk(3)  # (3 C, C) or (3 C,), cut into three
     for name, part in zip(("W_query", "W_key", "W_value"), parts, strict=True):
@@ -392,4 +392,4 @@ print(sorted(back))
 # | checked | shapes | shapes, completeness, finite numbers, the download's sha256, logits against `transformers` |
 # | generation | stops at the end-of-text token by a comparison of one value | a whole batch, each row with its own end |
 #
-# Next: chapter 5, where we simply ask it whether a message is spam.
+# Next: [5. Asking instead of training](05_asking.ipynb), where we simply ask it whether a message is spam.

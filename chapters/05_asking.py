@@ -33,7 +33,7 @@ from gptcls.training.next_token import perplexity
 
 use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here
-DATA = "sms-sample"  # "sms-spam" downloads the SMS Spam Collection
+DATA = "sms-sample"  # "sms-spam" downloads the SMS Spam Collection, and takes many minutes
 
 # %% [markdown]
 # ## The question
@@ -153,6 +153,7 @@ def my_log_likelihood(prompts, continuations):
     result = np.zeros(len(rows))
     for batch in token_budget_batches([len(row) for row in rows], 1024):
         ids, _ = pad([rows[i] for i in batch])  # (B, T)
+        # The places (row, position) of the continuations' tokens, behind those of the prompts.
         at = [(b, t) for b, i in enumerate(batch) for t in range(len(before[i]), len(rows[i]))]
         row, position = torch.tensor(at).T
         with torch.inference_mode():
@@ -186,8 +187,8 @@ print(f"perplexity of that message: {my_perplexity[0]:.0f}, of {model.config.voc
 # ## Zero-shot
 #
 # The score of a message is the log-likelihood of the spam answer minus that of the ham answer. Above zero
-# we say spam. Two questions: the one we began with, and one in words that people use in messages and
-# novels, which is all that nano has ever read.
+# we say spam. Two questions: the one we began with, a little shorter, and one in words that people use in
+# messages and novels, which is all that nano has ever read.
 
 
 # %%
@@ -343,8 +344,8 @@ plt.show()
 
 # %% [markdown]
 # The grey band is how far an accuracy of that size moves by mere luck, 19 times out of 20, with so many
-# messages. A dot inside it is no success. And beware of a dot just outside: whoever tries many questions and keeps the best
-# has used the labels to choose it, and needs other messages to judge it (exercise 2).
+# messages. A dot inside it is no success. And beware of a dot just outside: whoever tries many questions and
+# keeps the best has used the labels to choose it, and needs other messages to judge it (exercise 2).
 #
 # Large models are far better at this, and assistants better still; how good gpt2-small is you can see by
 # changing `MODEL`. But whoever has a few hundred messages with their labels need not ask at all: the next
@@ -407,6 +408,7 @@ for start in range(0, len(texts), 40):
     with torch.inference_mode():
         parts.append(model(ids)[torch.arange(len(ids)), lengths - 1].numpy())
 vectors = np.concatenate(parts)  # (N, C)
+half = len(texts) // 2
 vectors = vectors / vectors[:half].std(axis=0)
 line = LogisticRegression(C=0.01, max_iter=1000).fit(vectors[:half], targets[:half])
 found = line.score(vectors[half:], targets[half:])

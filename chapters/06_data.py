@@ -246,7 +246,7 @@ for label, colour, hatch in (("ham", BLUE, ""), ("spam", ORANGE, "//")):
 left.set(title="lengths", xlabel="tokens in a message", ylabel="messages")
 left.legend()
 
-counts = {f"{DATA}": Counter(data["label"]), "the SMS Spam\nCollection": UCI}
+counts = {DATA: Counter(data["label"]), "the SMS Spam\nCollection": UCI}
 bottom = np.zeros(len(counts))
 for label, colour, hatch in (("ham", BLUE, ""), ("spam", ORANGE, "//")):
     share = np.array([100 * count[label] / sum(count.values()) for count in counts.values()])
@@ -267,7 +267,8 @@ plt.show()
 # - **Undersampling**, as in the book: throw ham away until there is as much of it as spam. Simple, and it
 #   makes accuracy easy to read, but most of the data is gone, and the classifier learns a world in which
 #   every second message is spam.
-# - **Class weights**: keep everything, and let each mistake on the rare class count more (chapter 8).
+# - **Class weights**: keep everything, and let each mistake on the rare class count more (chapter 8). A class
+#   weighs all rows / (number of classes · its own rows).
 # - **Nothing**, and judge by scores that know of the two kinds of mistakes (chapter 10).
 
 # %%
@@ -285,9 +286,9 @@ print(
 # ## Duplicates
 #
 # Chain messages and advertisements are sent more than once. If one copy is drawn for training and another
-# for the test, the test asks for something that was learnt by heart. Our sample has no repeats, so we make
-# some, as many for its size as the SMS Spam Collection has, together with a text that stands under both
-# labels: nobody can say which is right, so both of its rows go.
+# for the test, the test asks for something that was learnt by heart. The bundled sample has no repeats, so
+# we make some, as many for its size as the SMS Spam Collection has, together with a text that stands under
+# both labels: nobody can say which is right, so both of its rows go.
 
 
 # %%
@@ -347,9 +348,9 @@ for name, part in split.items():
 assert not split.test["text"].isin([*split.train["text"], *split.validation["text"]]).any()
 
 # %% [markdown]
-# The library's does one thing more: if a text stands in two parts all the same, since somebody gave his own
-# test file, it is taken out of train. How much does stratifying matter? Draw five hundred splits either way
-# and look at the share of spam in the test part.
+# The library's does one thing more: if a text stands in two parts all the same, since somebody brought a
+# test file of their own, it is taken out of train. How much does stratifying matter? Draw five hundred
+# splits either way and look at the share of spam in the test part.
 
 # %%
 spam = (clean["label"] == "spam").to_numpy()
@@ -430,11 +431,10 @@ print("one batch:", list(ids.shape), "lengths", lengths.tolist(), "targets", tar
 def my_buckets(lengths, batch_size, window=32):
     """Row numbers in batches of similar length, drawn anew each time."""
     order = torch.randperm(len(lengths))
-    batches = []
-    for part in order.split(window * batch_size):
-        part = part[lengths[part].argsort(stable=True)]
-        batches.extend(part)
-    batches = torch.stack(batches).split(batch_size)
+    windows = []
+    for rows in order.split(window * batch_size):
+        windows.append(rows[lengths[rows].argsort(stable=True)])
+    batches = torch.cat(windows).split(batch_size)
     return [batches[i].tolist() for i in torch.randperm(len(batches))]
 
 

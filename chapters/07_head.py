@@ -2,8 +2,9 @@
 # # 7. A new head
 #
 # A pretrained GPT answers one question: which of 50,257 tokens comes next? We want the answer to another
-# one: is this spam? The surprise of this chapter is how little has to change. The last matrix is thrown
-# away, a tiny one with two outputs takes its place, and nearly everything else is left exactly as it is.
+# one: is this spam? The surprise of this chapter is how little has to change. The last product, that with
+# the token table, is left out, a tiny matrix with two outputs takes its place, and nearly everything else
+# stays exactly as it is.
 #
 # **What you will learn**
 #
@@ -32,8 +33,8 @@ MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB
 # %% [markdown]
 # ## From writing to judging
 #
-# The library's `GPT2` returns the hidden vectors, one of C numbers for each token. Writing needs a matrix
-# with 50,257 rows behind it; judging needs one with two.
+# The library's `GPT2` returns the hidden vectors, one of C numbers for each token. What makes an answer of
+# such a vector is called the **head**. Writing needs a matrix with 50,257 rows; judging needs one with two.
 
 # %%
 model = load_pretrained(MODEL)
@@ -74,6 +75,7 @@ for block in model.blocks:
     stream = block(stream)
 hidden = model.norm(stream)[0]  # (T, C)
 
+# One number of each vector, taken along a random direction: its gradient says which inputs it depends on.
 direction = torch.randn(C, generator=torch.Generator().manual_seed(1))
 reach = torch.stack(
     [torch.autograd.grad(h @ direction, embedded, retain_graph=True)[0][0].norm(dim=-1) for h in hidden]
@@ -149,7 +151,7 @@ for axes, pooling, title in zip(
     grid, ("position-1", "last"), ("position −1 (the book)", "the last real token"), strict=True
 ):
     torch.manual_seed(123)
-    classifier = Classifier(model, 2, pooling=pooling).eval()
+    classifier = Classifier(model, 2, pooling=pooling).eval()  # pooling: where the head reads
     for text, style, colour in zip(messages, ("-", "--", ":"), (BLUE, VERMILION, GREY), strict=True):
         row = encode(text)
         gaps = []
@@ -242,7 +244,8 @@ print(f"accuracy before training: {accuracy:.1%}")
 
 # %% [markdown]
 # The two heaps overlap: a random direction in a space of C dimensions has nothing to do with spam. But the
-# direction that does may well be there. Finding it is the business of the next chapter.
+# direction that does is there, as the last exercise of chapter 5 found. Learning it is the business of the
+# next chapter.
 #
 # ## Exercises
 #
@@ -308,7 +311,7 @@ print(f"{len(model.blocks) - 1} of {len(model.blocks)} blocks need to run once a
 # | --- | --- | --- |
 # | the head | `model.out_head` is overwritten | a `Classifier` around the backbone, which has no head of its own |
 # | the answer is read | at position −1, mostly a padding token | at the last real token |
-# | padding | part of the answer | without effect, and a test proves it |
+# | padding | part of the answer | without effect, and tests make sure of it |
 # | frozen parts | `requires_grad = False` | the same, and kept in eval mode: no dropout in what does not learn |
 #
 # Next: [8. Training](08_training.ipynb).
