@@ -36,6 +36,8 @@ MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here
 DATA = "sms-sample"  # "sms-spam" downloads the SMS Spam Collection
 LR = 5e-5 if MODEL == "gpt2-small" else 2e-4  # a small network takes larger steps
 CPU = torch.device("cpu")
+if MODEL == "gpt2-nano":
+    torch.set_num_threads(1)  # matrices this small are not worth sharing out
 
 # %% [markdown]
 # ## The data, in three parts
@@ -137,7 +139,7 @@ for name, loader in (("train", train_loader), ("validation", val_loader), ("test
 def my_fit(model, loader, epochs, lr):
     """Train what is not frozen; returns the loss of every step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.1, fused=True)  # fused: the same, faster
     losses = []
     for _ in range(epochs):
         model.train()
@@ -151,9 +153,10 @@ def my_fit(model, loader, epochs, lr):
 
 
 # %% [markdown]
-# The library's `Trainer` adds what a real run needs: a learning-rate schedule, clipping, early stopping,
-# checkpoints. With all of that switched off, and the batches in one fixed order, it must end in the same
-# classifier as our six lines.
+# The library's `Trainer` adds what a real run needs: a learning-rate **schedule** (steps that grow during a
+# *warm-up* and shrink later, for instance along a cosine), **clipping** (a gradient that is too long is
+# shortened), early stopping, checkpoints. With all of that switched off, and the batches in one fixed order,
+# it must end in the same classifier as our six lines.
 
 
 # %%
@@ -174,15 +177,14 @@ mine.eval()
 library.eval()
 with torch.no_grad():
     torch.testing.assert_close(mine(ids, lengths), library(ids, lengths), rtol=1e-3, atol=1e-3)
-print(
-    f"after {len(my_losses)} steps both give the same logits; the loss went from {my_losses[0]:.2f} to {my_losses[-1]:.2f}"
-)
+print(f"after {len(my_losses)} steps both give the same logits")
+print(f"loss of the first batch {my_losses[0]:.2f}, of the last {my_losses[-1]:.2f}")
 
 # %% [markdown]
 # ## The curves
 #
 # Now a real run: several epochs, shuffled. Every ten steps the library looks at a few batches of both parts
-# and notes the loss. The book's chapter 6 draws the same picture.
+# and notes the loss, and after each epoch the accuracy. The book's chapter 6 draws the same pictures.
 
 # %%
 classifier = new_classifier()
@@ -238,8 +240,10 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Too small, and the run has hardly begun when it ends; too large, and it jumps about and forgets what the
-# pretrained block knew. The grey line is ln 2, the loss of knowing nothing.
+# The grey line is ln 2, the loss of knowing nothing. Too small, and the run has hardly begun when it ends.
+# For steps that are too large compare the line with the accuracy behind it: the training loss may well fall
+# lowest of all, and the messages that were not trained on are judged no better for it. Such steps overwrite
+# what the pretrained block knew with what these messages need.
 #
 # ## Exercises
 #
@@ -302,4 +306,4 @@ for name, parameter in student.trained_parameters().items():
 # | the curves | 5 batches a point | the same, and the whole validation set once an epoch where runs stop early |
 # | the verdict | accuracy | chapter 10: intervals, baselines, more than one score |
 #
-# Next: chapter 9, using the classifier.
+# Next: [9. Using it](09_using.ipynb).

@@ -45,6 +45,8 @@ use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here
 DATA = "sms-sample"  # "sms-spam" downloads the SMS Spam Collection
 LR = 5e-5 if MODEL == "gpt2-small" else 2e-4
+if MODEL == "gpt2-nano":
+    torch.set_num_threads(1)  # matrices this small are not worth sharing out
 folder = Path(tempfile.mkdtemp())
 
 # %% [markdown]
@@ -107,8 +109,9 @@ for path in sorted(folder.glob("*/*")):
 #
 # ## Asking it
 #
-# The book's function is called `classify_review`. What it returns has the form of what it gets: a text
-# gives an answer, a list gives a list.
+# The book's function is called `classify_review`, and its answers are "spam" and "not spam". What it returns
+# has the form of what it gets: a text gives an answer, a list gives a list. (`precision="fp32"` asks for the
+# plain arithmetic; otherwise a processor that can takes shorter numbers for the frozen blocks, chapter 12.)
 
 # %%
 SPAM = "You have been chosen for a free holiday! Call 0808 157 0199 now to claim"
@@ -125,8 +128,8 @@ tokenizer = gpt2_encoding()  # the call of the book's section 6.8: a bare networ
 print(classify_review(SPAM, trained, tokenizer, "cpu", max_length=120))
 
 # %% [markdown]
-# For everything else there is the loaded classifier itself: its own names for the classes, and
-# probabilities.
+# For everything else there is the loaded classifier itself: it answers with the names that stood in its data,
+# "ham" and "spam", or with probabilities.
 
 # %%
 print(classifier.labels, classifier.predict([SPAM, HAM]))
@@ -254,12 +257,13 @@ for number, ((name, message), (style, colour, marker)) in enumerate(
     zip(MESSAGES.items(), styles, strict=True)
 ):
     words = message.split()
+    axes.text(-0.8, -14 - 9 * number, f"{name}:", color=colour, size=9, ha="right")
     grown = [" ".join(words[: n + 1]) for n in range(len(words))]
     axes.plot(100 * spam_probability(grown), style, color=colour, marker=marker, lw=2, label=name)
     for place, word in enumerate(words):
         axes.text(place, -14 - 9 * number, word, color=colour, size=8, ha="center")
 axes.axhline(50, color=GREY, lw=1)
-axes.set(ylabel="probability of spam (%)", ylim=(-38, 105), xlim=(-0.6, 14.6))
+axes.set(ylabel="probability of spam (%)", ylim=(-38, 105), xlim=(-0.6, 13.6))
 axes.set_xticks([])
 axes.set_yticks(range(0, 101, 25))
 axes.spines["bottom"].set_visible(False)
@@ -349,11 +353,12 @@ print("the three agree; by rounding they differ by less than 0.0001")
 # %%
 ODD = ["", "   ", "👍", "你好，我晚点到", "<|endoftext|>", "a" * 5000, "free " * 2000]
 for text, row in zip(ODD, classifier.predict_proba(ODD), strict=True):
-    print(f"{text[:12]!r:17} {len(text):6,} characters, {len(encode(text)):5,} tokens: {row[1]:5.1%} spam")
+    print(f"{text[:13]!r:17} {len(text):6,} characters, {len(encode(text)):5,} tokens: {row[1]:5.1%} spam")
 
 # %% [markdown]
 # A text without a token is judged by a padding token, which says nothing about it; of a long one the first
-# `max_length` tokens are read, and the log says so. What is no text is refused, and the message names the row:
+# `max_length` tokens are read, and the log says so. What is no text is refused, and the message names the
+# row:
 
 # %%
 for wrong in (None, 3.5, b"bytes", [HAM, None], [HAM, float("nan")]):
@@ -389,7 +394,7 @@ with contextlib.redirect_stdout(printed):
 print(printed.getvalue())
 
 # %% [markdown]
-# A row without a text gets no label, rather than a wrong one.
+# In a table an empty cell means that there is no text, so that row gets no label, rather than a guess.
 #
 # ## Exercises
 #

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 12. Why it is fast
 #
-# Fine-tuning as in the book takes a laptop many minutes, and gptcls a fraction of that, with the same losses
-# and the same predictions. There is no trick in it that you could not write yourself. The way to find such
-# savings is always the same: count the work, see which part of it is done twice or for nothing, leave that
-# out, and prove that the result has not changed.
+# Fine-tuning as in the book takes a laptop many minutes, and gptcls a fraction of that, with the same
+# losses and predictions but for rounding. There is no trick in it that you could not write yourself. The
+# way to find such savings is always the same: count the work, see which part of it is done twice or for
+# nothing, leave that out, and prove that the result has not changed.
 #
 # **What you will learn**
 #
@@ -340,7 +340,7 @@ for value in (1 / 3, 3.14159265, 257.0, 1e30):
 # Half the memory to move, and processors made for it multiply twice as many of them at a time. The frozen
 # blocks run in bf16 where the processor can do that; what is *trained* stays in fp32, for a step of training
 # is often smaller than bf16 can add. What does the rounding do to the answers of the classifier that we have
-# trained?
+# trained? (`Staged` runs a classifier's frozen blocks in the format that it is given.)
 
 # %%
 parts = [*split.validation["text"], *split.test["text"]]
@@ -448,10 +448,10 @@ for (name, work), s in zip(ours.items(), total, strict=False):
 
 # %% [markdown]
 # The clock does not follow the count all the way. Look at the last column: the less work is left, the fewer
-# multiply-adds tend to be done in a nanosecond. Each operation has a fixed cost, the call from Python and the way to
-# the kernel; the optimizer's step goes over all trained weights however short the texts are; and small
-# matrices do not fill a processor. How many it manages at best depends on the number of positions that meet
-# the matrix at once, and on its width (gpt2-nano has 128, GPT-2 small 768):
+# multiply-adds tend to be done in a nanosecond. Each operation has a fixed cost, the call from Python and the
+# way to the kernel; the optimizer's step goes over all trained weights however short the texts are; and small
+# matrices do not fill a processor. How many it manages at best depends on how many positions meet the matrix
+# at once. Here they are for matrices as wide as gpt2-nano's (128) and GPT-2 small's (768):
 
 
 # %% tags=["timing"]
@@ -475,9 +475,10 @@ for width in (128, 768):
         print(f"{positions:9} {width:7}", *(f"{value:7.1f}" for value in rates))
 
 # %% [markdown]
-# So: larger batches of *positions* are good for the processor, larger batches of *padding* are not. That is
-# why the frozen pass takes about 1,024 positions a batch, sorted by length, whatever the batch size of the
-# training is.
+# Read it from one position to many: a processor wants work in bulk, above all for bf16, which may even lose
+# where there is little to do. So larger batches of *positions* are good, larger batches of *padding* are
+# not. That is why the frozen pass takes about 1,024 positions a batch, sorted by length, whatever the batch
+# size of the training is.
 #
 # ## Exercises
 #
@@ -499,8 +500,9 @@ print(f"{needed / 2**20:.0f} MiB; 2 GiB hold {2**31 // (needed // 1494):,} messa
 assert needed < FeatureCache().budget
 
 # %% [markdown]
-# **2.** With `freeze("last_2")`, what does a training step cost in blocks, and how much does the cache save in
-# e epochs? Check the first by the counter. Is there a number of trained blocks at which the cache is useless?
+# **2.** With `freeze("last_2")`, what does a training step cost in blocks, and how much does the cache save
+# in e epochs? Check the first by the counter. Is there a number of trained blocks at which the cache is
+# useless?
 
 # %% tags=["solution"]
 two = new_classifier()
@@ -555,4 +557,4 @@ print(f"{T} tokens: {usual_work:,} against {absorbed_work:,} multiply-adds")
 # | number format | fp32 | frozen blocks in bf16 where the processor has it, what is trained in fp32 |
 # | how we know that it is the same | | losses and weights compared with the plain loop |
 #
-# Next: chapter 13, beyond spam.
+# Next: [13. Beyond spam](13_beyond.ipynb).
