@@ -18,6 +18,7 @@ README.
 
 import base64
 import hashlib
+import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ METADATA = {
 }
 SOLUTION, TIMING, FRONT = "solution", "timing", "front"  # the tags
 PRINTS, END = "\n\nIt prints:\n\n```text\n", "\n\n</details>"
+INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # whatever backend is set around us
 SECONDS = 600  # that a cell, or the start of a kernel, may take on a busy machine
 
 
@@ -149,7 +151,7 @@ def executed(chapter: Path, time: bool = False) -> str:
             coalesce_streams=True,
         )
         try:
-            client.execute()
+            client.execute(env=os.environ | INLINE)
         except CellExecutionError as error:
             failed = next(
                 c for c in notebook.cells if any(o.output_type == "error" for o in c.get("outputs", ()))
