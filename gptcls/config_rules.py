@@ -77,6 +77,8 @@ def _check_rows(config: "TrainConfig") -> None:
 
 
 def _check_cache(config: "TrainConfig") -> None:
+    if config.cache and config.cache.is_file():
+        raise InputError(f"--cache {config.cache} is a file; name a folder")
     if config.no_cache and config.cache:
         raise InputError(f"--no-cache and --cache {config.cache} exclude each other; leave one out")
     if config.cache and config.train == "all":

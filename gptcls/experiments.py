@@ -56,7 +56,7 @@ class ExperimentConfig:
     """Learning rate of all rows; otherwise the book's 5e-5 (LoRA 8e-4), of gpt2-nano 1e-3 with warm-up,
     cosine and clipping."""
     out: Path | None = None
-    """Folder for results.csv, table.md and ablations.png; otherwise runs/ablations-<model>."""
+    """Folder for results.csv, table.md and ablations.png; otherwise runs/ablations-<model>-<data>."""
     cache: Path | None = None
     """Folder that keeps the frozen blocks' output, which rows and seeds share, for later calls as well;
     otherwise a temporary one, in the system's folder for such."""
@@ -66,7 +66,7 @@ class ExperimentConfig:
     @property
     def folder(self) -> Path:
         """Where the results go."""
-        return self.out or Path("runs") / f"ablations-{Path(self.model).name}"
+        return self.out or Path("runs") / f"ablations-{Path(self.model).name}-{Path(self.data).stem}"
 
 
 def experiment(config: ExperimentConfig) -> "pd.DataFrame":
@@ -81,7 +81,7 @@ def experiment(config: ExperimentConfig) -> "pd.DataFrame":
     rows, runs = plan(config)
     path = config.folder / "results.csv"
     results = read_results(path)
-    _check_same(results, runs, path)
+    _check_same(results, config, path)
     finished = set(zip(results["row"], results["seed"], strict=True))
     todo = [run for run in runs if (run[0].number, run[1].seed) not in finished]
     log.info(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {_said(config)}")
@@ -105,7 +105,8 @@ def plan(config: ExperimentConfig) -> tuple[list[Ablation], list[tuple[Ablation,
     Rows that do not apply to the model take none; one that is another row's run takes that.
     """
     if len(set(config.seeds)) < len(config.seeds) or not config.seeds:
-        raise InputError(f"--seeds {' '.join(map(str, config.seeds))}: give one or more different seeds")
+        given = " ".join(map(str, config.seeds)) or "without a number"
+        raise InputError(f"--seeds {given}: give one or more different seeds")
     rows = chosen(config.rows)
     needed = {row.same_as or row.number for row in rows if row.applies_to(config.model)}
     preset = PRESETS.get(config.model)
@@ -136,11 +137,15 @@ def _key(row: Ablation, config: TrainConfig) -> dict[str, Any]:
     return {"row": row.number, "seed": config.seed, **names, "epochs": config.epochs, "lr": config.lr}
 
 
-def _check_same(results: "pd.DataFrame", runs: list[tuple[Ablation, TrainConfig]], path: Path) -> None:
-    """Raise InputError where a row's results were measured with other options than it would have now."""
-    now = {row.number: _key(row, config) for row, config in runs}
+def _check_same(results: "pd.DataFrame", config: ExperimentConfig, path: Path) -> None:
+    """Raise InputError where results were measured with other options than their row would have now.
+
+    Of all rows, not only those asked for: they are compared with one another.
+    """
+    _, runs = plan(replace(config, rows=tuple(sorted(set(results["row"])))))
+    now = {row.number: _key(row, run) for row, run in runs}
     for line in results.to_dict("records"):
-        for name, value in now.get(line["row"], {}).items():
+        for name, value in now.get(line["row"], {"model": Path(config.model).name}).items():
             if name != "seed" and line[name] != value:
                 raise InputError(
                     f"{path}: row {line['row']} was measured with {name} {line[name]}, and would now have "

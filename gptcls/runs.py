@@ -70,7 +70,7 @@ def resumed(config: Options) -> tuple[Options, dict | None, dict]:
     if out is None:
         raise InputError("--resume needs --out, the folder of the interrupted run")
     if not (out / "checkpoint").exists():
-        raise InputError(f"--out {out} holds no interrupted run; leave out --resume to start one")
+        raise InputError(f"--out {out} holds no interrupted run; start one in a new folder, without --resume")
     try:
         description = json.loads((out / "config.json").read_text(encoding="utf-8"))
         saved, base = type(config).from_json(description["options"]), description["base"]

@@ -323,6 +323,8 @@ def test_results_of_other_options_are_not_mixed(config, command):
     ):
         with pytest.raises(InputError, match=words):
             experiment(replace(config, rows=(3,), seeds=(1,), **change))
+        with pytest.raises(InputError, match=words):  # nor beside another row, which is compared with it
+            experiment(replace(config, rows=(16,), seeds=(0,), **change))
     (config.out / "results.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="is no file of gptcls"):
         experiment(replace(config, rows=(3,)))

@@ -10,6 +10,7 @@ import torch
 from tiny import CPU, ROWS, TINY, tiny_classifier, tiny_task
 
 from gptcls.classifier import POOLERS, trained_blocks
+from gptcls.config import TrainConfig
 from gptcls.data.batches import TextDataset, bucket_loader, pad, plain_loader
 from gptcls.errors import InputError
 from gptcls.inference import dataset_logits
@@ -348,3 +349,9 @@ def test_compiled_upper_stage_gives_the_same():
     upper = Upper(model, 2)
     upper.compile(dynamic=True)
     torch.testing.assert_close(upper(Lower(model, 2)(ids, lengths), lengths), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_that_is_a_file_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--cache .*file is a file; name a folder"):
+        TrainConfig(cache=tmp_path / "file").resolved()
