@@ -111,13 +111,18 @@ def plan(config: ExperimentConfig) -> tuple[list[Ablation], list[tuple[Ablation,
     needed = {row.same_as or row.number for row in rows if row.applies_to(config.model)}
     preset = PRESETS.get(config.model)
     n_positions = (preset or load_pretrained(config.model).config).n_positions
-    shared = {name: getattr(config, name) for name in ("model", "data", "epochs", "lr", "device")}
+    shared = _shared(config)
     runs = [
         (ABLATIONS[number], config_of(ABLATIONS[number], n_positions, seed=seed, **shared))
         for seed in config.seeds
         for number in sorted(needed)
     ]
     return rows, runs
+
+
+def _shared(config: ExperimentConfig) -> dict[str, Any]:
+    """What all rows have from the command line, for :func:`config_of`."""
+    return {name: getattr(config, name) for name in ("model", "data", "epochs", "lr", "device")}
 
 
 def _run(row: Ablation, config: TrainConfig, cache: Path) -> dict[str, Any]:
@@ -142,11 +147,11 @@ def _check_same(results: "pd.DataFrame", config: ExperimentConfig, path: Path) -
 
     Of all rows, not only those asked for: they are compared with one another.
     """
-    _, runs = plan(replace(config, rows=tuple(sorted(set(results["row"])))))
-    now = {row.number: _key(row, run) for row, run in runs}
     for line in results.to_dict("records"):
-        for name, value in now.get(line["row"], {"model": Path(config.model).name}).items():
-            if name != "seed" and line[name] != value:
+        (row,) = chosen((line["row"],))
+        now = _key(row, config_of(row, 1, seed=line["seed"], **_shared(config)))  # no key hangs on positions
+        for name, value in now.items():
+            if line[name] != value:
                 raise InputError(
                     f"{path}: row {line['row']} was measured with {name} {line[name]}, and would now have "
                     f"{value}; choose another --out, or the options that were used"
@@ -155,9 +160,7 @@ def _check_same(results: "pd.DataFrame", config: ExperimentConfig, path: Path) -
 
 def _said(config: ExperimentConfig) -> str:
     """The settings that all rows share, and where they come from."""
-    shared = config_of(
-        ABLATIONS[1], 1, model=config.model, data=config.data, epochs=config.epochs, lr=config.lr
-    )
+    shared = config_of(ABLATIONS[1], 1, **_shared(config))
     by = "as suits a network of its width" if settings(config.model) else "as in the book"
     return f"{Path(config.model).name}: {shared.epochs} epochs at lr {shared.lr:g}, {shared.schedule}, {by}"
 

@@ -1,6 +1,8 @@
 """What several test files need."""
 
 import json
+import logging
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,3 +43,24 @@ def base(tmp_path) -> Path:
     sizes = {name: asdict(TINY)[name] for name in names}
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))
     return folder
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """Run a verb's ``main`` in this process: (exit status, standard output, standard error)."""
+
+    def run(verb, *arguments):
+        monkeypatch.setattr(sys, "argv", [verb.__name__, *map(str, arguments)])
+        log = logging.getLogger("gptcls")
+        log.handlers.clear()
+        try:
+            verb.main()
+            status = 0
+        except SystemExit as exit_:
+            status = exit_.code or 0
+        finally:
+            log.handlers.clear()
+            log.propagate = True
+        return status, *capsys.readouterr()
+
+    return run

@@ -4,8 +4,8 @@ import logging
 import os
 import re
 import signal
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,24 +54,9 @@ def trained(monkeypatch):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(run_main):
     """Run the program with these arguments: (exit status, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["experiments.py", *map(str, arguments)])
-        log = logging.getLogger("gptcls")
-        log.handlers.clear()
-        try:
-            experiments.main()
-            status = 0
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        finally:
-            log.handlers.clear()
-            log.propagate = True
-        return status, *capsys.readouterr()
-
-    return run
+    return partial(run_main, experiments)
 
 
 def made_up(rows=(1, 2, 4, 16), seeds=(0, 1, 2, 3)):

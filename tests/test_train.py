@@ -29,25 +29,13 @@ QUICK = ("--epochs", "1", "--max-length", "16", "--device", "cpu")
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run a verb in this process, in a folder of its own: (exit status, standard output, standard error)."""
+def command(run_main, monkeypatch, tmp_path):
+    """``run_main`` in a folder of its own, with something on standard input."""
     monkeypatch.chdir(tmp_path)
 
     def run(verb, *arguments, stdin=""):
-        monkeypatch.setattr(sys, "argv", [verb.__name__, *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        log = logging.getLogger("gptcls")
-        log.handlers.clear()
-        try:
-            verb.main()
-            status = 0
-        except SystemExit as exit_:
-            status = exit_.code or 0
-        finally:
-            log.handlers.clear()
-            log.propagate = True
-        out, err = capsys.readouterr()
-        return status, out, err
+        return run_main(verb, *arguments)
 
     return run
 
