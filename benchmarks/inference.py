@@ -20,14 +20,18 @@ from benchmarks import ours, setup
 from benchmarks.book import Book, book_sizes
 from benchmarks.huggingface import HuggingFace
 from benchmarks.measure import DTYPES, Row, Stopwatch, compare, gemm_peak, report, run_alone, scaled, spread
-from gptcls import TextClassifier, cli, load_classifier
-from gptcls.classifier import Classifier
+from gptcls import (
+    TextClassifier,
+    load_classifier,
+)
+from gptcls.classify.store import SavedClassifier, save_classifier
+from gptcls.common import cli
+from gptcls.core.classifier import Classifier
+from gptcls.core.task import SingleLabel
+from gptcls.core.tokenizer import encode_rows
 from gptcls.data.book import book_split
 from gptcls.data.sources import load_data
 from gptcls.models.pretrained import load_pretrained
-from gptcls.store import SavedClassifier, save_classifier
-from gptcls.tasks import SingleLabel
-from gptcls.tokenizer import encode_rows
 
 MESSAGE_TOKENS = 30
 Part = Literal["many", "one", "start"]

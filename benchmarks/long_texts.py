@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from benchmarks.measure import ROOT, Stopwatch, machine
-from gptcls import cli
-from gptcls.config import TrainConfig
+from gptcls.common import cli
+from gptcls.core.errors import InputError
 from gptcls.data.corpora import load_parts
 from gptcls.data.long_texts import Long
-from gptcls.data.stream import ChunkWriter
-from gptcls.errors import InputError
-from gptcls.evaluation.baseline import TFIDF
-from gptcls.evaluation.metrics import wilson_interval
+from gptcls.data.writer import ChunkWriter
+from gptcls.evaluation.baselines import TFIDF
+from gptcls.evaluation.intervals import wilson_interval
 from gptcls.evaluation.table import MISSING
-from gptcls.train import Run, train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import Run, train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,9 +51,9 @@ class Options:
     pooling: Literal["auto", "last", "first", "mean", "max"] | None = None
     """As for gptcls.train: what the head reads."""
     epochs: int | None = None
-    """As for gptcls.train."""
+    """As for gptcls.train.run."""
     lr: float | None = None
-    """As for gptcls.train."""
+    """As for gptcls.train.run."""
     json: Path | None = None
     """Also write the figures to this file."""
 

@@ -17,14 +17,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from gptcls import cli
-from gptcls.assemble import make_task, read_split
-from gptcls.atomic import write_json
-from gptcls.config import TrainConfig
-from gptcls.evaluation.baseline import class_probabilities, tfidf_baseline, tfidf_char_baseline
+from gptcls.common import cli
+from gptcls.common.files import write_json
+from gptcls.evaluation.baselines import class_probabilities, tfidf_baseline, tfidf_char_baseline
+from gptcls.evaluation.intervals import mean_interval
 from gptcls.evaluation.metrics import classification_scores
-from gptcls.evaluation.seeds import mean_interval
-from gptcls.train import train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import make_task, read_split, train
 
 SMS = Path(__file__).parents[2] / "shared" / "data" / "sms" / "SMSSpamCollection"
 # The book's rows, but trained as suits a network of this width.

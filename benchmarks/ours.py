@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Stopwatch
-from gptcls.assemble import PARTS, build_classifier, encode_split, make_loaders, make_task, stage
-from gptcls.config import TrainConfig
-from gptcls.data.prepare import Split
-from gptcls.inference import dataset_logits
-from gptcls.precision import pick_dtype
-from gptcls.training.evaluate import evaluate_loader
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
+from gptcls.common.hardware import pick_dtype
+from gptcls.core.answer import dataset_logits
+from gptcls.core.loop import FitSettings, Trainer, evaluate_loader
+from gptcls.data.split import PARTS, Split
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import build_classifier, encode_split, make_loaders, make_task, stage
 
 CPU = torch.device("cpu")
 

@@ -13,13 +13,12 @@ import torch
 
 from benchmarks import ours, setup
 from benchmarks.measure import Row, Stopwatch, anonymous_mib, peak_mib, report, run_alone
-from gptcls import cli
-from gptcls.data.batches import TextDataset
-from gptcls.data.prepare import Split
+from gptcls.common import cli
+from gptcls.core.batches import TextDataset
+from gptcls.core.loop import FitSettings, Trainer
 from gptcls.data.sources import labelled_frame, load_data
-from gptcls.train import build_classifier, make_loaders, make_task, stage
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
+from gptcls.data.split import Split
+from gptcls.train.run import build_classifier, make_loaders, make_task, stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import tyro
 from safetensors.torch import save_file
 
 from benchmarks.measure import ROOT
-from gptcls.data.prepare import Split
-from gptcls.models.convert import to_huggingface
-from gptcls.models.gpt2 import GPT2, PRESETS
+from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.data.split import Split
+from gptcls.models.gpt2_files import to_huggingface
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.measure import ROOT, machine
-from gptcls import cli
-from gptcls.config import TrainConfig
+from gptcls.common import cli
+from gptcls.core.gpt2 import PRESETS
 from gptcls.data.corpora import CORPORA, load_parts
 from gptcls.data.labels import Layout
-from gptcls.evaluation.baseline import TFIDF
+from gptcls.evaluation.baselines import ONE_VS_REST, TFIDF
 from gptcls.evaluation.table import MISSING
-from gptcls.evaluation.task_baselines import ONE_VS_REST
-from gptcls.models.gpt2 import PRESETS
-from gptcls.train import Run, train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import Run, train
 
 IMBALANCE = "imbalance"
 
@@ -63,19 +62,19 @@ class Options:
     data_root: Path = ROOT.parent / "shared" / "data"
     """Folder with the data sets' folders: trec6, goemotions, thucnews, chnsenticorp, sms."""
     model: str = "gpt2-nano"
-    """Model, as for gptcls.train."""
+    """Model, as for gptcls.train.run."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights or from random ones."""
     train: str | None = None
-    """What is trained, as for gptcls.train."""
+    """What is trained, as for gptcls.train.run."""
     pooling: Literal["auto", "last", "first", "mean", "max"] | None = None
-    """What the head reads, as for gptcls.train."""
+    """What the head reads, as for gptcls.train.run."""
     epochs: int | None = None
-    """Passes over the training rows, as for gptcls.train."""
+    """Passes over the training rows, as for gptcls.train.run."""
     lr: float | None = None
-    """Learning rate, as for gptcls.train."""
+    """Learning rate, as for gptcls.train.run."""
     batch_size: int | None = None
-    """Texts a batch, as for gptcls.train."""
+    """Texts a batch, as for gptcls.train.run."""
     max_length: int | None = None
     """Tokens kept of each text."""
     device: str = "auto"

@@ -22,10 +22,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gptcls.evaluation.style import BLUE, VERMILION, use_style
-from gptcls.models.gpt2 import Attention
+from gptcls.core.gpt2 import Attention
+from gptcls.core.tokenizer import PAD_ID, decode, encode
+from gptcls.evaluation.plots import BLUE, VERMILION
+from gptcls.evaluation.style import use_style
 from gptcls.models.pretrained import load_pretrained
-from gptcls.tokenizer import PAD_ID, decode, encode
 
 use_style()
 torch.manual_seed(123)
@@ -216,7 +217,7 @@ mine.load_state_dict(library.state_dict())
 
 batch = torch.randn(3, 10, C)
 torch.testing.assert_close(mine(batch), library(batch))
-print("MyAttention and gptcls.models.gpt2.Attention agree")
+print("MyAttention and gptcls.core.gpt2.Attention agree")
 
 # %% [markdown]
 # The library calls PyTorch's `scaled_dot_product_attention`, which never writes the (T, T) table to memory.

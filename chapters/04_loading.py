@@ -28,14 +28,14 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from gptcls.core.gpt2 import GPT2
+from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data
-from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
-from gptcls.models.convert import convert
-from gptcls.models.gpt2 import GPT2
+from gptcls.evaluation.plots import BLUE, GREY, VERMILION
+from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.models.gpt2_files import convert, save_pretrained
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
-from gptcls.models.save import save_pretrained
-from gptcls.tokenizer import decode, encode
 
 use_style()
 torch.manual_seed(123)

@@ -21,15 +21,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from gptcls import load_classifier
-from gptcls.data.batches import pad, token_budget_batches
+from gptcls import load_classifier  # UNRESOLVED
+from gptcls.core.batches import pad, token_budget_batches
+from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data
 from gptcls.evaluation.metrics import classification_scores
-from gptcls.evaluation.style import BLUE, GREEN, GREY, ORANGE, VERMILION, use_style
+from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION
+from gptcls.evaluation.style import ORANGE, use_style
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
-from gptcls.tokenizer import decode, encode
-from gptcls.training.next_token import perplexity
+from gptcls.pretrain.next_token import perplexity
 
 use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here

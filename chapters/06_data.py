@@ -31,15 +31,17 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gptcls import InputError
-from gptcls.data.batches import BucketSampler, TextDataset, plain_loader
+from gptcls import InputError  # UNRESOLVED
+from gptcls.core.batches import BucketSampler, TextDataset, plain_loader
+from gptcls.core.task import SingleLabel, class_weights
+from gptcls.core.tokenizer import PAD_ID, encode
 from gptcls.data.book import read_as_book, split_as_book
 from gptcls.data.download import data_folder, sms_spam_file
-from gptcls.data.prepare import class_weights, drop_duplicates, make_split, undersample
+from gptcls.data.resample import undersample
 from gptcls.data.sources import load_data
-from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
-from gptcls.tasks import SingleLabel
-from gptcls.tokenizer import PAD_ID, encode
+from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.plots import BLUE, GREY, VERMILION
+from gptcls.evaluation.style import ORANGE, use_style
 
 use_style()
 DATA = "sms-sample"  # "sms-spam" downloads the SMS Spam Collection

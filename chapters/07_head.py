@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from gptcls.classifier import Classifier, first_token, last_token, mean_token
-from gptcls.data.batches import pad
+from gptcls.core.batches import pad
+from gptcls.core.classifier import Classifier, first_token, last_token, mean_token
+from gptcls.core.task import SingleLabel
+from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data
-from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
+from gptcls.evaluation.plots import BLUE, GREY, VERMILION
+from gptcls.evaluation.style import ORANGE, use_style
 from gptcls.models.pretrained import load_pretrained
-from gptcls.tasks import SingleLabel
-from gptcls.tokenizer import decode, encode
 
 use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB

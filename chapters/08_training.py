@@ -19,17 +19,15 @@ import matplotlib.pyplot as plt
 import torch
 from torch.nn import functional as F
 
-from gptcls.classifier import Classifier
-from gptcls.data.batches import TextDataset, plain_loader
-from gptcls.data.prepare import class_weights, drop_duplicates, make_split
+from gptcls.core.batches import TextDataset, plain_loader
+from gptcls.core.classifier import Classifier
+from gptcls.core.loop import FitSettings, Trainer, evaluate_loader
+from gptcls.core.task import SingleLabel, class_weights
 from gptcls.data.sources import load_data
-from gptcls.evaluation.plots import plot_history
-from gptcls.evaluation.style import BLUE, GREEN, GREY, VERMILION, use_style
+from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION, plot_history
+from gptcls.evaluation.style import use_style
 from gptcls.models.pretrained import load_pretrained
-from gptcls.tasks import SingleLabel
-from gptcls.training.evaluate import evaluate_loader
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
 
 use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here

@@ -27,19 +27,24 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from gptcls import InputError, classify_review, load_classifier
-from gptcls.classifier import Classifier
-from gptcls.classify import ClassifyConfig, classify
-from gptcls.data.batches import TextDataset, pad, plain_loader
-from gptcls.data.prepare import drop_duplicates, make_split
+from gptcls import (
+    InputError,  # UNRESOLVED
+    classify_review,  # UNRESOLVED
+    load_classifier,  # UNRESOLVED
+)
+from gptcls.classify.run import ClassifyConfig, classify
+from gptcls.classify.store import SavedClassifier, save_classifier
+from gptcls.core.batches import TextDataset, pad, plain_loader
+from gptcls.core.classifier import Classifier
+from gptcls.core.loop import FitSettings, Trainer
+from gptcls.core.task import SingleLabel
+from gptcls.core.tasks import task_from_json
+from gptcls.core.tokenizer import encode, gpt2_encoding
 from gptcls.data.sources import load_data
-from gptcls.evaluation.style import BLUE, GREY, VERMILION, use_style
+from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.plots import BLUE, GREY, VERMILION
+from gptcls.evaluation.style import use_style
 from gptcls.models.pretrained import load_pretrained, weights_sha256
-from gptcls.store import SavedClassifier, save_classifier
-from gptcls.tasks import SingleLabel, task_from_json
-from gptcls.tokenizer import encode, gpt2_encoding
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
 
 use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here
@@ -375,7 +380,7 @@ for call in (lambda: classifier.predict(HAM, max_length=0), lambda: load_classif
 # %% [markdown]
 # ## Files
 #
-# `gptcls.classify` labels a file of any size piece by piece and writes its columns with the answer behind
+# `gptcls.classify.run` labels a file of any size piece by piece and writes its columns with the answer behind
 # them. In Python it is a function; on the command line it is `python -m gptcls.classify --data messages.csv
 # --out labelled.csv`.
 

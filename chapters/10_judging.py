@@ -25,24 +25,20 @@ import torch
 from sklearn.calibration import calibration_curve
 from torch.utils.data import DataLoader
 
-from gptcls.classifier import Classifier
-from gptcls.data.batches import TextDataset
-from gptcls.data.prepare import drop_duplicates, make_split
+from gptcls.core.batches import TextDataset
+from gptcls.core.classifier import Classifier
+from gptcls.core.loop import FitSettings, Trainer, loader_logits
+from gptcls.core.task import SingleLabel
 from gptcls.data.sources import load_data
-from gptcls.evaluation.baseline import TFIDF, baselines, class_probabilities, tfidf_baseline
-from gptcls.evaluation.bootstrap import bootstrap_interval
-from gptcls.evaluation.metrics import wilson_interval
-from gptcls.evaluation.plots import plot_confusion, plot_precision_recall
-from gptcls.evaluation.seeds import mean_interval
-from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
+from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.baselines import TFIDF, baselines, class_probabilities, tfidf_baseline
+from gptcls.evaluation.intervals import bootstrap_interval, mean_interval, wilson_interval
+from gptcls.evaluation.plots import BLUE, GREY, VERMILION, plot_confusion, plot_precision_recall
+from gptcls.evaluation.style import ORANGE, use_style
 from gptcls.evaluation.table import format_scores
+from gptcls.fast.features import FeatureCache
+from gptcls.fast.frozen import Lower, Upper
 from gptcls.models.pretrained import load_pretrained
-from gptcls.staged import Lower, Upper
-from gptcls.tasks import SingleLabel
-from gptcls.training.evaluate import loader_logits
-from gptcls.training.features import FeatureCache
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
 
 use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here

@@ -30,18 +30,18 @@ from scipy.stats import t
 from torch import nn
 from torch.nn import functional as F
 
-from gptcls.ablation_report import plot, read_results, summarise
-from gptcls.ablations import ABLATIONS
-from gptcls.classifier import Classifier
+from benchmarks.ablation_report import plot, read_results, summarise
+from benchmarks.ablation_rows import ABLATIONS
+from benchmarks.ablations import AblationConfig, run_ablations
+from gptcls.core.classifier import Classifier
+from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.core.tokenizer import encode
 from gptcls.data.sources import load_data
-from gptcls.evaluation.metrics import wilson_interval
-from gptcls.evaluation.seeds import mean_interval
-from gptcls.evaluation.style import BLUE, GREY, VERMILION, use_style
-from gptcls.experiments import ExperimentConfig, experiment
-from gptcls.models.gpt2 import GPT2, PRESETS
+from gptcls.evaluation.intervals import mean_interval, wilson_interval
+from gptcls.evaluation.plots import BLUE, GREY, VERMILION
+from gptcls.evaluation.style import use_style
 from gptcls.models.lora import LoRAConfig, LoRALinear, add_lora
 from gptcls.models.pretrained import load_pretrained
-from gptcls.tokenizer import encode
 
 use_style()
 plt.close(plt.figure())  # from the first figure of pyplot on, a notebook also shows those of the library
@@ -65,10 +65,10 @@ for row in ABLATIONS.values():
 
 # %% [markdown]
 # Rows 6 to 9 and 12 take larger models, which only makes sense beside GPT-2 itself. Row 18 changes nothing
-# at all, and exercise 1 shows why. `python -m gptcls.experiments` runs any of them:
+# at all, and exercise 1 shows why. `python -m benchmarks.ablations` runs any of them:
 #
 # ```bash
-# python -m gptcls.experiments --rows 1 4 16 --seeds 0 1 2 --data sms-spam
+# python -m benchmarks.ablations --rows 1 4 16 --seeds 0 1 2 --data sms-spam
 # ```
 #
 # It writes each result as it comes and goes on where it was stopped. A seed draws everything anew: which ham
@@ -245,9 +245,9 @@ with tempfile.TemporaryDirectory() as folder:
     folder = Path(folder)
     messages.to_csv(folder / "short.csv", index=False)
     data = {"data": str(folder / "short.csv"), "epochs": 2}
-    config = ExperimentConfig(rows=ROWS, seeds=SEEDS, model=MODEL, **data, out=folder / "out")
-    small = experiment(config)
-    again = experiment(config)  # everything is there: nothing is trained
+    config = AblationConfig(rows=ROWS, seeds=SEEDS, model=MODEL, **data, out=folder / "out")
+    small = run_ablations(config)
+    again = run_ablations(config)  # everything is there: nothing is trained
 pd.testing.assert_frame_equal(small, again)
 
 by_seed = small.pivot(index="row", columns="seed", values="test")

@@ -29,18 +29,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from gptcls.classifier import Classifier, last_token
-from gptcls.data.batches import TextDataset, pad, token_budget_batches
-from gptcls.data.prepare import drop_duplicates, make_split
+from gptcls.common.hardware import pick_dtype
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset, pad, token_budget_batches
+from gptcls.core.classifier import Classifier, last_token
+from gptcls.core.gpt2 import PRESETS
+from gptcls.core.task import SingleLabel
 from gptcls.data.sources import load_data
-from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
-from gptcls.inference import dataset_logits
-from gptcls.models.gpt2 import PRESETS
+from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.plots import BLUE, GREY, VERMILION
+from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.fast.features import FeatureCache
+from gptcls.fast.frozen import Lower, Staged, Upper
 from gptcls.models.pretrained import load_pretrained
-from gptcls.precision import pick_dtype
-from gptcls.staged import Lower, Staged, Upper
-from gptcls.tasks import SingleLabel
-from gptcls.training.features import FeatureCache
 
 use_style()
 MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB, and takes minutes here

@@ -31,25 +31,26 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import nn
 
 import gptcls
-from gptcls import load_classifier
-from gptcls.classifier import Classifier
-from gptcls.config import TrainConfig
-from gptcls.data.batches import TextDataset, bucket_loader
+from gptcls import load_classifier  # UNRESOLVED
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset, bucket_loader
+from gptcls.core.classifier import Classifier
+from gptcls.core.task import SingleLabel
+from gptcls.core.tasks import MultiLabel, Regression
+from gptcls.core.tokenizer import GPT2, encode, gpt2_encoding
 from gptcls.data.corpora import load_parts
-from gptcls.data.kinds import LISTS, NUMBERS
-from gptcls.data.labels import Layout
-from gptcls.data.prepare import drop_duplicates, make_split
-from gptcls.evaluation.baseline import tfidf_baseline
-from gptcls.evaluation.metrics import wilson_interval
-from gptcls.evaluation.style import BLUE, VERMILION, use_style
-from gptcls.inference import dataset_logits
-from gptcls.models.convert_llama import NAMES
+from gptcls.data.labels import LISTS, NUMBERS, Layout
+from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.baselines import tfidf_baseline
+from gptcls.evaluation.intervals import wilson_interval
+from gptcls.evaluation.plots import BLUE, VERMILION
+from gptcls.evaluation.style import use_style
 from gptcls.models.llama import Llama, LlamaConfig, RMSNorm, rotary_table, rotate
+from gptcls.models.llama_files import NAMES
 from gptcls.models.lora import LoRAConfig, add_lora, lora_layers, merge
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, shapes_only
-from gptcls.tasks import MultiLabel, Regression, SingleLabel
-from gptcls.tokenizer import GPT2, encode, gpt2_encoding
-from gptcls.train import train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 use_style()
 SAMPLES = Path(gptcls.__file__).parents[1] / "dataset"  # small, and written for this project

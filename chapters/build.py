@@ -35,9 +35,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from chapters.png import plain_png
-from gptcls import cli
-from gptcls.atomic import atomic_file
-from gptcls.errors import InputError
+from gptcls.common import cli
+from gptcls.common.files import atomic_file
+from gptcls.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS, NOTEBOOKS = ROOT / "chapters", ROOT / "notebooks"

@@ -1,7 +1,30 @@
-"""gptcls: how a pretrained GPT becomes a text classifier, to learn from and to use."""
+"""gptcls: how a pretrained GPT becomes a text classifier, to learn from and to use.
 
-from gptcls.errors import InputError
-from gptcls.predict import TextClassifier, classify_review, load_classifier
+The public names are imported when they are first used (PEP 562): ``import gptcls.core.gpt2`` loads that
+lesson and nothing of the tool around it.
+"""
 
-__all__ = ["InputError", "TextClassifier", "classify_review", "load_classifier"]
+from importlib import import_module
+
 __version__ = "0.1.0"
+_HOMES = {
+    "InputError": "gptcls.core.errors",
+    "TextClassifier": "gptcls.classify.predict",
+    "TrainConfig": "gptcls.train.config",
+    "classify_review": "gptcls.classify.predict",
+    "fit": "gptcls.train.run",
+    "load_classifier": "gptcls.classify.predict",
+}
+__all__ = [*_HOMES, "train"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "train":  # the room, which can be called: see gptcls/train/__init__.py
+        return import_module("gptcls.train")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gptcls' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

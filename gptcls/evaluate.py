@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gptcls import cli, report
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.store import find_classifier
+from gptcls.common import cli
+from gptcls.core.errors import InputError
+from gptcls.core.task import Task
 from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
-from gptcls.data.files import PLAIN, Dialect
-from gptcls.data.kinds import NUMBERS
-from gptcls.data.labels import Layout
+from gptcls.data.labels import NUMBERS, Layout
+from gptcls.data.readers import PLAIN, Dialect
 from gptcls.data.split import load_split
-from gptcls.errors import InputError
-from gptcls.predict import load_classifier
-from gptcls.store import find_classifier
-from gptcls.tasks import Task
+from gptcls.evaluation import report
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,12 +7,11 @@ from typing import Literal
 import torch
 import tyro
 
-from gptcls.cli import run
-from gptcls.device import pick_device
-from gptcls.errors import InputError
+from gptcls.common.cli import run
+from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.core.errors import InputError
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 from gptcls.models.sampling import generate
-from gptcls.precision import pick_dtype
 
 
 @dataclass(frozen=True)

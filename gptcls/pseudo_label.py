@@ -16,13 +16,13 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from gptcls import cli
+from gptcls.classify.predict import load_classifier
+from gptcls.common import cli
+from gptcls.core.errors import InputError
+from gptcls.core.task import SingleLabel
 from gptcls.data.columns import find_text_column, text_values, values_of
-from gptcls.data.files import Dialect
-from gptcls.data.stream import ChunkWriter, read_chunks
-from gptcls.errors import InputError
-from gptcls.predict import load_classifier
-from gptcls.tasks import SingleLabel
+from gptcls.data.readers import Dialect, read_chunks
+from gptcls.data.writer import ChunkWriter
 
 if TYPE_CHECKING:
     import pandas as pd

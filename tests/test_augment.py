@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import ROWS, write_csv
 
-from gptcls.config import TrainConfig
+from gptcls.core.errors import InputError
 from gptcls.data.augment import (
     OPERATIONS,
     Augmentation,
@@ -23,8 +23,8 @@ from gptcls.data.augment import (
     swap_words,
 )
 from gptcls.data.sources import labelled_frame
-from gptcls.errors import InputError
-from gptcls.train import train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 TABLE = {"win": ("gain", "earn money"), "prize": ("award",), "see": ("watch",)}
 NAMES = tuple(OPERATIONS)

@@ -10,8 +10,8 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import train_test_split
 
-from gptcls.errors import InputError
-from gptcls.evaluation.baseline import (
+from gptcls.core.errors import InputError
+from gptcls.evaluation.baselines import (
     MAJORITY,
     TFIDF,
     baselines,

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptcls.data.batches import (
+from gptcls.core.batches import (
     BucketSampler,
     TextDataset,
     bucket_loader,
@@ -13,7 +13,7 @@ from gptcls.data.batches import (
     plain_loader,
     token_budget_batches,
 )
-from gptcls.tokenizer import PAD_ID, encode
+from gptcls.core.tokenizer import PAD_ID, encode
 
 lengths_lists = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 

@@ -15,7 +15,7 @@ import benchmarks.book
 from benchmarks import book_command, finetune, first_answer, inference, measure, ours, scaling, setup
 from benchmarks.book import WARM_UP, Book, Clocked, book_evaluations, book_model
 from gptcls.data.book import book_split
-from gptcls.data.prepare import make_split
+from gptcls.data.split import make_split
 from gptcls.models.pretrained import load_pretrained
 
 pytest.importorskip("llms_from_scratch.ch06", reason="needs pip install --no-deps llms-from-scratch")
@@ -176,7 +176,7 @@ def test_flops_of_a_block_are_those_torch_counts():
     """Weights alone, so the attention scores of this short text are taken off."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from gptcls.models.gpt2 import PRESETS, Block
+    from gptcls.core.gpt2 import PRESETS, Block
 
     block, tokens = Block(PRESETS["gpt2-nano"]), 1
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -13,14 +13,14 @@ from random_llama import save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gptcls.classifier import Classifier
-from gptcls.data.batches import pad
-from gptcls.errors import InputError
+from gptcls.core.batches import pad
+from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
+from gptcls.fast.frozen import Lower, Staged, Upper
 from gptcls.models.bert import Bert
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
-from gptcls.staged import Lower, Staged, Upper
 
 
 def close(found: Tensor, expected: Tensor, atol: float = 1e-4) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import gpt2_encoding
 from gptcls.data.book import balance_as_book, book_split, read_as_book
-from gptcls.data.prepare import drop_duplicates
 from gptcls.data.sources import load_data
-from gptcls.errors import InputError
-from gptcls.tokenizer import gpt2_encoding
+from gptcls.data.split import drop_duplicates
 
 UCI = Path(__file__).parents[2] / "shared" / "data" / "sms" / "SMSSpamCollection"
 pytestmark = pytest.mark.skipif(

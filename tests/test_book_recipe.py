@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gptcls.config import TrainConfig
-from gptcls.tokenizer import gpt2_encoding
-from gptcls.train import train
+from gptcls.core.tokenizer import gpt2_encoding
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 ch04 = pytest.importorskip("llms_from_scratch.ch04", reason="needs pip install --no-deps llms-from-scratch")
 ch06 = pytest.importorskip("llms_from_scratch.ch06", reason="needs pip install --no-deps llms-from-scratch")

@@ -6,9 +6,12 @@ import sys
 
 import pytest
 
-from gptcls import classify_review, load_classifier
-from gptcls.predict import DEFAULT_CLASSIFIER
-from gptcls.store import find_classifier
+from gptcls import (
+    classify_review,
+    load_classifier,
+)
+from gptcls.classify.predict import DEFAULT_CLASSIFIER
+from gptcls.classify.store import find_classifier
 
 SPAM = [
     "Congratulations! You have won a $1000 gift card. Reply YES to claim your prize now",
@@ -89,7 +92,7 @@ def test_one_text_and_many_agree(answers):
 
 def test_command_without_a_model():
     done = subprocess.run(
-        [sys.executable, "-m", "gptcls.classify", SPAM[1]], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "gptcls.classify.run", SPAM[1]], capture_output=True, text=True, check=True
     )
     label, probability = done.stdout.split()
     assert (label, done.stderr) == ("spam", "")
@@ -98,8 +101,8 @@ def test_command_without_a_model():
 
 def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
     """Trained and judged on UCI's collection: the test rows of its own split give the stored scores again."""
-    from gptcls.assemble import read_split
-    from gptcls.config import TrainConfig
+    from gptcls.train.config import TrainConfig
+    from gptcls.train.run import read_split
 
     classifier = load_classifier(precision="fp32", device="cpu")
     folder = find_classifier(DEFAULT_CLASSIFIER)
@@ -119,8 +122,8 @@ def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
 def test_a_folder_called_like_a_preset_is_not_the_preset(tmp_path, monkeypatch):
     from tiny import write_csv
 
-    from gptcls.config import TrainConfig
-    from gptcls.train import train
+    from gptcls.train.config import TrainConfig
+    from gptcls.train.run import train
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2-nano").mkdir()

@@ -10,20 +10,20 @@ from random_gpt2 import TINY as SIZES
 from random_gpt2 import transformers_gpt2
 from tiny import CPU, TINY, tiny_classifier, write_csv
 
-from gptcls.classifier import POOLERS, Classifier
-from gptcls.config import TrainConfig
-from gptcls.data.batches import TextDataset, pad
-from gptcls.errors import InputError
-from gptcls.inference import dataset_logits
-from gptcls.models.fused import can_fuse
-from gptcls.models.gpt2 import GPT2
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.store import read_classifier
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset, pad
+from gptcls.core.classifier import POOLERS, Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2
+from gptcls.fast.features import FeatureCache
+from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.fused import can_fuse
+from gptcls.models.gpt2_files import save_pretrained
 from gptcls.models.pretrained import load_pretrained
-from gptcls.models.save import save_pretrained
-from gptcls.predict import load_classifier
-from gptcls.staged import Lower, Staged, Upper
-from gptcls.store import read_classifier
-from gptcls.train import train
-from gptcls.training.features import FeatureCache
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 ROWS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50, 1, 2, 3]]
 texts = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=12), min_size=1, max_size=6)

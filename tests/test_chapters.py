@@ -15,7 +15,7 @@ from nbformat.v4 import new_output
 
 from chapters import build
 from chapters.png import SIGNATURE, plain_png
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 CHAPTERS = build.find_chapters()
 names = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

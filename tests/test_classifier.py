@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptcls.classifier import POOLERS, Classifier, trained_blocks
-from gptcls.data.batches import TextDataset, pad
-from gptcls.errors import InputError
-from gptcls.inference import dataset_logits
-from gptcls.models.gpt2 import GPT2, PRESETS, GPT2Config
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset, pad
+from gptcls.core.classifier import POOLERS, Classifier, trained_blocks
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2, PRESETS, GPT2Config
 from gptcls.models.pretrained import load_pretrained
 
 TINY = GPT2Config(n_layer=3, n_embd=32, n_head=4, n_positions=64)

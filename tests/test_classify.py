@@ -18,14 +18,14 @@ import torch
 import tyro
 from tiny import tiny_saved
 
-from gptcls.classify import ClassifyConfig, arriving_lines, classify, classify_file
-from gptcls.errors import InputError
-from gptcls.predict import load_classifier
-from gptcls.store import save_classifier
-from gptcls.tokenizer import encode
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.run import ClassifyConfig, arriving_lines, classify, classify_file
+from gptcls.classify.store import save_classifier
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import encode
 
 TEXTS = ["win a prize", 'quoted "yes", he said', "see you", "ünï 你好 🎉", "free entry now " * 30]
-COMMAND = [sys.executable, "-m", "gptcls.classify", "--device", "cpu", "--model"]
+COMMAND = [sys.executable, "-m", "gptcls.classify.run", "--device", "cpu", "--model"]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_closed_standard_input(folder, monkeypatch):
 
 def test_broken_pipe_is_no_error(folder):
     process = subprocess.Popen(
-        f"yes win | head -3000 | {sys.executable} -m gptcls.classify --model {folder} | head -1",
+        f"yes win | head -3000 | {sys.executable} -m gptcls.classify.run --model {folder} | head -1",
         shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     out, err = process.communicate(timeout=60)
@@ -245,8 +245,8 @@ def test_a_file_is_read_within_bounded_memory(folder, tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("peak memory is read from /proc")  # ru_maxrss would count the parent's memory as well
     probe = (
-        "import sys; from pathlib import Path; from gptcls.predict import load_classifier; "
-        "from gptcls.classify import classify_file; c = load_classifier(sys.argv[1], 'cpu')\n"
+        "import sys; from pathlib import Path; from gptcls.classify.predict import load_classifier; "
+        "from gptcls.classify.run import classify_file; c = load_classifier(sys.argv[1], 'cpu')\n"
         "for source in sys.argv[2:]:\n"
         "    classify_file(c, Path(source), Path(source + '.out.csv'))\n"
         "    print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_saved
 
-from gptcls.classify import ClassifyConfig, classify
-from gptcls.config import TrainConfig
+from gptcls.classify.predict import classify_review, load_classifier
+from gptcls.classify.run import ClassifyConfig, classify
+from gptcls.classify.store import read_classifier, save_classifier
+from gptcls.core.errors import InputError
 from gptcls.data.clean import CLEANERS, basic, cleaned
 from gptcls.data.sources import labelled_frame
-from gptcls.errors import InputError
 from gptcls.evaluate import EvaluateConfig, evaluate
-from gptcls.predict import classify_review, load_classifier
-from gptcls.store import read_classifier, save_classifier
-from gptcls.train import train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 DIRTY = "WIN\x00 a \t\n prize!!! \u200bnow"
 CLEAN = "WIN a prize! now"

@@ -14,17 +14,17 @@ from random_llama import byte_level, save
 from random_llama import oracle_of as llama_oracle
 from tiny import ROWS, tiny_saved
 
-from gptcls.config import TrainConfig
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.store import save_classifier
+from gptcls.core.errors import InputError
+from gptcls.core.tasks import MultiLabel
 from gptcls.data.clean import basic
-from gptcls.data.kinds import LISTS
-from gptcls.data.prepare import Split, load_split, with_extra
+from gptcls.data.labels import LISTS
 from gptcls.data.sources import labelled_frame
-from gptcls.errors import InputError
-from gptcls.predict import load_classifier
+from gptcls.data.split import Split, load_split, with_extra
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
-from gptcls.store import save_classifier
-from gptcls.tasks import MultiLabel
-from gptcls.train import Run, train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import Run, train
 
 TEXTS = [text for text, _ in ROWS]
 QUICK = {"epochs": 2, "device": "cpu", "precision": "fp32", "lr": 5e-3, "train": "lora", "lora_rank": 4}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from random_gpt2 import TINY, book_gpt2, openai_variables, random_ids, transformers_gpt2
 
-from gptcls.errors import InputError
-from gptcls.models import convert as maps
-from gptcls.models.gpt2 import GPT2
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2
+from gptcls.models import gpt2_files as maps
 
 NO_BOOK = "needs llms-from-scratch, installed with --no-deps (it asks for TensorFlow)"
 

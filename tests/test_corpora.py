@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gptcls.assemble import read_split
-from gptcls.config import TrainConfig
+from gptcls.core.errors import InputError
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
-from gptcls.data.kinds import LISTS, ONE_CLASS
-from gptcls.data.labels import Layout
-from gptcls.errors import InputError
+from gptcls.data.labels import LISTS, ONE_CLASS, Layout
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import read_split
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -13,7 +13,20 @@ from random_llama import byte_level, oracle_of, save
 from safetensors.torch import load_file
 from tiny import CPU, ROWS, write_csv
 
-from gptcls.assemble import (
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.run import ClassifyConfig, classify
+from gptcls.classify.store import read_classifier, save_classifier
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset
+from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.loop import FitSettings, Trainer
+from gptcls.evaluate import EvaluateConfig, evaluate
+from gptcls.generate import GenerateConfig, generate_text
+from gptcls.models.tokenizer_file import FileTokenizer
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import (
+    Run,
     build_classifier,
     choose_tokenizer,
     encode_split,
@@ -21,21 +34,8 @@ from gptcls.assemble import (
     make_task,
     read_split,
     stage,
+    train,
 )
-from gptcls.classifier import Classifier
-from gptcls.classify import ClassifyConfig, classify
-from gptcls.config import TrainConfig
-from gptcls.data.batches import TextDataset
-from gptcls.errors import InputError
-from gptcls.evaluate import EvaluateConfig, evaluate
-from gptcls.generate import GenerateConfig, generate_text
-from gptcls.inference import dataset_logits
-from gptcls.predict import load_classifier
-from gptcls.store import read_classifier, save_classifier
-from gptcls.tokenizer import FileTokenizer
-from gptcls.train import Run, train
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
 
 KINDS = ["qwen2", "llama3", "mistral"]
 TEXTS = [text for text, _ in ROWS]

@@ -14,19 +14,18 @@ from random_llama import save
 from safetensors.torch import load_file
 from tiny import ROWS, TINY, write_csv
 
-from gptcls.assemble import choose_pooling
-from gptcls.classify import ClassifyConfig, classify
-from gptcls.config import TrainConfig
-from gptcls.errors import InputError
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.run import ClassifyConfig, classify
+from gptcls.classify.store import read_classifier, save_classifier
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2
 from gptcls.evaluate import EvaluateConfig, evaluate
 from gptcls.generate import GenerateConfig, generate_text
-from gptcls.models.gpt2 import GPT2
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
-from gptcls.predict import load_classifier
-from gptcls.pretrain import pretrain
-from gptcls.pretrain_config import PretrainConfig
-from gptcls.store import read_classifier, save_classifier
-from gptcls.train import Run, train
+from gptcls.pretrain.config import PretrainConfig
+from gptcls.pretrain.run import pretrain
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import Run, choose_pooling, train
 
 TEXTS = [text for text, _ in ROWS]
 TOKENIZERS: dict[str, Callable[[list[str], Path], Any]] = {"bert": wordpiece, "roberta": roberta_bpe}

@@ -11,13 +11,13 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 from tiny import ROWS, tiny_saved, write_csv
 
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.store import save_classifier
+from gptcls.core.errors import InputError
 from gptcls.data.book import book_split
-from gptcls.data.prepare import Split, save_split
 from gptcls.data.sources import labelled_frame
-from gptcls.errors import InputError
+from gptcls.data.split import Split, save_split
 from gptcls.evaluate import EvaluateConfig, evaluate
-from gptcls.predict import load_classifier
-from gptcls.store import save_classifier
 
 TRAIN, VALIDATION, TEST = ROWS[:40], ROWS[40:48], ROWS[48:]
 NEW = [("entirely new", "ham"), ("win new cash", "spam"), ("see you then", "ham")]

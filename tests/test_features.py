@@ -9,16 +9,15 @@ import pytest
 import torch
 from tiny import CPU, ROWS, TINY, tiny_classifier, tiny_task
 
-from gptcls.classifier import POOLERS, trained_blocks
-from gptcls.config import TrainConfig
-from gptcls.data.batches import TextDataset, bucket_loader, pad, plain_loader
-from gptcls.errors import InputError
-from gptcls.inference import dataset_logits
-from gptcls.precision import pick_dtype
-from gptcls.staged import Autocast, Lower, Staged, Upper
-from gptcls.training.features import FeatureCache
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
+from gptcls.common.hardware import pick_dtype
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset, bucket_loader, pad, plain_loader
+from gptcls.core.classifier import POOLERS, trained_blocks
+from gptcls.core.errors import InputError
+from gptcls.core.loop import FitSettings, Trainer
+from gptcls.fast.features import FeatureCache
+from gptcls.fast.frozen import Autocast, Lower, Staged, Upper
+from gptcls.train.config import TrainConfig
 
 POLICIES = ["head", "last_block", "last_2"]
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
@@ -273,7 +272,7 @@ def test_plain_blocks_where_nothing_can_be_fused(monkeypatch):
     model = stirred()
     ids, lengths = pad(IDS)
     fused = Lower(model, 2)(ids, lengths)
-    monkeypatch.setattr("gptcls.staged.can_fuse", lambda block, dtype: False)
+    monkeypatch.setattr("gptcls.fast.fused.can_fuse", lambda block, dtype: False)
     torch.testing.assert_close(Lower(model, 2)(ids, lengths), fused, atol=1e-5, rtol=1e-5)
     assert Lower(model, 2, torch.bfloat16)(ids, lengths).dtype == torch.bfloat16
 

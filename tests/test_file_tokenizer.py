@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_llama import byte_level, sentencepiece_like
 
-from gptcls.data.batches import TextDataset
-from gptcls.errors import InputError
+from gptcls.core.batches import TextDataset
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import GPT2
 from gptcls.models.pretrained import load_tokenizer
-from gptcls.tokenizer import GPT2, FileTokenizer
+from gptcls.models.tokenizer_file import FileTokenizer
 
 TEXTS = [
     "see you at home", "win a prize now, claim your cash!", "Ünïcödé é 中文 e\u0301 ok",

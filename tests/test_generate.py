@@ -10,9 +10,9 @@ import torch
 from random_gpt2 import TINY, transformers_gpt2
 from torch import Tensor, nn
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.generate import GenerateConfig, generate_text
-from gptcls.models.gpt2 import GPT2, GPT2Config
 from gptcls.models.sampling import generate
 
 
@@ -43,7 +43,7 @@ def test_greedy_takes_the_likeliest_and_sees_no_more_than_the_positions() -> Non
 def test_past_the_positions_the_oracle_continues_the_same_way() -> None:
     oracle = transformers_gpt2()
     model = GPT2(GPT2Config(**TINY)).eval()
-    from gptcls.models.convert import convert
+    from gptcls.models.gpt2_files import convert
 
     model.load_state_dict(convert(oracle.state_dict()))
     ids = torch.randint(97, (1, TINY["n_positions"]), generator=torch.Generator().manual_seed(3))

@@ -19,18 +19,12 @@ from hub_server import COMMIT, Hub, serve
 from random_gpt2 import TINY, random_ids, transformers_gpt2
 from random_llama import byte_level, oracle_of, save
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import PRESETS, GPT2Config
 from gptcls.models import hub as hub_module
 from gptcls.models import pretrained
-from gptcls.models.gpt2 import PRESETS, GPT2Config
-from gptcls.models.pretrained import (
-    Release,
-    load_pretrained,
-    load_tokenizer,
-    weights_file,
-    weights_sha256,
-)
-from gptcls.tokenizer import FileTokenizer
+from gptcls.models.pretrained import Release, load_pretrained, load_tokenizer, weights_file, weights_sha256
+from gptcls.models.tokenizer_file import FileTokenizer
 
 REPO = "tests/tiny-gpt2"
 

@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gptcls.data.files import Dialect
-from gptcls.data.kinds import LISTS, NUMBERS, ONE_CLASS, number_strata, rarest_labels
-from gptcls.data.labels import Layout
-from gptcls.data.prepare import Split, drop_duplicates, load_split, make_split, save_split
+from gptcls.core.errors import InputError
+from gptcls.data.labels import LISTS, NUMBERS, ONE_CLASS, Layout, number_strata, rarest_labels
+from gptcls.data.readers import Dialect
 from gptcls.data.sources import labelled_frame, load_data
-from gptcls.errors import InputError
+from gptcls.data.split import Split, drop_duplicates, load_split, make_split, save_split
 
 
 @pytest.fixture(autouse=True)

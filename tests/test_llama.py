@@ -9,13 +9,13 @@ from random_gpt2 import random_ids
 from random_llama import KINDS, oracle_of, save
 from torch import Tensor, nn
 
-from gptcls.classifier import POOLERS, Classifier
-from gptcls.data.batches import pad
-from gptcls.errors import InputError
+from gptcls.core.batches import pad
+from gptcls.core.classifier import POOLERS, Classifier
+from gptcls.core.errors import InputError
+from gptcls.fast.frozen import Lower, Staged, Upper
 from gptcls.models.llama import Llama, rotary_table
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
-from gptcls.staged import Lower, Staged, Upper
 
 LENGTHS = [41, 1, 7, 30, 12]
 

@@ -11,9 +11,10 @@ from random_gpt2 import random_ids
 from random_llama import KINDS, LLAMA3, SIZES, oracle_of, save
 from safetensors.torch import load_file, save_file
 
-from gptcls.errors import InputError
-from gptcls.models.convert_llama import MODEL_TYPES, NAMES, read_config
+from gptcls.core.errors import InputError
 from gptcls.models.llama import Llama, LlamaConfig
+from gptcls.models.llama_files import MODEL_TYPES, NAMES
+from gptcls.models.llama_files import read_llama_config as read_config
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 
 

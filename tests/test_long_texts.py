@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from random_gpt2 import stir, transformers_gpt2
 from tiny import CPU, ROWS, tiny_classifier, tiny_saved, write_csv
 
-from gptcls.classifier import Classifier
-from gptcls.classify import ClassifyConfig, classify
-from gptcls.config import TrainConfig
-from gptcls.data.batches import TextDataset
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.run import ClassifyConfig, classify
+from gptcls.classify.store import read_classifier, save_classifier
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset
+from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.loop import StoppedError, Trainer
+from gptcls.core.tokenizer import GPT2, MAX_CHARS, PAD_ID, encode
 from gptcls.data.long_texts import CUTS, LOST, cut_rows, head_tail, windows
-from gptcls.errors import InputError
 from gptcls.evaluate import EvaluateConfig, evaluate
-from gptcls.inference import dataset_logits
+from gptcls.fast.features import FeatureCache
+from gptcls.fast.frozen import Autocast, Lower, Staged, Upper
 from gptcls.models.pretrained import load_pretrained
-from gptcls.predict import load_classifier
-from gptcls.staged import Autocast, Lower, Staged, Upper
-from gptcls.store import read_classifier, save_classifier
-from gptcls.tokenizer import GPT2, MAX_CHARS, PAD_ID, encode
-from gptcls.train import train
-from gptcls.training.features import FeatureCache
-from gptcls.training.loop import StoppedError, Trainer
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 LENGTH = 12
 TEXTS = [

@@ -8,7 +8,7 @@ from conftest import SHARED
 from scipy.stats import binomtest
 
 from benchmarks.long_texts import Options, figures, reviews, run
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 
 @pytest.fixture

@@ -9,11 +9,9 @@ import pytest
 import torch
 from tiny import CPU, TINY, tiny_trainer
 
-from gptcls.errors import InputError
-from gptcls.training.checkpoint import load_checkpoint, save_checkpoint
-from gptcls.training.evaluate import evaluate_loader
-from gptcls.training.loop import NonFiniteLossError, StoppedError, Trainer
-from gptcls.training.schedule import lr_factor
+from gptcls.core.errors import InputError
+from gptcls.core.loop import NonFiniteLossError, StoppedError, Trainer, evaluate_loader, lr_factor
+from gptcls.train.checkpoint import load_checkpoint, save_checkpoint
 
 
 def weights(trainer):
@@ -123,7 +121,7 @@ def test_class_weights_are_torchs():
 
 def test_checkpoints_of_a_running_run_continue_it_exactly(tmp_path, monkeypatch):
     """As after a crash: whatever the last checkpoint was, the rest of the run is the same."""
-    monkeypatch.setattr("gptcls.training.loop.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("gptcls.core.loop.CHECKPOINT_SECONDS", 0)
     whole = tiny_trainer("all")
     steps = []
 

@@ -9,14 +9,14 @@ import torch
 from tiny import CPU, ROWS, tiny_classifier, tiny_lora, tiny_task
 from torch import nn
 
-from gptcls.classifier import POOLERS, Classifier
-from gptcls.data.batches import TextDataset, pad
-from gptcls.errors import InputError
-from gptcls.inference import dataset_logits
-from gptcls.models.fused import FusedBlock, can_fuse
-from gptcls.models.gpt2 import GPT2, PRESETS
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset, pad
+from gptcls.core.classifier import POOLERS, Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.models.lora import LoRAConfig, LoRALinear, add_lora, lora_layers, merge, merged, unmerge
-from gptcls.staged import Lower, Staged, Upper
 
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
 

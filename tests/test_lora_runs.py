@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file
 from tiny import CPU, write_csv
 
-import gptcls.train
+import gptcls.train.run
 from gptcls import classify_review
-from gptcls.classify import classify_file
-from gptcls.config import TrainConfig
-from gptcls.data.batches import TextDataset
-from gptcls.data.prepare import load_split
-from gptcls.errors import InputError
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.run import classify_file
+from gptcls.classify.store import read_classifier
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset
+from gptcls.core.errors import InputError
+from gptcls.data.split import load_split
 from gptcls.evaluate import EvaluateConfig, evaluate
-from gptcls.inference import dataset_logits
 from gptcls.models.lora import lora_layers
 from gptcls.models.pretrained import load_pretrained
-from gptcls.predict import load_classifier
-from gptcls.store import read_classifier
+from gptcls.train.config import TrainConfig
 
 QUICK = {"train": "lora", "lora_rank": 4, "lr": 5e-3, "epochs": 3, "max_length": 16, "device": "cpu"}
 
@@ -40,7 +40,7 @@ def train(base, data, tmp_path):
 
     def run(name="x", **options):
         options = {"model": str(base), "data": data} | QUICK | options
-        return gptcls.train.train(TrainConfig(out=tmp_path / name, **options))
+        return gptcls.train.run.train(TrainConfig(out=tmp_path / name, **options))
 
     return run
 
@@ -114,7 +114,7 @@ def test_ctrl_c_and_resume_end_with_the_same_bits(train, tmp_path, monkeypatch):
     """With dropout, so that the random numbers matter as well."""
     options = {"lora_dropout": 0.3, "patience": 2, "epochs": 4, "lora_targets": ("qkv", "mlp.*")}
     train("whole", **options)
-    step = gptcls.train.Trainer._step
+    step = gptcls.core.loop.Trainer._step
 
     def stopping(self, group):
         if self.progress.step == 7:
@@ -122,11 +122,11 @@ def test_ctrl_c_and_resume_end_with_the_same_bits(train, tmp_path, monkeypatch):
         return step(self, group)
 
     with monkeypatch.context() as patch:
-        patch.setattr(gptcls.train.Trainer, "_step", stopping)
+        patch.setattr(gptcls.core.loop.Trainer, "_step", stopping)
         with pytest.raises(KeyboardInterrupt):
             train("cut", **options)
     assert load_classifier(tmp_path / "cut").predict("win a prize") in ("ham", "spam")
-    gptcls.train.train(TrainConfig(out=tmp_path / "cut", resume=True))
+    gptcls.train.run.train(TrainConfig(out=tmp_path / "cut", resume=True))
     assert same_bits(tensors(tmp_path / "whole"), tensors(tmp_path / "cut"))
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "cut" / "history.csv").read_text()
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from gptcls.errors import InputError
-from gptcls.evaluation.metrics import classification_scores, wilson_interval
+from gptcls.core.errors import InputError
+from gptcls.evaluation.intervals import wilson_interval
+from gptcls.evaluation.metrics import classification_scores
 from gptcls.evaluation.table import format_scores, markdown_scores
 
 SHARES = ("accuracy", "precision", "recall", "f1", "mcc", "roc_auc")

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from transformers import GPT2Config as HuggingFaceConfig
 from transformers import GPT2LMHeadModel
 
-from gptcls.models.convert import to_huggingface
-from gptcls.models.gpt2 import GPT2
-from gptcls.training.next_token import CHUNK, Candidates, next_token_loss, perplexity
+from gptcls.core.gpt2 import GPT2
+from gptcls.models.gpt2_files import to_huggingface
+from gptcls.pretrain.next_token import CHUNK, Candidates, next_token_loss, perplexity
 
 N, C, V = CHUNK + 100, 8, 1000  # more than a chunk, and no multiple of it
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptcls.data.packing import Stream, WindowSampler, hold_out, read_documents
-from gptcls.errors import InputError
-from gptcls.tokenizer import MAX_CHARS, PAD_ID, encode, gpt2_encoding
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import MAX_CHARS, PAD_ID, encode, gpt2_encoding
+from gptcls.pretrain.text import Stream, WindowSampler, hold_out, read_documents
 
 
 def test_documents_are_joined_with_end_of_text():

@@ -11,15 +11,15 @@ from safetensors.torch import load_file, save_file
 from tiny import CPU, tiny_lora, tiny_saved
 from torch import nn
 
-from gptcls.classifier import Classifier
-from gptcls.data.batches import pad
-from gptcls.errors import InputError
+from gptcls.classify.predict import TextClassifier
+from gptcls.classify.store import read_classifier, save_classifier
+from gptcls.core.batches import pad
+from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import PAD_ID
 from gptcls.models.lora import LoRAConfig, lora_layers, merge
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import load_pretrained, weights_sha256
-from gptcls.predict import TextClassifier
-from gptcls.store import read_classifier, save_classifier
-from gptcls.tokenizer import PAD_ID
 
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
 PREFIX = "base_model.model.transformer.h"

@@ -9,12 +9,12 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
 from tiny import ROWS, write_csv
 
-from gptcls.config import TrainConfig
-from gptcls.data.prepare import Split, load_split, save_split
+from gptcls.core.loop import StoppedError, Trainer
 from gptcls.data.sources import labelled_frame
-from gptcls.evaluation.baseline import MAJORITY, TFIDF, tfidf_baseline
-from gptcls.train import Run, train
-from gptcls.training.loop import StoppedError, Trainer
+from gptcls.data.split import Split, load_split, save_split
+from gptcls.evaluation.baselines import MAJORITY, TFIDF, tfidf_baseline
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import Run, train
 
 UNEVEN = [*ROWS, *((f"{text} again", label) for text, label in ROWS if label == "ham")]
 CHANGES: dict[str, dict[str, Any]] = {

@@ -8,10 +8,14 @@ from random_gpt2 import stir
 from tiny import CPU, tiny_classifier, tiny_saved
 
 import gptcls
-from gptcls import InputError, classify_review, load_classifier
-from gptcls.data.batches import pad
-from gptcls.store import save_classifier
-from gptcls.tokenizer import encode, gpt2_encoding
+from gptcls import (
+    InputError,
+    classify_review,
+    load_classifier,
+)
+from gptcls.classify.store import save_classifier
+from gptcls.core.batches import pad
+from gptcls.core.tokenizer import encode, gpt2_encoding
 
 TEXTS = ["win a prize now", "see you", "", "a much longer text " * 40, "see you"]
 

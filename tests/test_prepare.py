@@ -9,19 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from gptcls.data.prepare import (
-    Split,
-    class_weights,
-    drop_duplicates,
-    load_split,
-    make_split,
-    oversample,
-    save_split,
-    undersample,
-)
+from gptcls.core.errors import InputError
+from gptcls.core.task import class_weights
+from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import load_data
-from gptcls.errors import InputError
-from gptcls.evaluation.baseline import tfidf_baseline
+from gptcls.data.split import Split, drop_duplicates, load_split, make_split, save_split
+from gptcls.evaluation.baselines import tfidf_baseline
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from test_train import command, refused  # noqa: F401
 from transformers import GPT2LMHeadModel
 
-import gptcls.pretrain
-import gptcls.train
+import gptcls.pretrain.run
+import gptcls.train.run
 from gptcls.models.pretrained import load_pretrained
-from gptcls.pretrain import PretrainConfig, pretrain
-from gptcls.training import pretrainer
+from gptcls.pretrain import run as pretrainer
+from gptcls.pretrain.config import PretrainConfig
+from gptcls.pretrain.run import pretrain
 
 TINY = ("--n-layer", "2", "--n-embd", "16", "--n-head", "2", "--n-positions", "32")
 SENTENCES = ("the cat sat on the mat", "the dog lay in the sun", "rain fell on the old town")
@@ -84,8 +85,8 @@ def test_transformers_and_we_load_the_same_model(run):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_fp16_file_and_untied_head(tmp_path, tied):
-    from gptcls.models.gpt2 import GPT2, GPT2Config
-    from gptcls.models.save import save_pretrained
+    from gptcls.core.gpt2 import GPT2, GPT2Config
+    from gptcls.models.gpt2_files import save_pretrained
 
     torch.manual_seed(0)
     model = GPT2(GPT2Config(2, 16, 2, 32, tied=tied)).eval()
@@ -114,7 +115,7 @@ def test_what_comes_out_can_be_fine_tuned(run, command, tmp_path):  # noqa: F811
     rows = "".join(f"{SENTENCES[i % 3]} {i},{'cat' if i % 3 == 0 else 'other'}\n" for i in range(60))
     (tmp_path / "rows.csv").write_text("text,label\n" + rows)
     status, _, err = command(
-        gptcls.train,
+        gptcls.train.run,
         "--model",
         run.folder / "model",
         "--data",
@@ -151,7 +152,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(run, text, tmp_path, monk
 
 def test_decay_on_matrices_only(run, text, tmp_path):
     """With a gradient of zero AdamW moves what it decays, and nothing else."""
-    from gptcls.data.packing import Stream, WindowSampler
+    from gptcls.pretrain.text import Stream, WindowSampler
 
     sampler = WindowSampler([Stream.of("x", [SENTENCES[0] * 20])], [1], 9, 2, 0)
     settings = pretrainer.PretrainSettings(
@@ -203,13 +204,13 @@ def test_the_learning_rate_rises_and_falls(text, tmp_path):
 def test_what_it_refuses(command, tmp_path, options, words):  # noqa: F811
     (tmp_path / "t.txt").write_text(" ".join(SENTENCES) * 200)
     (tmp_path / "short.txt").write_text("too short")
-    refused(command(gptcls.pretrain, "--init", "random", *TINY, *options), *words)
+    refused(command(gptcls.pretrain.run, "--init", "random", *TINY, *options), *words)
     assert not (tmp_path / "runs").exists()
 
 
 def test_weights_too_large_for_fp16_are_refused(run, tmp_path):
-    from gptcls.errors import InputError
-    from gptcls.models.save import save_pretrained
+    from gptcls.core.errors import InputError
+    from gptcls.models.gpt2_files import save_pretrained
 
     model = load_pretrained(run.folder / "model")
     model.wte.weight.data[0, 0] = 1e6

@@ -12,12 +12,12 @@ from random_gpt2 import book_gpt2, openai_variables, random_ids, transformers_gp
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.core.tokenizer import encode
 from gptcls.models import pretrained
-from gptcls.models.gpt2 import GPT2, PRESETS
 from gptcls.models.pretrained import load_pretrained, weights_file, weights_sha256
 from gptcls.models.sampling import generate
-from gptcls.tokenizer import encode
 
 NO_BOOK = "needs llms-from-scratch, installed with --no-deps (it asks for TensorFlow)"
 

@@ -9,14 +9,14 @@ import torch
 from tiny import ROWS, tiny_saved, write_csv
 
 from gptcls import pseudo_label as verb
-from gptcls.config import TrainConfig
-from gptcls.data.prepare import Split, with_extra
+from gptcls.classify.predict import TextClassifier, load_classifier
+from gptcls.classify.store import save_classifier
+from gptcls.core.errors import InputError
 from gptcls.data.sources import labelled_frame, load_data
-from gptcls.errors import InputError
-from gptcls.predict import TextClassifier, load_classifier
+from gptcls.data.split import Split, with_extra
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
-from gptcls.store import save_classifier
-from gptcls.train import train
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 TEXTS = [f"{word} {i}" for i in range(40) for word in ("win a prize", "see you", "claim now", "at home")]
 

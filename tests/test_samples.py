@@ -9,8 +9,7 @@ import pytest
 from conftest import SHARED
 
 from gptcls.data.corpora import load_parts
-from gptcls.data.kinds import KINDS, LISTS, NUMBERS
-from gptcls.data.labels import Layout
+from gptcls.data.labels import KINDS, LISTS, NUMBERS, Layout
 from gptcls.data.sources import load_data
 
 DATASET = Path(__file__).parents[1] / "dataset"

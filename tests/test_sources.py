@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gptcls.core.errors import InputError
 from gptcls.data import download
-from gptcls.data.files import Dialect
+from gptcls.data.readers import Dialect
 from gptcls.data.sources import load_data, load_numbered
-from gptcls.errors import InputError
 
 UCI = Path(__file__).parents[2] / "shared" / "data" / "sms" / "SMSSpamCollection"
 needs_uci = pytest.mark.skipif(not UCI.exists(), reason="the SMS Spam Collection is not beside this checkout")
@@ -468,7 +468,7 @@ def test_line_of_a_bad_byte_far_into_the_file(tmp_path):
 
 
 def test_multibyte_characters_across_block_ends_are_fine(tmp_path, monkeypatch):
-    monkeypatch.setattr("gptcls.data.files.BLOCK", 7)
+    monkeypatch.setattr("gptcls.data.readers.BLOCK", 7)
     path = write(tmp_path / "x.csv", "text,label\n" + "你好🎉,ü\n" * 20)
     assert rows(load_data(path)) == [("你好🎉", "ü")] * 20
 
@@ -508,7 +508,7 @@ def test_a_long_field_is_read_and_an_endless_one_refused(tmp_path, monkeypatch):
     long = "word " * 100_000
     assert load_data(write(tmp_path / "x.csv", f"text,label\n{long},a\n")).text[0] == long
     csv.field_size_limit(1000)
-    monkeypatch.setattr("gptcls.data.tables.FIELD_LIMIT", 1000)
+    monkeypatch.setattr("gptcls.data.readers.FIELD_LIMIT", 1000)
     assert "line 2: a quote opens here" in refusal(
         write(tmp_path / "x.csv", f'text,label\n"{long},a\n{long}\n')
     )
@@ -593,7 +593,7 @@ def test_named_wrongly(tmp_path, name, content, dialect, said):
 
 
 def test_a_long_file_is_decoded_block_by_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("gptcls.data.files.BLOCK", 7)
+    monkeypatch.setattr("gptcls.data.readers.BLOCK", 7)
     content = ("text;label\n" + "你好🎉;ü\n" * 20).encode("utf-16")
     path = write(tmp_path / "x.csv", content)
     assert rows(load_data(path, dialect=Dialect(";", "utf-16"))) == [("你好🎉", "ü")] * 20

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_classifier, tiny_saved
 
-from gptcls.atomic import atomic_file, atomic_folder
-from gptcls.data.batches import pad
-from gptcls.errors import InputError
+from gptcls.classify.store import find_classifier, read_classifier, save_classifier
+from gptcls.common.files import atomic_file, atomic_folder
+from gptcls.core.batches import pad
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import GPT2
 from gptcls.models.pretrained import weights_sha256
-from gptcls.store import find_classifier, read_classifier, save_classifier
-from gptcls.tokenizer import GPT2
 
 ROWS = [[1, 2, 3], [7], [50000, 4]]
 
@@ -29,7 +29,7 @@ def same_answers(one, two):
 
 
 def over_base(base):
-    from gptcls.classifier import Classifier
+    from gptcls.core.classifier import Classifier
     from gptcls.models.pretrained import load_pretrained
 
     torch.manual_seed(5)
@@ -310,7 +310,7 @@ def test_failure_while_writing_leaves_the_old_one_whole(tmp_path, monkeypatch):
     old = tiny_saved(seed=0)
     save_classifier(tmp_path / "x", old)
     monkeypatch.setattr(
-        "gptcls.store.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left"))
+        "gptcls.classify.store.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
     with pytest.raises(InputError, match=r"No space left.*another --out"):
         save_classifier(tmp_path / "x", tiny_saved(seed=1))

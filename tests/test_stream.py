@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptcls.core.errors import InputError
 from gptcls.data.columns import find_text_column, values_of
-from gptcls.data.stream import ChunkWriter, read_chunks
-from gptcls.errors import InputError
+from gptcls.data.readers import read_chunks
+from gptcls.data.writer import ChunkWriter
 
 NAMES = ["x.csv", "x.tsv", "x.csv.gz", "x.jsonl", "x.jsonl.gz", "x.parquet"]
 COLUMNS = {
@@ -164,7 +165,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     full = Path("/dev/full")  # every write to it fails
     if not full.exists():
         pytest.skip("no /dev/full on this system")
-    monkeypatch.setattr("gptcls.data.stream._open_to_write", lambda part: full.open("w", buffering=64))
+    monkeypatch.setattr("gptcls.data.writer._open_to_write", lambda part: full.open("w", buffering=64))
     with pytest.raises(OSError, match="No space"), ChunkWriter(path) as writer:
         writer.write(pd.DataFrame(COLUMNS))
     assert path.read_text() == "old"

@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, mean_absolute_error
 
-from gptcls import classify_review, report
-from gptcls.classify import ClassifyConfig, classify
-from gptcls.config import TrainConfig
-from gptcls.data.prepare import load_split
-from gptcls.errors import InputError
+from gptcls import classify_review
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.run import ClassifyConfig, classify
+from gptcls.classify.store import read_classifier
+from gptcls.core.errors import InputError
+from gptcls.core.loop import Trainer
+from gptcls.data.split import load_split
 from gptcls.evaluate import EvaluateConfig, evaluate
-from gptcls.predict import load_classifier
-from gptcls.store import read_classifier
-from gptcls.train import train
-from gptcls.training.loop import Trainer
+from gptcls.evaluation import report
+from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 
 WORDS = {"joy": "what a lovely day", "anger": "how dare you", "fear": "please help me"}
 QUICK = {"epochs": 2, "batch_size": 16, "max_length": 16, "lr": 1e-2, "train": "last_block", "device": "cpu"}

@@ -11,18 +11,29 @@ from sklearn import metrics
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from gptcls.errors import InputError
-from gptcls.evaluation.bootstrap import (
+from gptcls.core.errors import InputError
+from gptcls.core.task import SingleLabel
+from gptcls.evaluation.baselines import (
+    COMMONEST,
+    MEAN,
+    ONE_VS_REST,
+    RIDGE,
+    multilabel_baselines,
+    regression_baselines,
+)
+from gptcls.evaluation.intervals import (
     bootstrap_interval,
     counts_per_text,
     macro_f1,
     macro_f1_of_all,
     micro_f1,
+    spearman_interval,
+    wilson_interval,
 )
-from gptcls.evaluation.label_plots import plot_label_scores, plot_predictions
-from gptcls.evaluation.metrics import classification_scores, wilson_interval
+from gptcls.evaluation.metrics import classification_scores
 from gptcls.evaluation.multilabel import multilabel_scores
-from gptcls.evaluation.regression import regression_scores, spearman_interval
+from gptcls.evaluation.plots import plot_label_scores, plot_predictions
+from gptcls.evaluation.regression import regression_scores
 from gptcls.evaluation.table import (
     LISTS,
     NUMBERS,
@@ -31,15 +42,6 @@ from gptcls.evaluation.table import (
     format_scores,
     markdown_scores,
 )
-from gptcls.evaluation.task_baselines import (
-    COMMONEST,
-    MEAN,
-    ONE_VS_REST,
-    RIDGE,
-    multilabel_baselines,
-    regression_baselines,
-)
-from gptcls.tasks import SingleLabel
 
 LABELS = ["anger", "fear", "joy", "never"]
 THRESHOLDS = [0.5, 0.3, 0.6, 0.5]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, mean_absolute_error
 from sklearn.utils.class_weight import compute_class_weight
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.core.task import SingleLabel
+from gptcls.core.tasks import MultiLabel, Regression, task_from_json, task_rules
 from gptcls.evaluation.multilabel import best_thresholds
-from gptcls.tasks import MultiLabel, Regression, SingleLabel, task_from_json, task_rules
 
 LISTS = ['["a", "b"]', '["b"]', "[]", '["c"]', '["b", "c"]']
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptcls.tokenizer import MAX_CHARS, PAD_ID, VOCAB_SIZE, decode, encode, encode_rows, gpt2_encoding
+from gptcls.core.tokenizer import MAX_CHARS, PAD_ID, VOCAB_SIZE, decode, encode, encode_rows, gpt2_encoding
 
 RANKS = files("gptcls") / "assets" / "gpt2.tiktoken.gz"
 

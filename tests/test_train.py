@@ -17,13 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import ROWS, write_csv
 
-import gptcls.classify
+import gptcls.classify.run
 import gptcls.evaluate
-import gptcls.train
-from gptcls import runs
-from gptcls.config import FOR_MODEL, RECIPES, TrainConfig
-from gptcls.errors import InputError
-from gptcls.predict import load_classifier
+import gptcls.train.run
+from gptcls.classify.predict import load_classifier
+from gptcls.core.errors import InputError
+from gptcls.train import folder as runs
+from gptcls.train.config import TrainConfig
+from gptcls.train.recipes import FOR_MODEL, RECIPES
 
 QUICK = ("--epochs", "1", "--max-length", "16", "--device", "cpu")
 
@@ -49,7 +50,7 @@ def data(tmp_path_factory):
 def run_folder(data, tmp_path_factory):
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "x"
-    gptcls.train.train(TrainConfig(data=str(data), out=folder, epochs=2, max_length=16, device="cpu"))
+    gptcls.train.run.train(TrainConfig(data=str(data), out=folder, epochs=2, max_length=16, device="cpu"))
     return folder
 
 
@@ -94,7 +95,7 @@ def test_scores_are_those_of_the_saved_classifier(run_folder):
 
 
 def test_table_on_the_terminal(command, data):
-    status, out, err = command(gptcls.train, "--data", data, *QUICK)
+    status, out, err = command(gptcls.train.run, "--data", data, *QUICK)
     assert status == 0, err
     for word in (
         "train",
@@ -106,12 +107,12 @@ def test_table_on_the_terminal(command, data):
     ):
         assert word in out
     assert "gpt2-nano: training last_block" in err
-    assert command(gptcls.train, "--data", data, *QUICK)[1].count("runs/gpt2-nano-rows-2") == 2
+    assert command(gptcls.train.run, "--data", data, *QUICK)[1].count("runs/gpt2-nano-rows-2") == 2
 
 
 def test_a_run_repeats_exactly(data, tmp_path):
     for name in ("a", "b"):
-        gptcls.train.train(
+        gptcls.train.run.train(
             TrainConfig(data=str(data), out=tmp_path / name, epochs=1, max_length=16, device="cpu")
         )
     one, two = (load_file(tmp_path / name / "classifier" / "model.safetensors") for name in ("a", "b"))
@@ -133,7 +134,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(data, tmp_path):
         "--patience",
         "0",
     ]
-    train = [sys.executable, "-m", "gptcls.train"]
+    train = [sys.executable, "-m", "gptcls.train.run"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole = subprocess.run(
         [*train, *options, "--out", tmp_path / "whole"], env=environment, capture_output=True
@@ -169,7 +170,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(data, tmp_path):
 
 
 def test_help_names_every_option_of_the_vocabulary(command):
-    status, out, _ = command(gptcls.train, "--help")
+    status, out, _ = command(gptcls.train.run, "--help")
     assert status == 0
     vocabulary = """--model --data --validation --test --text-column --label-column --balance --train
         --pooling --epochs --batch-size --lr --weight-decay --seed --recipe --out --resume"""
@@ -243,44 +244,46 @@ def test_recipes():
     ],
 )
 def test_wrong_options(command, data, tmp_path, options, words):
-    refused(command(gptcls.train, "--data", data, *QUICK, *options), *words)
+    refused(command(gptcls.train.run, "--data", data, *QUICK, *options), *words)
     assert list(tmp_path.iterdir()) == [], "nothing half-written"
 
 
 def test_out_that_holds_something_else(command, data, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
-    refused(command(gptcls.train, "--data", data, *QUICK, "--out", "thesis"), "thesis", "another folder")
+    refused(command(gptcls.train.run, "--data", data, *QUICK, "--out", "thesis"), "thesis", "another folder")
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "precious"
 
 
 def test_out_that_holds_a_finished_run(command, data, run_folder):
     before = (run_folder / "config.json").read_text()
-    refused(command(gptcls.train, "--data", data, *QUICK, "--out", run_folder), "finished run")
+    refused(command(gptcls.train.run, "--data", data, *QUICK, "--out", run_folder), "finished run")
     assert (run_folder / "config.json").read_text() == before
 
 
 def test_out_that_holds_a_model(command, data, base):
     before = (base / "config.json").read_text()
-    refused(command(gptcls.train, "--model", base, "--data", data, *QUICK, "--out", base), "holds no run")
+    refused(command(gptcls.train.run, "--model", base, "--data", data, *QUICK, "--out", base), "holds no run")
     assert (base / "config.json").read_text() == before
 
 
 def test_ctrl_c_while_scoring_keeps_what_was_trained(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(gptcls.train, "dataset_logits", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        gptcls.train.run, "dataset_logits", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
-        gptcls.train.train(
+        gptcls.train.run.train(
             TrainConfig(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
         )
     assert load_classifier(tmp_path / "x").predict("win a prize") in ("ham", "spam")
 
 
 def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("gptcls.training.loop.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("gptcls.core.loop.CHECKPOINT_SECONDS", 0)
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("gptcls.training.checkpoint.save_file", lambda *a: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("gptcls.train.checkpoint.save_file", lambda *a: (_ for _ in ()).throw(full))
     with caplog.at_level(logging.INFO, "gptcls"):
-        gptcls.train.train(
+        gptcls.train.run.train(
             TrainConfig(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
         )
     assert "No space left on device" in caplog.text
@@ -309,7 +312,7 @@ def test_resuming_elsewhere_is_said(caplog):
 
 def interrupted_run(folder, data, base, monkeypatch):
     """A run over ``base`` that was stopped after 3 steps."""
-    step = gptcls.train.Trainer._step
+    step = gptcls.core.loop.Trainer._step
 
     def stopping(self, group):
         if self.progress.step == 3:
@@ -317,27 +320,29 @@ def interrupted_run(folder, data, base, monkeypatch):
         return step(self, group)
 
     with monkeypatch.context() as patch:
-        patch.setattr(gptcls.train.Trainer, "_step", stopping)
+        patch.setattr(gptcls.core.loop.Trainer, "_step", stopping)
         with pytest.raises(KeyboardInterrupt):
-            gptcls.train.train(TrainConfig(model=str(base), data=str(data), out=folder, device="cpu"))
+            gptcls.train.run.train(TrainConfig(model=str(base), data=str(data), out=folder, device="cpu"))
 
 
 def test_resume_refuses_changed_base_weights_and_options(command, data, base, tmp_path, monkeypatch):
     interrupted_run(tmp_path / "x", data, base, monkeypatch)
-    refused(command(gptcls.train, "--out", "x", "--resume", "--lr", "0.5"), "--lr cannot change")
+    refused(command(gptcls.train.run, "--out", "x", "--resume", "--lr", "0.5"), "--lr cannot change")
     weights = load_file(base / "model.safetensors")
     save_file({name: value + 0.01 for name, value in weights.items()}, base / "model.safetensors")
-    refused(command(gptcls.train, "--out", "x", "--resume"), "no longer has the weights")
+    refused(command(gptcls.train.run, "--out", "x", "--resume"), "no longer has the weights")
     save_file(weights, base / "model.safetensors")
     (tmp_path / "x" / "config.json").write_text("{")
-    refused(command(gptcls.train, "--out", "x", "--resume"), "config.json is damaged")
+    refused(command(gptcls.train.run, "--out", "x", "--resume"), "config.json is damaged")
 
 
 @pytest.mark.parametrize(
     ("options", "stored"), [([], "all"), (["--save", "trained"], "trained"), (["--save", "full"], "all")]
 )
 def test_what_is_stored_over_pretrained_weights(command, data, base, options, stored):
-    status, _, err = command(gptcls.train, "--model", base, "--data", data, "--out", "x", *QUICK, *options)
+    status, _, err = command(
+        gptcls.train.run, "--model", base, "--data", data, "--out", "x", *QUICK, *options
+    )
     assert status == 0, err
     assert "training last_block" in err
     spec = json.loads(Path("x/classifier/classifier.json").read_text())
@@ -349,7 +354,9 @@ def test_what_is_stored_over_pretrained_weights(command, data, base, options, st
 def test_balance(command, tmp_path, balance):
     ham = [row for row in ROWS if row[1] == "ham"]
     write_csv(tmp_path / "skewed.csv", [*ham, *[row for row in ROWS if row[1] == "spam"][:10]])
-    status, _, err = command(gptcls.train, "--data", "skewed.csv", *QUICK, "--balance", balance, "--out", "x")
+    status, _, err = command(
+        gptcls.train.run, "--data", "skewed.csv", *QUICK, "--balance", balance, "--out", "x"
+    )
     assert status == 0, err
     counts = pd.read_csv("x/split/train.csv").label.value_counts()
     assert (counts["ham"] == counts["spam"]) == (balance == "undersample")
@@ -361,7 +368,7 @@ def test_balance(command, tmp_path, balance):
 
 def test_the_books_pooling_saved_and_used(command, data, base):
     options = ("--recipe", "book", "--epochs", "1", "--out", "x", "--device", "cpu")
-    status, _, err = command(gptcls.train, "--model", base, "--data", data, *options)
+    status, _, err = command(gptcls.train.run, "--model", base, "--data", data, *options)
     assert status == 0, err
     classifier = load_classifier("x", device="cpu", precision="fp32")
     assert classifier.saved.pad_to == classifier.saved.max_length
@@ -377,7 +384,7 @@ def test_the_books_pooling_saved_and_used(command, data, base):
 )
 def test_speed_options(command, data, base, options):
     fast, slow = (
-        command(gptcls.train, "--model", base, "--data", data, *QUICK, "--out", out, *more)
+        command(gptcls.train.run, "--model", base, "--data", data, *QUICK, "--out", out, *more)
         for out, more in (("fast", options), ("slow", ("--no-cache",)))
     )
     assert fast[0] == slow[0] == 0, fast[2] + slow[2]
@@ -388,7 +395,7 @@ def test_speed_options(command, data, base, options):
     if "--cache" in options:
         assert "60 computed" in fast[2]
         again = command(
-            gptcls.train, "--model", base, "--data", data, *QUICK, "--seed", "5", "--out", "z", *options
+            gptcls.train.run, "--model", base, "--data", data, *QUICK, "--seed", "5", "--out", "z", *options
         )
         assert "60 texts from" in again[2]
 
@@ -417,14 +424,16 @@ def test_bad_files(command, tmp_path, name):
     file.write_bytes(content)
     of_the_split = name in ("one class", "too few rows of a class")  # about the rows, wherever they came from
     refused(
-        command(gptcls.train, "--data", file, *QUICK, "--out", "x"), *words, "" if of_the_split else "bad.csv"
+        command(gptcls.train.run, "--data", file, *QUICK, "--out", "x"),
+        *words,
+        "" if of_the_split else "bad.csv",
     )
     assert [p.name for p in tmp_path.iterdir()] == ["bad.csv"], "nothing half-written"
 
 
 def test_bom_is_read(command, tmp_path):
     (tmp_path / "bom.csv").write_bytes(("text,label\n" + GOOD).encode("utf-8-sig"))
-    assert command(gptcls.train, "--data", "bom.csv", *QUICK)[0] == 0
+    assert command(gptcls.train.run, "--data", "bom.csv", *QUICK)[0] == 0
 
 
 def test_files_with_their_separator_and_encoding_and_rows_without_text(command, tmp_path):
@@ -432,20 +441,20 @@ def test_files_with_their_separator_and_encoding_and_rows_without_text(command, 
     (tmp_path / "a.csv").write_bytes("\n".join(["text;label", "  ;ham", *lines]).encode("cp1252"))
     (tmp_path / "t.csv").write_bytes("text;label\nné;ham\nwin né;spam\n".encode("cp1252"))
     options = ("--data", "a.csv", "--test", "t.csv", "--separator", ";", "--encoding", "cp1252")
-    status, _, err = command(gptcls.train, *options, *QUICK, "--out", "x")
+    status, _, err = command(gptcls.train.run, *options, *QUICK, "--out", "x")
     assert status == 0, err
     assert "a.csv: no text in column 'text' in line 2: dropped" in err
     assert pd.read_csv("x/split/test.csv").text.tolist() == ["né", "win né"]
-    refused(command(gptcls.train, "--data", "a.csv", "--separator", "7", *QUICK), "--separator '7'")
-    refused(command(gptcls.train, "--data", "a.csv", *QUICK), "--encoding CP1252")
-    refused(command(gptcls.train, "--recipe", "book", "--separator", ";"), "leave out --separator")
+    refused(command(gptcls.train.run, "--data", "a.csv", "--separator", "7", *QUICK), "--separator '7'")
+    refused(command(gptcls.train.run, "--data", "a.csv", *QUICK), "--encoding CP1252")
+    refused(command(gptcls.train.run, "--recipe", "book", "--separator", ";"), "leave out --separator")
 
 
 def test_oversampling_is_for_the_training_rows(command, tmp_path):
     write_csv(tmp_path / "a.csv", [row for i, row in enumerate(ROWS) if row[1] == "ham" or i % 4 == 0])
     for balance in ("none", "oversample"):
         status, _, err = command(
-            gptcls.train, "--data", "a.csv", "--balance", balance, *QUICK, "--out", balance
+            gptcls.train.run, "--data", "a.csv", "--balance", balance, *QUICK, "--out", balance
         )
         assert status == 0, err
     assert "oversampled:" in err
@@ -465,7 +474,7 @@ def test_given_validation_and_test_files(command, tmp_path):
     write_csv(tmp_path / "v.csv", [*ROWS[:4], ("new one", "ham"), ("win new", "spam")])
     write_csv(tmp_path / "t.csv", [*ROWS[4:12], ("newer one", "ham"), ("win newer", "spam")])
     status, _, err = command(
-        gptcls.train, "--data", "a.csv", "--validation", "v.csv", "--test", "t.csv", *QUICK, "--out", "x"
+        gptcls.train.run, "--data", "a.csv", "--validation", "v.csv", "--test", "t.csv", *QUICK, "--out", "x"
     )
     assert status == 0, err
     parts = {name: pd.read_csv(f"x/split/{name}.csv") for name in ("train", "validation", "test")}
@@ -475,4 +484,4 @@ def test_given_validation_and_test_files(command, tmp_path):
 
 def test_train_api_raises_input_error(tmp_path):
     with pytest.raises(InputError, match="nothing-there"):
-        gptcls.train.train(TrainConfig(data=str(tmp_path / "nothing-there.csv")))
+        gptcls.train.run.train(TrainConfig(data=str(tmp_path / "nothing-there.csv")))

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import torch
 
-from gptcls.classifier import Classifier
-from gptcls.data.batches import TextDataset, bucket_loader, plain_loader
-from gptcls.models.gpt2 import GPT2, GPT2Config
+from gptcls.classify.store import SavedClassifier
+from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.core.classifier import Classifier
+from gptcls.core.gpt2 import GPT2, GPT2Config
+from gptcls.core.loop import FitSettings, Trainer
+from gptcls.core.task import SingleLabel
 from gptcls.models.lora import LoRAConfig, add_lora
-from gptcls.store import SavedClassifier
-from gptcls.tasks import SingleLabel
-from gptcls.training.loop import Trainer
-from gptcls.training.progress import FitSettings
 
 TINY = GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=64)
 CPU = torch.device("cpu")

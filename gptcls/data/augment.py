@@ -17,15 +17,21 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from gptcls.data.files import open_text, require_file, require_text
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.data.readers import open_text, require_file, require_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
+
+
 Operation = Literal["synonym", "insert", "delete", "swap"]
+
+
 Synonyms = dict[str, tuple[str, ...]]
+
+
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it
 
 

@@ -2,21 +2,23 @@
 
 The book's numbers depend on its way of reading: pandas takes quotes as quoting and so swallows two of the
 5,574 messages, repeated messages stay, and the split comes from these seeds. 37 of its 300 test messages also
-stand in train; for results that generalise, use :mod:`gptcls.data.prepare`.
+stand in train; for results that generalise, use :mod:`gptcls.data.split`.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptcls.core.errors import InputError
+from gptcls.data.readers import table_format
 from gptcls.data.sources import load_data, local_file
 from gptcls.data.split import Split
-from gptcls.data.stream import table_format
-from gptcls.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SEED = 123
+
+
 TRAIN, VALIDATION = 0.7, 0.1  # the rest is test
 
 

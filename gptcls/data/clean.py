@@ -9,17 +9,22 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
 
+
 # Unicode's control characters that are no white space, and the invisible ones that join nothing: zero width
 # space, word joiner, byte order mark. The joiners that emoji and some scripts need stay.
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
+
+
 SPACE = re.compile(r"\s+")
+
+
 # No slash, since addresses hold two, and no currency: a row of dollars is a word of its own.
 REPEATED = re.compile(r"([!?.,;:\-_*#~=…–—·！？。，、；：～])\1+")  # noqa: RUF001 (full-width marks)
 

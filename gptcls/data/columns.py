@@ -6,18 +6,27 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gptcls.data.tables import UNNAMED
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.data.readers import UNNAMED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
 
+
 TEXT_NAMES = {"text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence"}
+
+
 TEXT_NAMES |= {"comment", "tweet", "body", "document", "question", "utterance", "post", "description"}
+
+
 LABEL_NAMES = {"label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "y"}
+
+
 NO_LABEL = {"", "nan", "NaN", "<NA>"}  # what a missing label becomes in a saved table; "NA" may be a class
+
+
 FREE_TEXT = 15  # characters: labels are mostly shorter, messages mostly longer
 
 
@@ -88,7 +97,8 @@ def values_of(frame: "pd.DataFrame", column: str) -> list:
 def text_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str | None]:
     """The values of a text column, unchanged, but None where there is nothing to read.
 
-    ``rows`` is the index of :func:`gptcls.data.stream.read_chunks`: numbers, and what they count as its name.
+    ``rows`` is the index of :func:`gptcls.data.readers.read_chunks`: numbers, and what they count
+    as its name.
     Raises InputError naming the first three rows whose value is not text, or has a NUL character.
     """
     numbered = list(zip(rows, values, strict=True))

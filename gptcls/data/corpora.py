@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptcls.data.files import PLAIN, Dialect, require_file
-from gptcls.data.kinds import LISTS, ONE_CLASS, LabelKind
-from gptcls.data.labels import Layout
+from gptcls.core.errors import InputError
+from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
+from gptcls.data.readers import PLAIN, Dialect, require_file
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_numbered
-from gptcls.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
+
+
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 
 

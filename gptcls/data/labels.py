@@ -1,19 +1,102 @@
-"""Where the labels of a file stand, how they are written, and how they become strings of :mod:`kinds`."""
+"""The labels of a row: one class, several, or numbers; how each is compared and split.
+
+In a frame a label is always a string, so that a split is a plain file that a person can read:
+
+- one class: its name, ``spam``;
+- several: a JSON array of their names in sorted order, ``["anger", "joy"]``; none of them: ``[]``;
+- a number: ``3.5``; several numbers: a JSON object, ``{"arousal": 1.0, "valence": 3.5}``.
+
+Where the labels of a file stand, how they are written, and how they become strings of :mod:`kinds`.
+
+Label columns that hold more than one class's name: lists, 0 and 1, ids, numbers.
+"""
 
 import json
 import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptcls.data.columns import find_columns, find_text_column, label_values, require_column
-from gptcls.data.files import refuse_repeats
-from gptcls.data.kinds import LISTS, NUMBERS, ONE_CLASS, LabelKind
-from gptcls.data.read_labels import read_flags, read_lists, read_numbers, to_names
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.data.columns import (
+    NO_LABEL,
+    bad_rows,
+    find_columns,
+    find_text_column,
+    label_values,
+    require_column,
+)
+from gptcls.data.readers import open_text, refuse_repeats, require_file, require_utf8
 
 if TYPE_CHECKING:
     import pandas as pd
+
+STRATA = 10  # parts of equal size that numbers are cut into
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """What reading and splitting must know about the labels of a task."""
+
+    task: str  # as in --task
+    names: Callable[[str], list[str]]  # the classes (or the names of the numbers) in a label
+    strata: Callable[[Sequence[str]], list[str]]  # groups to draw from in proportion
+    every_class: bool  # whether each part must hold every class
+    differ: str = "labels"  # of which a text has several, where its rows contradict each other
+    merge: Callable[[Sequence[str]], str] | None = None  # settles such rows; without it they are dropped
+
+
+def rarest_labels(labels: Sequence[str]) -> list[str]:
+    """For each label list its name that is the rarest over all rows; "" for an empty list.
+
+    Drawn in proportion to these, rare names are spread over the parts; common ones follow by their number.
+    """
+    lists = [json.loads(label) for label in labels]
+    counts = Counter(chain.from_iterable(lists))
+    return [min(names, key=lambda name: (counts[name], name), default="") for names in lists]
+
+
+def number_strata(labels: Sequence[str]) -> list[str]:
+    """Up to :data:`STRATA` groups of equal size, from the lowest to the highest first number of each row."""
+    values = [next(iter(numbers(label).values())) for label in labels]
+    count = max(1, min(STRATA, len(values) // STRATA))
+    order = sorted(range(len(values)), key=values.__getitem__)
+    groups = [""] * len(values)
+    for rank, row in enumerate(order):
+        groups[row] = str(rank * count // len(values))
+    return groups
+
+
+def numbers(label: str) -> dict[str, float]:
+    """The numbers of a label by name; a lone number is called "label"."""
+    value = json.loads(label)
+    return value if isinstance(value, dict) else {"label": value}
+
+
+def mean_numbers(labels: Sequence[str]) -> str:
+    """The mean of several numbers, or of several rows of named ones."""
+    rows = [numbers(label) for label in labels]
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    return json.dumps(means if labels[0].startswith("{") else means["label"], ensure_ascii=False)
+
+
+ONE_CLASS = LabelKind("single", lambda label: [label], list, every_class=True)
+
+
+LISTS = LabelKind("multi", json.loads, rarest_labels, every_class=False, differ="lists of labels")
+
+
+NUMBERS = LabelKind(
+    "regression", lambda label: list(numbers(label)), number_strata, every_class=False, merge=mean_numbers
+)
+
+
+KINDS = {kind.task: kind for kind in (ONE_CLASS, LISTS, NUMBERS)}
+
 
 log = logging.getLogger("gptcls")
 
@@ -135,3 +218,166 @@ def _is_fraction(name: str) -> bool:
         return not float(name).is_integer()
     except (ValueError, OverflowError):
         return False
+
+
+FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+LARGEST = 3e38  # beyond it a float32 is infinite
+
+
+def read_lists(
+    values: list, rows: "pd.Index", column: str, source: object, separator: str | None
+) -> list[list[str]]:
+    """The label names of each row, in any order.
+
+    A value is a list (of a .jsonl or Parquet file), a JSON array written as a string, or a string in which
+    ``separator`` stands between the names; without a separator a string is one name. An empty value is a row
+    with none of the labels, and the log says how many there are. Raises InputError for a malformed list, a
+    missing value, and for lists in some rows beside plain strings in others.
+    """
+    where = f"in column {column!r}"
+    found: list[list[str] | None] = [_names(value, separator) for value in values]
+    if bad := [(n, value) for n, value, names in zip(rows, values, found, strict=True) if names is None]:
+        what = f"malformed list of labels {bad[0][1]!r:.60} {where}"
+        way_out = 'give names or ids: ["a", "b"], or "a,b" with --label-separator ","'
+        raise bad_rows(bad, rows.name, what, source, way_out)
+    if bad := [(n, names) for n, names in zip(rows, found, strict=True) if NO_LABEL & set(names)]:
+        way_out = "delete these rows, or write [] where a text has none of the labels"
+        raise bad_rows(bad, rows.name, f"missing label {where}", source, way_out)
+    arrays = [_is_list(value) for value in values]
+    plain = [(n, value) for n, value, a in zip(rows, values, arrays, strict=True) if not a and value != ""]
+    if any(arrays) and plain:
+        what = f"a plain value, {plain[0][1]!r:.60}, among lists {where}"
+        raise bad_rows(plain, rows.name, what, source, "write all of them as lists")
+    if empty := sum(not names for names in found):
+        log.info("%s: %d rows have none of the labels", source, empty)
+    return found
+
+
+def read_flags(columns: dict[str, list], rows: "pd.Index", source: object) -> list[list[str]]:
+    """The names of the columns that hold 1 (or true) in each row; InputError for neither 0 nor 1."""
+    found: list[list[str]] = [[] for _ in rows]
+    for name, values in columns.items():
+        flags = [FLAGS.get(str(value).strip().lower()) for value in values]
+        if bad := [(n, v) for n, v, flag in zip(rows, values, flags, strict=True) if flag is None]:
+            what = f"{bad[0][1]!r:.60} in column {name!r}, neither 0 nor 1,"
+            raise bad_rows(bad, rows.name, what, source, "correct it, or leave the column out")
+        for names, flag in zip(found, flags, strict=True):
+            if flag:
+                names.append(name)
+    if empty := sum(not names for names in found):
+        log.info("%s: %d rows have none of the labels", source, empty)
+    return found
+
+
+def read_numbers(columns: dict[str, list], rows: "pd.Index", source: object) -> list[str]:
+    """The numbers of each row as JSON: of one column the number alone, else an object with their names.
+
+    One column may also hold such objects. Raises InputError for what is no finite number.
+    """
+    if len(columns) == 1:
+        ((name, values),) = columns.items()
+        objects = [_object(value) for value in values]
+        if any(objects):
+            if bad := [(n, v) for n, v, each in zip(rows, values, objects, strict=True) if not each]:
+                what = f"{bad[0][1]!r:.60} in column {name!r}, without names as in other rows,"
+                raise bad_rows(bad, rows.name, what, source, "give every row the same numbers")
+            keys = list(objects[0])
+            if bad := [(n, o) for n, o in zip(rows, objects, strict=True) if o.keys() != set(keys)]:
+                what = f"numbers named {', '.join(bad[0][1])} in column {name!r}, not {', '.join(keys)},"
+                raise bad_rows(bad, rows.name, what, source, "give every row the same numbers")
+            columns = {key: [each[key] for each in objects] for key in sorted(keys)}
+            return _objects(columns, rows, source)
+        return [json.dumps(value) for value in _floats(name, values, rows, source)]
+    return _objects(columns, rows, source)
+
+
+def to_names(
+    lists: list[list[str]], rows: "pd.Index", column: str, source: object, path: Path
+) -> list[list[str]]:
+    """Ids as the names in the lines of ``path``, counted from 0; InputError for an id without a line."""
+    names = read_names(path)
+    known = {str(number): name for number, name in enumerate(names)}
+    if bad := [(n, ids) for n, ids in zip(rows, lists, strict=True) if not known.keys() >= set(ids)]:
+        unknown = next(each for each in bad[0][1] if each not in known)
+        what = f"label {unknown!r} in column {column!r}, which is no id from 0 to {len(names) - 1},"
+        raise bad_rows(bad, rows.name, what, source, f"{path} names {len(names)} labels")
+    return [[known[each] for each in ids] for ids in lists]
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a file with a label's name each; InputError for a name that is missing or repeated."""
+    require_file(path)
+    require_utf8(path)
+    with open_text(path, newline="") as file:
+        names = [line.strip() for line in file.read().splitlines()]
+    while names and not names[-1]:
+        names.pop()
+    for number, name in enumerate(names, 1):
+        if not name or name in names[: number - 1]:
+            what = f"repeats the name {name!r}" if name else "holds no name"
+            raise InputError(f"{path}, line {number}: it {what}; give each id a name of its own")
+    return names
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def _names(value: object, separator: str | None) -> list[str] | None:
+    """The names in a value; None where it is malformed."""
+    if isinstance(value, str) and _is_list(value):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    if isinstance(value, str):
+        if not value.strip():
+            return []
+        names = value.split(separator) if separator is not None else [value]
+    elif isinstance(value, list):
+        if any(isinstance(name, bool) or not isinstance(name, str | int) for name in value):
+            return None
+        names = list(map(str, value))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        names = [str(value)]
+    elif value is None:
+        return ["nan"]  # a missing value, and reported as one
+    else:
+        return None
+    names = [name.strip() for name in names]
+    return names if all(names) else None
+
+
+def _object(value: object) -> dict | None:
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def _objects(columns: dict[str, list], rows: "pd.Index", source: object) -> list[str]:
+    numbers = {name: _floats(name, values, rows, source) for name, values in columns.items()}
+    return [
+        json.dumps(dict(zip(numbers, row, strict=True)), ensure_ascii=False)
+        for row in zip(*numbers.values(), strict=True)
+    ]
+
+
+def _floats(column: str, values: list, rows: "pd.Index", source: object) -> list[float]:
+    found = [_float(value) for value in values]
+    if bad := [(n, v) for n, v, x in zip(rows, values, found, strict=True) if not abs(x) <= LARGEST]:
+        what = f"{bad[0][1]!r:.60} in column {column!r}, no finite number,"
+        raise bad_rows(bad, rows.name, what, source, "correct or delete it, or choose other columns")
+    return found
+
+
+def _float(value: object) -> float:
+    """NaN for what is no number; True is none either."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

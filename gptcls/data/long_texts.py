@@ -7,7 +7,7 @@ row, the same in every way. There is no token between the parts of a row or for 
 from collections.abc import Sequence
 from typing import Literal
 
-from gptcls.tokenizer import Tokenizer
+from gptcls.core.tokenizer import Tokenizer
 
 Long = Literal["head", "tail", "head-tail", "windows"]
 
@@ -50,6 +50,8 @@ def windows(ids: list[int], max_length: int) -> list[list[int]]:
 
 
 CUTS = {"head": head, "tail": tail, "head-tail": head_tail, "windows": windows}
+
+
 LOST = {
     "head": "the rest was not read",
     "tail": "only their end was read",

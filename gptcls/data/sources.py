@@ -8,19 +8,21 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptcls.core.errors import InputError
 from gptcls.data.columns import text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
-from gptcls.data.files import FORMATS, PLAIN, Dialect
 from gptcls.data.labels import Layout
-from gptcls.data.stream import read_chunks
-from gptcls.errors import InputError
+from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
 
+
 ONE_CLASS_LAYOUT = Layout()
+
+
 NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
 
 
@@ -33,7 +35,7 @@ def load_data(
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
-    What a label's string holds, for lists and numbers too, is told in :mod:`gptcls.data.kinds`.
+    What a label's string holds, for lists and numbers too, is told in :mod:`gptcls.data.labels`.
 
     Args:
         name_or_path: a name in ``NAMES``, or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
@@ -57,7 +59,7 @@ def load_numbered(
     layout: Layout = ONE_CLASS_LAYOUT,
     dialect: Dialect = PLAIN,
 ) -> "pd.DataFrame":
-    """:func:`load_data`, but the index is that of :func:`gptcls.data.stream.read_chunks`, for messages."""
+    """:func:`load_data`, but the index is that of :func:`gptcls.data.readers.read_chunks`, for messages."""
     import pandas as pd
 
     if dialect != PLAIN and str(name_or_path) in NAMES:

@@ -1,28 +1,37 @@
 """Train, validation and test: drawn from one frame, kept apart by their texts, and stored as three files.
 
 A frame has the columns ``text`` and ``label``; those made here have the index 0 to N - 1.
+
+Between a frame of labelled texts and training: duplicates, balance, class weights, extra rows.
+
+Every function takes frames with the columns ``text`` and ``label`` and returns new ones, index 0 to N - 1.
+The split itself is in :mod:`gptcls.data.split`.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptcls.atomic import atomic_file
-from gptcls.data.kinds import ONE_CLASS, LabelKind
+from gptcls.common.files import atomic_file
+from gptcls.core.errors import InputError
+from gptcls.data.labels import ONE_CLASS, LabelKind
+from gptcls.data.readers import read_chunks
 from gptcls.data.sources import labelled_frame
-from gptcls.data.stream import read_chunks, write_delimited
-from gptcls.errors import InputError
+from gptcls.data.writer import write_delimited
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
+
+
 PARTS = ("train", "validation", "test")
 
 
@@ -221,3 +230,59 @@ def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
 
 def _writable(text: str) -> bool:
     return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
+    """Keep the first row of each text; drop every row of a text that stands under several labels.
+
+    A text under several numbers keeps their mean.
+    """
+    by_text = frame.groupby("text", sort=False)["label"]
+    contradictory = by_text.transform("nunique") > 1
+    if contradictory.any():
+        texts = frame.text[contradictory].drop_duplicates()
+        rows, example = int(contradictory.sum()), _short(texts.iloc[0])
+        if kind.merge is not None:
+            means = by_text.agg(lambda labels: kind.merge(labels.tolist()))
+            frame = frame.assign(label=frame.text.map(means))
+            contradictory[:] = False
+            log.info(
+                "%d texts (e.g. %r) stand under several numbers: each gets the mean", len(texts), example
+            )
+        else:
+            said = "dropped %d rows: texts under several %s (%d, e.g. %r)"
+            log.info(said, rows, kind.differ, len(texts), example)
+    agreed = frame[~contradictory]
+    kept = agreed.drop_duplicates("text")
+    if repeats := len(agreed) - len(kept):
+        log.info("dropped %d repeated texts, %d rows left", repeats, len(kept))
+    return kept.reset_index(drop=True)
+
+
+def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS) -> Split:
+    """The split with the rows of ``extra`` behind its training rows, and the rest as it was.
+
+    Rows of ``extra`` whose text stands in one of the parts are left out; the log says how many, and how many
+    of each label were taken. Raises InputError for a label that train lacks, and when nothing is left.
+    """
+    import pandas as pd
+
+    known = sorted(names_in(split.train, kind))
+    if unseen := sorted(names_in(extra, kind) - set(known)):
+        raise InputError(
+            f"{source}: label {unseen[0]!r} is not among the labels of the training rows, "
+            f"{', '.join(known)}: correct or delete these rows"
+        )
+    extra = drop_duplicates(extra, kind)
+    for name, part in reversed(list(split.items())):
+        extra = without(extra, part, str(source), name)
+    if extra.empty:
+        raise InputError(f"{source}: every text stands in the data already; leave out --extra")
+    counts = Counter(chain.from_iterable(map(kind.names, extra.label)))
+    taken = ", ".join(f"{counts[name]:,} {name}" for name in known)
+    log.info(f"{source}: {len(extra):,} rows added to train ({taken})")
+    return replace(split, train=pd.concat([split.train, extra], ignore_index=True))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"

@@ -6,43 +6,11 @@ undefined (0/0) is ``None`` and never NaN, a quiet zero, or a warning.
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 
-from gptcls.errors import InputError
-from gptcls.evaluation.bootstrap import bootstrap_interval, counts_per_text, macro_f1
-
-
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of a proportion, both ends between 0 and 1 (Wilson 1927, JASA 22:209-212).
-
-    The proportions ``p`` that a two-sided score test does not reject, the roots of
-    ``(successes / n - p)**2 == z**2 * p * (1 - p) / n``. Unlike the normal approximation it stays
-    inside 0 to 1 and keeps a width where every text is right, the usual case with small test sets.
-    With ``n == 0`` nothing is known: ``(0.0, 1.0)``.
-
-    >>> low, high = wilson_interval(81, 263)
-    >>> print(f"{low:.4f} to {high:.4f}")
-    0.2553 to 0.3662
-
-    Raises:
-        ValueError: unless ``0 <= successes <= n`` and ``0 < confidence < 1``.
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n}: successes must lie between 0 and n")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence}: must lie between 0 and 1, such as 0.95")
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, weight = successes / n, z * z / n
-    centre = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
-    # The ends are exactly 0 and 1 here; rounding would leave 1e-17 instead.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
-    return low, high
+from gptcls.core.errors import InputError
+from gptcls.evaluation.intervals import bootstrap_interval, counts_per_text, macro_f1, wilson_interval
 
 
 def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:

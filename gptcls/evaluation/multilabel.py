@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gptcls.errors import InputError
-from gptcls.evaluation.bootstrap import bootstrap_interval, counts_per_text, macro_f1_of_all, micro_f1
-from gptcls.evaluation.metrics import averaged, wilson_interval
+from gptcls.core.errors import InputError
+from gptcls.evaluation.intervals import (
+    bootstrap_interval,
+    counts_per_text,
+    macro_f1_of_all,
+    micro_f1,
+    wilson_interval,
+)
+from gptcls.evaluation.metrics import averaged
 
 
 def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float | None]:

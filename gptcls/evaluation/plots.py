@@ -1,23 +1,84 @@
-"""Pictures of a run. Each function returns a Figure and neither shows nor saves it.
+"""What the pictures share: an empty figure, colours, and names that the fonts at hand can draw.
+
+Pictures of a run. Each function returns a Figure and neither shows nor saves it.
 
 Figures are built without pyplot, so drawing touches no global state and needs no display:
 ``plot_history(rows).savefig("loss.png")``. Lines differ in dash and marker as well as in colour.
+
+Pictures of tasks other than one class a text: F1 of each label, predicted against true numbers.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptcls.evaluation.canvas import BLUE, GREEN, GREY, VERMILION, drawable, new_figure, say
+from gptcls.evaluation.table import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+logger = logging.getLogger("gptcls")
+
+
+# Okabe and Ito's colours, told apart by readers of every colour vision (https://jfly.uni-koeln.de/color/).
+BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
+
+
+LONGEST = 28  # characters of a label name that are drawn
+
+
+# With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.
+FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
+
+
+def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """A figure of that many inches and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def say(axes: "Axes", text: str, **style) -> None:
+    """Words in place of a drawing."""
+    axes.set(xticks=[], yticks=[])
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
+
+
+def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names on one line, shortened to 28 characters, and the font families to draw them with.
+
+    A name without glyphs in any of these fonts would come out as empty boxes: it becomes "class 3",
+    its number in ``labels``, and that is logged.
+    """
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    installed = {entry.name for entry in fontManager.ttflist}
+    families = ["sans-serif", *(font for font in FALLBACK_FONTS.split(", ") if font in installed)]
+    glyphs: set[int] = set()
+    for family in families:
+        glyphs.update(get_font(findfont(FontProperties(family=[family]))).get_charmap())
+    names = []
+    for number, label in enumerate(labels):
+        name = shortened(" ".join(label.split()), LONGEST)
+        if not name or not glyphs.issuperset(map(ord, name)):
+            reason = "label %r: no font here can draw it, the picture says class %d (install Noto Sans CJK?)"
+            logger.info(reason, label, number)
+            name = f"class {number}"
+        names.append(name)
+    return names, families
+
+
 UNITS = {"loss": "nats", "accuracy": "%"}
+
+
 CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
+
+
 TICKS = 60  # label at most so many classes on an axis
 
 
@@ -222,3 +283,82 @@ def _luminance(colour: Sequence[float]) -> float:
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:
     return np.array([math.nan if value is None or value == "" else float(value) for value in values])
+
+
+MOST_LABELS = 60  # in one picture
+
+
+MOST_NUMBERS = 6
+
+
+def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
+    """F1 of each label as a bar, its precision and recall as marks, best label on top.
+
+    With more than 60 labels the 60 with the most texts are drawn. A label without an F1 (no text and no
+    prediction) stands below the others without a bar.
+
+    Args:
+        per_class: label -> ``precision``, ``recall``, ``f1`` (None where 0/0) and ``support``,
+            ``multilabel_scores(...)["per_class"]``.
+    """
+    shown = sorted(per_class, key=lambda label: -per_class[label]["support"])[:MOST_LABELS]
+    shown.sort(key=lambda label: _or_nan(per_class[label]["f1"], -1.0))
+    names, families = drawable(shown)
+    rows = np.arange(len(shown))
+    figure, axes = new_figure(7.0, 1.5 + 0.26 * len(shown))
+    values = {
+        measure: np.array([_or_nan(per_class[label][measure]) for label in shown])
+        for measure in ("precision", "recall", "f1")
+    }
+    axes.barh(rows, np.nan_to_num(values["f1"]), color=BLUE, alpha=0.55, height=0.7, label="F1")
+    marks = (("precision", ">", VERMILION, VERMILION), ("recall", "o", "white", "black"))
+    for measure, marker, face, edge in marks:
+        known = np.isfinite(values[measure])
+        style = {"mfc": face, "mec": edge, "ms": 5, "ls": "", "label": measure.capitalize()}
+        axes.plot(values[measure][known], rows[known], marker, **style)
+    supports = [per_class[label]["support"] for label in shown]
+    ticks = [f"{name} ({n:,})" for name, n in zip(names, supports, strict=True)]
+    axes.set_yticks(rows, ticks, parse_math=False, fontfamily=families, size=8)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(shown) - 0.3))
+    omitted = len(per_class) - len(shown)
+    more = f"; the {len(shown)} most frequent of {len(per_class)}" if omitted else ""
+    axes.set_xlabel(f"F1, precision and recall of each label (number of its texts{more})")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> "Figure":
+    """Predicted against true numbers (N, D), a panel a number (six at most); on the line both are equal."""
+    names, families = drawable(labels[:MOST_NUMBERS])
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure, first = new_figure(1.0 + 4.0 * columns, 0.6 + 4.0 * rows)
+    first.remove()
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        _scatter(axes, np.asarray(targets)[:, i], np.asarray(predictions)[:, i])
+        if len(names) > 1:
+            axes.set_title(name, parse_math=False, fontfamily=families, size=10)
+    return figure
+
+
+def _scatter(axes: "Axes", targets: np.ndarray, predictions: np.ndarray) -> None:
+    if not len(targets):
+        say(axes, "no texts")
+        return
+    ends = [float(min(targets.min(), predictions.min())), float(max(targets.max(), predictions.max()))]
+    axes.plot(ends, ends, color=GREY, ls="--", label="predicted = true", zorder=3)
+    alpha = min(0.8, max(0.12, 400 / len(targets)))  # so that many points still show where they are dense
+    dots = axes.plot(targets, predictions, "o", color=BLUE, ms=4, mew=0, alpha=alpha, rasterized=True)
+    dots[0].set_label(f"a text ({len(targets):,})")
+    axes.set_xlabel("True value")
+    axes.set_ylabel("Predicted value")
+    axes.grid(alpha=0.3)
+    for handle in axes.legend(loc="best").legend_handles:
+        handle.set_alpha(1)
+
+
+def _or_nan(value: float | None, otherwise: float = math.nan) -> float:
+    return otherwise if value is None else value

@@ -3,12 +3,11 @@
 import math
 import warnings
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 
-from gptcls.errors import InputError
-from gptcls.evaluation.bootstrap import bootstrap_interval
+from gptcls.core.errors import InputError
+from gptcls.evaluation.intervals import bootstrap_interval, spearman_interval
 
 MEASURES = ("mae", "rmse", "spearman")
 
@@ -49,25 +48,6 @@ def regression_scores(targets: np.ndarray, predictions: np.ndarray, labels: Sequ
         return each[labels[0]]
     means = {measure: _mean([scores[measure] for scores in each.values()]) for measure in MEASURES}
     return {"n": len(targets), **means, "per_number": each}
-
-
-def spearman_interval(correlation: float, n: int, confidence: float = 0.95) -> tuple[float, float] | None:
-    """The interval of a rank correlation over n pairs (Bonett and Wright 2000, Psychometrika 65:23-28).
-
-    Fisher's transformation with the variance (1 + r² / 2) / (n - 3); None for fewer than four pairs.
-
-    >>> low, high = spearman_interval(0.5, 100)
-    >>> print(f"{low:.3f} to {high:.3f}")
-    0.326 to 0.641
-    """
-    if n < 4:
-        return None
-    if abs(correlation) >= 1:
-        return correlation, correlation
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    half = z * math.sqrt((1 + correlation**2 / 2) / (n - 3))
-    centre = math.atanh(correlation)
-    return math.tanh(centre - half), math.tanh(centre + half)
 
 
 def _scores_of_one(targets: np.ndarray, predicted: np.ndarray) -> dict:

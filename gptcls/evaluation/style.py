@@ -1,12 +1,14 @@
 """The look of the course's pictures: one call at the top of a chapter."""
 
-from gptcls.evaluation.canvas import BLUE, GREEN, GREY, VERMILION
+from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION
 
 ORANGE, SKY, PURPLE = (
     "#E69F00",
     "#56B4E9",
     "#CC79A7",
 )  # the rest of Okabe and Ito's colours that show on white
+
+
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
 
 

@@ -5,10 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WIDTH = 100  # columns of the terminal table
+
+
 GAP = "  "
+
+
 LONGEST = 40  # characters of a label's name in a report
+
+
 MISSING = "\N{EN DASH}"
+
+
 SHARES = ("precision", "recall", "f1", "mcc", "roc_auc")
+
 
 Rows = Sequence[tuple[str, dict]]  # (name, scores)
 
@@ -202,10 +211,14 @@ CLASSES = Columns(
     _class_notes,
     ("accuracy % [95 % Wilson interval]", "precision", "recall", "F1", "MCC", "ROC AUC"),
 )
+
+
 LISTS = Columns(
     ("exact % [95 % CI]", "Hamming", "micro-F1", "macro-F1 [95 % CI]", "AP"),
     _list_cells,
     _list_notes,
     ("exact % [95 % CI]", "Hamming loss", "micro-F1", "macro-F1 [95 % CI]", "AP"),
 )
+
+
 NUMBERS = Columns(("MAE [95 % CI]", "RMSE [95 % CI]", "Spearman [95 % CI]"), _number_cells, _number_notes)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class Pooler(nn.Module):
 
 
 class Bert(nn.Module):
-    """The network without a purpose, as :class:`gptcls.models.gpt2.GPT2`: ids in, hidden vectors out.
+    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors out.
 
     ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``; what stands
     behind the lengths is masked, so that padding changes no real token's vector. The last block has

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gptcls.errors import InputError
-from gptcls.models import convert, convert_bert, convert_llama, gpt2_config
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2, GPT2Config
+from gptcls.core.weights import State
+from gptcls.models import bert_files, gpt2_files, llama_files
 from gptcls.models.bert import Bert, BertConfig, RobertaConfig
-from gptcls.models.gpt2 import GPT2, GPT2Config
 from gptcls.models.llama import Llama, LlamaConfig
-from gptcls.models.names import State
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Family:
         transposed: whether Hugging Face stores the blocks' matrices (in, out); ours are (out, in).
         own_tokenizer: whether ``tokenizer.json`` lies beside the weights; else it is GPT-2's bundled one.
         narrow: whether each block may hold its weights in bf16 or fp16 and compute in it.
-        poolings: what a classifier's head may read (:data:`gptcls.classifier.POOLERS`), the usual one first.
+        poolings: what a classifier's head may read (:data:`gptcls.core.classifier.POOLERS`), the usual
+            one first.
     """
 
     model_types: tuple[str, ...]
@@ -58,21 +59,21 @@ FAMILIES = {
         model_types=("gpt2",),
         config=GPT2Config,
         network=GPT2,
-        read=gpt2_config.read,
-        both_names=convert.both_names,
-        their_name=convert.huggingface_name,
+        read=gpt2_files.read_gpt2,
+        both_names=gpt2_files.both_names,
+        their_name=gpt2_files.huggingface_name,
         transposed=True,
         own_tokenizer=False,
         narrow=False,  # its frozen blocks make their own copies in bf16 (fused.py)
         poolings=DECODER,
     ),
     "llama": Family(
-        model_types=tuple(convert_llama.MODEL_TYPES),
+        model_types=tuple(llama_files.MODEL_TYPES),
         config=LlamaConfig,
         network=Llama,
-        read=convert_llama.read,
-        both_names=convert_llama.NAMES.both,
-        their_name=convert_llama.NAMES.theirs,
+        read=llama_files.read_llama,
+        both_names=llama_files.NAMES.both,
+        their_name=llama_files.NAMES.theirs,
         transposed=False,
         own_tokenizer=True,
         narrow=True,
@@ -82,9 +83,9 @@ FAMILIES = {
         model_types=("bert",),
         config=BertConfig,
         network=Bert,
-        read=convert_bert.read_bert,
-        both_names=convert_bert.BERT.both,
-        their_name=convert_bert.BERT.theirs,
+        read=bert_files.read_bert,
+        both_names=bert_files.BERT.both,
+        their_name=bert_files.BERT.theirs,
         transposed=False,
         own_tokenizer=True,
         narrow=False,
@@ -94,9 +95,9 @@ FAMILIES = {
         model_types=("roberta", "xlm-roberta"),
         config=RobertaConfig,
         network=Bert,
-        read=convert_bert.read_roberta,
-        both_names=convert_bert.ROBERTA.both,
-        their_name=convert_bert.ROBERTA.theirs,
+        read=bert_files.read_roberta,
+        both_names=bert_files.ROBERTA.both,
+        their_name=bert_files.ROBERTA.theirs,
         transposed=False,
         own_tokenizer=True,
         narrow=False,

@@ -13,7 +13,7 @@ import re
 import shutil
 from pathlib import Path
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 log = logging.getLogger("gptcls")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,7 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """The network without a purpose, as :class:`gptcls.models.gpt2.GPT2`: ids in, hidden vectors out.
+    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors out.
 
     ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``, in fp32
     whatever the blocks compute in, and whatever the lengths. Random weights are normal(0, 0.02), biases zero.

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class LoRALinear(nn.Module):
     """``base``, frozen, and an adapter beside it. The adapter is in fp32 whatever the base's format.
 
     ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes
-    with a layer's matrix instead of calling the layer (:meth:`gptcls.models.gpt2.Attention.at`,
-    :class:`gptcls.models.fused.FusedBlock`) sees the adapter too, and gradients reach it.
+    with a layer's matrix instead of calling the layer (:meth:`gptcls.core.gpt2.Attention.at`,
+    :class:`gptcls.fast.fused.FusedBlock`) sees the adapter too, and gradients reach it.
 
     Args:
         base: the layer to adapt; it becomes a part of this one.

@@ -18,9 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import PRESETS
+from gptcls.core.tokenizer import GPT2, Tokenizer
+from gptcls.core.weights import State
 from gptcls.models.families import declared_family
-from gptcls.models.formats import (
+from gptcls.models.hub import NotOnHubError, cached_file, file_sha256, hub_file
+from gptcls.models.tokenizer_file import FileTokenizer
+from gptcls.models.weight_files import (
     CANDIDATES,
     INDEX,
     SUFFIXES,
@@ -30,10 +35,6 @@ from gptcls.models.formats import (
     read_state,
     weight_parts,
 )
-from gptcls.models.gpt2 import PRESETS
-from gptcls.models.hub import NotOnHubError, cached_file, file_sha256, hub_file
-from gptcls.models.names import State
-from gptcls.tokenizer import GPT2, FileTokenizer, Tokenizer
 
 log = logging.getLogger("gptcls")
 
@@ -69,6 +70,7 @@ RELEASES = {
         sha256="0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
     ),
 }
+
 
 # Weights that ship with the package.
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gptcls.errors import InputError
+from gptcls.core.errors import InputError
 
 
 @torch.inference_mode()

@@ -1,0 +1,13 @@
+"""python -m gptcls.classify: the command line."""
+
+from gptcls.classify.run import ClassifyConfig, classify
+from gptcls.common import cli
+
+
+def main() -> None:
+    """The command line."""
+    cli.run(ClassifyConfig, classify)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What may stand in ``classifier.json``: a rule for every field, tried before anything is built from it."""
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from gptcls.core.classifier import trained_blocks
+from gptcls.core.errors import InputError
+from gptcls.core.tasks import task_rules
+from gptcls.data.clean import CLEANERS
+from gptcls.data.long_texts import CUTS
+from gptcls.models.families import FAMILIES, Family
+
+FORMAT_VERSION = 2
+
+
+# What version 1 did not always say: before version 2 there was one tokenizer, and one way to read a text.
+SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
+
+
+def checked_description(spec: dict, folder: Path) -> dict:
+    """``classifier.json``'s entries, those that version 1 lacks filled in.
+
+    Raises InputError for a format newer than :data:`FORMAT_VERSION`, and for a value that no classifier has.
+    """
+    version = spec["format_version"]
+    if type(version) is int and version > FORMAT_VERSION:
+        raise InputError(
+            f"{folder} has format version {version}, this gptcls reads up to {FORMAT_VERSION}; update gptcls"
+        )
+    if version == 1:
+        spec = SINCE_VERSION_2 | spec
+    if (family := spec["architecture"]["family"]) not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise InputError(f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls")
+    for field, value, fits, wanted in _rules(spec):
+        if not fits:
+            raise InputError(
+                f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}; "
+                "save or copy the classifier again"
+            )
+    return spec
+
+
+def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
+    """(field, value, whether it fits, what would), each relying on the ones before it."""
+    version, network = spec["format_version"], spec["architecture"]
+    yield "format_version", version, _is_whole(version, FORMAT_VERSION), f"1 to {FORMAT_VERSION}"
+    yield from _size_rules(network, FAMILIES[network["family"]])
+    n_positions = network["n_positions"]
+    yield from task_rules(spec["task"])
+    poolings = FAMILIES[network["family"]].poolings
+    yield "pooling", spec["pooling"], spec["pooling"] in poolings, f"one of {', '.join(poolings)}"
+    in_range = f"a whole number from 1 to n_positions {n_positions}"
+    yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
+    pad_to = spec["pad_to"]
+    yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
+    for name, ways in (("long", CUTS), ("cleaning", CLEANERS)):
+        yield name, spec[name], spec[name] in tuple(ways), f"one of {', '.join(ways)}"
+    stored, trained = spec["tensors"], spec["trained"]
+    yield "tensors", stored, stored in ("all", "trained", "adapter"), "all, trained or adapter"
+    if stored == "adapter":
+        yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
+    else:
+        known = _is_policy(trained, network["n_layer"])
+        yield "trained", trained, known, "head, last_block, last_2, … or all"
+    named = spec["tensors"] == "all" or isinstance(spec["base"], dict)
+    yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
+
+
+def _size_rules(network: dict, family: Family) -> Iterator[tuple[str, Any, bool, str]]:
+    """The same for the sizes of a network, by the types in its family's dataclass."""
+    kinds = {
+        int: (lambda value: _is_whole(value, 2**20), f"a whole number from 1 to {2**20}"),
+        int | None: (lambda v: v is None or _is_whole(v, 2**20), f"null or a whole number from 1 to {2**20}"),
+        float: (lambda v: type(v) in (int, float) and 0 <= v < math.inf, "a number of at least 0"),
+        bool: (lambda value: type(value) is bool, "true or false"),
+    }
+    for field in fields(family.config):
+        if field.name in network or field.default is MISSING:
+            value, (fits, wanted) = network[field.name], kinds[field.type]
+            yield field.name, value, fits(value), wanted
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_policy(policy: Any, n_layer: int) -> bool:
+    with suppress(InputError, TypeError):
+        trained_blocks(policy, n_layer)
+        return True
+    return False

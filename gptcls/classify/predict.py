@@ -1,0 +1,216 @@
+"""Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
+
+import logging
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import tiktoken
+import torch
+from torch import nn
+
+from gptcls.classify.store import SavedClassifier, find_classifier, read_classifier
+from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.core.answer import dataset_logits
+from gptcls.core.batches import TextDataset, pad
+from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.task import SingleLabel
+from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
+from gptcls.data.clean import CLEANERS
+from gptcls.data.long_texts import said_of_long
+from gptcls.fast.frozen import Staged
+
+DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
+
+
+Answer = str | list[str] | float | list[float]  # to one text, by the classifier's task
+
+
+log = logging.getLogger("gptcls")
+
+
+class TextClassifier:
+    """A trained classifier in memory. One text gives one answer, a list of texts a list.
+
+    >>> classifier = load_classifier()
+    >>> classifier.predict(["You have won a prize, text WIN to 80000", "see you at lunch"])
+    ['spam', 'ham']
+    """
+
+    def __init__(self, saved: SavedClassifier, device: torch.device, precision: str = "auto") -> None:
+        self.saved = saved
+        self.device = device
+        int8 = precision == "int8"
+        dtype = pick_dtype("auto" if int8 else precision, device)
+        self.model = Staged(saved.model.to(device).merge_lora(), dtype, int8)  # merged it is faster
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The K names of the outputs, in their order: classes, labels, or numbers."""
+        return self.saved.task.labels
+
+    @overload
+    def predict(self, texts: str, max_length: int | None = None) -> Answer: ...
+    @overload
+    def predict(self, texts: Iterable[str], max_length: int | None = None) -> list[Answer]: ...
+    def predict(self, texts, max_length=None):
+        """The answer to a text, or the list of answers to several, in their order.
+
+        An answer is the name of a class; where a text has any number of labels, the list of their names; of a
+        regression the number, or the list of numbers where it has several.
+        ``max_length`` cuts texts shorter than the classifier itself does. Raises TypeError, naming the row,
+        for a value that is not text.
+        """
+        answers = self.saved.task.decode(torch.from_numpy(self.outputs(_as_list(texts), max_length)))
+        return answers[0] if isinstance(texts, str) else answers
+
+    def predict_proba(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
+        """Probabilities: (K,) for a text, (N, K) for N texts; columns as in :attr:`labels`.
+
+        Of classes, each row sums to 1; of labels, each column is on its own. Raises InputError for a
+        regression, which has none: its numbers are those of :meth:`predict` and :meth:`outputs`.
+        """
+        if not self.saved.task.has_probabilities:
+            raise InputError("this classifier predicts numbers, which have no probabilities; use predict")
+        return self.outputs(texts, max_length)
+
+    def outputs(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
+        """What the task makes of the logits, (K,) or (N, K): probabilities, or a regression's numbers.
+
+        The log says how many texts are longer than what is read.
+        """
+        outputs, n_longer = self.scored(_as_list(texts), max_length)
+        self.say_longer(n_longer, max_length)
+        return outputs[0] if isinstance(texts, str) else outputs
+
+    def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
+        """:meth:`outputs` (N, K), and how many of the texts are longer than what is read of a text.
+
+        For those who read a file piece by piece, and call :meth:`say_longer` at its end.
+        """
+        saved = self.saved
+        texts = [CLEANERS[saved.cleaning](text) for text in texts]
+        width = _shorter(max_length, saved.max_length)
+        targets = torch.zeros(len(texts))
+        dataset = TextDataset(texts, targets, width, saved.pad_to, saved.tokenizer, saved.long)
+        logits = dataset_logits(self.model, dataset, self.device)
+        return saved.task.outputs(logits).numpy(), dataset.truncated
+
+    def say_longer(self, n: int, max_length: int | None = None) -> None:
+        """Log that ``n`` texts were longer than what is read, and what became of them; nothing for 0."""
+        if n:
+            log.info(said_of_long(n, _shorter(max_length, self.saved.max_length), self.saved.long))
+
+
+def load_classifier(
+    folder: str | Path = DEFAULT_CLASSIFIER, device: str = "auto", precision: str = "auto"
+) -> TextClassifier:
+    """The classifier in ``folder``: what ``gptcls.train`` left there (a run or its ``classifier`` folder).
+
+    Args:
+        folder: the run or classifier, or the name of one in this package.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+        precision: number format of all blocks but the last, see :func:`gptcls.common.hardware.pick_dtype`; or
+            ``"int8"``, 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
+
+    Raises InputError when the folder holds none, is damaged, or needs base weights that are absent or differ.
+    """
+    on = pick_device(device)
+    dtype = pick_dtype("auto" if precision == "int8" else precision, on)
+    return TextClassifier(read_classifier(folder, dtype), on, precision)
+
+
+def classify_review(
+    text: str | list[str],
+    model: str | Path | TextClassifier | nn.Module | None = None,
+    tokenizer: Any = None,
+    device: torch.device | str | None = None,
+    max_length: int | None = None,
+    pad_token_id: int = PAD_ID,
+) -> Answer | list[Answer]:
+    """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list.
+
+    Args:
+        text: one text or a list of texts.
+        model: a folder with a trained classifier (kept in memory between calls), a loaded
+            :class:`TextClassifier`, or, as in the book (chapter 6.8), a network with a 2-way head. Without
+            one the spam classifier of this package answers (:data:`DEFAULT_CLASSIFIER`).
+        tokenizer, pad_token_id: what the book passes with such a network, anything with
+            ``encode(text) -> ids``, and what to pad with. A trained classifier has its own.
+        device: where to run; a :class:`TextClassifier` stays where it is.
+        max_length: tokens to cut each text to, at most what the model reads; with a bare network also the
+            length to pad to.
+
+    A classifier whose classes do not include "spam", or of another task, answers as its own
+    :meth:`TextClassifier.predict` does.
+
+    Raises TypeError for a value that is not text, naming its row, and for a tokenizer or padding beside a
+    trained classifier.
+    """
+    texts = _as_list(text)
+    if isinstance(model, nn.Module):
+        answers = [_book_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
+    else:
+        if tokenizer is not None or pad_token_id != PAD_ID:
+            raise TypeError("a trained classifier has its own tokenizer and padding; leave them out")
+        if not isinstance(model, TextClassifier):
+            folder = find_classifier(model or DEFAULT_CLASSIFIER).resolve()
+            model = _cached(folder, (folder / "classifier.json").stat().st_mtime_ns, str(device or "auto"))
+        answers = model.predict(texts, max_length)
+        if "spam" in model.labels and isinstance(model.saved.task, SingleLabel):
+            answers = ["spam" if answer == "spam" else "not spam" for answer in answers]
+    return answers[0] if isinstance(text, str) else answers
+
+
+@lru_cache(maxsize=2)
+def _cached(folder: Path, saved_at: int, device: str) -> TextClassifier:
+    return load_classifier(folder, device)
+
+
+@torch.inference_mode()
+def _book_review(
+    text: str,
+    model: nn.Module,
+    tokenizer: Any,
+    device: torch.device | str | None,
+    max_length: int | None,
+    pad_token_id: int,
+) -> str:
+    """Section 6.8 of the book: one text through a bare network, class 1 is spam."""
+    if tokenizer is None:
+        raise TypeError("a network needs its tokenizer: classify_review(text, model, tokenizer, device)")
+    model.eval()
+    if isinstance(model, Classifier):
+        n_positions = model.backbone.config.n_positions
+    else:
+        n_positions = model.pos_emb.weight.shape[0]  # the book's GPTModel
+    # To a tiktoken encoding "<|endoftext|>" in a text is a mistake unless it is told otherwise.
+    options = {"disallowed_special": ()} if isinstance(tokenizer, tiktoken.Encoding) else {}
+    width = _shorter(max_length, n_positions)
+    row = tokenizer.encode(text[:MAX_CHARS], **options)[:width] or [pad_token_id]
+    ids, lengths = pad([row], max_length and width, pad_token_id)
+    ids, lengths = ids.to(device), lengths.to(device)
+    logits = model(ids, lengths) if isinstance(model, Classifier) else model(ids)[:, -1]
+    return "spam" if logits.argmax(dim=-1).item() == 1 else "not spam"
+
+
+def _shorter(max_length: int | None, limit: int) -> int:
+    """The length to cut to: ``max_length`` where it is given and within the limit."""
+    if max_length is not None and max_length < 1:
+        raise InputError(f"max_length {max_length} leaves nothing to read; use 1 or more, or None")
+    return min(max_length or limit, limit)
+
+
+def _as_list(texts: str | Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise TypeError(f"expected a text or a list of texts, got {type(texts).__name__}")
+    texts = list(texts)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"row {row}: expected text, got {type(text).__name__}: {text!r:.60}")
+    return texts

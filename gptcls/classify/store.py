@@ -1,0 +1,254 @@
+"""A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
+
+The tensors are either all of the network's, or only the trained ones beside the name and sha256 of the
+base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For
+LoRA these are the head, in ``model.safetensors``, and an adapter in PEFT's format beside it. Beside
+them lies ``tokenizer.json``, where it is not GPT-2's.
+"""
+
+import json
+import platform
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from gptcls.classify.description import FORMAT_VERSION, checked_description
+from gptcls.common.files import atomic_folder
+from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2
+from gptcls.core.task import Task
+from gptcls.core.tasks import task_from_json
+from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
+from gptcls.core.tokenizer import Tokenizer
+from gptcls.data.long_texts import Long
+from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.lora import merged
+from gptcls.models.peft_files import load_adapter, save_adapter
+from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
+from gptcls.models.tokenizer_file import FileTokenizer
+
+# Classifiers that ship with the package.
+BUNDLED = {"sms-spam-nano": Path(__file__).parents[1] / "assets" / "sms-spam-nano"}
+
+
+@dataclass
+class SavedClassifier:
+    """Everything that is needed to use a classifier again, or to know where it came from."""
+
+    model: Classifier
+    task: Task
+    max_length: int  # tokens read of each text
+    pad_to: int | None  # positions that every text is padded to; only the book's pooling needs it
+    base: dict | None  # {"name", "sha256"} of the pretrained weights; None where training began at random
+    training: dict  # the settings of the run
+    scores: dict  # per part of the data, as in metrics.json
+    tokenizer: Tokenizer = GPT2_TOKENIZER
+    long: Long = "head"  # what is read of a text of more than max_length tokens
+    cleaning: str = "none"  # what is done to a text first, one of CLEANERS
+
+
+def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
+    """Write ``saved`` to ``folder``; a classifier already there stays whole until this one is complete.
+
+    Args:
+        folder: created with its parents; what stands there may only be an older classifier, which goes.
+        saved: the classifier.
+        full: store every tensor, adapters merged into them; otherwise only the trained ones, to be laid over
+            ``saved.base``.
+
+    Raises:
+        InputError: the folder holds something else or cannot be written, or the disk is full.
+    """
+    if not full and saved.base is None:
+        raise ValueError(
+            "only a classifier over pretrained weights can be stored by its trained tensors alone"
+        )
+    model = saved.model
+    lora = model.policy == "lora"
+    stored = "all" if full else "adapter" if lora else "trained"
+    with merged(model) if full else nullcontext():
+        tensors = _tensors(model, stored)
+    architecture = asdict(model.backbone.config)
+    architecture.pop("tied", None)  # the classifier has no language-model head
+    tokenizer = saved.tokenizer.to_json()
+    description = {
+        "format": "gptcls classifier",
+        "format_version": FORMAT_VERSION,
+        "base": saved.base,
+        "tensors": stored,
+        "architecture": {"family": family_name(model.backbone), **architecture},
+        "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
+        "task": saved.task.to_json(),
+        "pooling": model.pooling,
+        "max_length": saved.max_length,
+        "pad_to": saved.pad_to,
+        "long": saved.long,
+        "cleaning": saved.cleaning,
+        "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
+        "training": saved.training,
+        "versions": library_versions(),
+        "scores": saved.scores,
+    }
+    folder = Path(folder)
+    try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / "classifier.json").is_file():
+            raise InputError(
+                f"{folder} holds other files and no classifier to replace; choose another folder"
+            )
+        with atomic_folder(folder) as temporary:
+            tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            if stored == "adapter":
+                save_adapter(temporary, model.backbone, saved.base["name"])
+            text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+            (temporary / "classifier.json").write_text(text, encoding="utf-8")
+            if tokenizer is not None:
+                (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot save the classifier to {folder}: {error}; free space or choose another --out"
+        ) from error
+
+
+def find_classifier(folder: Path | str) -> Path:
+    """The folder that holds ``classifier.json``: ``folder`` itself or, for a run, its ``classifier/``; or
+    that of a classifier in this package (:data:`BUNDLED`). Raises InputError when there is none.
+    """
+    if str(folder) in BUNDLED:
+        return BUNDLED[str(folder)]
+    folder = Path(folder)
+    for candidate in (folder, folder / "classifier"):
+        if (candidate / "classifier.json").is_file():
+            return candidate
+    what = "holds no classifier (no classifier.json)" if folder.exists() else "does not exist"
+    names = ", ".join(BUNDLED)
+    raise InputError(
+        f"{folder} {what}; train one with python -m gptcls.train --out {folder}, or take {names}"
+    )
+
+
+def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> SavedClassifier:
+    """Load what :func:`save_classifier` wrote, or the run folder it stands in; the model is in eval mode.
+
+    Args:
+        folder: the classifier, or the run.
+        dtype: of what was not trained, as in :func:`gptcls.models.pretrained.load_pretrained`.
+
+    Raises:
+        InputError: no classifier there, a newer format, damaged or mis-shaped tensors, or base weights
+            that are absent or are not the ones it was trained on.
+    """
+    folder = find_classifier(folder)
+    try:
+        spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
+        spec = checked_description(spec, folder)
+        task = task_from_json(spec["task"])
+        family = FAMILIES[spec["architecture"]["family"]]
+        dtype = dtype if family.narrow else torch.float32
+        config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
+        tokenizer = _read_tokenizer(spec["tokenizer"], config.vocab_size, folder)
+        tensors = load_file(folder / "model.safetensors")
+        partial = spec["tensors"] != "all"
+        backbone = _base_backbone(spec["base"], config, folder, dtype) if partial else None
+        if spec["tensors"] == "adapter" and (rest := load_adapter(backbone, folder)):
+            raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
+        with shapes_only():
+            model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
+        model.freeze(spec["trained"])
+        _assign(model, tensors, spec["tensors"], folder, dtype)
+        rest = ("max_length", "pad_to", "base", "training", "scores", "long", "cleaning")
+        rest = {key: spec[key] for key in rest}
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder} is damaged ({type(error).__name__}: {error}); save or copy it again"
+        ) from error
+    return SavedClassifier(model.eval(), task, **rest, tokenizer=tokenizer)
+
+
+def _read_tokenizer(ids: dict | None, vocab_size: int, folder: Path) -> Tokenizer:
+    """The classifier's own tokenizer, whose file does not name the ``ids``; without them it is GPT-2's."""
+    if ids is None:
+        return GPT2_TOKENIZER
+    tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
+    tokenizer.require_fit(str(folder), vocab_size)
+    return tokenizer
+
+
+def _base_backbone(base: dict, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The base weights that a classifier stored by its trained tensors names, if they are still the same."""
+    name = base["name"]
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise InputError(
+            f"{folder} needs the base weights {name}, which are gone; "
+            "put that file back, or train again with --save full"
+        )
+    try:
+        found = weights_sha256(name)
+        backbone = load_pretrained(name, dtype)
+    except InputError as error:
+        raise InputError(f"{folder} needs the base weights {name}: {error}") from None
+    if found != base["sha256"]:
+        raise InputError(
+            f"{folder} was trained on base weights {name} with sha256 {base['sha256'][:12]}…, but "
+            f"those there now have {found[:12]}…; put the original file back or train again with --save full"
+        )
+    if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
+        backbone.drop_causal_mask()
+    for size, value in asdict(config).items():
+        if size not in ("tied", "dropout") and getattr(backbone.config, size) != value:
+            raise InputError(
+                f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have "
+                f"{getattr(backbone.config, size)!r}; put the original files back or train again"
+            )
+    return backbone
+
+
+def _assign(
+    model: Classifier, tensors: dict[str, torch.Tensor], stored: str, folder: Path, dtype: torch.dtype
+) -> None:
+    """Lay the stored tensors into the model, those not trained in ``dtype``; every name and shape must be the
+    expected one."""
+    trained, expected = model.trained_parameters(), _tensors(model, stored)
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected:
+            problem = "is missing from" if name in expected else "is unexpected in"
+            raise InputError(f"tensor {name} {problem} {folder / 'model.safetensors'}; save or copy it again")
+        if tensors[name].shape != expected[name].shape:
+            raise InputError(
+                f"tensor {name} in {folder / 'model.safetensors'} has shape {tuple(tensors[name].shape)}, "
+                f"not {tuple(expected[name].shape)}; save or copy it again"
+            )
+        check_numbers(f"tensor {name} in {folder / 'model.safetensors'}", tensors[name])
+    for name, tensor in tensors.items():  # no copy where it is in that format already
+        tensors[name] = tensor.to(torch.float32 if name in trained else dtype)
+    model.load_state_dict(tensors, strict=stored == "all", assign=True)
+    model.freeze(model.policy)  # assigned parameters are fresh ones
+
+
+def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:
+    """What of a classifier stands in model.safetensors."""
+    if stored == "adapter":  # which has files of its own
+        return dict(model.head.named_parameters(prefix="head"))
+    return model.state_dict() if stored == "all" else model.trained_parameters()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result depends on."""
+    found = {"python": platform.python_version()}
+    packages = ("gptcls", "torch", "tiktoken", "tokenizers", "numpy", "pandas", "scikit-learn", "safetensors")
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,61 @@
+"""Where the arithmetic happens.
+
+In which number format the fixed part of a network runs. What is trained always stays in fp32.
+"""
+
+import torch
+
+from gptcls.core.errors import InputError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU; or the device that ``name`` names.
+
+    Raises InputError for a device that torch does not know or this machine does not have.
+    """
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in has.items() if there))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or not has.get(device.type, False):
+        available = ", ".join(kind for kind, there in has.items() if there)
+        raise InputError(f"--device {name!r} is not available here; use auto or one of: {available}")
+    return device
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype for ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"`` on a device.
+
+    ``"auto"`` takes bf16 where the hardware multiplies it at full speed (CPUs with AVX512-BF16 or AMX, NVIDIA
+    GPUs since Ampere), fp16 on older NVIDIA GPUs, else fp32. Raises InputError for fp16 on a CPU, which is
+    slower there than fp32.
+    """
+    if precision == "auto":
+        return _fastest(device)
+    if precision == "int8":
+        raise InputError("--precision int8 is for using a classifier; train with auto, fp32 or bf16")
+    if precision not in DTYPES:
+        raise InputError(f"--precision {precision!r} is unknown; use auto, {', '.join(DTYPES)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("--precision fp16 is for GPUs; on a CPU use auto, bf16 or fp32")
+    return DTYPES[precision]
+
+
+def _fastest(device: torch.device) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "cpu" and _cpu_multiplies_bf16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the processor has bf16 dot products (torch's own emulation is slower than fp32)."""
+    supported = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
+    return any(is_supported() for is_supported in supported)

@@ -1,0 +1,135 @@
+"""Rows to batches: token ids, a dataset, and loaders that pad as little as they can.
+
+A batch is ``(ids (B, T), lengths (B,), targets (B,) or (B, K))``. The network is told how long each text
+is; nothing downstream ever searches for a padding id.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gptcls.core.tokenizer import GPT2, PAD_ID, Tokenizer
+from gptcls.data.long_texts import Long, cut_rows
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class TextDataset(Dataset):
+    """Texts as token ids beside their targets: a row for each text or, in windows, one or more.
+
+    Args:
+        texts: N texts; a value that is not text raises TypeError naming its row.
+        targets: tensor whose first dimension is N.
+        max_length: tokens in a row at most.
+        pad_to: positions that every row takes at least in a batch; None pads to the longest of the batch.
+        tokenizer: the network's.
+        long: which tokens of a longer text are read, see :mod:`gptcls.data.long_texts`.
+
+    ``truncated`` counts the texts that were longer; ``owners`` has the number of each row's text. A text
+    without a single token becomes one padding token (GPT-2's is its end-of-text token), so that there is
+    always a last token to read.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        targets: Tensor,
+        max_length: int,
+        pad_to: int | None = None,
+        tokenizer: Tokenizer = GPT2,
+        long: Long = "head",
+    ) -> None:
+        # One token more than needed tells a text that fits exactly from one that is cut.
+        encoded = tokenizer.encode_rows(texts, max_length + 1 if long == "head" else None)
+        self.truncated = sum(len(ids) > max_length for ids in encoded)
+        rows, self.owners = cut_rows(encoded, max_length, long, tokenizer)
+        self.rows = [row or [tokenizer.pad_id] for row in rows]
+        self.targets = targets
+        self.pad_to = pad_to
+        self.pad_id = tokenizer.pad_id
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[list[int], Tensor]:
+        return self.rows[index], self.targets[self.owners[index]]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens in each row."""
+        return [len(row) for row in self.rows]
+
+    @property
+    def widths(self) -> list[int]:
+        """Positions that each row takes in a batch of its own."""
+        return [max(length, self.pad_to or 0) for length in self.lengths]
+
+    def collate(self, items: Sequence[tuple[list[int], Tensor]]) -> Batch:
+        """Items as one batch ``(ids (B, T), lengths (B,), targets)``, see :func:`pad`."""
+        rows, targets = zip(*items, strict=True)
+        return *pad(rows, self.pad_to, self.pad_id), torch.stack(targets)
+
+
+def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one tensor padded on the right: ``(ids (B, T), lengths (B,))``.
+
+    T is the longest row, or ``pad_to`` if that is larger.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), max(int(lengths.max()), pad_to or 0)), pad_id)
+    for target, row in zip(ids, rows, strict=True):
+        target[: len(row)] = torch.tensor(row)
+    return ids, lengths
+
+
+class BucketSampler(Sampler[list[int]]):
+    """Shuffled batches of rows of similar length, in an order drawn anew from torch's generator each epoch.
+
+    The rows are shuffled, cut into windows of ``window`` batches, sorted by length inside each window,
+    and the batches shuffled: padding shrinks, and every batch is still a near-random draw.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, window: int = 32) -> None:
+        self.lengths = torch.tensor(lengths)
+        self.batch_size = batch_size
+        self.window = window * batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = torch.randperm(len(self.lengths))
+        windows = [w[self.lengths[w].argsort(stable=True)] for w in order.split(self.window)]
+        batches = torch.cat(windows).split(self.batch_size)
+        for index in torch.randperm(len(batches)).tolist():
+            yield batches[index].tolist()
+
+
+def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Row numbers sorted by length and cut so that a padded batch holds at most ``max_tokens`` positions.
+
+    A single row longer than that is a batch of its own.
+
+    >>> token_budget_batches([5, 1, 2, 9], max_tokens=6)
+    [[1, 2], [0], [3]]
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and (len(batches[-1]) + 1) * lengths[row] <= max_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def bucket_loader(dataset: Dataset, batch_size: int) -> DataLoader:
+    """Training batches of a dataset with ``lengths`` and ``collate``: shuffled, of similar length."""
+    sampler = BucketSampler(dataset.lengths, batch_size)
+    return DataLoader(dataset, batch_sampler=sampler, collate_fn=dataset.collate)
+
+
+def plain_loader(dataset: Dataset, batch_size: int, shuffle: bool = False) -> DataLoader:
+    """The loader of the book's chapter 6: file order, or shuffled with the last, incomplete batch dropped."""
+    return DataLoader(dataset, batch_size, shuffle=shuffle, drop_last=shuffle, collate_fn=dataset.collate)

@@ -1,0 +1,239 @@
+"""The frozen-feature cache: what is a fixed function of the text is computed once a text.
+
+With ``--train last_block`` eleven of gpt2-small's twelve blocks never change. The book computes them for
+75 % padding, again in every epoch and again in every evaluation. Here they run once over each distinct text,
+in batches of similar length; training and evaluation then start from their output.
+
+The features lie in memory while they fit a budget, else in a memory-mapped file. Given a folder they stay
+there between runs, under a key of everything that they depend on, so that a stale one cannot be taken.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from gptcls.common.files import atomic_file, flush
+from gptcls.core.answer import token_budget
+from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
+from gptcls.core.errors import InputError
+from gptcls.fast.frozen import Lower
+
+log = logging.getLogger("gptcls")
+
+
+FORMAT = "1"
+
+
+class FeatureDataset(Dataset):
+    """A :class:`TextDataset` after a :class:`Lower`: rows of hidden vectors (T, C) beside the targets."""
+
+    def __init__(self, source: TextDataset, features: list[Tensor]) -> None:
+        self.features = features
+        self.targets = source.targets
+        self.owners = source.owners
+        self.lengths = source.lengths
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        return self.features[index], self.lengths[index], self.targets[self.owners[index]]
+
+    @property
+    def widths(self) -> list[int]:
+        """Positions that each row takes in a batch of its own."""
+        return [len(row) for row in self.features]
+
+    def collate(self, items: list[tuple[Tensor, int, Tensor]]) -> Batch:
+        """Items as one batch ``(hidden (B, T, C), lengths (B,), targets)``, zeros behind shorter rows."""
+        rows, lengths, targets = zip(*items, strict=True)
+        hidden = rows[0].new_zeros(len(rows), max(map(len, rows)), rows[0].shape[1])
+        for target, row in zip(hidden, rows, strict=True):
+            target[: len(row)] = row
+        return hidden, torch.tensor(lengths), torch.stack(targets)
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Where features are kept.
+
+    Args:
+        folder: keeps them between runs; None forgets them with the process.
+        budget: bytes of memory they may take; beyond it, and with a folder, they lie in a memory-mapped file.
+    """
+
+    folder: Path | None = None
+    budget: float = 2**31
+
+    def datasets(
+        self, lower: Lower, parts: Mapping[str, TextDataset], device: torch.device
+    ) -> dict[str, FeatureDataset]:
+        """``lower`` applied to every distinct row of ``parts``, once.
+
+        Raises InputError where a file of features does not fit the disk.
+        """
+        if lower.pools and lower.pooling == "position-1" and len({d.pad_to for d in parts.values()}) > 1:
+            raise ValueError("the last position is pooled: pad all parts to one length")
+        keys = {
+            part: [_row_key(*row) for row in zip(d.rows, d.widths, strict=True)] for part, d in parts.items()
+        }
+        todo = {
+            key: (row, width)
+            for part, dataset in parts.items()
+            for key, row, width in zip(keys[part], dataset.rows, dataset.widths, strict=True)
+        }
+        folder = None if self.folder is None else self.folder / _lower_key(lower)
+        found = _read(folder, lower) if folder is not None else {}
+        missing = [key for key in todo if key not in found]
+        if missing:
+            pad_id = next(iter(parts.values())).pad_id
+            computed = self._compute(lower, [todo[key] for key in missing], folder, missing, pad_id, device)
+            found |= dict(zip(missing, computed, strict=True))
+        if folder is not None:
+            log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")
+        return {part: FeatureDataset(d, [found[key] for key in keys[part]]) for part, d in parts.items()}
+
+    def _compute(
+        self,
+        lower: Lower,
+        rows: list[tuple[list[int], int]],
+        folder: Path | None,
+        keys: list[bytes],
+        pad_id: int,
+        device: torch.device,
+    ) -> list[Tensor]:
+        """Features (T, C) of each row; several are views of one storage."""
+        n_stored = [1 if lower.pools else width for _, width in rows]
+        name = uuid.uuid4().hex
+        storage = self._storage(sum(n_stored), lower.backbone.config.n_embd, lower.out_dtype, folder, name)
+        views: list[Tensor] = [storage] * len(rows)
+        start = 0
+        bar = tqdm(total=sum(len(row) for row, _ in rows), desc="frozen blocks", unit="tok", disable=None)
+        offsets = torch.zeros(len(rows), dtype=torch.int64)
+        with bar, _removed_on_error(folder and folder / f"{name}.bin"):
+            for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
+                ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
+                hidden = lower(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
+                for i, row in zip(batch, hidden, strict=True):
+                    end = start + n_stored[i]
+                    views[i] = storage[start:end]
+                    views[i].copy_(row[: n_stored[i]])
+                    offsets[i] = start
+                    start = end
+                bar.update(int(lengths.sum()))
+            if folder is not None:
+                flush(folder / f"{name}.bin")  # else a power cut could leave zeros behind a valid index
+                _write_index(folder / f"{name}.safetensors", keys, offsets, torch.tensor(n_stored))
+        return views
+
+    def _storage(self, n: int, width: int, dtype: torch.dtype, folder: Path | None, name: str) -> Tensor:
+        """Room for ``n`` vectors: in memory if allowed, else in a file."""
+        size = n * width * dtype.itemsize
+        if folder is None and size <= self.budget:
+            return torch.empty(n, width, dtype=dtype)
+        if folder is not None:
+            return _new_file(folder / f"{name}.bin", n, width, dtype)
+        log.info(f"features take {size / 2**30:.1f} GiB, more than the budget: they go to a temporary file")
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            # Mapped, the file outlives its name (where a system keeps the name, it stays behind).
+            return _new_file(Path(temporary) / "features.bin", n, width, dtype)
+
+
+@contextmanager
+def _removed_on_error(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if path is not None:
+            with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
+                path.unlink()
+        raise
+
+
+def _new_file(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
+    """A new memory-mapped file as a tensor (n, width). Raises InputError where it does not fit the disk."""
+    size = n * width * dtype.itemsize
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if size > shutil.disk_usage(path.parent).free:  # found out while writing, it would kill the process
+            raise OSError(28, "No space left on device")
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise InputError(
+            f"{size / 2**30:.2f} GiB of features do not fit into {path.parent}: {error}; "
+            "name another folder with --cache, or raise --cache-budget to keep them in memory"
+        ) from None
+    return _mapped(path, n, width, dtype, shared=True)
+
+
+def _mapped(path: Path, n: int, width: int, dtype: torch.dtype, shared: bool) -> Tensor:
+    """A file as a tensor (n, width); what is written to it reaches the file only if ``shared``."""
+    return torch.from_file(str(path), shared=shared, size=n * width, dtype=dtype).view(n, width)
+
+
+def _row_key(row: list[int], width: int) -> bytes:
+    """What a row's features depend on: its ids, and how far it is padded."""
+    return hashlib.sha256(torch.tensor([width, *row], dtype=torch.int32).numpy().tobytes()).digest()
+
+
+def _lower_key(lower: Lower) -> str:
+    """What all features depend on: sizes, depth, number format, kernels, and every weight that is read."""
+    backbone, depth = lower.backbone, len(lower.blocks)
+    kernels = {type(block).__name__ for block in lower.blocks} | {next(backbone.parameters()).device.type}
+    masks_padding = not getattr(backbone.config, "causal", True)  # then the pooling says what is padding
+    pooling = lower.pooling if lower.pools or masks_padding else ""
+    settings = (FORMAT, torch.__version__, backbone.config, depth, lower.dtype, sorted(kernels), pooling)
+    digest = hashlib.sha256(repr(settings).encode())
+    unread = [*backbone.blocks[depth:], *([] if lower.pools else [backbone.norm])]
+    unread_ids = {id(parameter) for module in unread for parameter in module.parameters()}
+    for name, parameter in backbone.named_parameters():
+        if id(parameter) not in unread_ids:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _write_index(path: Path, keys: list[bytes], offsets: Tensor, counts: Tensor) -> None:
+    """The index comes last: without it the features beside it do not count."""
+    joined = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
+    with atomic_file(path) as temporary:
+        save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)
+
+
+def _read(folder: Path, lower: Lower) -> dict[bytes, Tensor]:
+    """The features that earlier runs left in ``folder``, memory-mapped, by row key."""
+    found: dict[bytes, Tensor] = {}
+    width = lower.backbone.config.n_embd
+    for path in sorted(folder.glob("[!.]*.safetensors")):  # what another run is still writing has a dot
+        file = path.with_suffix(".bin")
+        try:
+            index = load_file(path)
+            offsets, counts = index["offsets"].tolist(), index["counts"].tolist()
+            if file.stat().st_size != sum(counts) * width * lower.out_dtype.itemsize:
+                raise OSError("wrong size")
+            storage = _mapped(file, sum(counts), width, lower.out_dtype, shared=False)
+        except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+            log.info(f"{path} is incomplete ({error!s:.60}): its features are computed again")
+            continue
+        for key, offset, count in zip(index["keys"], offsets, counts, strict=True):
+            found[key.numpy().tobytes()] = storage[offset : offset + count]
+    return found

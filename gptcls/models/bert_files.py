@@ -1,0 +1,150 @@
+"""Hugging Face's folders of BERT and RoBERTa turned into ours: ``modeling_bert.py``, ``modeling_roberta.py``,
+and ``modeling_xlm_roberta.py``, a RoBERTa with another vocabulary.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from gptcls.core.errors import InputError
+from gptcls.core.weights import NameMap, State
+from gptcls.models.bert import BertConfig, RobertaConfig
+from gptcls.models.config_json import Entries
+
+TABLE = {
+    "embeddings.word_embeddings": "wte",
+    "embeddings.position_embeddings": "wpe",
+    "embeddings.token_type_embeddings": "wse",
+    "embeddings.LayerNorm": "embed_norm",
+    "encoder.layer.{}.attention.self.query": "blocks.{}.attn.q",
+    "encoder.layer.{}.attention.self.key": "blocks.{}.attn.k",
+    "encoder.layer.{}.attention.self.value": "blocks.{}.attn.v",
+    "encoder.layer.{}.attention.output.dense": "blocks.{}.attn.proj",
+    "encoder.layer.{}.attention.output.LayerNorm": "blocks.{}.norm1",
+    "encoder.layer.{}.intermediate.dense": "blocks.{}.mlp.fc",
+    "encoder.layer.{}.output.dense": "blocks.{}.mlp.proj",
+    "encoder.layer.{}.output.LayerNorm": "blocks.{}.norm2",
+}
+
+
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+KINDS = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, in files that came from TensorFlow
+
+
+BERT = NameMap(
+    what="a BERT",
+    table=TABLE | {"pooler.dense": "norm.dense"},
+    prefix="bert.",
+    skipped=BUFFERS,
+    heads=(
+        "cls.predictions",
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.decoder",
+        "cls.seq_relationship",
+        "classifier",
+        "qa_outputs",
+    ),
+    kinds=KINDS,
+)
+
+
+ROBERTA = NameMap(
+    what="a RoBERTa",
+    # The first layer of a classifier's head is what BERT calls the pooler, and learned with the rest.
+    table=TABLE | {"classifier.dense": "norm.dense"},
+    prefix="roberta.",
+    bare=("classifier.dense",),
+    skipped=BUFFERS,
+    heads=(
+        "lm_head",
+        "lm_head.dense",
+        "lm_head.layer_norm",
+        "lm_head.decoder",
+        "classifier",
+        "classifier.out_proj",
+        "qa_outputs",
+        "pooler.dense",  # RoBERTa was trained without: what files call so is random
+    ),
+    kinds=KINDS,
+)
+
+
+SIZES = {
+    "n_layer": "num_hidden_layers",
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size",
+    "n_positions": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+    "n_segments": "type_vocab_size",
+}
+
+
+# Entries of config.json that choose another computation, and what there is here.
+ARCHITECTURE = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+
+
+def read_bert(
+    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
+) -> tuple[BertConfig, State]:
+    """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
+
+    Heads for another purpose are left out, and the log says so; the pooler is kept. Raises InputError for an
+    entry that chooses what this network does not compute, and for a tensor that is none of its own.
+    """
+    entries = Entries(declared, source)
+    sizes, state = _sizes(entries), BERT.to_ours(tensors)
+    return _config(BertConfig, entries, sizes, state), state
+
+
+def read_roberta(
+    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
+) -> tuple[RobertaConfig, State]:
+    """The same for RoBERTa.
+
+    The first rows of its position table belong to no token (fairseq numbers tokens from its padding id plus
+    1, so they are 2): they are left out.
+    """
+    entries = Entries(declared, source)
+    sizes, state = _sizes(entries), ROBERTA.to_ours(tensors)
+    rows, unused = sizes["n_positions"], entries.whole("pad_token_id", 1, least=0) + 1
+    if unused >= rows:
+        raise InputError(f"{source} says pad_token_id {unused - 1}, which leaves none of {rows} positions")
+    table = state.get("wpe.weight")
+    if table is not None:
+        if not table.ndim or len(table) != rows:
+            raise InputError(
+                f"{ROBERTA.both('wpe.weight')} has the shape {list(table.shape)}, and {source} says "
+                f"max_position_embeddings {rows}"
+            )
+        state["wpe.weight"] = table[unused:]
+    sizes["n_positions"] = rows - unused
+    return _config(RobertaConfig, entries, sizes, state), state
+
+
+def _sizes(entries: Entries) -> dict[str, int]:
+    for key, value in ARCHITECTURE.items():
+        entries.require(key, value, value)
+    return {ours: entries.whole(theirs) for ours, theirs in SIZES.items()}
+
+
+def _config(kind: type[BertConfig], entries: Entries, sizes: dict[str, int], state: State) -> BertConfig:
+    values = {
+        "norm_eps": entries.number("layer_norm_eps", 1e-12),
+        "dropout": entries.share("hidden_dropout_prob", 0.1),
+        "attn_dropout": entries.share("attention_probs_dropout_prob", 0.1),
+        "pooler": "norm.dense.weight" in state,
+    }
+    try:
+        return kind(**sizes, **values)
+    except ValueError as error:
+        raise InputError(f"{entries.source}: {error}") from None

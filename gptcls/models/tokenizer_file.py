@@ -1,0 +1,82 @@
+"""The tokenizer in a ``tokenizer.json``, as published beside the weights of most models."""
+
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import Tokenizer, _require_text
+
+
+class FileTokenizer(Tokenizer):
+    """The tokenizer in a ``tokenizer.json``, through the ``tokenizers`` library, as ``transformers`` has it.
+
+    What its post-processor adds (a begin-of-text token, [CLS] and [SEP]) is added, and nothing else. The name
+    of a special token inside a text is that token.
+
+    Args:
+        path: the file.
+        pad_id: see :class:`Tokenizer`; None takes the first of ``eos_ids``, else 0: no network looks at it.
+        eos_ids: see :class:`Tokenizer`; ``tokenizer.json`` does not say.
+
+    Raises:
+        InputError: there is no such file, or it is no tokenizer.
+    """
+
+    def __init__(self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = ()) -> None:
+        import tokenizers
+
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{path} is missing: copy it from where the weights are from; if there are only older files "
+                "(vocab.json, tokenizer.model), transformers' AutoTokenizer reads those and saves this one"
+            ) from None
+        except Exception as error:  # the library raises plain ones
+            raise InputError(f"{path} is no tokenizer ({error!s:.100}): download it again") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may have gaps
+        self.eos_ids = tuple(self._known(eos_ids))
+        self.pad_id = [*self._known([pad_id]), *self.eos_ids, 0][0]
+        probe = self._tokenizer.encode("a")
+        n_before = len(list(takewhile(bool, probe.special_tokens_mask)))
+        n_behind = len(list(takewhile(bool, reversed(probe.special_tokens_mask))))
+        if n_behind < len(probe.ids):
+            self.prefix = tuple(probe.ids[:n_before])
+            self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :])
+
+    def encode(self, text: str, max_length: int | None = None) -> list[int]:
+        return self.encode_rows([text], max_length)[0]
+
+    def encode_rows(self, texts: Iterable[str], max_length: int | None = None) -> list[list[int]]:
+        """As in the base class, on all cores."""
+        texts = list(texts)
+        for row, text in enumerate(texts):
+            try:
+                _require_text(text)
+            except TypeError as error:
+                raise TypeError(f"row {row}: {error}") from None
+        rows = []
+        for start in range(0, len(texts), 1024):  # the library's results are far larger than their ids
+            batch = [_without_surrogates(text) for text in texts[start : start + 1024]]
+            encodings = self._tokenizer.encode_batch_fast(batch)
+            rows += [self.cut(encoding.ids, max_length) for encoding in encodings]
+        return rows
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def _known(self, ids: Sequence[Any]) -> list[int]:
+        """Those of some entries of a config.json that are ids of this tokenizer; others write -1 or null."""
+        return [i for i in ids if type(i) is int and 0 <= i < self.vocab_size]
+
+    def to_json(self) -> str:
+        return self._tokenizer.to_str()
+
+
+def _without_surrogates(text: str) -> str:
+    """Half a UTF-16 pair is no character: it becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

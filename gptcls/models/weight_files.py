@@ -1,0 +1,161 @@
+"""The file formats that hold a network's tensors: a path in, a state dict with the file's own names out."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptcls.core.errors import InputError
+
+INDEX = "model.safetensors.index.json"  # names the shards of a large model
+
+
+# In a folder, the first of these that is there holds the weights.
+CANDIDATES = ("model.safetensors", INDEX, "pytorch_model.bin", "checkpoint")
+
+
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
+
+def find_weights(folder: Path) -> Path:
+    """The file in ``folder`` that holds the weights: by its usual name, or the only one of a known format."""
+    for name in CANDIDATES:
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
+    if len(files) == 1:
+        return files[0]
+    if files:
+        names = ", ".join(file.name for file in files)
+        raise InputError(f"{folder} holds several weight files ({names}): pass the path of one of them")
+    raise InputError(
+        f"{folder} holds no weights: no {', '.join(CANDIDATES)}, and no {', '.join(SUFFIXES)} file"
+    )
+
+
+def weight_parts(path: Path) -> list[Path]:
+    """The files whose bytes are the weights: ``path``, or what an index or a checkpoint file points to."""
+    if path.name == "checkpoint":
+        parts = sorted(path.parent.glob("*.data-*"))
+        if not parts:
+            raise InputError(f"{path} has no model.ckpt.data-00000-of-00001 beside it")
+        return parts
+    if path.name == INDEX:
+        try:
+            shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{path} is no index of shards ({error!r}): download it again") from None
+        for shard in shards:
+            if not isinstance(shard, str) or Path(shard).name != shard:
+                raise InputError(f"{path} names {shard!r}, which is no file beside it: download it again")
+        return [path.with_name(shard) for shard in sorted(shards)]
+    return [path]
+
+
+def present_parts(path: Path) -> list[Path]:
+    """:func:`weight_parts`, all of them there: InputError names the first that is not."""
+    parts = weight_parts(path)
+    for part in parts:
+        if not part.is_file():
+            shard = "" if part == path else f": {path.name} names it as one of {len(parts)} files"
+            raise InputError(f"{part} is missing{shard}")
+    return parts
+
+
+def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """All tensors of a weight file in ``dtype``, on the CPU.
+
+    Safetensors and new PyTorch files are mapped into memory, copy on write: reading them takes no second
+    copy where they are in ``dtype`` already, and writing to the tensors changes no file.
+
+    Raises:
+        InputError: the file is absent, broken, of another format, or holds something that is no weight.
+    """
+    parts = present_parts(path)
+    if path.name == "checkpoint":
+        state = _read_tensorflow(path.parent)
+    else:
+        state = {}
+        for part in parts:
+            state |= _read_safetensors(part) if part.suffix == ".safetensors" else _read_torch(part)
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(f"{path} is no state dict: {name} is of the type {type(tensor).__name__}")
+        if tensor.is_floating_point():  # masks need not be; whether a weight is, load_pretrained checks
+            state[name] = tensor.detach().to(dtype)
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is no whole safetensors file ({error}){_hint(path)}") from None
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} is no file of plain tensors: it is broken, or holds other Python objects, which are "
+            f"never loaded since they could run code{_hint(path)}"
+        ) from None
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is no whole PyTorch file ({_reason(error)}){_hint(path)}") from None
+    if isinstance(state, dict) and "model_state_dict" in state:
+        state = state["model_state_dict"]  # in chapter 5 of the book the optimizer's state lies beside it
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is no state dict but a {type(state).__name__}")
+    return dict(state)
+
+
+def _read_tensorflow(folder: Path) -> dict[str, Tensor]:
+    try:
+        import tensorflow as tf
+    except ImportError:
+        raise InputError(
+            f"{folder} is a TensorFlow checkpoint: reading it needs pip install 'gptcls[tf]', "
+            "or pass the same weights as safetensors"
+        ) from None
+    try:
+        reader = tf.train.load_checkpoint(str(folder))
+        names = reader.get_variable_to_shape_map()
+        return {name: torch.from_numpy(reader.get_tensor(name)) for name in names}
+    except (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder} is no whole TensorFlow checkpoint ({_reason(error)}): download it again"
+        ) from None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The entries of a JSON file such as config.json; InputError where it holds anything else."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file} is no JSON object")
+    return values
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _hint(path: Path) -> str:
+    """What a file that cannot be read probably is."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if start.startswith(b"<"):
+        return ": it is an HTML page, so download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return ": it is a Git LFS pointer, so run git lfs pull"
+    return ": download it again"

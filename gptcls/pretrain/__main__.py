@@ -1,0 +1,26 @@
+"""python -m gptcls.pretrain: the command line."""
+
+import shlex
+
+from gptcls.common import cli
+from gptcls.pretrain.config import PretrainConfig
+from gptcls.pretrain.run import RESULT, pretrain
+
+
+def main() -> None:
+    """The command line."""
+    cli.run(PretrainConfig, _pretrain_and_print)
+
+
+def _pretrain_and_print(config: PretrainConfig) -> None:
+    run = pretrain(config)
+    rate = run.progress.tokens_seen / run.progress.seconds
+    print(f"{run.progress.tokens_seen:,} tokens in {run.progress.seconds:,.0f} s, {rate:,.0f} a second")
+    for name, value in run.perplexity.items():
+        print(f"held-out perplexity {value:,.1f}  {name}")
+    model = shlex.quote(str(run.folder / RESULT))
+    print(f"saved in {run.folder}; try: python -m gptcls.train --model {model}")
+
+
+if __name__ == "__main__":
+    main()

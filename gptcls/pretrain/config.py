@@ -1,0 +1,127 @@
+"""The options of a pretraining run: one definition for Python, the command line, its help and config.json."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from gptcls.common.options import RunOptions, flag
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import PRESETS
+from gptcls.core.tokenizer import VOCAB_SIZE
+
+LR = {"random": 1e-3, "pretrained": 1e-4}  # what is known already is easily lost to large steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunOptions):
+    """Train a GPT-2 to predict the next token of plain text.
+
+    From random weights (--init random), or on from pretrained ones, so that they learn the language of your
+    texts (Gururangan et al. 2020, "Don't Stop Pretraining").
+    """
+
+    PATHS: ClassVar[tuple[str, ...]] = ("out",)
+    WINDOW: ClassVar[int] = 256  # short enough to be fast, long enough for what the model can learn
+
+    data: tuple[str, ...]
+    """Files of text: .txt (one document) or .jsonl, .csv, .tsv, .parquet (a document a row), also .gz."""
+    mix: tuple[float, ...] = ()
+    """Share of each file in what is trained on, in the order of --data; otherwise that of its tokens."""
+    text_column: str | None = None
+    """Column with the text in tables; otherwise the one called text."""
+    model: str = "gpt2-nano"
+    """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
+    local folder or file with GPT-2 weights."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """Train the model's weights further, or start a preset from random ones."""
+    n_layer: int | None = None
+    """Blocks, where they shall differ from the preset's; with --init random."""
+    n_embd: int | None = None
+    """Width, likewise."""
+    n_head: int | None = None
+    """Attention heads, likewise."""
+    n_positions: int | None = None
+    """Longest sequence, likewise."""
+    window: int | None = None
+    """Tokens a row; otherwise 256, or the model's longest sequence where that is shorter."""
+    batch_size: int = 16
+    """Rows a step."""
+    steps: int = 1000
+    """Steps of the optimizer."""
+    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=(
+        f"(default: {LR['pretrained']}; from random weights: {LR['random']})"))] = None  # fmt: skip
+    """Peak learning rate of AdamW; it falls to 0 along a cosine."""
+    warmup: float = 0.02
+    """Share of the steps in which the learning rate rises to its peak."""
+    weight_decay: float = 0.1
+    """AdamW's weight decay, on matrices only."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    dropout: float = 0.0
+    """Share of the activations dropped in training; worth 0.1 where the text is read many times."""
+    candidates: int = 4096
+    """Tokens that the softmax of a training step runs over: the most common ones, a sample that stands for
+    the rest, and the target. 0 takes all 50,257, which with a small model is several times slower."""
+    held_out: float = 0.02
+    """Share of each file's text that is not trained on, to measure the perplexity. Which part it is hangs on
+    the text alone: a later run over the same files does not train on it, whatever its seed."""
+    eval_freq: int = 250
+    """Steps between two looks at the held-out text, each with a sample of what the model writes."""
+    prompt: str = ""
+    """Beginning of these samples; otherwise the model begins a document of its own."""
+    save: Literal["fp32", "fp16"] = "fp32"
+    """Number format of the saved weights; fp16 halves the file."""
+    seed: int = 123
+    """Seed of the weights and the order. On one CPU with as many threads the same seed
+    gives the same bits."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the matrix products; auto takes bf16 where the processor multiplies it at full speed.
+    The weights are kept in fp32."""
+    out: Path | None = None
+    """The run's folder; otherwise a new one, runs/<model>-pretrained."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Continue the interrupted run in --out with the options it was started with."""
+
+    @property
+    def run_name(self) -> str:
+        """What the run's folder is called where nothing else is said."""
+        return f"{Path(self.model).name}-pretrained"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that were asked for in place of the preset's."""
+        names = ("n_layer", "n_embd", "n_head", "n_positions")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def checked(self) -> "PretrainConfig":
+        """The same with the learning rate filled in; InputError for a value that no run can use."""
+        self.check_seed()
+        self.check_at_least({
+            "batch_size": 1, "steps": 1, "lr": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "dropout": 0,
+            "candidates": 0, "eval_freq": 1, "window": 2, "n_layer": 1, "n_embd": 1, "n_head": 1,
+            "n_positions": 2,
+        })  # fmt: skip
+        for name in ("warmup", "dropout", "held_out"):
+            if not 0 <= getattr(self, name) < 1 or (name == "held_out" and not self.held_out):
+                raise InputError(
+                    f"{flag(name)} {getattr(self, name)} is no share; use a number above 0 and below 1"
+                )
+        if self.candidates and not 16 <= self.candidates <= VOCAB_SIZE // 2:
+            raise InputError(
+                f"--candidates {self.candidates} is no sample of {VOCAB_SIZE:,} tokens; "
+                f"use 16 to {VOCAB_SIZE // 2}, or 0 for all"
+            )
+        if self.mix and (len(self.mix) != len(self.data) or min(self.mix) < 0 or not sum(self.mix) > 0):
+            mix = " ".join(map(str, self.mix))
+            raise InputError(f"--mix {mix}: give a share of at least 0 for each of {len(self.data)} files")
+        if self.sizes and self.init != "random":
+            raise InputError(
+                f"{flag(next(iter(self.sizes)))} goes with --init random; these weights have their size"
+            )
+        if self.init == "random" and self.model not in PRESETS:
+            raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {self.model!r}")
+        return replace(self, lr=self.lr or LR[self.init])

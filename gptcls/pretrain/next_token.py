@@ -1,0 +1,123 @@
+"""The loss of next-token prediction: exact, or with the rare part of the softmax sampled.
+
+With a vocabulary of 50,257 the output layer is the largest part of a small GPT by far: of every 10
+multiplications of gpt2-nano, 8 are there, and the logits of 8,192 tokens fill 1.6 GB in fp32. So
+
+- the tokens go through in chunks, and each chunk's logits become its gradient at once;
+- the softmax may run over *candidates*: the most common tokens, a random sample of the others that stands
+  for all of them, and the target (Jean et al. 2015, "On Using Very Large Target Vocabulary for NMT").
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK = 512  # tokens at a time: with 8,192 candidates in bf16 their logits fit a processor's cache
+
+
+COMMON = 0.75  # share of the candidates that are always the same
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The tokens that one step's softmax runs over, and what each counts there.
+
+    A sampled token counts for as many as the sample leaves out; a target that was neither common nor
+    sampled counts in its own rows alone. So the sum below the fraction has the right expectation.
+    """
+
+    ids: Tensor  # (V',) distinct token ids
+    log_weight: Tensor  # (V',) what is added to the logits
+    slots: Tensor  # (N,) where in ids each target is
+
+    @classmethod
+    def draw(cls, targets: Tensor, by_count: Tensor, number: int) -> "Candidates":
+        """Candidates for ``targets`` (N,), from torch's global generator.
+
+        ``by_count`` (V,) holds all token ids, the most common first.
+        """
+        n_common = round(COMMON * number)
+        n_sampled = number - n_common
+        rare = by_count[n_common:]
+        sampled = rare[torch.randperm(len(rare))[:n_sampled]]
+        weight = torch.zeros(len(by_count))
+        weight[by_count[:n_common]] = 1.0
+        weight[sampled] = len(rare) / n_sampled
+        taken = weight > 0
+        taken[targets] = True
+        ids = taken.nonzero()[:, 0]
+        slots = torch.empty(len(by_count), dtype=torch.long)
+        slots[ids] = torch.arange(len(ids))
+        return cls(ids, weight[ids].log(), slots[targets])
+
+    def to(self, device: torch.device) -> "Candidates":
+        """The same on another device."""
+        return Candidates(self.ids.to(device), self.log_weight.to(device), self.slots.to(device))
+
+
+def next_token_loss(
+    hidden: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, candidates: Candidates | None = None
+) -> Tensor:
+    """Mean cross entropy in nats, differentiable in ``hidden`` and ``table``.
+
+    Args:
+        hidden: (N, C), the network's output at N positions.
+        table: (V, C), the rows of the language-model head.
+        targets: (N,), the token that follows at each position.
+        dtype: of the matrix products; sums are kept in fp32.
+        candidates: the tokens to normalise over; None is the exact softmax over all V.
+    """
+    if candidates is None:
+        return _ChunkedCrossEntropy.apply(hidden, table, targets, None, dtype)
+    rows = table.index_select(0, candidates.ids)  # (V', C)
+    return _ChunkedCrossEntropy.apply(hidden, rows, candidates.slots, candidates.log_weight, dtype)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross entropy of ``hidden @ table.T + log_weight``; the gradients are computed on the way forward."""
+
+    @staticmethod
+    def forward(ctx, hidden, table, targets, log_weight, dtype):
+        matrix = table.to(dtype)
+        d_hidden, d_table = torch.empty_like(hidden), torch.zeros_like(table)
+        total = 0.0
+        for start in range(0, len(hidden), CHUNK):
+            h = hidden[start : start + CHUNK].to(dtype)  # (n, C)
+            target = targets[start : start + CHUNK, None]  # (n, 1)
+            logits = h @ matrix.T  # (n, V)
+            if log_weight is not None:  # the target itself always counts once
+                own = logits.gather(1, target)
+                logits.add_(log_weight.to(dtype)).scatter_(1, target, own)
+            p = logits.softmax(dim=-1)
+            p_target = p.gather(1, target)
+            total -= p_target.float().log().sum()
+            d_logits = p.scatter_(1, target, p_target - 1)
+            d_hidden[start : start + CHUNK] = d_logits @ matrix
+            d_table += d_logits.T @ h
+        ctx.save_for_backward(d_hidden / len(hidden), d_table / len(hidden))
+        return total / len(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_loss):
+        d_hidden, d_table = ctx.saved_tensors
+        return d_loss * d_hidden, d_loss * d_table, None, None, None
+
+
+@torch.inference_mode()
+def perplexity(model: torch.nn.Module, windows: Tensor, batch_size: int = 16) -> float:
+    """exp of the mean cross entropy, in nats a token, over windows (n, T + 1): exact, in fp32.
+
+    ``model`` is in eval mode, and the windows on its device.
+    """
+    total, count = 0.0, 0
+    for batch in windows.split(batch_size):
+        hidden = model(batch[:, :-1]).flatten(0, 1)
+        targets = batch[:, 1:].flatten()
+        for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+            total += torch.nn.functional.cross_entropy(model.lm_logits(h), t, reduction="sum").item()
+        count += len(targets)
+    return math.exp(total / count)

@@ -1,0 +1,142 @@
+"""Plain text -> long streams of tokens -> packed windows for next-token training.
+
+Documents are joined end to end with the end-of-text token between them, so no place in a batch is spent
+on padding (Brown et al. 2020, appendix B).
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import PAD_ID, encode
+from gptcls.data.columns import text_values, values_of
+from gptcls.data.readers import open_text, read_chunks, require_file, require_utf8
+
+log = logging.getLogger("gptcls")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The documents of one file, joined: each one's tokens, then the end-of-text token."""
+
+    name: str
+    tokens: np.ndarray  # (N,) int32
+    starts: np.ndarray  # (documents,) where each begins, ascending
+
+    @classmethod
+    def of(cls, name: str, documents: Iterable[str]) -> "Stream":
+        """Tokenize and join."""
+        pieces = [np.array([*encode(text), PAD_ID], dtype=np.int32) for text in documents]
+        ends = np.cumsum([len(piece) for piece in pieces])
+        return cls(name, np.concatenate(pieces), np.concatenate([[0], ends[:-1]]))
+
+    def window(self, offset: int, length: int) -> np.ndarray:
+        """``length`` tokens around ``offset``, from the beginning of its document if that is in reach.
+
+        So short documents begin where a text to classify will: at the position table's first rows.
+        """
+        start = self.starts[np.searchsorted(self.starts, offset, side="right") - 1]
+        if offset - start >= length:
+            start = offset
+        return self.tokens[min(start, len(self.tokens) - length) :][:length]
+
+    def windows(self, length: int) -> np.ndarray:
+        """The whole stream, cut into windows (n, length) for judging; what does not fill one is left out.
+
+        Each window's last token is the next one's first, so that every token but one is predicted once.
+        """
+        return np.lib.stride_tricks.sliding_window_view(self.tokens, length)[:: length - 1]
+
+
+def read_documents(path: str | Path, text_column: str | None = None) -> list[str]:
+    """The texts of a file: the whole of a ``.txt``, every row of a ``.jsonl`` or another table (``.gz`` too).
+
+    A table's column is ``text_column``, otherwise ``text``; its blank rows are left out. Raises InputError
+    for what cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
+        require_file(path)
+        require_utf8(path)
+        with open_text(path, newline="\n") as file:
+            documents = [file.read()]
+    else:
+        column, documents = text_column or "text", []
+        for chunk in read_chunks(path):
+            if column not in chunk.columns:
+                found = ", ".join(map(str, chunk.columns))
+                raise InputError(f"{path} has no column {column!r}: choose --text-column from {found}")
+            values = values_of(chunk, column)
+            documents += filter(None, text_values(values, chunk.index, column, path))
+    if not any(text.strip() for text in documents):
+        raise InputError(f"{path} holds no text: give a file with some")
+    return documents
+
+
+def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
+    """Documents to train on, and others to judge by: at least ``share`` of all characters.
+
+    Whole documents are held out, of a single one its end. Which ones hangs on nothing but their letters and
+    digits (those with the lowest hashes), so that a later run over the same texts, whatever its seed, trains
+    on none that an earlier one was judged by. A held-out document that also stands among the others (letters
+    and digits compared) is left out: it would only measure memory.
+    """
+    if len(documents) == 1:
+        text = documents[0]
+        cut = len(text) - round(share * len(text))
+        return [text[:cut]], [text[cut:]]
+    hashes = [_hash_of_letters(text) for text in documents]
+    order = sorted(range(len(documents)), key=hashes.__getitem__)
+    reached = np.cumsum([len(documents[i]) for i in order])  # characters up to and with each
+    n_held = min(int(np.searchsorted(reached, share * reached[-1])) + 1, len(documents) - 1)
+    held, rest = sorted(order[:n_held]), sorted(order[n_held:])
+    seen = {hashes[i] for i in rest}
+    return [documents[i] for i in rest], [documents[i] for i in held if hashes[i] not in seen]
+
+
+def _hash_of_letters(text: str) -> bytes:
+    letters = re.sub(r"[\W_]+", "", text.casefold())
+    return blake2b(letters.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class WindowSampler:
+    """Batches of windows drawn from several streams; each batch is a pure function of the step.
+
+    Args:
+        streams: where the windows come from.
+        shares: each stream's share of the windows.
+        length: tokens a window; the last one is only ever a target.
+        batch_size: windows a batch.
+        seed: with the step, of everything random.
+    """
+
+    def __init__(
+        self, streams: Sequence[Stream], shares: Sequence[float], length: int, batch_size: int, seed: int
+    ) -> None:
+        self.streams, self.length, self.batch_size, self.seed = streams, length, batch_size, seed
+        self.shares = np.array(shares) / sum(shares)
+
+    def counts(self, vocab_size: int) -> Tensor:
+        """How often each token (V,) is expected in a million trained on, float64."""
+        expected = np.zeros(vocab_size)
+        for stream, share in zip(self.streams, self.shares, strict=True):
+            expected += 1e6 * share * np.bincount(stream.tokens, minlength=vocab_size) / len(stream.tokens)
+        return torch.from_numpy(expected)
+
+    def batch(self, step: int) -> Tensor:
+        """Windows (batch_size, length) for one step, int64."""
+        rng = np.random.default_rng([self.seed, step])
+        chosen = rng.choice(len(self.streams), self.batch_size, p=self.shares)
+        windows = [
+            stream.window(int(rng.integers(len(stream.tokens))), self.length)
+            for stream in (self.streams[i] for i in chosen)
+        ]
+        return torch.from_numpy(np.stack(windows).astype(np.int64))

@@ -1,0 +1,102 @@
+"""The folder of a run: a new one, or one whose run was interrupted."""
+
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gptcls.common.files import write_json
+from gptcls.common.options import Options
+from gptcls.core.errors import InputError
+
+log = logging.getLogger("gptcls")
+
+
+FORMAT = "gptcls run"
+
+
+def new_folder(out: Path | None, name: str, result: str) -> Path:
+    """The folder for a new run: ``out``, or a new one in ``runs`` that begins with ``name``.
+
+    One that holds anything of worth is refused; ``result`` is what a finished run leaves in it.
+    """
+    if out is None:
+        numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+        return next(path for path in numbered if not path.exists())
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; choose a folder")
+    if (out / "checkpoint").exists():
+        raise InputError(f"--out {out} holds an interrupted run; add --resume, or choose another folder")
+    if (out / result).exists():
+        raise InputError(f"--out {out} holds a finished run; choose another folder, or delete this one")
+    if out.exists() and os.listdir(out) and not _is_run(out):
+        raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
+    return out
+
+
+def claim(folder: Path, out: Path | None, name: str, result: str) -> Path:
+    """Create the folder; where a run beside this one took its name meanwhile, the next free one."""
+    if out is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            folder = new_folder(out, name, result)
+
+
+def environment(device: torch.device, dtype: torch.dtype) -> dict:
+    """What the last digits of a result depend on beside the options."""
+    return {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
+
+
+def write_config(folder: Path, config: Options, base: dict | None, here: dict) -> None:
+    """``config.json``: the options, the weights that the run starts from (name and sha256), and its
+    :func:`environment`."""
+    description = {"format": FORMAT, "base": base, "environment": here, "options": config.to_json()}
+    write_json(folder / "config.json", description)
+
+
+def resumed(config: Options) -> tuple[Options, dict | None, dict]:
+    """The configuration that the run in ``config.out`` was started with, its base weights, and its
+    environment.
+
+    Raises InputError when there is no interrupted run, its description is damaged, or an option differs.
+    """
+    out = config.out
+    if out is None:
+        raise InputError("--resume needs --out, the folder of the interrupted run")
+    if not (out / "checkpoint").exists():
+        raise InputError(f"--out {out} holds no interrupted run; start one in a new folder, without --resume")
+    try:
+        description = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        saved, base = type(config).from_json(description["options"]), description["base"]
+        there = dict(description["environment"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{out / 'config.json'} is damaged ({error!r:.80}); start again in another --out"
+        ) from None
+    if changed := replace(config, resume=False, out=None).differences(saved):
+        raise InputError(
+            f"{', '.join(changed)} cannot change when a run resumes; leave out or start a new run"
+        )
+    return replace(saved, resume=True, out=out), base, there
+
+
+def warn_of_changes(there: dict, here: dict) -> None:
+    """Log what differs between the :func:`environment` that a run was started in and this one."""
+    changed = [f"{name} {there.get(name)}, now {new}" for name, new in here.items() if there.get(name) != new]
+    if changed:
+        log.info(f"the run was started with {'; '.join(changed)}: the last digits of its result will differ")
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
