@@ -37,7 +37,7 @@ from gptcls.evaluation.plots import BLUE, GREY, VERMILION, plot_confusion, plot_
 from gptcls.evaluation.style import ORANGE, use_style
 from gptcls.evaluation.table import format_scores
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Lower, Upper
+from gptcls.fast.frozen import Frozen, Trained
 from gptcls.models.pretrained import load_pretrained
 
 use_style()
@@ -52,8 +52,8 @@ if MODEL == "gpt2-nano":
 # ## Many classifiers, quickly
 #
 # We shall train some thirty classifiers. As in chapter 8, only the last block, the norm and the head learn.
-# All below is a fixed function of the text, so it runs once for each text (`Lower`), and training starts from
-# what it gave (`Upper`). Chapter 12 explains this and shows that the result is the same.
+# All below is a fixed function of the text, so it runs once for each text (`Frozen`), and training starts from
+# what it gave (`Trained`). Chapter 12 explains this and shows that the result is the same.
 
 # %%
 data = load_data(DATA)
@@ -64,7 +64,7 @@ targets = task.targets(distinct["label"].tolist())
 
 backbone = load_pretrained(MODEL)
 depth = len(backbone.blocks) - 1
-lower = Lower(Classifier(backbone, task.n_outputs), depth)
+lower = Frozen(Classifier(backbone, task.n_outputs), depth)
 dataset = TextDataset(texts, targets, max_length=backbone.config.n_positions)
 features = FeatureCache().datasets(lower, {"all": dataset}, CPU)["all"]
 
@@ -80,7 +80,7 @@ def fit(rows, labels=targets, seed=123, epochs=8):
     torch.manual_seed(seed)
     classifier = Classifier(deepcopy(backbone), task.n_outputs)
     classifier.freeze("last_block")
-    upper = Upper(classifier, depth)
+    upper = Trained(classifier, depth)
     loader = batches(rows, 16, labels, shuffle=True, drop_last=True)
     rest = {"accumulate": 1, "patience": 0, "eval_freq": 10_000, "eval_iter": 1}
     how = {"lr": LR, "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.1, "clip": 1.0}
