@@ -123,7 +123,9 @@ def test_features_are_not_taken_from_another_mask_or_pooling(tmp_path, monkeypat
 def test_a_saved_classifier_answers_the_same(base, tmp_path, options):
     data = str(write_csv(tmp_path / "rows.csv"))
     options = {"lr": 1e-2, "epochs": 1, "max_length": 16, "device": "cpu", "precision": "fp32"} | options
-    run = train(TrainConfig(model=str(base), data=data, no_causal_mask=True, out=tmp_path / "x", **options))
+    run = train(
+        TrainConfig.of(model=str(base), data=data, no_causal_mask=True, out=tmp_path / "x", **options)
+    )
     spec = json.loads((tmp_path / "x" / "classifier" / "classifier.json").read_text())
     assert spec["architecture"]["causal"] is False
     loaded = read_classifier(tmp_path / "x")
@@ -159,7 +161,7 @@ def test_other_families_are_refused_in_one_line(tmp_path):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="[UNK]"))
     tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
     data = str(write_csv(tmp_path / "rows.csv"))
-    config = TrainConfig(model=str(tmp_path / "bert"), data=data, no_causal_mask=True, out=tmp_path / "x")
+    config = TrainConfig.of(model=str(tmp_path / "bert"), data=data, no_causal_mask=True, out=tmp_path / "x")
     with pytest.raises(InputError, match=r"--no-causal-mask is for a GPT-2; .* is a bert"):
         train(config)
     assert not (tmp_path / "x").exists()
@@ -167,7 +169,9 @@ def test_other_families_are_refused_in_one_line(tmp_path):
 
 def test_the_classifier_of_an_older_version_is_causal(base, tmp_path):
     data = str(write_csv(tmp_path / "rows.csv"))
-    train(TrainConfig(model=str(base), data=data, epochs=1, max_length=16, out=tmp_path / "x", device="cpu"))
+    train(
+        TrainConfig.of(model=str(base), data=data, epochs=1, max_length=16, out=tmp_path / "x", device="cpu")
+    )
     path = tmp_path / "x" / "classifier" / "classifier.json"
     spec = json.loads(path.read_text())
     assert spec["architecture"].pop("causal") is True

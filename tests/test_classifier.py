@@ -165,4 +165,6 @@ def test_a_pooler_with_parameters_is_a_class_in_a_table(monkeypatch, policy):
     assert {"pool.score.weight", "pool.score.bias"} <= model.trained_parameters().keys()
     ids, lengths = pad([[5, 6, 7], [8]], pad_id=0)
     depth = model.frozen_blocks
-    torch.testing.assert_close(Trained(model, depth)(Frozen(model, depth)(ids, lengths), lengths), model(ids, lengths))
+    torch.testing.assert_close(
+        Trained(model, depth)(Frozen(model, depth)(ids, lengths), lengths), model(ids, lengths)
+    )

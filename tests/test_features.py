@@ -7,17 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gptcls.fast.one_position import at
 from tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
 
 from gptcls.common.hardware import pick_dtype
 from gptcls.core.answer import dataset_logits
-from gptcls.core.batches import TextDataset, bucket_loader, pad, plain_loader
+from gptcls.core.batches import TextDataset, bucket_loader, pad
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
 from gptcls.train.config import TrainConfig
+from gptcls.train.resolve import resolve
 
 POLICIES = ["head", "last_block", "last_2"]
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
@@ -85,14 +87,14 @@ def test_losses_and_predictions_are_those_of_the_plain_loop(policy, pooling, mon
         network = model
         if fast:
             network = Trained(model, depth_of(model))
-            dataset = FeatureCache().datasets(Frozen(model, depth_of(model)), {"train": dataset}, CPU)["train"]
+            dataset = FeatureCache().datasets(Frozen(model, depth_of(model)), {"train": dataset}, CPU)[
+                "train"
+            ]
         settings = FitSettings(
             epochs=3, lr=1e-3, weight_decay=0.1, schedule="cosine", warmup=0.1, clip=1.0, accumulate=1,
-            patience=0, eval_freq=5, eval_iter=2,
         )  # fmt: skip
         torch.manual_seed(2)
-        loaders = bucket_loader(dataset, 8), plain_loader(dataset, 8)
-        Trainer(network, tiny_task(), *loaders, settings, CPU).fit()
+        Trainer(network, tiny_task(), bucket_loader(dataset, 8), settings, CPU).fit()
         logits.append(dataset_logits(network, dataset, CPU))
     assert len(losses[0]) == len(losses[1]) == 24
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
@@ -108,7 +110,7 @@ def test_dropout_in_the_trained_block_falls_back_to_the_plain_block():
     hidden = Frozen(model, 2)(ids, lengths)
     block = model.backbone.blocks[2].train()
     outputs = []
-    for call in (lambda: block.at(hidden, lengths - 1), lambda: block(hidden)[torch.arange(4), lengths - 1]):
+    for call in (lambda: at(block, hidden, lengths - 1), lambda: block(hidden)[torch.arange(4), lengths - 1]):
         torch.manual_seed(0)
         outputs.append(call())
     assert torch.equal(*outputs)
@@ -341,16 +343,18 @@ def test_pick_dtype():
         pick_dtype("int3", CPU)
 
 
-def test_compiled_upper_stage_gives_the_same():
+def test_the_compiled_trained_stage_gives_the_same():
     model = stirred()
     ids, lengths = pad(IDS)
     expected = model(ids, lengths)
-    upper = Trained(model, 2)
-    upper.compile(dynamic=True)
-    torch.testing.assert_close(upper(Frozen(model, 2)(ids, lengths), lengths), expected, atol=1e-5, rtol=1e-5)
+    trained = Trained(model, 2)
+    trained.compile(dynamic=True)
+    torch.testing.assert_close(
+        trained(Frozen(model, 2)(ids, lengths), lengths), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_cache_that_is_a_file_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"--cache .*file is a file; name a folder"):
-        TrainConfig(cache=tmp_path / "file").resolved()
+        resolve(TrainConfig.of(cache=tmp_path / "file"))
