@@ -31,7 +31,7 @@ from gptcls.data import book
 from gptcls.data.clean import cleaned
 from gptcls.data.corpora import load_parts
 from gptcls.data.labels import Layout
-from gptcls.data.long_texts import said_of_long
+from gptcls.data.long_texts import describe_cut
 from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import load_data
 from gptcls.data.split import PARTS, Split, drop_duplicates, load_split, make_split, save_split, with_extra
@@ -180,7 +180,7 @@ def encode_split(
             pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
         dataset.pad_to = pad_to
         if dataset.truncated:
-            log.info(f"{part}: {said_of_long(dataset.truncated, max_length, config.long)}")
+            log.info(f"{part}: {describe_cut(dataset.truncated, max_length, config.long)}")
             if len(dataset) > len(frame):
                 log.info(f"{part}: {len(dataset):,} windows of {len(frame):,} texts")
         datasets[part] = dataset
