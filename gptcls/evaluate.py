@@ -143,7 +143,9 @@ def _require_known(rows: "pd.DataFrame", task: Task, source: str | None) -> None
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
         else:
             what, way_out = "label", f"it knows {known}: correct or delete these rows"
-        raise bad_rows(bad, rows.index.name, f"{what} {unseen}, unseen in training,", source, way_out)
+        raise bad_rows(
+            [n for n, _ in bad], rows.index.name, f"{what} {unseen}, unseen in training,", source, way_out
+        )
 
 
 def _require_no_run(out: Path) -> None:

@@ -55,7 +55,7 @@ def test_questions(tmp_path):
     assert parts["train"]["text"].tolist() == ["What is a café ?", "How many ?"]
     assert parts["test"]["label"].tolist() == ["HUM"]
     (tmp_path / "TREC_10.label").write_text("HUM:ind Who was Galileo ?\nWho was that ?\n")
-    with pytest.raises(InputError, match=r"TREC_10\.label, line 2: 'Who was that \?' is no question of TREC"):
+    with pytest.raises(InputError, match=r"TREC_10\.label, line 2: 'Who was that \?'"):
         parts_of("trec6", tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_reviews_in_an_archive(tmp_path):
     with pytest.raises(InputError, match=r"movie_reviews\.zip holds no neg/.*fetch it again"):
         parts_of("movie-reviews", tmp_path)
     (tmp_path / "movie_reviews.zip").write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"no readable zip archive .*fetch it again"):
+    with pytest.raises(InputError, match=r"movie_reviews\.zip .*fetch it again"):
         parts_of("movie-reviews", tmp_path)
 
 

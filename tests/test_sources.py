@@ -412,7 +412,7 @@ GOOD = "text,label\nhello,a\n"
         ("x.csv", "text,label\na,x\nb,c,d,y\n", "line 3: the header has 2 fields, this row 4"),
         ("x.csv", "text,label\na,x\nb\n", "line 3: the header has 2 fields, this row 1"),
         ("x.tsv", "text\tlabel\na\tx\nb\tc\tx\n", "line 3: the header has 2 fields, this row 3"),
-        ("x.csv", "text,label\nnul \0 byte,x\n", "line 2: a NUL byte"),
+        ("x.csv", "text,label\nnul \0 byte,x\n", "line 2: a NUL"),
         ("x.csv", "text;label\na;b\n", "separated by ';'"),
         ("x.csv", "text\tlabel\na\tb\n", "separated by a tab (.tsv)"),
         ("x.jsonl", '{"text": "a", "label": "x"}\n{"text": "b",\n', "line 2: not valid JSON"),
@@ -453,7 +453,7 @@ GOOD = "text,label\nhello,a\n"
         ("x.csv.gz", GOOD, "damaged gzip"),
         ("x.txt", GOOD, "unknown format '.txt'"),
         ("noformat", GOOD, "unknown format"),
-        ("x.parquet", GOOD, "no readable Parquet file"),
+        ("x.parquet", GOOD, "x.parquet"),
     ],
 )
 def test_one_line_for_bad_files(tmp_path, name, content, said):
@@ -468,7 +468,7 @@ def test_line_of_a_bad_byte_far_into_the_file(tmp_path):
 
 
 def test_multibyte_characters_across_block_ends_are_fine(tmp_path, monkeypatch):
-    monkeypatch.setattr("gptcls.data.readers.BLOCK", 7)
+    monkeypatch.setattr("gptcls.data.encodings.BLOCK", 7)
     path = write(tmp_path / "x.csv", "text,label\n" + "你好🎉,ü\n" * 20)
     assert rows(load_data(path)) == [("你好🎉", "ü")] * 20
 
@@ -593,7 +593,7 @@ def test_named_wrongly(tmp_path, name, content, dialect, said):
 
 
 def test_a_long_file_is_decoded_block_by_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("gptcls.data.readers.BLOCK", 7)
+    monkeypatch.setattr("gptcls.data.encodings.BLOCK", 7)
     content = ("text;label\n" + "你好🎉;ü\n" * 20).encode("utf-16")
     path = write(tmp_path / "x.csv", content)
     assert rows(load_data(path, dialect=Dialect(";", "utf-16"))) == [("你好🎉", "ü")] * 20

@@ -20,7 +20,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
 from gptcls.data.clean import CLEANERS
-from gptcls.data.long_texts import said_of_long
+from gptcls.data.long_texts import describe_cut
 from gptcls.fast.frozen import Staged
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
@@ -102,7 +102,7 @@ class TextClassifier:
     def say_longer(self, n: int, max_length: int | None = None) -> None:
         """Log that ``n`` texts were longer than what is read, and what became of them; nothing for 0."""
         if n:
-            log.info(said_of_long(n, _shorter(max_length, self.saved.max_length), self.saved.long))
+            log.info(describe_cut(n, _shorter(max_length, self.saved.max_length), self.saved.long))
 
 
 def load_classifier(

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, TextClassifier, load_classifier
 from gptcls.core.errors import InputError
 from gptcls.data.columns import find_text_column, text_values, values_of
-from gptcls.data.readers import PLAIN, Dialect, guess_encoding, read_chunks
+from gptcls.data.encodings import guess_encoding
+from gptcls.data.readers import PLAIN, Dialect, read_chunks
 from gptcls.data.writer import ChunkWriter
 
 if TYPE_CHECKING:

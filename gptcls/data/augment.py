@@ -1,4 +1,4 @@
-"""More training texts out of those there are: the four operations of EDA, and what they cannot do.
+"""More training texts from those there are: the four operations of EDA, and what they cannot do.
 
 Wei & Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks"
 (EMNLP). Each new text keeps the label of the text it was made from.
@@ -18,20 +18,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gptcls.core.errors import InputError
-from gptcls.data.readers import open_text, require_file, require_text
+from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.same_text import text_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
 
-
 Operation = Literal["synonym", "insert", "delete", "swap"]
-
-
 Synonyms = dict[str, tuple[str, ...]]
-
-
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it
 
 
@@ -62,7 +58,7 @@ def delete_words(words: list[str], n: int, synonyms: Synonyms, random: np.random
 
 
 def swap_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
-    """``n`` times two words changed for each other."""
+    """``n`` times two words exchanged."""
     words = list(words)
     for _ in range(n if len(words) > 1 else 0):
         i, j = random.permutation(len(words))[:2]
@@ -102,7 +98,7 @@ class Augmentation:
         if self.copies < 1:
             raise InputError(f"--augment-copies {self.copies} is too small; use 1 or more")
         if not 0 < self.share <= 1:
-            raise InputError(f"--augment-share {self.share} is no share; use a number above 0, up to 1")
+            raise InputError(f"--augment-share {self.share} is not a share; use a number above 0, up to 1")
         if self.synonyms is not None and not {"synonym", "insert"} & set(self.operations):
             raise InputError(f"--synonyms {self.synonyms} goes with --augment synonym or insert")
         if not self.operations and (self.copies, self.share) != (Augmentation.copies, Augmentation.share):
@@ -111,9 +107,9 @@ class Augmentation:
     def of(self, train: "pd.DataFrame", others: Iterable[str], seed: int) -> "pd.DataFrame":
         """The training rows and behind them the new ones, index 0 to N - 1.
 
-        A new text that stands in ``train``, among ``others`` (validation and test) or among the new ones is
-        left out; the log counts the new rows. The same seed gives the same texts. Raises InputError when not
-        one new text could be made.
+        A text that is the same (:func:`text_key`) as one of ``train``, of ``others`` (validation and test) or
+        of the new ones is left out; the log counts the new rows. The same seed gives the same texts. Raises
+        InputError when not one new text could be made.
         """
         import pandas as pd
 
@@ -122,7 +118,7 @@ class Augmentation:
         synonyms = read_synonyms(self.synonyms) if {"synonym", "insert"} & set(self.operations) else {}
         random = np.random.RandomState(seed)
         texts = [text.split() for text in train["text"]]
-        taken = {" ".join(text.split()) for text in (*train["text"], *others)}  # white space makes none new
+        taken = {text_key(text) for text in (*train["text"], *others)}
         rows, new, counts = [], [], []
         for name in self.operations:
             before = len(new)
@@ -130,8 +126,8 @@ class Augmentation:
                 n = max(1, round(self.share * len(words)))
                 for _ in range(self.copies):
                     changed = " ".join(OPERATIONS[name](words, n, synonyms, random))
-                    if changed not in taken:
-                        taken.add(changed)
+                    if (key := text_key(changed)) not in taken:
+                        taken.add(key)
                         rows.append(row)
                         new.append(changed)
             counts.append(f"{len(new) - before:,} by {name}")
@@ -147,7 +143,7 @@ class Augmentation:
 
 
 def read_synonyms(path: Path | None = None) -> Synonyms:
-    """A table of synonyms: UTF-8, a line a word, ``word<TAB>synonym,synonym``; None reads the package's own.
+    """A table of synonyms: UTF-8, one word per line, ``word<TAB>synonym,synonym``; None: the package's own.
 
     Words are looked up in lower case; a synonym may be several words. Raises InputError naming the line that
     is not of this form, or gives a word again.
@@ -170,9 +166,8 @@ def read_synonyms(path: Path | None = None) -> Synonyms:
                     "with commas between them"
                 )
             if word.lower() in synonyms:
-                raise InputError(
-                    f"{path}, line {number}: {word!r} stands twice; put its synonyms in one line"
-                )
+                said = f"{word!r} stands twice; put its synonyms in one line"
+                raise InputError(f"{path}, line {number}: {said}")
             synonyms[word.lower()] = found
     return synonyms
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcls.core.errors import InputError
+from gptcls.data.encodings import require_file
 from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
-from gptcls.data.readers import PLAIN, Dialect, require_file
+from gptcls.data.readers import PLAIN, Dialect
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_numbered
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 
@@ -48,7 +48,9 @@ def _questions(path: Path) -> "pd.DataFrame":
         label, _, text = line.partition(" ")
         coarse = label.partition(":")[0]
         if coarse not in TREC_CLASSES or not text.strip():
-            raise InputError(f"{path}, line {number}: {line!r:.60} is no question of TREC, COARSE:fine text")
+            raise InputError(
+                f"{path}, line {number}: {line!r:.60} is not a question of TREC, COARSE:fine text"
+            )
         rows.append((text.strip(), coarse))
     return _numbered(rows)
 
@@ -58,7 +60,7 @@ def goemotions(folder: Path) -> dict[str, "pd.DataFrame"]:
     names = _first(folder, ("labels.txt", "emotions.txt"))
     layout = Layout(LISTS, label_separator=",", label_names=names)
     files = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
-    return _tables(folder, files, layout, Dialect(columns=("text", "label", "id")))
+    return _tables(folder, files, layout, "text", "label", "id")
 
 
 def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
@@ -72,16 +74,14 @@ def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
         files = {"train": "dev.txt", "test": "test.txt"}
     else:
         files = {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}
-    return _tables(folder, files, layout, Dialect(columns=("text", "label")))
+    return _tables(folder, files, layout, "text", "label")
 
 
-def _tables(
-    folder: Path, files: dict[str, str], layout: Layout, dialect: Dialect
-) -> dict[str, "pd.DataFrame"]:
-    return {
-        part: load_numbered(_first(folder, (file,)), layout=layout, dialect=dialect)
-        for part, file in files.items()
-    }
+def _tables(folder: Path, files: dict[str, str], layout: Layout, *columns: str) -> dict[str, "pd.DataFrame"]:
+    """Tables without a header, by part."""
+    paths = {part: _first(folder, (file,)) for part, file in files.items()}
+    dialect = Dialect(columns=columns)
+    return {part: load_numbered(path, layout=layout, dialect=dialect) for part, path in paths.items()}
 
 
 def chnsenticorp(folder: Path) -> dict[str, "pd.DataFrame"]:
@@ -90,14 +90,14 @@ def chnsenticorp(folder: Path) -> dict[str, "pd.DataFrame"]:
 
 
 def movie_reviews(folder: Path) -> dict[str, "pd.DataFrame"]:
-    """Long film reviews, pos or neg (Pang and Lee 2004), a text file each inside movie_reviews.zip."""
+    """Long film reviews, pos or neg (Pang and Lee 2004), one text file each inside movie_reviews.zip."""
     path = _first(folder, ("movie_reviews.zip",))
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".txt"))
             rows = [(archive.read(name).decode("latin-1"), Path(name).parent.name) for name in names]
     except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{path} is no readable zip archive ({error}); fetch it again") from None
+        raise InputError(f"{path} is not a readable zip archive ({error}); fetch it again") from None
     if not (rows := [(text, label) for text, label in rows if label in ("neg", "pos")]):
         raise InputError(f"{path} holds no neg/*.txt and no pos/*.txt; fetch it again")
     return {"train": _numbered(rows)}
@@ -127,7 +127,7 @@ def load_parts(
 ) -> dict[str, "pd.DataFrame"]:
     """The parts of a data set by name: ``{"train": …}``; of a corpus also its "validation" and "test".
 
-    The index is that of :func:`gptcls.data.sources.load_numbered`. Raises InputError for a corpus beside
+    The index is that of :func:`gptcls.data.sources.load_numbered`. Raises InputError for a corpus with
     options about columns, or of another task than the ``layout``'s.
     """
     if (found := corpus_of(data)) is None:

@@ -1,4 +1,4 @@
-"""Fetching the SMS Spam Collection once, checked, and never leaving a broken file."""
+"""The SMS Spam Collection: downloaded once, checked, and never left as a broken file."""
 
 import hashlib
 import io
@@ -18,26 +18,15 @@ from gptcls.core.errors import InputError
 
 log = logging.getLogger("gptcls")
 
-
 # UCI data set 228 (Almeida and Hidalgo 2011, doi 10.24432/C5CC84), then the mirror that the book uses.
 SMS_URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
 )
-
-
 ZIP_NAME = "sms+spam+collection.zip"
-
-
 ZIP_BYTES = 203_415
-
-
 ZIP_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
-
-
 MEMBER = "SMSSpamCollection"
-
-
 MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 
 

@@ -1,11 +1,7 @@
 """Train, validation and test: drawn from one frame, kept apart by their texts, and stored as three files.
 
-A frame has the columns ``text`` and ``label``; those made here have the index 0 to N - 1.
-
-Between a frame of labelled texts and training: duplicates, balance, class weights, extra rows.
-
 Every function takes frames with the columns ``text`` and ``label`` and returns new ones, index 0 to N - 1.
-The split itself is in :mod:`gptcls.data.split`.
+Texts are the same where :func:`gptcls.data.same_text.text_key` says so.
 """
 
 import logging
@@ -23,6 +19,7 @@ from gptcls.common.files import atomic_file
 from gptcls.core.errors import InputError
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
+from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame
 from gptcls.data.writer import write_delimited
 
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 
 PARTS = ("train", "validation", "test")
 
@@ -87,67 +83,6 @@ def make_split(
     train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
     validation, test = drawn.get("validation", validation), drawn.get("test", test)
     return _separate(Split(*(part.reset_index(drop=True) for part in (train, validation, test))), kind)
-
-
-def save_split(split: Split, folder: str | Path) -> None:
-    """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
-
-    The columns are text and label, in UTF-8, quoted where needed (RFC 4180), so that :func:`load_split` gives
-    back every text exactly. Raises InputError for a text that no such file can hold: one with a NUL character
-    or half of a surrogate pair.
-    """
-    folder = Path(folder)
-    parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
-    with ExitStack() as stack:
-        for name, frame in parts.items():
-            if bad := [row for row, text in enumerate(frame.text) if not _writable(text)]:
-                raise InputError(
-                    f"{name}, row {bad[0]}: remove the NUL character or lone surrogate from the text"
-                )
-            path = stack.enter_context(atomic_file(folder / f"{name}.csv"))
-            with path.open("w", encoding="utf-8", newline="") as file:
-                write_delimited(file, frame[["text", "label"]])
-    if split.plain is None:
-        (folder / "plain.csv").unlink(missing_ok=True)  # of another split that stood here
-
-
-def load_split(folder: str | Path) -> Split:
-    """Read what :func:`save_split` has written. InputError if a file is missing or is not such a file."""
-    folder = Path(folder)
-    plain = folder / "plain.csv"
-    parts = (_load_part(folder / f"{name}.csv") for name in PARTS)
-    return Split(*parts, plain=_load_part(plain) if plain.exists() else None)
-
-
-def _load_part(path: Path) -> "pd.DataFrame":
-    if not path.exists():
-        raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    texts, labels = [], []
-    for chunk in read_chunks(path):
-        if list(chunk.columns) != ["text", "label"]:
-            raise InputError(f"{path}: its columns are {', '.join(chunk.columns)} instead of text, label")
-        texts += chunk["text"].tolist()
-        labels += chunk["label"].tolist()
-    return labelled_frame(texts, labels)
-
-
-def without(frame: "pd.DataFrame", other: "pd.DataFrame", name: str, where: str) -> "pd.DataFrame":
-    """The rows of ``frame``, called ``name``, whose text is not in ``other``, called ``where``: logged."""
-    shared = frame.text.isin(other.text)
-    if shared.any():
-        log.info("removed %d rows from %s: their texts also stand in %s", int(shared.sum()), name, where)
-    return frame[~shared].reset_index(drop=True)
-
-
-def names_in(frame: "pd.DataFrame", kind: LabelKind) -> set[str]:
-    """The classes (or the names of the numbers) in the labels of a frame."""
-    return set(chain.from_iterable(map(kind.names, frame.label.unique())))
-
-
-def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """The row positions of each group, such as a class; groups in sorted order."""
-    groups = np.array(groups, dtype=object)
-    return {name: np.flatnonzero(groups == name) for name in sorted(set(groups))}
 
 
 def _draw(
@@ -228,34 +163,27 @@ def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
         )
 
 
-def _writable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
-
-
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
     """Keep the first row of each text; drop every row of a text that stands under several labels.
 
-    A text under several numbers keeps their mean.
+    A text under several numbers keeps their mean. The log counts both.
     """
-    by_text = frame.groupby("text", sort=False)["label"]
+    keys = frame["text"].map(text_key)
+    by_text = frame["label"].groupby(keys.to_numpy(), sort=False)
     contradictory = by_text.transform("nunique") > 1
     if contradictory.any():
-        texts = frame.text[contradictory].drop_duplicates()
-        rows, example = int(contradictory.sum()), _short(texts.iloc[0])
-        if kind.merge is not None:
-            means = by_text.agg(lambda labels: kind.merge(labels.tolist()))
-            frame = frame.assign(label=frame.text.map(means))
-            contradictory[:] = False
-            log.info(
-                "%d texts (e.g. %r) stand under several numbers: each gets the mean", len(texts), example
-            )
-        else:
+        n, example = keys[contradictory].nunique(), _short(frame["text"][contradictory].iloc[0])
+        if kind.merge is None:
             said = "dropped %d rows: texts under several %s (%d, e.g. %r)"
-            log.info(said, rows, kind.differ, len(texts), example)
-    agreed = frame[~contradictory]
-    kept = agreed.drop_duplicates("text")
-    if repeats := len(agreed) - len(kept):
-        log.info("dropped %d repeated texts, %d rows left", repeats, len(kept))
+            log.info(said, int(contradictory.sum()), kind.differ, n, example)
+            frame, keys = frame[~contradictory], keys[~contradictory]
+        else:
+            frame = frame.assign(label=keys.map(by_text.agg(lambda labels: kind.merge(labels.tolist()))))
+            log.info("%d texts (e.g. %r) stand under several numbers: each gets the mean", n, example)
+    kept = frame[~keys.duplicated()]
+    if repeats := len(frame) - len(kept):
+        said = "dropped %d repeated texts, %d rows left (letters and digits compared)"
+        log.info(said, repeats, len(kept))
     return kept.reset_index(drop=True)
 
 
@@ -284,5 +212,73 @@ def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelK
     return replace(split, train=pd.concat([split.train, extra], ignore_index=True))
 
 
+def without(frame: "pd.DataFrame", other: "pd.DataFrame", name: str, where: str) -> "pd.DataFrame":
+    """The rows of ``frame``, called ``name``, whose text is not in ``other``, called ``where``: logged."""
+    shared = frame["text"].map(text_key).isin(set(map(text_key, other["text"])))
+    if shared.any():
+        log.info("removed %d rows from %s: their texts also stand in %s", int(shared.sum()), name, where)
+    return frame[~shared].reset_index(drop=True)
+
+
+def names_in(frame: "pd.DataFrame", kind: LabelKind) -> set[str]:
+    """The classes (or the names of the numbers) in the labels of a frame."""
+    return set(chain.from_iterable(map(kind.names, frame.label.unique())))
+
+
+def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """The row positions of each group, such as a class; groups in sorted order."""
+    groups = np.array(groups, dtype=object)
+    return {name: np.flatnonzero(groups == name) for name in sorted(set(groups))}
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+# --- on disk ---
+
+
+def save_split(split: Split, folder: str | Path) -> None:
+    """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
+
+    The columns are text and label, in UTF-8, quoted where needed (RFC 4180), so that :func:`load_split` gives
+    back every text exactly. Raises InputError for a text that no such file can hold: one with a NUL character
+    or half of a surrogate pair.
+    """
+    folder = Path(folder)
+    parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
+    with ExitStack() as stack:
+        for name, frame in parts.items():
+            if bad := [row for row, text in enumerate(frame.text) if not _writable(text)]:
+                raise InputError(
+                    f"{name}, row {bad[0]}: remove the NUL character or lone surrogate from the text"
+                )
+            path = stack.enter_context(atomic_file(folder / f"{name}.csv"))
+            with path.open("w", encoding="utf-8", newline="") as file:
+                write_delimited(file, frame[["text", "label"]])
+    if split.plain is None:
+        (folder / "plain.csv").unlink(missing_ok=True)  # of another split that stood here
+
+
+def load_split(folder: str | Path) -> Split:
+    """Read what :func:`save_split` has written. InputError if a file is missing or is not such a file."""
+    folder = Path(folder)
+    plain = folder / "plain.csv"
+    parts = (_load_part(folder / f"{name}.csv") for name in PARTS)
+    return Split(*parts, plain=_load_part(plain) if plain.exists() else None)
+
+
+def _load_part(path: Path) -> "pd.DataFrame":
+    if not path.exists():
+        raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
+    texts, labels = [], []
+    for chunk in read_chunks(path):
+        if list(chunk.columns) != ["text", "label"]:
+            raise InputError(f"{path}: its columns are {', '.join(chunk.columns)} instead of text, label")
+        texts += chunk["text"].tolist()
+        labels += chunk["label"].tolist()
+    return labelled_frame(texts, labels)
+
+
+def _writable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)

@@ -18,7 +18,8 @@ from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import PAD_ID, encode
 from gptcls.data.columns import text_values, values_of
-from gptcls.data.readers import open_text, read_chunks, require_file, require_utf8
+from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 
 log = logging.getLogger("gptcls")
@@ -66,7 +67,7 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
     path = Path(path)
     if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
         require_file(path)
-        require_utf8(path)
+        require_text(path)
         with open_text(path, newline="\n") as file:
             documents = [file.read()]
     else:
