@@ -17,6 +17,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Lower, Staged, Upper
+from gptcls.fast.one_position import at
 from gptcls.train.config import TrainConfig
 
 POLICIES = ["head", "last_block", "last_2"]
@@ -108,7 +109,7 @@ def test_dropout_in_the_trained_block_falls_back_to_the_plain_block():
     hidden = Lower(model, 2)(ids, lengths)
     block = model.backbone.blocks[2].train()
     outputs = []
-    for call in (lambda: block.at(hidden, lengths - 1), lambda: block(hidden)[torch.arange(4), lengths - 1]):
+    for call in (lambda: at(block, hidden, lengths - 1), lambda: block(hidden)[torch.arange(4), lengths - 1]):
         torch.manual_seed(0)
         outputs.append(call())
     assert torch.equal(*outputs)

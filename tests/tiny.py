@@ -10,7 +10,7 @@ from gptcls.core.classifier import Classifier
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.core.task import SingleLabel
-from gptcls.models.lora import LoRAConfig, add_lora
+from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
 
 TINY = GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=64)
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def tiny_lora(
     torch.manual_seed(seed)
     model = Classifier(backbone or GPT2(TINY), 2)
     add_lora(model.backbone.blocks, lora or LoRAConfig(3, 6.0), targets, prefix="blocks")
-    model.freeze("lora")
+    learn_adapters(model)
     with torch.no_grad():
         for parameter in model.parameters() if backbone is None else model.trained_parameters().values():
             parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -1,12 +1,12 @@
 """A backbone, a pooler and a new head: how a pretrained network becomes a classifier."""
 
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from gptcls.core.errors import InputError
-from gptcls.models.lora import lora_layers, merge
 
 
 def last_token(hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -97,34 +97,26 @@ class Classifier(nn.Module):
         """Decide which parameters train.
 
         ``"head"``: the head alone. ``"last_block"``: also the last block and the final norm, as in the
-        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. ``"lora"``: the head
-        and the adapters that :func:`gptcls.models.lora.add_lora` put on the blocks, no norm, as in PEFT. What
-        does not train is a fixed function and stays in eval mode; what does is held in fp32 from here on.
+        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. What does
+        not train is a fixed function and stays in eval mode; what does is held in fp32 from here on.
         """
         blocks = list(self.backbone.blocks)
-        if policy == "lora":
-            self.trained = [block for block in blocks if lora_layers(block)]
-            learns = [matrix for x in lora_layers(self.backbone).values() for matrix in (x.lora_A, x.lora_B)]
-            if not learns:
-                raise ValueError("there are no adapters to train; call add_lora first")
+        n_trained = trained_blocks(policy, len(blocks))
+        if policy == "all":
+            self.learn([self.backbone], policy)
         else:
-            n_trained = trained_blocks(policy, len(blocks))
-            self.trained = blocks[len(blocks) - n_trained :]
-            learns = [*self.trained, self.backbone.norm] if n_trained else []
+            self.learn([*blocks[len(blocks) - n_trained :], self.backbone.norm] if n_trained else [], policy)
+
+    def learn(self, modules: Iterable[nn.Module], policy: str) -> None:
+        """Train these modules and the head alone, under the name ``policy``."""
         self.policy = policy
-        self.requires_grad_(policy == "all")
-        for module in (self.head, *learns):
+        self.requires_grad_(False)
+        for module in (self.head, *modules):
             module.requires_grad_(True)
+        self.trained = [b for b in self.backbone.blocks if any(p.requires_grad for p in b.parameters())]
         for parameter in self.trained_parameters().values():
             parameter.data = parameter.data.float()  # the steps of training are too small for bf16
         self.train(self.training)
-
-    def merge_lora(self) -> "Classifier":
-        """Make adapters a part of the weights, for good: a classifier like any other, all of it trained."""
-        if merge(self.backbone):
-            self.policy, self.trained = "all", list(self.backbone.blocks)
-            self.requires_grad_(True)
-        return self
 
     @property
     def frozen_blocks(self) -> int:

@@ -5,7 +5,7 @@
 - What lies below the lowest trained block never changes, so it may run once a text, in a narrow number
   format (``training/features.py``).
 - The head reads one position. So the last block needs its attention and MLP at that position alone
-  (:meth:`gptcls.core.gpt2.Block.at`).
+  (``one_position.py``).
 
 The plain path, :class:`gptcls.core.classifier.Classifier`, knows nothing of all this and stays the reference.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gptcls.core.classifier import POOLERS, Classifier, pooled_positions, seen_lengths
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.int8 import int8_blocks
+from gptcls.fast.one_position import at
 
 
 class Lower(nn.Module):
@@ -90,7 +91,7 @@ class Upper(nn.Module):
             x = block(x, seen)
         if positions is None:  # the mean and the maximum read them all
             return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x, seen)), lengths))
-        return model.head(model.backbone.norm(blocks[-1].at(x, positions, seen)))
+        return model.head(model.backbone.norm(at(blocks[-1], x, positions, seen)))
 
     @property
     def n_outputs(self) -> int:

@@ -39,8 +39,8 @@ from gptcls.evaluation import report
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Lower, Upper
 from gptcls.fast.fused import FusedBlock
-from gptcls.models.families import FAMILIES, family_name
-from gptcls.models.lora import LoRAConfig, add_lora
+from gptcls.models.families import FAMILIES, family_name, poolings_of
+from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train import folder as runs
 from gptcls.train.checkpoint import load_checkpoint, save_checkpoint, try_checkpoint
@@ -131,7 +131,9 @@ def build_classifier(
     if config.train == "lora":
         lora = LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout)
         add_lora(model.backbone.blocks, lora, config.lora_targets, prefix="blocks")
-    model.freeze(config.train)
+        learn_adapters(model)
+    else:
+        model.freeze(config.train)
     if config.cache and not model.frozen_blocks:
         raise InputError(
             f"--cache {config.cache} keeps what is frozen, and this run trains in every block; leave it out"
@@ -145,7 +147,7 @@ def build_classifier(
 def choose_pooling(config: TrainConfig, backbone: nn.Module) -> str:
     """What the head reads: as configured, if the family can give that; for auto, what is usual in it."""
     family = family_name(backbone)
-    poolings = FAMILIES[family].poolings
+    poolings = poolings_of(FAMILIES[family])
     if config.pooling == "auto":
         return poolings[0]
     if config.pooling not in poolings:
