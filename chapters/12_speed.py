@@ -41,6 +41,7 @@ from gptcls.evaluation.plots import BLUE, GREY, VERMILION
 from gptcls.evaluation.style import ORANGE, use_style
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen, Staged, Trained
+from gptcls.fast.one_position import at
 from gptcls.models.pretrained import load_pretrained
 
 use_style()
@@ -307,7 +308,7 @@ block = cached.backbone.blocks[-1]
 with torch.no_grad():
     mine = my_block_at(block, x, sizes - 1)
     torch.testing.assert_close(mine, last_token(block(x), sizes))
-    torch.testing.assert_close(mine, block.at(x, sizes - 1))  # the library's
+    torch.testing.assert_close(mine, at(block, x, sizes - 1))  # the library's
 
 one = new_classifier()
 with clock("last block, one position"):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny import TINY
 
 from gptcls.core.gpt2 import GPT2
-from gptcls.models.gpt2_files import to_huggingface
+from gptcls.core.weights import GPT2_NAMES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -39,7 +39,7 @@ def base(tmp_path) -> Path:
     folder = tmp_path / "base"
     folder.mkdir()
     torch.manual_seed(4)
-    save_file(to_huggingface(GPT2(TINY).state_dict()), folder / "model.safetensors")
+    save_file(GPT2_NAMES.to_theirs(GPT2(TINY).state_dict()), folder / "model.safetensors")
     names = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
     sizes = {name: asdict(TINY)[name] for name in names}
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))

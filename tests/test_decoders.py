@@ -261,7 +261,7 @@ def test_a_classifier_without_its_tokenizer(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "named"),
     [
-        (("architecture", "n_kv_head"), 4, "n_kv_head 4 is no divisor of n_head 6"),
+        (("architecture", "n_kv_head"), 4, "n_kv_head 4 does not divide n_head 6"),
         (("architecture", "window"), "wide", "window 'wide', which is not null or a whole number"),
         (("architecture", "qkv_bias"), 1, "qkv_bias 1, which is not true or false"),
         (("architecture", "rope_theta"), "large", "rope_theta 'large', which is not a number"),

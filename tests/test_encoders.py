@@ -196,7 +196,7 @@ def saved(tmp_path_factory) -> Path:
     ("key", "value", "named"),
     [
         ("n_segments", 0, "n_segments 0, which is not a whole number"),
-        ("n_head", 5, "n_head 5 is no divisor of n_embd 48"),
+        ("n_head", 5, "n_head 5 does not divide n_embd 48"),
         ("attn_dropout", "much", "attn_dropout 'much', which is not a number"),
         ("pooler", 1, "pooler 1, which is not true or false"),
         ("pooler", True, r"tensor backbone\.norm\.dense\.\w+ is missing"),

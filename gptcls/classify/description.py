@@ -12,7 +12,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.tasks import task_rules
 from gptcls.data.clean import CLEANERS
 from gptcls.data.long_texts import CUTS
-from gptcls.models.families import FAMILIES, Family
+from gptcls.models.families import FAMILIES, Family, poolings_of
 
 FORMAT_VERSION = 2
 
@@ -52,7 +52,7 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     yield from _size_rules(network, FAMILIES[network["family"]])
     n_positions = network["n_positions"]
     yield from task_rules(spec["task"])
-    poolings = FAMILIES[network["family"]].poolings
+    poolings = poolings_of(FAMILIES[network["family"]])
     yield "pooling", spec["pooling"], spec["pooling"] in poolings, f"one of {', '.join(poolings)}"
     in_range = f"a whole number from 1 to n_positions {n_positions}"
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range

@@ -22,6 +22,7 @@ from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
 from gptcls.data.clean import CLEANERS
 from gptcls.data.long_texts import describe_cut
 from gptcls.fast.frozen import Staged
+from gptcls.models.lora import merge
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
 
@@ -45,7 +46,8 @@ class TextClassifier:
         self.device = device
         int8 = precision == "int8"
         dtype = pick_dtype("auto" if int8 else precision, device)
-        self.model = Staged(saved.model.to(device).merge_lora(), dtype, int8)  # merged it is faster
+        merge(saved.model.backbone)  # adapters made a part of the weights are faster
+        self.model = Staged(saved.model.to(device), dtype, int8)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
-from gptcls.models.lora import merged
+from gptcls.models.lora import learn_adapters, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
 from gptcls.models.tokenizer_file import FileTokenizer
@@ -162,7 +162,7 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
             raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
         with shapes_only():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
-        model.freeze(spec["trained"])
+        _freeze(model, spec["trained"])
         _assign(model, tensors, spec["tensors"], folder, dtype)
         rest = ("max_length", "pad_to", "base", "training", "scores", "long", "cleaning")
         rest = {key: spec[key] for key in rest}
@@ -232,7 +232,11 @@ def _assign(
     for name, tensor in tensors.items():  # no copy where it is in that format already
         tensors[name] = tensor.to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
-    model.freeze(model.policy)  # assigned parameters are fresh ones
+    _freeze(model, model.policy)  # assigned parameters are fresh ones
+
+
+def _freeze(model: Classifier, policy: str) -> None:
+    learn_adapters(model) if policy == "lora" else model.freeze(policy)
 
 
 def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:

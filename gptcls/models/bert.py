@@ -5,7 +5,7 @@ What differs from GPT-2: no causal mask, so that padding has to be masked instea
 stream itself after each addition, not a copy of it before; token vectors that know their segment; the exact
 GELU; and a pooler on top.
 
-The shape alphabet is that of ``gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
+The shape alphabet is that of ``core/gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_head {self.n_head} is no divisor of n_embd {self.n_embd}")
+            raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
 
 
 class RobertaConfig(BertConfig):

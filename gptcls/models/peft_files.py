@@ -54,7 +54,7 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
             weight = getattr(layer, part).weight.detach().cpu().contiguous()
             tensors[f"base_model.model.{name}.{part}.weight"] = weight
     config = next(iter(layers.values())).config
-    release = RELEASES.get(base)
+    release, names = RELEASES.get(base), FAMILIES[family_name(backbone)].names
     description = {
         "peft_type": "LORA",
         "task_type": None,
@@ -64,7 +64,7 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
         "bias": "none",
-        "fan_in_fan_out": FAMILIES[family_name(backbone)].transposed,  # PEFT's word for it
+        "fan_in_fan_out": bool(names and names.transposed),  # PEFT's word for it
         "target_modules": list(layers),
         "inference_mode": True,
     }
@@ -111,7 +111,7 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
 
 def _their_name(backbone: nn.Module, ours: str) -> str:
     """A layer's name in ``transformers``' network: blocks.3.mlp.fc -> transformer.h.3.mlp.c_fc."""
-    return FAMILIES[family_name(backbone)].their_name(f"{ours}.weight").removesuffix(".weight")
+    return FAMILIES[family_name(backbone)].theirs(f"{ours}.weight").removesuffix(".weight")
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ has its shape and is finite, and the configuration beside it agrees.
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import GPT2, Tokenizer
 from gptcls.core.weights import State
-from gptcls.models.families import declared_family
-from gptcls.models.hub import NotOnHubError, cached_file, file_sha256, hub_file
+from gptcls.models.families import Family, declared_family
+from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.models.weight_files import (
     CANDIDATES,
@@ -33,6 +33,7 @@ from gptcls.models.weight_files import (
     present_parts,
     read_object,
     read_state,
+    remembered_sha256,
     weight_parts,
 )
 
@@ -50,6 +51,8 @@ class Release:
     filename: str = "model.safetensors"
 
 
+# Only gpt2-small is pinned to a revision. Of the other three we know none: they come from the branch main, and
+# their sha256 pins the content.
 RELEASES = {
     "gpt2-small": Release(
         repo="openai-community/gpt2",
@@ -70,7 +73,6 @@ RELEASES = {
         sha256="0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
     ),
 }
-
 
 # Weights that ship with the package.
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
@@ -101,7 +103,7 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
             model = family.network(config)
         if "lm_head.weight" not in state:
             model.lm_head = None  # tied, or a checkpoint without one
-        _check_tensors(state, model.state_dict(), family.both_names)
+        _check_tensors(state, model.state_dict(), family)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
@@ -180,7 +182,7 @@ def weights_sha256(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if name in RELEASES:
         return RELEASES[name].sha256
-    return file_sha256(*present_parts(weights_file(name_or_path)))
+    return remembered_sha256(*present_parts(weights_file(name_or_path)))
 
 
 def _hub_weights(repo: str) -> Path:
@@ -223,22 +225,23 @@ def _declared(name: str, path: Path) -> tuple[dict[str, Any], str]:
     return {}, ""
 
 
-def _check_tensors(state: State, expected: State, both_names: Callable[[str], str]) -> None:
+def _check_tensors(state: State, expected: State, family: Family) -> None:
+    both = family.names.both
     for name in expected:
         if name not in state:
-            raise InputError(f"{both_names(name)} is missing")
+            raise InputError(f"{both(name)} is missing")
     for name, tensor in state.items():
         if name not in expected:
-            raise InputError(f"{both_names(name)} is no tensor of this network")
+            raise InputError(f"{both(name)} is not a tensor of this network")
         if tensor.shape != expected[name].shape:
             found, wanted = list(tensor.shape), list(expected[name].shape)
-            raise InputError(f"{both_names(name)} has the shape {found} instead of {wanted}")
-        check_numbers(both_names(name), tensor)
+            raise InputError(f"{both(name)} has the shape {found} instead of {wanted}")
+        check_numbers(both(name), tensor)
 
 
 def check_numbers(name: str, tensor: Tensor) -> None:
     """Raise InputError, which begins with ``name``, unless the tensor holds finite floating-point numbers."""
     if not tensor.is_floating_point():
-        raise InputError(f"{name} holds {tensor.dtype}, no floating-point numbers")
+        raise InputError(f"{name} holds {tensor.dtype}, not floating-point numbers")
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
         raise InputError(f"{name} holds a value that is not finite")

@@ -1,24 +1,32 @@
-"""The file formats that hold a network's tensors: a path in, a state dict with the file's own names out."""
+"""The file formats that hold a network's tensors: a path in, a state dict with the file's own names out; and
+what a file's bytes hash to.
+"""
 
+import hashlib
 import json
+import os
 import pickle
+import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gptcls.common.files import write_json
 from gptcls.core.errors import InputError
 
 INDEX = "model.safetensors.index.json"  # names the shards of a large model
 
-
 # In a folder, the first of these that is there holds the weights.
 CANDIDATES = ("model.safetensors", INDEX, "pytorch_model.bin", "checkpoint")
 
-
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+
+# Bytes from which the hash of a file is remembered: below, computing it takes less than a tenth of a second.
+LARGE = 1 << 26
 
 
 def find_weights(folder: Path) -> Path:
@@ -133,6 +141,40 @@ def _read_tensorflow(folder: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{folder} is no whole TensorFlow checkpoint ({_reason(error)}): download it again"
         ) from None
+
+
+def file_sha256(*paths: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal; of several files, of their bytes one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def remembered_sha256(*paths: Path) -> str:
+    """:func:`file_sha256`, computed once for large files: until a size or a time of change differs,
+    ``~/.cache/gptcls/sha256.json`` (``XDG_CACHE_HOME``) remembers it. Where that cannot be read or written,
+    it is computed again.
+    """
+    stats = [path.stat() for path in paths]
+    if sum(stat.st_size for stat in stats) < LARGE:
+        return file_sha256(*paths)
+    name = os.pathsep.join(str(path.resolve()) for path in paths)
+    state = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+    known, memory = {}, None
+    with suppress(OSError, RuntimeError, InputError):  # RuntimeError: there is no home
+        memory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptcls" / "sha256.json"
+        known = read_object(memory)
+    match known.get(name):
+        case {"files": files, "sha256": str(found)} if files == state and re.fullmatch("[0-9a-f]{64}", found):
+            return found
+    known[name] = {"files": state, "sha256": file_sha256(*paths)}
+    if memory is not None:
+        with suppress(OSError):
+            write_json(memory, known)
+    return known[name]["sha256"]
 
 
 def read_object(file: Path) -> dict[str, Any]:
