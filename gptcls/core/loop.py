@@ -253,12 +253,12 @@ class Trainer:
             param_group["lr"] = lr
         self.optimizer.zero_grad()
         n_examples = sum(len(targets) for _, _, targets in group)
-        mass = sum(self.task.loss_mass(targets) for _, _, targets in group)
+        mass = sum(self.task.loss_weight(targets) for _, _, targets in group)
         total = 0.0
         for ids, lengths, targets in group:
             logits = self.model(ids.to(self.device), lengths.to(self.device))
             # Each batch has the share that it would have in one large batch.
-            loss = self.task.loss(logits, targets.to(self.device)) * (self.task.loss_mass(targets) / mass)
+            loss = self.task.loss(logits, targets.to(self.device)) * (self.task.loss_weight(targets) / mass)
             loss.backward()
             total += loss.item()
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values()])

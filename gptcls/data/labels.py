@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcls.core.errors import InputError
+from gptcls.core.tasks import numbers
 from gptcls.data.columns import (
     NO_LABEL,
     bad_rows,
@@ -69,12 +70,6 @@ def number_strata(labels: Sequence[str]) -> list[str]:
     for rank, row in enumerate(order):
         groups[row] = str(rank * count // len(values))
     return groups
-
-
-def numbers(label: str) -> dict[str, float]:
-    """The numbers of a label by name; a lone number is called "label"."""
-    value = json.loads(label)
-    return value if isinstance(value, dict) else {"label": value}
 
 
 def mean_numbers(labels: Sequence[str]) -> str:

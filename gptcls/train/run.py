@@ -36,6 +36,7 @@ from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import load_data
 from gptcls.data.split import PARTS, Split, drop_duplicates, load_split, make_split, save_split, with_extra
 from gptcls.evaluation import report
+from gptcls.evaluation.judge import judge_of
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Lower, Upper
 from gptcls.fast.fused import FusedBlock
@@ -265,7 +266,7 @@ def train(config: TrainConfig) -> Run:
 
     for part in PARTS:
         labels = getattr(split, part)["label"].tolist()
-        log.info(f"{part}: {len(labels):,} texts, {task.summary(labels)}")
+        log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
     before = {}
     torch.manual_seed(config.seed)
     if config.recipe == "book":  # section 6.5 and 6.6 look before they train, then seed again
@@ -329,17 +330,18 @@ def _finish(
         for part, dataset in datasets.items()
     }
     targets = {part: dataset.targets.numpy() for part, dataset in datasets.items()}
-    saved.task = task = task.tuned(targets["validation"], outputs["validation"])
-    saved.scores = {part: task.scores(targets[part], outputs[part]) for part in PARTS}
+    saved.task = task = judge_of(task).tuned(targets["validation"], outputs["validation"])
+    judge = judge_of(task)
+    saved.scores = {part: judge.scores(targets[part], outputs[part]) for part in PARTS}
     save_classifier(folder / RESULT, saved, full)
-    yardsticks = task.baselines(
+    baselines = judge.baselines(
         {
             part: (frame["text"].tolist(), task.targets(frame["label"].tolist()).numpy())
             for part, frame in split.plain_items()
         }
     )
     history = trainer.progress.history
-    report.write_metrics(folder / "metrics.json", saved.scores, yardsticks, **more)
+    report.write_metrics(folder / "metrics.json", saved.scores, baselines, **more)
     columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
     columns += [f"train_{task.measure_name}", f"val_{task.measure_name}", "full_val_loss"]
     report.write_history(folder / "history.csv", history, columns)
@@ -353,7 +355,7 @@ def _finish(
         trainer.progress.best_epoch,
     )
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return Run(folder, saved.scores, yardsticks, saved, trainer.progress)
+    return Run(folder, saved.scores, baselines, saved, trainer.progress)
 
 
 def _store_everything(config: TrainConfig, base: dict | None) -> bool:
