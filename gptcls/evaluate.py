@@ -14,10 +14,11 @@ from gptcls.core.task import Task
 from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
-from gptcls.data.labels import NUMBERS, Layout
+from gptcls.data.labels import KINDS, NUMBERS, Layout
 from gptcls.data.readers import PLAIN, Dialect
 from gptcls.data.split import load_split
 from gptcls.evaluation import report
+from gptcls.evaluation.judge import judge_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,7 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     split = find_classifier(config.model).resolve().parent / "split"
     classifier = load_classifier(config.model, config.device, config.precision)
     task = classifier.saved.task
-    layout = Layout(task.label_kind, config.label_columns, config.label_separator, config.label_names)
+    layout = Layout(KINDS[task.name], config.label_columns, config.label_separator, config.label_names)
     dialect = Dialect(config.separator, config.encoding, config.columns)
     if config.data is None:
         rows = _own_test_rows(config, layout, dialect, split)
@@ -92,7 +93,7 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
         rows = _without_trained(rows, split, config.data)
     texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
     outputs = classifier.outputs(texts)
-    scores = task.scores(targets, outputs)
+    scores = judge_of(task).scores(targets, outputs)
     if config.out is not None:
         report.write_metrics(config.out / "metrics.json", {"data": scores}, {})
         report.write_pictures(config.out, task, targets, outputs, scores)
@@ -135,11 +136,12 @@ def _essence(text: str) -> str:
 
 
 def _require_known(rows: "pd.DataFrame", task: Task, source: str | None) -> None:
-    names = [(n, name) for n, label in rows["label"].items() for name in task.label_kind.names(label)]
+    kind = KINDS[task.name]
+    names = [(n, name) for n, label in rows["label"].items() for name in kind.names(label)]
     if bad := [(n, name) for n, name in names if name not in task.labels]:
         unseen = ", ".join(map(repr, dict.fromkeys(name for _, name in bad[:3])))
         known = ", ".join(task.labels)
-        if task.label_kind is NUMBERS:
+        if kind is NUMBERS:
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
         else:
             what, way_out = "label", f"it knows {known}: correct or delete these rows"

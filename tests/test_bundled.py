@@ -12,6 +12,7 @@ from gptcls import (
 )
 from gptcls.classify.predict import DEFAULT_CLASSIFIER
 from gptcls.classify.store import find_classifier
+from gptcls.evaluation.judge import judge_of
 
 SPAM = [
     "Congratulations! You have won a $1000 gift card. Reply YES to claim your prize now",
@@ -111,7 +112,7 @@ def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
     test = read_split(config).test
     task = classifier.saved.task
     targets = task.targets(test["label"].tolist()).numpy()
-    scores = task.scores(targets, classifier.predict_proba(test["text"].tolist()))
+    scores = judge_of(task).scores(targets, classifier.predict_proba(test["text"].tolist()))
     assert scores["f1"] == pytest.approx(spec["scores"]["test"]["f1"], abs=0.005)
     assert scores["n"] == spec["scores"]["test"]["n"]
     card = (folder / "README.md").read_text()

@@ -13,7 +13,7 @@ from sklearn import metrics
 from gptcls.core.errors import InputError
 from gptcls.evaluation.intervals import wilson_interval
 from gptcls.evaluation.metrics import classification_scores
-from gptcls.evaluation.table import format_scores, markdown_scores
+from gptcls.evaluation.table import format_scores
 
 SHARES = ("accuracy", "precision", "recall", "f1", "mcc", "roc_auc")
 
@@ -194,15 +194,6 @@ def test_terminal_table_wraps_what_does_not_fit():
     assert "far too long" in " ".join(line[:30].strip() for line in text.splitlines())
     assert "12345678" in text
     assert format_scores([])
-
-
-def test_markdown_table():
-    rows = example_rows()
-    rows.append(("a|b", rows[2][1]))
-    lines = markdown_scores(rows).splitlines()
-    assert {line.replace(r"\|", "").count("|") for line in lines[: 2 + len(rows)]} == {9}
-    assert lines[1].startswith("| --- | ---: |")
-    assert f"{rows[2][1]['f1']:.3f}" in lines[4]
 
 
 def test_note_tells_macro_averages():

@@ -1,21 +1,15 @@
-"""Any number of K labels a text, none included.
+"""The other tasks: any number of labels per text, and numbers; and where to find a task by its name.
 
-One or more numbers a text; with one, the classifier serves as a reward model.
-
-What the targets mean: their dtype, the loss, how logits become answers, and the scores.
-
-One class a text, any number of labels, or numbers. The training loop calls a :class:`Task`'s methods and has
-no ``if`` about its kind.
+With a single number, a classifier serves as a reward model.
 """
 
 import json
-import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,36 +17,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gptcls.core.errors import InputError
-from gptcls.core.task import Parts, SingleLabel, Task, label_rule, numbers_rule
-from gptcls.data.labels import LISTS, NUMBERS, numbers
-
-log = logging.getLogger("gptcls")
-
-
-HALF = 0.5
+from gptcls.core.task import SingleLabel, Task, label_rule, numbers_rule
 
 
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """Any number of K labels a text, each decided on its own.
+    """Any number of K labels per text, each decided on its own. A label string is a JSON array of names.
 
-    A label is given where its probability is at least its threshold; ``thresholds`` are 0.5 until
-    :meth:`tuned` has chosen them on validation rows. ``positive_weights`` weigh the texts that have a label
-    against those that lack it in the loss (balanced: their numbers' inverse ratio).
+    A label is given where its probability is at least its threshold; ``thresholds`` are 0.5 until others are
+    chosen on validation rows. ``positive_weights`` weigh the texts that have a label against those that lack
+    it in the loss (balanced: the inverse ratio of their numbers).
+
+    >>> MultiLabel(("anger", "joy")).targets(['["joy"]', "[]"])
+    tensor([[0., 1.],
+            [0., 0.]])
     """
 
     thresholds: tuple[float, ...] = ()
     positive_weights: tuple[float, ...] | None = None
 
     kind = "multi_label"
-    label_kind = LISTS
+    name = "multi"
     measure_name = "micro-F1"
     measure_format = "{:.3f}"
-    units: ClassVar = {"loss": "nats", "micro-F1": ""}
 
     def __post_init__(self) -> None:
-        if not self.thresholds:
-            object.__setattr__(self, "thresholds", (HALF,) * len(self.labels))
+        object.__setattr__(self, "thresholds", self.thresholds or (0.5,) * len(self.labels))
 
     @classmethod
     def for_training(cls, labels: Sequence[str], balance: str = "none") -> "MultiLabel":
@@ -61,60 +51,28 @@ class MultiLabel(Task):
         if not counts:
             raise InputError("no training row has a label: a classifier needs one or more")
         names = tuple(sorted(counts))
-        if balance == "weights":
-            # A label that every row has needs no weight, and has no ratio but zero.
-            weights = tuple((len(labels) - counts[name]) / counts[name] or 1.0 for name in names)
-            return cls(names, positive_weights=weights)
-        return cls(names)
+        if balance != "weights":
+            return cls(names)
+        # A label that every row has needs no weight, and its ratio is zero.
+        return cls(names, (), tuple((len(labels) - counts[name]) / counts[name] or 1.0 for name in names))
 
     def targets(self, labels: Sequence[str]) -> Tensor:
-        """Label lists as 0 and 1 (N, K), float32; InputError naming the row of an unknown label."""
-        index = {label: i for i, label in enumerate(self.labels)}
-        targets = torch.zeros(len(labels), len(index))
-        for row, names in enumerate(map(json.loads, labels)):
-            for name in names:
-                if name not in index:
-                    raise InputError(
-                        f"row {row}: label {name!r} was not seen in training; "
-                        f"this classifier knows {', '.join(self.labels)}"
-                    )
-                targets[row, index[name]] = 1.0
+        """Label lists as 0 and 1 (N, K), float32."""
+        targets = torch.zeros(len(labels), self.n_outputs)
+        for row, columns in zip(targets, self.positions(map(json.loads, labels)), strict=True):
+            row[columns] = 1.0
         return targets
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Binary cross entropy of logits and targets (B, K), mean over both."""
-        weight = None
-        if self.positive_weights is not None:
-            weight = torch.tensor(self.positive_weights, dtype=logits.dtype, device=logits.device)
+        weight = None if self.positive_weights is None else logits.new_tensor(self.positive_weights)
         return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight)
 
     def measure(self, logits: Tensor, targets: Tensor) -> float:
-        """Micro-F1 of the decisions at the thresholds; 0 where nothing is found and nothing is there."""
-        predicted, there = self._predicted(self.outputs(logits)), targets.bool()
-        either = (predicted.sum() + there.sum()).item()
-        return 2 * (predicted & there).sum().item() / either if either else 0.0
-
-    def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> "MultiLabel":
-        """The same with the thresholds of the largest F1 on these rows.
-
-        A label that no row has keeps 0.5, and the log says so.
-        """
-        from gptcls.evaluation.multilabel import best_thresholds
-
-        found = best_thresholds(targets, outputs)
-        if absent := [label for label, cut in zip(self.labels, found, strict=True) if cut is None]:
-            named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
-            log.info(f"no validation row has {named}: the threshold stays at {HALF}")
-        thresholds = tuple(HALF if cut is None else cut for cut in found)
-        log.info(f"thresholds tuned on {len(targets):,} validation rows: {_range(thresholds)}")
-        return replace(self, thresholds=thresholds)
-
-    def summary(self, labels: Sequence[str]) -> str:
-        """Labels a text, and how many texts each label has."""
-        lists = list(map(json.loads, labels))
-        counts = Counter(chain.from_iterable(lists))
-        mean = counts.total() / max(1, len(lists))
-        return f"{mean:.2f} labels each, " + ", ".join(f"{counts[label]:,} {label}" for label in self.labels)
+        """Micro-F1 of the decisions at the thresholds; 0 where no label is given and none is true."""
+        given, true = self._given(self.outputs(logits)), targets.bool()
+        either = (given.sum() + true.sum()).item()
+        return 2 * (given & true).sum().item() / either if either else 0.0
 
     def outputs(self, logits: Tensor) -> Tensor:
         """The probability of each label on its own (N, K); rows do not sum to 1."""
@@ -122,13 +80,12 @@ class MultiLabel(Task):
 
     def decode(self, outputs: Tensor) -> list[list[str]]:
         """The labels of each row, in their order; possibly none."""
-        rows = self._predicted(outputs).tolist()
+        rows = self._given(outputs).tolist()
         return [[label for label, given in zip(self.labels, row, strict=True) if given] for row in rows]
 
-    def _predicted(self, outputs: Tensor) -> Tensor:
+    def _given(self, outputs: Tensor) -> Tensor:
         # In double precision, as the scores compare: a float32 threshold may lie on the other side.
-        thresholds = torch.tensor(self.thresholds, dtype=torch.float64)
-        return outputs.double().cpu() >= thresholds
+        return outputs.double().cpu() >= torch.tensor(self.thresholds, dtype=torch.float64)
 
     def printed(self, outputs: np.ndarray) -> list[str]:
         """The labels and their probabilities, each joined with commas; twice nothing for a text not read."""
@@ -148,37 +105,6 @@ class MultiLabel(Task):
             ]
         ]
 
-    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`multilabel_scores` of targets and probabilities (N, K) at the thresholds."""
-        from gptcls.evaluation.multilabel import multilabel_scores
-
-        return multilabel_scores(targets, outputs, self.labels, self.thresholds)
-
-    def baselines(self, parts: Parts) -> dict[str, dict[str, dict]]:
-        """The commonest label, and TF-IDF with a logistic regression for each label."""
-        from gptcls.evaluation.baselines import multilabel_baselines
-
-        return multilabel_baselines(parts, self.labels)
-
-    def table(self, rows: Sequence[tuple[str, dict]]) -> str:
-        """Exact hits (subset accuracy), Hamming loss, F1s and average precision."""
-        from gptcls.evaluation.table import LISTS as COLUMNS
-        from gptcls.evaluation.table import format_scores
-
-        return format_scores(rows, COLUMNS)
-
-    def details(self, scores: dict) -> str:
-        """Each label's scores and threshold, and the averages."""
-        from gptcls.evaluation.table import format_per_class
-
-        return format_per_class(scores)
-
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict:
-        """F1, precision and recall of each label."""
-        from gptcls.evaluation.plots import plot_label_scores
-
-        return {"labels.png": plot_label_scores(scores["per_class"])}
-
     @classmethod
     def rules(cls, spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
         """One or more labels, a threshold for each and, perhaps, a weight."""
@@ -187,28 +113,26 @@ class MultiLabel(Task):
         yield numbers_rule(spec, "positive_weights", None, above=0.0)
 
 
-def _range(thresholds: Sequence[float]) -> str:
-    return f"{min(thresholds):.3f} to {max(thresholds):.3f}"
-
-
 @dataclass(frozen=True)
 class Regression(Task):
-    """K numbers a text, each named by its label; a lone number from a column is called "label".
+    """K numbers per text, each named by its label; a lone number from a column is called "label".
 
     The logits stand for the numbers in standard deviations from their mean: ``(number - means) / scales``. So
     one learning rate serves ratings from 1 to 5 and prices in thousands, several numbers weigh alike in the
     loss, and a fresh head begins near the mean. With the default means and scales of 0 and 1 the loss is that
     of the numbers themselves, as in transformers.
+
+    >>> Regression(("label",), means=(3.0,), scales=(2.0,)).outputs(torch.tensor([[0.5]]))
+    tensor([[4.]])
     """
 
     means: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
 
     kind = "regression"
-    label_kind = NUMBERS
+    name = "regression"
     measure_name = "MAE"
     measure_format = "{:.4g}"
-    units: ClassVar = {"loss": "", "MAE": ""}
     has_probabilities = False
 
     def __post_init__(self) -> None:
@@ -241,33 +165,19 @@ class Regression(Task):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of logits (B, K) and the standardised targets, mean over both."""
-        return F.mse_loss(logits, (targets - self._means(logits)) / self._scales(logits))
+        standardised = (targets - logits.new_tensor(self.means)) / logits.new_tensor(self.scales)
+        return F.mse_loss(logits, standardised)
 
     def measure(self, logits: Tensor, targets: Tensor) -> float:
         """The mean absolute error in the targets' units."""
         return (self.outputs(logits) - targets).abs().mean().item()
 
-    def summary(self, labels: Sequence[str]) -> str:
-        """Mean, standard deviation and range of each number."""
-        values = self.targets(labels).double()
-        return "; ".join(
-            f"{name} {column.mean():.4g} ± {column.std(correction=0):.4g}, "
-            f"from {column.min():.4g} to {column.max():.4g}"
-            for name, column in zip(self.labels, values.T, strict=True)
-        )
-
     def outputs(self, logits: Tensor) -> Tensor:
         """The numbers (N, K) in the targets' units."""
-        return logits * self._scales(logits) + self._means(logits)
-
-    def _means(self, logits: Tensor) -> Tensor:
-        return torch.tensor(self.means, dtype=logits.dtype, device=logits.device)
-
-    def _scales(self, logits: Tensor) -> Tensor:
-        return torch.tensor(self.scales, dtype=logits.dtype, device=logits.device)
+        return logits * logits.new_tensor(self.scales) + logits.new_tensor(self.means)
 
     def decode(self, outputs: Tensor) -> list[float] | list[list[float]]:
-        """A number a row, or a list of K numbers."""
+        """A number per row, or a list of K numbers."""
         return outputs[:, 0].tolist() if self.n_outputs == 1 else outputs.tolist()
 
     def printed(self, outputs: np.ndarray) -> list[str]:
@@ -288,37 +198,6 @@ class Regression(Task):
         """The numbers to float32's seven digits, column by column; NaN where a text was not read."""
         return [np.array([float(f"{value:.7g}") for value in column]) for column in outputs.T]
 
-    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`regression_scores` of targets and numbers (N, K)."""
-        from gptcls.evaluation.regression import regression_scores
-
-        return regression_scores(targets, outputs, self.labels)
-
-    def baselines(self, parts: Parts) -> dict[str, dict[str, dict]]:
-        """The mean of the training rows, and TF-IDF with ridge regression."""
-        from gptcls.evaluation.baselines import regression_baselines
-
-        return regression_baselines(parts, self.labels)
-
-    def table(self, rows: Sequence[tuple[str, dict]]) -> str:
-        """MAE, RMSE and Spearman's correlation with their intervals."""
-        from gptcls.evaluation.table import NUMBERS as COLUMNS
-        from gptcls.evaluation.table import format_scores
-
-        return format_scores(rows, COLUMNS)
-
-    def details(self, scores: dict) -> str:
-        """With several numbers, the scores of each."""
-        from gptcls.evaluation.table import format_per_number
-
-        return format_per_number(scores)
-
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict:
-        """Predicted against true numbers."""
-        from gptcls.evaluation.plots import plot_predictions
-
-        return {"predictions.png": plot_predictions(targets, outputs, self.labels)}
-
     @classmethod
     def rules(cls, spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
         """One or more numbers, with a mean and a scale each."""
@@ -327,9 +206,19 @@ class Regression(Task):
         yield numbers_rule(spec, "scales", (), above=0.0)
 
 
-TASKS: dict[str, type[Task]] = {  # by --task
-    task.label_kind.task: task for task in (SingleLabel, MultiLabel, Regression)
-}
+def numbers(label: str) -> dict[str, float]:
+    """The numbers of a label string by name; a lone number is called "label".
+
+    >>> numbers("3.5"), numbers('{"arousal": 1.0, "valence": 3.5}')
+    ({'label': 3.5}, {'arousal': 1.0, 'valence': 3.5})
+    """
+    value = json.loads(label)
+    return value if isinstance(value, dict) else {"label": value}
+
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (SingleLabel, MultiLabel, Regression)
+}  # by --task
 
 
 def task_from_json(spec: dict) -> Task:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcls.core.errors import InputError
+from gptcls.core.tasks import numbers
 from gptcls.data.columns import find_columns, find_text_column, label_values, require_column
 from gptcls.data.label_columns import read_flags, read_lists, read_numbers, to_names
 from gptcls.data.readers import refuse_repeats
@@ -71,12 +72,6 @@ def mean_numbers(labels: Sequence[str]) -> str:
     rows = [numbers(label) for label in labels]
     means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
     return json.dumps(means if labels[0].startswith("{") else means["label"], ensure_ascii=False)
-
-
-def numbers(label: str) -> dict[str, float]:
-    """The numbers of a label by name; a lone number is called "label"."""
-    value = json.loads(label)
-    return value if isinstance(value, dict) else {"label": value}
 
 
 ONE_CLASS = LabelKind("single", lambda label: [label], list, every_class=True)

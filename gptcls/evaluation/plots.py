@@ -1,11 +1,7 @@
-"""What the pictures share: an empty figure, colours, and names that the fonts at hand can draw.
-
-Pictures of a run. Each function returns a Figure and neither shows nor saves it.
+"""Pictures of a run. Each function returns a Figure and neither shows nor saves it.
 
 Figures are built without pyplot, so drawing touches no global state and needs no display:
 ``plot_history(rows).savefig("loss.png")``. Lines differ in dash and marker as well as in colour.
-
-Pictures of tasks other than one class a text: F1 of each label, predicted against true numbers.
 """
 
 import logging
@@ -21,18 +17,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-logger = logging.getLogger("gptcls")
-
+log = logging.getLogger("gptcls")
 
 # Okabe and Ito's colours, told apart by readers of every colour vision (https://jfly.uni-koeln.de/color/).
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
-
-
-LONGEST = 28  # characters of a label name that are drawn
-
-
 # With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.
 FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
+LONGEST = 28  # characters of a label name that are drawn
+UNITS = {"loss": "nats", "accuracy": "%"}
+CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
+TICKS = 60  # label at most so many classes on an axis
+MOST_LABELS = 60  # in one picture
+MOST_NUMBERS = 6
+
+
+# --- shared ---
 
 
 def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
@@ -67,19 +66,17 @@ def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
         name = shortened(" ".join(label.split()), LONGEST)
         if not name or not glyphs.issuperset(map(ord, name)):
             reason = "label %r: no font here can draw it, the picture says class %d (install Noto Sans CJK?)"
-            logger.info(reason, label, number)
+            log.info(reason, label, number)
             name = f"class {number}"
         names.append(name)
     return names, families
 
 
-UNITS = {"loss": "nats", "accuracy": "%"}
+def _floats(values: Iterable[float | str | None]) -> np.ndarray:
+    return np.array([math.nan if value is None or value == "" else float(value) for value in values])
 
 
-CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
-
-
-TICKS = 60  # label at most so many classes on an axis
+# --- training ---
 
 
 def plot_history(
@@ -88,82 +85,64 @@ def plot_history(
     kept_epoch: int | None = None,
     unit: str | None = None,
 ) -> "Figure":
-    """A measure of train and validation against epochs (below) and examples seen (above).
+    """Training and validation against epochs (below) and examples seen (above), as in the book's chapter 6.
 
     Args:
-        history_rows: mappings, one an evaluation, with ``epoch`` (epochs seen, may be fractional),
+        history_rows: mappings, one per evaluation, with ``epoch`` (epochs seen, may be fractional),
             ``examples_seen``, ``train_{label}`` and ``val_{label}``; a value that is absent, None,
             empty or not finite is left out. ``full_val_{label}``, where present, was measured on all
-            validation rows at the end of an epoch and is drawn beside the samples.
+            validation rows at the end of an epoch and is drawn next to the samples.
         label: "loss", "accuracy" or another measure.
         kept_epoch: where early stopping took the weights from; marked by a line.
-        unit: as in :func:`plot_values`.
-    """
-    rows = list(history_rows)
-    columns = ("epoch", "examples_seen", f"train_{label}", f"val_{label}")
-    figure = plot_values(*([row.get(column) for row in rows] for column in columns), label=label, unit=unit)
-    axes = figure.axes[0]
-    epochs, full = (_floats([row.get(column) for row in rows]) for column in ("epoch", f"full_val_{label}"))
-    known = np.isfinite(full) & np.isfinite(epochs)
-    if known.any():
-        for line in axes.lines:
-            line.set_label(f"{line.get_label()}, sampled")
-        axes.plot(epochs[known], full[known], "-^", color=GREEN, ms=5, label=f"Validation {label}, all rows")
-    if kept_epoch:
-        axes.axvline(kept_epoch, color=GREY, ls=":", label=f"Weights kept: epoch {kept_epoch}")
-    if known.any() or kept_epoch:
-        axes.legend()
-    return figure
-
-
-def plot_values(
-    epochs_seen: Sequence[float],
-    examples_seen: Sequence[float],
-    train_values: Sequence[float | None],
-    val_values: Sequence[float | None],
-    label: str = "loss",
-    unit: str | None = None,
-) -> "Figure":
-    """The picture of the book's chapter 6: train and validation against epochs and examples seen.
-
-    All four sequences have one entry an evaluation; ``val_values`` may be empty. Of the ``unit`` "%" are
-    shares between 0 and 1, shown in per cent; without one, losses are in nats and accuracies such shares.
-
-    Raises:
-        ValueError: sequences of different lengths.
+        unit: of the measure; "%" for shares between 0 and 1, shown in per cent. Without one, losses are in
+            nats and accuracies such shares.
     """
     from matplotlib.ticker import MaxNLocator
 
-    epochs, examples, train, val = map(_floats, (epochs_seen, examples_seen, train_values, val_values))
-    val = val if len(val) else np.full(len(epochs), np.nan)
-    if not len(epochs) == len(examples) == len(train) == len(val):
-        lengths = [len(epochs), len(examples), len(train), len(val)]
-        raise ValueError(f"epochs, examples, train and val of lengths {lengths}: give equal ones")
+    rows, unit = list(history_rows), UNITS.get(label, "") if unit is None else unit
+    epochs, examples, train, val, full = (
+        _floats(row.get(column) for row in rows)
+        for column in ("epoch", "examples_seen", f"train_{label}", f"val_{label}", f"full_val_{label}")
+    )
     figure, axes = new_figure(6.4, 4.0)
-    styles = (("Training", train, BLUE, "-", "o"), ("Validation", val, VERMILION, "--", "s"))
-    for name, values, colour, dash, marker in styles:
+    has_full = (np.isfinite(full) & np.isfinite(epochs)).any()
+    sampled = ", sampled" if has_full else ""
+    lines = (
+        (f"Training {label}{sampled}", train, BLUE, "-", "o"),
+        (f"Validation {label}{sampled}", val, VERMILION, "--", "s"),
+        (f"Validation {label}, all rows", full, GREEN, "-", "^"),
+    )
+    for name, values, colour, dash, marker in lines:
         known = np.isfinite(values) & np.isfinite(epochs)
         if known.any():
-            shape = marker if known.sum() <= 25 else ""  # a lone point shows only by its marker
-            lines = axes.plot(epochs[known], values[known], dash + shape, color=colour, ms=4)
-            lines[0].set_label(f"{name} {label}")
+            shape = marker if known.sum() <= 25 or values is full else ""  # a lone point shows only by it
+            size = 5 if values is full else 4
+            axes.plot(epochs[known], values[known], dash + shape, color=colour, ms=size, label=name)
     axes.set_xlabel("Epochs")
-    unit, name = UNITS.get(label, "") if unit is None else unit, label[:1].upper() + label[1:]
-    axes.set_ylabel(f"{name} ({unit})" if unit else name)
+    axes.set_ylabel(label[:1].upper() + label[1:] + (f" ({unit})" if unit else ""))
     axes.grid(alpha=0.3)
     if unit == "%":
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
-    if axes.lines:
-        axes.legend()
-        last = np.nanmax(epochs)
-        if last > 0:  # from the start of training, so that one evaluation alone has a place in it
-            axes.set_xlim(-0.03 * last, 1.03 * last)
-        if last >= 2:
-            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
-        _examples_axis(axes, epochs, examples)
-    else:
+    if not axes.lines:
         say(axes, f"no {label} was recorded")
+        return figure
+    last = np.nanmax(epochs)
+    if last > 0:  # from the start of training, so that one evaluation alone has a place in it
+        axes.set_xlim(-0.03 * last, 1.03 * last)
+    if last >= 2:
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
+    if kept_epoch:
+        axes.axvline(kept_epoch, color=GREY, ls=":", label=f"Weights kept: epoch {kept_epoch}")
+    axes.legend()
+    known = np.isfinite(epochs) & np.isfinite(examples) & (epochs > 0)
+    rate = examples[known][-1] / epochs[known][-1] if known.any() else 0
+    if rate > 0:  # a second x-axis on top; an epoch always holds the same number of examples
+        top = axes.secondary_xaxis("top", functions=(lambda epoch: epoch * rate, lambda seen: seen / rate))
+        top.set_xlabel("Examples seen")
     return figure
+
+
+# --- one class per text ---
 
 
 def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "Figure":
@@ -266,29 +245,13 @@ def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[floa
     return figure
 
 
-def _examples_axis(axes: "Axes", epochs: np.ndarray, examples: np.ndarray) -> None:
-    """A second x-axis on top; an epoch always holds the same number of examples."""
-    known = np.isfinite(epochs) & np.isfinite(examples) & (epochs > 0)
-    rate = examples[known][-1] / epochs[known][-1] if known.any() else 0
-    if rate > 0:
-        top = axes.secondary_xaxis("top", functions=(lambda epoch: epoch * rate, lambda seen: seen / rate))
-        top.set_xlabel("Examples seen")
-
-
 def _luminance(colour: Sequence[float]) -> float:
     """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2); below 0.18 white reads better on it."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _floats(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([math.nan if value is None or value == "" else float(value) for value in values])
-
-
-MOST_LABELS = 60  # in one picture
-
-
-MOST_NUMBERS = 6
+# --- labels and numbers ---
 
 
 def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
