@@ -6,7 +6,6 @@ import re
 import signal
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +16,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from benchmarks import ablations
-from benchmarks.ablation_report import COLUMNS, MISSING, plot, read_results, summarise, table
+from benchmarks.ablation_report import COLUMNS, MISSING, NANO, plot, read_results, summarise, table
 from benchmarks.ablation_rows import ABLATIONS, chosen, config_of
 from benchmarks.ablations import AblationConfig, plan, run_ablations
 from gptcls.core.errors import InputError
@@ -311,7 +310,7 @@ def test_results_of_other_options_are_not_mixed(config, command):
         with pytest.raises(InputError, match=words):  # nor beside another row, which is compared with it
             run_ablations(replace(config, rows=(16,), seeds=(0,), **change))
     (config.out / "results.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="is no file of gptcls"):
+    with pytest.raises(InputError, match="is not a file of benchmarks"):
         run_ablations(replace(config, rows=(3,)))
 
 
@@ -350,17 +349,16 @@ def test_rows_that_do_not_apply_are_said_so(command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_results_in_the_package_are_whole_and_their_table_is_up_to_date():
-    folder = Path(ablations.__file__).parent / "assets" / "ablations-nano"
-    results = read_results(folder / "results.csv")
+def test_the_results_of_gpt2_nano_are_whole_and_their_table_is_up_to_date():
+    results = read_results(NANO / "results.csv")
     rows = {row.number for row in ABLATIONS.values() if row.applies_to("gpt2-nano") and not row.same_as}
     assert set(results["row"]) == rows
     assert not results.duplicated(["row", "seed"]).any()
     assert results.groupby("row").size().min() >= 2
     assert (results["model"] == "gpt2-nano").all()
     assert (results["n_test"] == 300).all()
-    assert (folder / "table.md").read_text(encoding="utf-8") == table(summarise(results, chosen(()))) + "\n"
-    assert (folder / "ablations.png").stat().st_size < 200_000
+    assert (NANO / "table.md").read_text(encoding="utf-8") == table(summarise(results, chosen(()))) + "\n"
+    assert (NANO / "ablations.png").stat().st_size < 200_000
     for row, run in plan(AblationConfig(data="SMSSpamCollection"))[1]:
         lines = results[results["row"] == row.number]
         assert (lines["lr"] == run.lr).all()
