@@ -134,7 +134,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(data, tmp_path):
         "--patience",
         "0",
     ]
-    train = [sys.executable, "-m", "gptcls.train.run"]
+    train = [sys.executable, "-m", "gptcls.train"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole = subprocess.run(
         [*train, *options, "--out", tmp_path / "whole"], env=environment, capture_output=True
