@@ -2,7 +2,7 @@
 
 Raschka, *Build a Large Language Model From Scratch*, bonus material of chapter 6, "Additional classification
 finetuning experiments": one run each of GPT-2 on 1,045 / 149 / 300 messages, timed on an A100. Each row here
-is a set of options beside ``--recipe book``, which is row 1.
+is a set of options added to ``--recipe book``, which is row 1.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Ablation:
 
     number: int
     name: str
-    options: Mapping[str, Any]  # of TrainConfig, beside --recipe book
+    options: Mapping[str, Any]  # of TrainConfig, added to --recipe book
     published: tuple[float, float, float]  # accuracy on train, validation and test, percent
     minutes: float  # published
     note: str = ""  # what a reader must know to compare
@@ -32,7 +32,7 @@ class Ablation:
     keeps_features: bool = field(default=True, kw_only=True)  # worth room in the cache
 
     def applies_to(self, model: str) -> bool:
-        """Whether the row means anything for ``model``: another size of GPT-2 does only beside a GPT-2."""
+        """Whether the row means anything for ``model``: another size of GPT-2 does only for a GPT-2."""
         return "model" not in self.options or model in SIZES
 
 

@@ -1,6 +1,6 @@
-"""python -m benchmarks.ablations: the book's ablations, over several seeds, beside the published figures.
+"""python -m benchmarks.ablations: the book's ablations over several seeds, next to the published figures.
 
-What is varied stands in :mod:`benchmarks.ablation_rows`, what is written in :mod:`benchmarks.ablation_report`.
+:mod:`benchmarks.ablation_rows` says what is varied, :mod:`benchmarks.ablation_report` what is written.
 Here the runs are planned, those that an earlier call finished are left out, and each result is written as it
 comes.
 """
@@ -45,7 +45,7 @@ class AblationConfig:
     """Numbers of the rows to run, 1 to 19; all without this."""
     model: str = "gpt2-nano"
     """Preset, name on the hub, or local folder or file, as in gptcls.train. The rows about other sizes of
-    GPT-2 run beside gpt2-small, -medium, -large and -xl only."""
+    GPT-2 run with gpt2-small, -medium, -large and -xl only."""
     data: str = "sms-spam"
     """Data set or file of messages with the labels ham and spam: sms-spam is downloaded, sms-sample is
     bundled."""
@@ -71,7 +71,7 @@ class AblationConfig:
 
 
 def run_ablations(config: AblationConfig) -> "pd.DataFrame":
-    """Run what is not yet in the folder's ``results.csv``; returns all of it, a line a run.
+    """Run what is not yet in the folder's ``results.csv``; returns all of it, one line per run.
 
     After each run ``results.csv``, ``table.md`` and ``ablations.png`` are written anew.
 
@@ -150,7 +150,7 @@ def _check_same(results: "pd.DataFrame", config: AblationConfig, path: Path) -> 
     """
     for line in results.to_dict("records"):
         (row,) = chosen((line["row"],))
-        now = _key(row, config_of(row, 1, seed=line["seed"], **_shared(config)))  # no key hangs on positions
+        now = _key(row, config_of(row, 1, seed=line["seed"], **_shared(config)))  # no key needs positions
         for name, value in now.items():
             if line[name] != value:
                 raise InputError(
@@ -168,7 +168,7 @@ def _said(config: AblationConfig) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """One line a run is enough."""
+    """One line per run is enough."""
     level = log.level
     log.setLevel(logging.WARNING)
     try:

@@ -1,11 +1,11 @@
-"""python -m benchmarks.nano: what pretraining is worth, and the bundled classifier beside the classical ones.
+"""python -m benchmarks.nano: what pretraining is worth, and the bundled classifier next to classical ones.
 
 Two tables over several seeds. Each seed has a split of its own; behind every mean stands its 95 % interval.
 
 - The book's balanced split: gpt2-nano with pretrained and with random weights, the last block alone or all
-  layers trained, beside TF-IDF with logistic regression.
+  layers trained, and TF-IDF with logistic regression.
 - The honest split (every row, duplicates dropped, natural balance), with the settings of sms-spam-nano,
-  beside TF-IDF: the F1 of spam.
+  and TF-IDF: the F1 of spam.
 """
 
 import logging
@@ -56,7 +56,7 @@ CLASSICAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train gpt2-nano under several seeds, beside TF-IDF on the same splits."""
+    """Train gpt2-nano under several seeds, and TF-IDF on the same splits."""
 
     data: str = str(SMS)
     """UCI's SMSSpamCollection."""

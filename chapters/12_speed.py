@@ -410,7 +410,7 @@ plt.show()
 # sizes beside the book's code: compare the last one with the line for fp32.
 #
 # And the clock? Beside the four steps stands the library as it comes. Its cache runs the frozen blocks with
-# fewer passes over the memory (`models/fused.py`), in bf16 where the processor has it, and its `Trained` is the
+# fewer passes over the memory (`fast/fused.py`), in bf16 where the processor has it, and its `Trained` is the
 # last block at one position, without keys and values.
 
 # %%

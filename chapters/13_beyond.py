@@ -31,7 +31,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import nn
 
 import gptcls
-from gptcls import load_classifier  # UNRESOLVED
+from gptcls import load_classifier
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, bucket_loader
 from gptcls.core.classifier import Classifier

@@ -1,5 +1,9 @@
 """What several test files need."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # as one_thread, for the processes that tests start
+
 import importlib
 import json
 import logging
@@ -22,6 +26,15 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 def one_thread():
     """The same arithmetic wherever the tests run."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request, monkeypatch):
+    """Only tests marked ``draws`` draw, and a full run (``-m ""``): pictures cost more than a small run."""
+    if request.config.option.markexpr and not request.node.get_closest_marker("draws"):
+        from matplotlib.figure import Figure
+
+        monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).write_bytes(b"blank"))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import encode
 
 TEXTS = ["win a prize", 'quoted "yes", he said', "see you", "ünï 你好 🎉", "free entry now " * 30]
-COMMAND = [sys.executable, "-m", "gptcls.classify.run", "--device", "cpu", "--model"]
+COMMAND = [sys.executable, "-m", "gptcls.classify", "--device", "cpu", "--model"]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_closed_standard_input(folder, monkeypatch):
 
 def test_broken_pipe_is_no_error(folder):
     process = subprocess.Popen(
-        f"yes win | head -3000 | {sys.executable} -m gptcls.classify.run --model {folder} | head -1",
+        f"yes win | head -3000 | {sys.executable} -m gptcls.classify --model {folder} | head -1",
         shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     out, err = process.communicate(timeout=60)

@@ -14,6 +14,8 @@ from gptcls.evaluation.metrics import classification_scores
 from gptcls.evaluation.plots import plot_confusion, plot_history, plot_precision_recall
 from gptcls.evaluation.table import format_per_class
 
+pytestmark = pytest.mark.draws
+
 # The losses of the book's chapter 6 at steps 0, 50, ..., 600.
 TRAIN = [2.153, 0.617, 0.523, 0.561, 0.419, 0.409, 0.333, 0.340, 0.136, 0.153, 0.222, 0.207, 0.083]
 VALIDATION = [2.392, 0.637, 0.557, 0.489, 0.397, 0.353, 0.320, 0.306, 0.200, 0.132, 0.137, 0.143, 0.074]

@@ -404,7 +404,7 @@ def test_loading_imports_no_compiler_and_maps_the_file(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from gptcls.store import read_classifier
+from gptcls.classify.store import read_classifier
 model = read_classifier({str(tmp_path)!r}).model
 assert "torch._dynamo" not in sys.modules
 maps = Path("/proc/self/maps")

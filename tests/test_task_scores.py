@@ -268,6 +268,7 @@ def saved(figure, tmp_path):
     return figure
 
 
+@pytest.mark.draws
 def test_bars_of_labels(tmp_path):
     per_class = multilabel_scores(*label_case(), LABELS, THRESHOLDS)["per_class"]
     axes = saved(plot_label_scores(per_class), tmp_path).axes[0]
@@ -281,6 +282,7 @@ def test_bars_of_labels(tmp_path):
     assert "60 most frequent of 100" in axes.get_xlabel()
 
 
+@pytest.mark.draws
 def test_scatter_of_numbers(tmp_path):
     targets, predicted = number_case()
     figure = saved(plot_predictions(targets, predicted, ["x", "y"]), tmp_path)

@@ -20,7 +20,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
 from gptcls.data.clean import CLEANERS
-from gptcls.data.long_texts import describe_cut
+from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.fast.frozen import Staged
 from gptcls.models.lora import merge
 
@@ -97,7 +97,7 @@ class TextClassifier:
         texts = [CLEANERS[saved.cleaning](text) for text in texts]
         width = _shorter(max_length, saved.max_length)
         targets = torch.zeros(len(texts))
-        dataset = TextDataset(texts, targets, width, saved.pad_to, saved.tokenizer, saved.long)
+        dataset = TextDataset(texts, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         logits = dataset_logits(self.model, dataset, self.device)
         return saved.task.outputs(logits).numpy(), dataset.truncated
 
