@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gptcls.core.errors import InputError
-from gptcls.train.config import TrainConfig
-from gptcls.train.recipes import FOR_MODEL, LORA, RECIPES
+from gptcls.train.config import FOR_MODEL, LORA, RECIPES, TrainConfig
+from gptcls.train.resolve import resolve
 
 WHOLE = "whole"  # as pad_to: all the positions that the model has
 SIZES = ("gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -171,4 +171,4 @@ def config_of(row: Ablation, n_positions: int, **shared: Any) -> TrainConfig:
     options = settings(shared["model"]) | shared | row.options | above
     if options.get("pad_to") == WHOLE:
         options["pad_to"] = n_positions
-    return TrainConfig(recipe="book", **options).resolved()
+    return resolve(TrainConfig.of(recipe="book", **options))

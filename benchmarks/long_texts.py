@@ -75,7 +75,7 @@ def runs(options: Options, folder: Path) -> Iterator[tuple[str, Run, float]]:
             given = {name: getattr(options, name) for name in names}
             out = folder / f"{way}-{seed}"
             with Stopwatch() as watch:
-                run = train(TrainConfig(data=str(data), long=way, seed=seed, out=out, **given))
+                run = train(TrainConfig.of(data=str(data), long=way, seed=seed, out=out, **given))
             yield way, run, watch.seconds
 
 

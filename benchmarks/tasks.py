@@ -121,7 +121,7 @@ def runs_of(config: dict, options: Options) -> list[Run]:
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs.append(
-                train(TrainConfig(**settings(options), **config, seed=seed, out=Path(folder) / "run"))
+                train(TrainConfig.of(**settings(options), **config, seed=seed, out=Path(folder) / "run"))
             )
     return runs
 

@@ -15,8 +15,6 @@ from gptcls.data.long_texts import CUTS
 from gptcls.models.families import FAMILIES, Family, poolings_of
 
 FORMAT_VERSION = 2
-
-
 # What version 1 did not always say: before version 2 there was one tokenizer, and one way to read a text.
 SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
 

@@ -25,11 +25,7 @@ from gptcls.fast.frozen import Staged
 from gptcls.models.lora import merge
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
-
-
 Answer = str | list[str] | float | list[float]  # to one text, by the classifier's task
-
-
 log = logging.getLogger("gptcls")
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
 LINES_AT_ONCE = 256
 
 

@@ -19,10 +19,8 @@ from gptcls.core.errors import InputError
 VOCAB_SIZE = 50257
 ENDOFTEXT = "<|endoftext|>"
 PAD_ID = 50256  # GPT-2 has no padding token; its end-of-text token stands in, as in the book
-
 # GPT-2's own split of a text into pieces that merges never cross (Radford et al. 2019, encoder.py).
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-
 # The longest entry of the vocabulary has 128 characters, so a text past this length is certain to have
 # more than the 1,024 tokens that any GPT-2 can read. Without a cap, a text of about a million
 # white-space characters makes tiktoken's Rust core panic.

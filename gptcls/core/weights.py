@@ -13,7 +13,6 @@ from torch import Tensor
 from gptcls.core.errors import InputError
 
 State = dict[str, Tensor]
-
 log = logging.getLogger("gptcls")
 
 

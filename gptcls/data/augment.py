@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 Operation = Literal["synonym", "insert", "delete", "swap"]
 Synonyms = dict[str, tuple[str, ...]]
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 # Unicode's control characters that are not white space, and the invisible ones that join nothing: zero width
 # space, word joiner, byte order mark. The joiners that emoji and some scripts need stay.
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")

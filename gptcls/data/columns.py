@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 TEXT_NAMES = {
     "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence",
     "comment", "tweet", "body", "document", "question", "utterance", "post", "description",

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 STRATA = 10  # parts of equal size that numbers are cut into
 
 

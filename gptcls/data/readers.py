@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
 QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 UNNAMED = "Unnamed: "  # pandas' name for a column whose header cell is empty

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 ONE_CLASS_LAYOUT = Layout()
 NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
 SAMPLE = 4096  # rows that a guess at columns looks at

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 PARTS = ("train", "validation", "test")
 
 

@@ -26,18 +26,15 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 log = logging.getLogger("gptcls")
-
 MAJORITY, TFIDF = "majority class", "TF-IDF + logistic regression"
 MOST_FREQUENT, ONE_VS_REST = "most frequent label", "TF-IDF + logistic regression, one vs rest"
 MEAN, RIDGE = "mean of the training rows", "TF-IDF + ridge regression"
-
 LETTERS = re.compile(r"[^\W\d_]")
 # Thai, Lao, Burmese, Khmer, kana, and the Chinese characters of the first two planes.
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0002fa1f]"
 )
-
 Parts = Mapping[str, tuple[Sequence[str], np.ndarray]]  # part name -> (texts, targets (N,) or (N, K))
 Scores = dict[str, dict[str, dict]]  # baseline name -> part name -> scores
 

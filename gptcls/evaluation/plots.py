@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger("gptcls")
-
 # Okabe and Ito's colours, told apart by readers of every colour vision (https://jfly.uni-koeln.de/color/).
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 # With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.

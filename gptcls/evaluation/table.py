@@ -8,7 +8,6 @@ WIDTH = 100  # columns of the terminal table
 GAP = "  "
 LONGEST = 40  # characters of a label's name in a report
 MISSING = "\N{EN DASH}"
-
 Rows = Sequence[tuple[str, dict]]  # (name, scores)
 
 

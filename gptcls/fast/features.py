@@ -33,8 +33,6 @@ from gptcls.core.errors import InputError
 from gptcls.fast.frozen import Frozen
 
 log = logging.getLogger("gptcls")
-
-
 FORMAT = "1"
 
 

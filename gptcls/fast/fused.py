@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from gptcls.core.gpt2 import Block
 
 PACKED_FOR = 1024  # rows of a batch that the packed weights are laid out for; others work as well
-
-
 SHORT = 128  # tokens
 
 

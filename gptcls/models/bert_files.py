@@ -26,10 +26,8 @@ TABLE = {
     "encoder.layer.{}.output.dense": "blocks.{}.mlp.proj",
     "encoder.layer.{}.output.LayerNorm": "blocks.{}.norm2",
 }
-
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 KINDS = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, in files that came from TensorFlow
-
 BERT = NameMap(
     what="a BERT",
     table=TABLE | {"pooler.dense": "norm.dense"},
@@ -46,7 +44,6 @@ BERT = NameMap(
     ),
     kinds=KINDS,
 )
-
 ROBERTA = NameMap(
     what="a RoBERTa",
     # The first layer of a classifier's head is what BERT calls the pooler, and learned with the rest.
@@ -66,7 +63,6 @@ ROBERTA = NameMap(
     ),
     kinds=KINDS,
 )
-
 # Entries of config.json that choose another computation, and what there is here.
 ARCHITECTURE = {
     "hidden_act": "gelu",

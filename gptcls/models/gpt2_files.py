@@ -29,7 +29,6 @@ from gptcls.core.weights import GPT2_NAMES, NameMap, State, parse, some
 from gptcls.models.config_json import ConfigReader
 
 log = logging.getLogger("gptcls")
-
 BOOK_NAMES = NameMap(
     what="a GPT-2",
     table={
@@ -49,7 +48,6 @@ BOOK_NAMES = NameMap(
     skipped=("trf_blocks.{}.att.mask",),
     kinds={"scale": "weight", "shift": "bias"},
 )
-
 # A size in GPT2Config, and how config.json and OpenAI's hparams.json spell it.
 SIZES = {
     "n_layer": ("n_layer",),
@@ -58,7 +56,6 @@ SIZES = {
     "n_positions": ("n_positions", "n_ctx"),
     "vocab_size": ("vocab_size", "n_vocab"),
 }
-
 # Entries of config.json that choose another computation, and what GPT-2 has there, the default first.
 ARCHITECTURE = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -66,7 +63,6 @@ ARCHITECTURE = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
-
 SAVED_AS = {"fp32": torch.float32, "fp16": torch.float16}
 
 

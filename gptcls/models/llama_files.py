@@ -16,7 +16,6 @@ from gptcls.models.config_json import ConfigReader
 from gptcls.models.llama import LlamaConfig
 
 log = logging.getLogger("gptcls")
-
 NAMES = NameMap(
     what="a Llama, Mistral or Qwen2",
     table={

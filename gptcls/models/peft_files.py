@@ -23,11 +23,7 @@ from gptcls.models.pretrained import RELEASES, check_numbers
 from gptcls.models.weight_files import read_state
 
 CONFIG = "adapter_config.json"
-
-
 TENSORS = "adapter_model.safetensors"
-
-
 # Entries of adapter_config.json that do not change what a given adapter computes.
 HARMLESS = (
     "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
@@ -35,8 +31,6 @@ HARMLESS = (
     "modules_to_save", "peft_version", "qalora_group_size", "r", "revision", "runtime_config",
     "target_modules", "task_type",
 )  # fmt: skip
-
-
 # What plain LoRA has in others; the ways to begin that are left out here (pissa, olora, …) change the base.
 PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
 

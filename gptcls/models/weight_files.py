@@ -19,12 +19,9 @@ from gptcls.common.files import write_json
 from gptcls.core.errors import InputError
 
 INDEX = "model.safetensors.index.json"  # names the shards of a large model
-
 # In a folder, the first of these that is there holds the weights.
 CANDIDATES = ("model.safetensors", INDEX, "pytorch_model.bin", "checkpoint")
-
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
-
 # Bytes from which the hash of a file is remembered: below, computing it takes less than a tenth of a second.
 LARGE = 1 << 26
 

@@ -18,8 +18,6 @@ from torch.autograd.function import once_differentiable
 from gptcls.core.gpt2 import GPT2
 
 CHUNK = 512  # tokens at a time: with 8,192 candidates in bf16 their logits fit a processor's cache
-
-
 COMMON = 0.75  # share of the candidates that are always the same
 
 

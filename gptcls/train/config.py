@@ -48,16 +48,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "fp32",
     },
 }
-
-
 # Random weights know nothing worth freezing, and need larger and more steps.
 FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
-
-
 # A narrow network takes larger steps than gpt2-small, and can afford more of them.
 FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10}}
-
-
 # Appendix E of the book. The head is left out: it is new and smaller than an adapter of it would be.
 LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
 

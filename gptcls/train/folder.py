@@ -13,8 +13,6 @@ from gptcls.common.options import AnyOptions, Options, flag
 from gptcls.core.errors import InputError
 
 log = logging.getLogger("gptcls")
-
-
 FORMAT = "gptcls run"
 
 

@@ -77,7 +77,7 @@ class Run:
 
 def fit(
     rows: "Split | pd.DataFrame | Mapping[str, pd.DataFrame]",
-    model: str | Path | nn.Module = "gpt2-nano",
+    model: str | Path | nn.Module | None = None,
     settings: TrainConfig | None = None,
     *,
     tokenizer: Tokenizer | None = None,
@@ -96,7 +96,8 @@ def fit(
     Args:
         rows: a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
             perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`.
-        model: as ``--model``; or a network of your own that keeps the backbone's contract (``core/gpt2.py``).
+        model: as ``--model``; or a network of your own that keeps the backbone's contract (``core/gpt2.py``);
+            None takes that of the settings.
         settings: the options; None takes the defaults.
         tokenizer: of a network of your own; otherwise that of the weights.
         hooks: called while it trains, see :class:`gptcls.core.loop.Hook`.
@@ -107,8 +108,9 @@ def fit(
         TypeError: an option that does not exist, rows that are not of these types.
     """
     own = model if isinstance(model, nn.Module) else None
-    name = type(own).__name__ if own is not None else str(model)
-    config = resolve((settings or TrainConfig()).changed(**options | {"model": name}))
+    if model is not None:
+        options["model"] = type(own).__name__ if own is not None else str(model)
+    config = resolve((settings or TrainConfig()).changed(**options))
     setup = prepare(split_of(rows, config), config, own, tokenizer)
     trainer = _trainer(setup, hooks)
     _carry_out(trainer)

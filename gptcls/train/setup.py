@@ -57,7 +57,7 @@ def prepare(
 ) -> Setup:
     """The classifier at the start of training, and the rows encoded for it."""
     model_options, device = config.model, pick_device(config.run.device)
-    task = TASKS[config.data.task].for_training(split.train["label"].tolist(), **task_options(config))
+    task = make_task(split, config)
     if tokenizer is None:
         fresh = own is not None or model_options.init == "random"  # random weights learn GPT-2's
         tokenizer = GPT2_TOKENIZER if fresh else load_tokenizer(model_options.model)
@@ -76,6 +76,11 @@ def prepare(
         config.data.cleaning,
     )
     return Setup(config, split, saved, datasets, device)
+
+
+def make_task(split: Split, config: TrainConfig) -> Task:
+    """The task over the labels of the training rows."""
+    return TASKS[config.data.task].for_training(split.train["label"].tolist(), **task_options(config))
 
 
 def build_classifier(
