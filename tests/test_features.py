@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from gptcls.fast.one_position import at
 from tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
 
 from gptcls.common.hardware import pick_dtype
@@ -18,6 +17,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
+from gptcls.fast.one_position import at
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 

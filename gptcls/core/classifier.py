@@ -130,7 +130,7 @@ class Classifier(nn.Module):
     ) -> None:
         """Train the head, the pooler and these parts of the backbone, and nothing else.
 
-        What does not train is a fixed function and stays in eval mode; what does is held in fp32 from here on.
+        What does not train is a fixed function and stays in eval mode; what does is held in fp32.
 
         Args:
             modules: parts of the backbone.

@@ -3,8 +3,8 @@
     python -m gptcls.pretrain --init random --data novels.jsonl.gz messages.txt
     python -m gptcls.train --model runs/gpt2-nano-pretrained/model --data labelled.csv
 
-What comes out is a folder in Hugging Face's format, which this package and ``transformers`` both load. The loop
-is that of fine-tuning (``core/loop.py``); what differs is the task, the loader and the hook that looks on.
+What comes out is a folder in Hugging Face's format, which this package and ``transformers`` both load. The
+loop is that of fine-tuning (``core/loop.py``); task, loader and the hook that looks on are its own.
 """
 
 import logging

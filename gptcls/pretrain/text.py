@@ -109,7 +109,7 @@ def _hash_of(text: str) -> bytes:
 
 
 class WindowLoader:
-    """One batch per step, ``(ids (B, T), lengths (B,), targets (B, T))``, of windows drawn from several streams.
+    """One batch per step, ``(ids (B, T), lengths (B,), targets (B, T))``, of windows of several streams.
 
     The target of a token is the one that follows it. A batch is a pure function of the seed and the number of
     its step, and so is what the step draws from torch's global generator, which is seeded before each batch.

@@ -1,7 +1,7 @@
 """The options of a training run: one definition for Python, the command line, its help and config.json.
 
-They are grouped by theme. What is None here, :func:`gptcls.train.resolve.resolve` fills in, as the recipe, the
-model and what is trained want it.
+They are grouped by theme. :func:`gptcls.train.resolve.resolve` fills in what is None here, by the recipe, the
+model and what is trained.
 """
 
 from dataclasses import dataclass, field

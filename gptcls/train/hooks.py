@@ -62,8 +62,8 @@ class BestWeights(Hook):
     Args:
         patience: epochs without a better loss before the run ends; 0 never judges.
 
-    ``best_epoch`` counts from 1 and is 0 while no epoch was judged; ``kept_step`` is the number of steps behind
-    the weights to go back to: the best so far or, until an epoch was judged, the last ones seen to be good.
+    ``best_epoch`` counts from 1 and is 0 while no epoch was judged; ``kept_step`` counts the steps behind the
+    weights to go back to: the best so far or, until an epoch was judged, the last ones seen to be good.
     """
 
     def __init__(self, patience: int) -> None:
