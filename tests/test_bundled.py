@@ -6,10 +6,7 @@ import sys
 
 import pytest
 
-from gptcls import (
-    classify_review,
-    load_classifier,
-)
+from gptcls import classify_review, load_classifier
 from gptcls.classify.predict import DEFAULT_CLASSIFIER
 from gptcls.classify.store import find_classifier
 
@@ -92,7 +89,7 @@ def test_one_text_and_many_agree(answers):
 
 def test_command_without_a_model():
     done = subprocess.run(
-        [sys.executable, "-m", "gptcls.classify.run", SPAM[1]], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "gptcls.classify", SPAM[1]], capture_output=True, text=True, check=True
     )
     label, probability = done.stdout.split()
     assert (label, done.stderr) == ("spam", "")

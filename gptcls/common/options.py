@@ -1,16 +1,16 @@
-"""What the options of every run have in common: from and to config.json, checks, names for messages."""
+"""What the options of the verbs have in common: from and to config.json, checks, names for messages."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from gptcls.core.errors import InputError
 
-Options = TypeVar("Options", bound="RunOptions")
+AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
-class RunOptions:
+class Options:
     """Base of the frozen dataclasses that describe a run and can be read back from its folder."""
 
     PATHS: ClassVar[tuple[str, ...]] = ()  # the options that hold a path
@@ -20,13 +20,13 @@ class RunOptions:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_json(cls: type[Options], values: Mapping[str, Any]) -> Options:
+    def from_json(cls: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
         """Options that :meth:`to_json` wrote."""
         read = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         paths = {k: Path(values[k]) for k in cls.PATHS if values.get(k)}
         return cls(**read | paths)
 
-    def differences(self: Options, other: Options) -> list[str]:
+    def differences(self: AnyOptions, other: AnyOptions) -> list[str]:
         """The flags of the options that were set here, not left at their default, and differ there."""
         return [
             flag(f.name)
@@ -35,9 +35,9 @@ class RunOptions:
         ]
 
     def check_at_least(self, least: Mapping[str, float]) -> None:
-        """Raise InputError for the first number that is below its bound, or no number.
+        """Raise InputError for the first number that is below its bound, or is not a number.
 
-        lr and lora_alpha must exceed 0, which would be of no effect.
+        lr and lora_alpha must exceed 0, which would have no effect.
         """
         for name, bound in least.items():
             value = getattr(self, name)
@@ -50,6 +50,24 @@ class RunOptions:
         """Raise InputError for a seed that one of the generators does not take."""
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed {self.seed} is out of range; use a whole number from 0 to 2**32 - 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareOptions:
+    """Where and in which number format a classifier runs; other verbs declare a precision of their own."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps; auto takes the first of cuda, mps and cpu that is there."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Number format of all blocks but the last; auto takes the fastest that the processor has."""
+
+
+def own_first(config: type) -> type:
+    """Class decorator: the options that a dataclass declares itself come before those that it inherits, in
+    --help and in config.json."""
+    own, every = config.__annotations__, config.__dataclass_fields__
+    config.__dataclass_fields__ = dict(sorted(every.items(), key=lambda item: item[0] not in own))
+    return config
 
 
 def flag(name: str) -> str:

@@ -18,6 +18,11 @@ from gptcls.models.bert import Bert, BertConfig, RobertaConfig
 from gptcls.models.llama import Llama, LlamaConfig
 
 
+# Under a causal mask the last token alone has seen the whole text. In an encoder all have, and the first was
+# trained to speak for them; what stands behind the text, which the book reads, is masked.
+DECODER, ENCODER = ("last", "first", "mean", "max", "position-1"), ("first", "last", "mean", "max")
+
+
 @dataclass(frozen=True)
 class Family:
     """How networks of one kind are named, read and built.
@@ -37,21 +42,17 @@ class Family:
             one first.
     """
 
-    model_types: tuple[str, ...]
     config: type
     network: Callable[[Any], nn.Module]
-    read: Callable[[Mapping[str, Tensor], Mapping[str, Any], str], tuple[Any, State]]
-    both_names: Callable[[str], str]
-    their_name: Callable[[str], str]
-    transposed: bool
-    own_tokenizer: bool
-    narrow: bool
-    poolings: tuple[str, ...]
-
-
-# Under a causal mask the last token alone has seen the whole text. In an encoder all have, and the first was
-# trained to speak for them; what stands behind the text, which the book reads, is masked.
-DECODER, ENCODER = ("last", "first", "mean", "max", "position-1"), ("first", "last", "mean", "max")
+    decoder: bool = True
+    model_types: tuple[str, ...] = ()
+    read: Callable[[Mapping[str, Tensor], Mapping[str, Any], str], tuple[Any, State]] | None = None
+    both_names: Callable[[str], str] = str
+    their_name: Callable[[str], str] = str
+    transposed: bool = False
+    own_tokenizer: bool = False
+    narrow: bool = False
+    poolings: tuple[str, ...] = DECODER
 
 
 FAMILIES = {
@@ -121,4 +122,11 @@ def declared_family(declared: Mapping[str, Any], source: str) -> Family:
 
 def family_name(network: nn.Module) -> str:
     """The key of :data:`FAMILIES` under which ``network`` was built."""
-    return next(name for name, family in FAMILIES.items() if type(network.config) is family.config)
+    for name, family in FAMILIES.items():
+        if type(network.config) is family.config:
+            return name
+    kind, config = type(network).__name__, type(network.config).__name__
+    raise InputError(
+        f"no family has networks of the class {kind} with a {config}: enter it first, as "
+        f'gptcls.models.families.FAMILIES["mine"] = Family({config}, {kind}, decoder=True)'
+    )

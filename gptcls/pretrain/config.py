@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from gptcls.common.options import RunOptions, flag
+from gptcls.common.options import Options, flag
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import VOCAB_SIZE
@@ -15,7 +15,7 @@ LR = {"random": 1e-3, "pretrained": 1e-4}  # what is known already is easily los
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(RunOptions):
+class PretrainConfig(Options):
     """Train a GPT-2 to predict the next token of plain text.
 
     From random weights (--init random), or on from pretrained ones, so that they learn the language of your

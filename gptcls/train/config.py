@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from gptcls.common.options import RunOptions
+from gptcls.common.options import Options
 from gptcls.data.augment import Augmentation, Operation
 from gptcls.data.corpora import corpus_of
 from gptcls.data.labels import KINDS, Layout
@@ -17,7 +17,7 @@ from gptcls.train.resolve import check_config
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunOptions):
+class TrainConfig(Options):
     """Fine-tune a pretrained GPT, Llama, Mistral, Qwen2, BERT or RoBERTa on labelled texts: to name one class
     of each, any number of labels, or numbers.
 

@@ -1,0 +1,45 @@
+"""Options about tables that several verbs have: where text and labels stand, how the file is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptcls.data.labels import LabelKind, Layout
+from gptcls.data.readers import Dialect
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """The text column of a table, and how the file is written."""
+
+    text_column: str | None = None
+    """Column with the text; guessed where only one can be meant."""
+    separator: str | None = None
+    """Character between the fields of the files read, such as ';', or tab; otherwise by their suffix. Files
+    written go by their own suffix."""
+    encoding: str | None = None
+    """Encoding of the files read, such as cp1252 or gb18030; otherwise UTF-8. Files written are UTF-8."""
+    columns: tuple[str, ...] = ()
+    """Names of their columns, for .csv, .tsv or tab-separated .txt files without a header line."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the files are written; InputError for what no file can have."""
+        return Dialect(self.separator, self.encoding, self.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(TableOptions):
+    """Also the labels' columns, and how labels are written."""
+
+    label_column: str | None = None
+    """Column with the label; guessed where only one can be meant."""
+    label_columns: tuple[str, ...] = ()
+    """Several columns of 0 and 1, each named like its label; of a regression, a column for each number."""
+    label_separator: str | None = None
+    """What stands between the labels of a row, such as ","; lists in .jsonl need none."""
+    label_names: Path | None = None
+    """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
+
+    def layout(self, kind: LabelKind) -> Layout:
+        """Where labels of this kind stand; InputError for options that exclude each other."""
+        return Layout(kind, self.label_columns, self.label_separator, self.label_names)
