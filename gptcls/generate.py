@@ -1,6 +1,6 @@
 """Continue a text: ``python -m gptcls.generate --model gpt2-small "Every effort moves you"``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal
 
@@ -9,44 +9,45 @@ import tyro
 
 from gptcls.common.cli import run
 from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.common.options import HardwareOptions, own_first
 from gptcls.core.errors import InputError
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 from gptcls.models.sampling import generate
 
 
+@own_first
 @dataclass(frozen=True)
-class GenerateConfig:
+class GenerateConfig(HardwareOptions):
     """Continue a text with a pretrained GPT-2, Llama, Mistral or Qwen2."""
 
     text: tyro.conf.Positional[str] = "Every effort moves you"
-    """the beginning"""
+    """The beginning."""
     model: str = "gpt2-nano"
-    """preset, hub name (owner/name), or local folder or file"""
+    """Preset, hub name (owner/name), or local folder or file."""
     max_new_tokens: int = 15
-    """how many tokens to add at most"""
+    """How many tokens to add at most."""
     temperature: float = 0.0
-    """0 takes the likeliest token each time; higher is more random"""
+    """0 takes the likeliest token each time; higher is more random."""
     top_k: int | None = None
-    """sample among this many likeliest tokens only"""
+    """Sample among this many likeliest tokens only; with --temperature above 0."""
     seed: int = 123
-    """of the random numbers"""
-    device: str = "auto"
-    """cpu, cuda, mps, or auto for the first of cuda, mps, cpu that is there"""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """number format, but for GPT-2, which is always fp32; auto takes the fastest that the processor has"""
+    """Of the random numbers."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(default="auto", kw_only=True)
+    """Number format, but for GPT-2, which is always fp32; auto takes the fastest that the processor has."""
 
 
 def generate_text(config: GenerateConfig) -> str:
     """The text of ``config`` and its continuation, without the token that ends it.
 
-    Raises:
-        InputError: an empty text, a seed that no generator takes, an unknown model or device, or a model with
-            another vocabulary.
+    Raises InputError for an empty text, a seed that no generator takes, --top-k without --temperature, an
+    unknown model or device, and a model with another vocabulary.
     """
     if not config.text:
         raise InputError("the text is empty: give at least one character")
     if not 0 <= config.seed < 2**64:
-        raise InputError(f"--seed {config.seed} is no seed: take a whole number from 0 to 2**64 - 1")
+        raise InputError(f"--seed {config.seed} is not a seed: take a whole number from 0 to 2**64 - 1")
+    if config.top_k is not None and config.temperature == 0:
+        raise InputError(f"--top-k {config.top_k} chooses nothing at --temperature 0: give one above 0")
     device = pick_device(config.device)
     tokenizer = load_tokenizer(config.model)
     model = load_pretrained(config.model, pick_dtype(config.precision, device)).to(device)

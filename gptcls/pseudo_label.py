@@ -10,18 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
-from gptcls.classify.predict import load_classifier
+from gptcls.classify.predict import ClassifierOptions
 from gptcls.common import cli
+from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.columns import find_text_column, text_values, values_of
-from gptcls.data.readers import Dialect, read_chunks
+from gptcls.data.options import TableOptions
+from gptcls.data.readers import read_chunks
 from gptcls.data.writer import ChunkWriter
 
 if TYPE_CHECKING:
@@ -30,35 +32,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("gptcls")
 
 
+@own_first
 @dataclass(frozen=True, kw_only=True)
-class PseudoLabelConfig:
+class PseudoLabelConfig(TableOptions, ClassifierOptions):
     """Label the texts of a file, and keep those that the classifier is sure of.
 
     Then train on both: python -m gptcls.train --data labelled.csv --extra pseudo.csv
     """
 
-    model: str
-    """Folder that gptcls.train left: a run, or the classifier inside it; or sms-spam-nano, which ships with
-    this package."""
+    model: str  # again, to stand first in --help
     data: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File of texts (.csv, .tsv, .jsonl or .parquet); read piece by piece."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File for the rows taken, with the columns text, label and probability."""
     confidence: float = 0.95
     """Least probability of the label of a row taken, more than 0 and at most 1."""
-    text_column: str | None = None
-    """Column with the text; guessed where only one can be meant."""
-    separator: str | None = None
-    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix. --out is written
-    by its own suffix."""
-    encoding: str | None = None
-    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8. --out is UTF-8."""
-    columns: tuple[str, ...] = ()
-    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Number format of all blocks but the last; auto takes the fastest that the processor has."""
 
 
 def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
@@ -66,15 +54,14 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
 
     Memory holds a few thousand rows at a time; so a text that stands twice is written twice, and ``--extra``
     takes it once. Rows without text are left out. Raises InputError, leaving no file, for a confidence that
-    is none, for what cannot be read, and when no text was taken.
+    is not a probability, for what cannot be read, and when no text was taken.
     """
     if not 0 < config.confidence <= 1:
-        raise InputError(f"--confidence {config.confidence} is no probability; use more than 0, at most 1")
-    dialect = Dialect(config.separator, config.encoding, config.columns)
-    classifier = load_classifier(config.model, config.device, config.precision)
+        raise InputError(f"--confidence {config.confidence} is not a probability; use more than 0, at most 1")
+    dialect, classifier = config.dialect, config.load()
     if not isinstance(classifier.saved.task, SingleLabel):
         raise InputError(
-            f"--model {config.model} gives no single class a text to be sure of; take one of --task single"
+            f"--model {config.model} gives a text no single class to be sure of; take one of --task single"
         )
     taken: Counter[str] = Counter(dict.fromkeys(classifier.labels, 0))
     n = n_blank = n_longer = 0
@@ -105,7 +92,7 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
             )
     if n_blank:
         log.info(f"{config.data}: {n_blank:,} rows have no text and are left out")
-    classifier.say_longer(n_longer)
+    classifier.log_truncated(n_longer)
     counts = ", ".join(f"{count:,} {label}" for label, count in taken.items())
     log.info(f"{taken.total():,} of {n:,} rows taken ({counts}): {config.out}")
     return dict(taken)

@@ -6,10 +6,7 @@ import sys
 
 import pytest
 
-from gptcls import (
-    classify_review,
-    load_classifier,
-)
+from gptcls import classify_review, load_classifier
 from gptcls.classify.predict import DEFAULT_CLASSIFIER
 from gptcls.classify.store import find_classifier
 from gptcls.evaluation.judge import judge_of

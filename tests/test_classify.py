@@ -83,11 +83,11 @@ def test_a_line_out_for_every_line_in(run, classifier):
 def test_lines_are_utf8_whatever_the_locale(run, encoding):
     text = "café 你好, win £100"
     assert run(stdin=text.encode(), encoding=encoding) == run(texts=(text,))
-    with pytest.raises(InputError, match=r"standard input, line 2: not UTF-8; it looks like CP1252.*iconv"):
+    with pytest.raises(InputError, match=r"standard input, line 2: .*CP1252.*iconv"):
         run(stdin=b"hello\ncaf\xe9\nbye\n", encoding=encoding)
-    with pytest.raises(InputError, match="line 1: not UTF-8"):
+    with pytest.raises(InputError, match=r"line 1: .*UTF-8"):
         run(stdin="hello".encode("utf-16"))
-    with pytest.raises(InputError, match="line 1: a NUL byte"):
+    with pytest.raises(InputError, match=r"line 1: .*NUL"):
         run(stdin="hello".encode("utf-16-le"))
 
 
@@ -99,7 +99,7 @@ def test_lines_before_a_bad_one_are_answered(folder):
     )
     assert result.returncode == 2
     assert result.stdout.count(b"\n") == 1
-    assert result.stderr.startswith(b"error: standard input, line 2: not UTF-8")
+    assert result.stderr.startswith(b"error: standard input, line 2: ")
 
 
 def test_lines_that_arrive_together_are_one_batch():
@@ -120,7 +120,7 @@ def test_a_reading_error_is_passed_on():
 
 def test_closed_standard_input(folder, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(InputError, match="standard input is closed; give texts or --data"):
+    with pytest.raises(InputError, match=r"standard input .*--data"):
         classify(ClassifyConfig(model=folder))
 
 
@@ -153,11 +153,11 @@ def test_texts_that_are_cut_are_counted(run, tmp_path, caplog):
     caplog.set_level(logging.INFO, "gptcls")
     fits = "win " * 63 + "win"
     assert len(encode(fits)) == 64, "all that the classifier reads"
-    long = [fits + " win", "\x01" * 65]  # a token a character
+    long = [fits + " win", "\x01" * 65]  # a token per character
     run(texts=(fits,))
     assert "longer" not in caplog.text
     run(texts=(fits, *long))
-    assert "2 texts are longer than 64 tokens; the rest was not read" in caplog.text
+    assert "2 texts are longer than 64 tokens" in caplog.text
     caplog.clear()
     pd.DataFrame({"text": [fits, long[0], ""]}).to_csv(tmp_path / "in.csv")
     run(data=tmp_path / "in.csv", out=tmp_path / "out.csv")
@@ -285,19 +285,21 @@ def test_refusals(run, folder, tmp_path):
     file = tmp_path / "in.csv"
     file.write_text("text\nhi\n")
     for said, options in {
-        "needs --out": {"data": file},
-        "--out x.csv goes with --data": {"out": Path("x.csv"), "texts": ("text",)},
-        "give texts or --data, not both": {"data": file, "out": Path("x.csv"), "texts": ("text",)},
-        "is the input itself": {"data": file, "out": file},
-        "unknown format '.doc'": {"data": file, "out": Path("x.doc")},
-        "--separator, --encoding and --columns go with --data": {"separator": ";", "texts": ("text",)},
-        "--separator 'x' cannot": {"data": file, "out": Path("x.csv"), "separator": "x"},
+        f"--data {file} .*--out": {"data": file},
+        "--out x.csv .*--data": {"out": Path("x.csv"), "texts": ("text",)},
+        "texts .*--data": {"data": file, "out": Path("x.csv"), "texts": ("text",)},
+        "input itself": {"data": file, "out": file},
+        "'.doc'": {"data": file, "out": Path("x.doc")},
+        "--separator, .*go with --data": {"separator": ";", "texts": ("text",)},
+        "--text-column, .*go with --data": {"text_column": "text", "texts": ("text",)},
+        "--separator 'x'": {"data": file, "out": Path("x.csv"), "separator": "x"},
+        f"{folder}.*--base": {"base": "gpt2-nano", "texts": ("text",)},
     }.items():
         with pytest.raises(InputError, match=said):
             run(**options)
     with pytest.raises(InputError, match="holds no classifier"):
         classify(ClassifyConfig(model=tmp_path, texts=("text",)))
-    with pytest.raises(InputError, match="--precision fp16 is for GPUs"):
+    with pytest.raises(InputError, match="--precision fp16"):
         classify(ClassifyConfig(model=folder, texts=("text",), device="cpu", precision="fp16"))
 
 

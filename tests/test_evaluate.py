@@ -58,9 +58,18 @@ def test_scores_are_sklearns(run_folder, tmp_path):
 
 
 def test_training_rows_are_left_out(run_folder, tmp_path, caplog):
-    rows = [*NEW, *TRAIN[:5], *VALIDATION[:1]]
-    assert scores(run_folder, write_csv(tmp_path / "new.csv", rows))["n"] == 4
-    assert "left out: 5 of 9 rows, whose texts the classifier was trained on" in caplog.text
+    rows = [*NEW, *TRAIN[:5]]
+    assert scores(run_folder, write_csv(tmp_path / "new.csv", rows))["n"] == 3
+    assert "left out: 5 of 8 rows" in caplog.text
+
+
+def test_validation_rows_are_left_out(run_folder, tmp_path, caplog):
+    """The epoch and the thresholds were chosen by them; the log counts them on a line of their own."""
+    rows = [*NEW, *TRAIN[:5], *VALIDATION[:2], (f"{VALIDATION[3][0].upper()}!!", VALIDATION[3][1])]
+    assert scores(run_folder, write_csv(tmp_path / "new.csv", rows))["n"] == 3
+    assert "left out: 5 of 11 rows" in caplog.text
+    assert "left out: 3 of 11 rows" in caplog.text
+    assert "validation" in caplog.text
 
 
 def test_training_rows_are_found_from_anywhere(run_folder, tmp_path, monkeypatch):
@@ -76,8 +85,8 @@ def test_training_rows_are_found_from_anywhere(run_folder, tmp_path, monkeypatch
     assert scores("classifier", data)["n"] == 3
 
 
-def test_training_rows_that_changed_in_quotes_or_spaces(run_folder, tmp_path):
-    rows = [(f' "{text}" \xa0', label) for text, label in TRAIN] + NEW
+def test_training_rows_that_changed_in_quotes_spaces_case_or_commas(run_folder, tmp_path):
+    rows = [(f' "{text.upper()}", \xa0', label) for text, label in TRAIN] + NEW
     data = tmp_path / "new.csv"
     frame(rows).to_csv(data, index=False)
     assert scores(run_folder, data)["n"] == 3
@@ -104,11 +113,10 @@ def test_a_classifier_without_its_run(run_folder, tmp_path, caplog):
     shutil.copytree(run_folder / "classifier", tmp_path / "copy" / "mine")
     data = write_csv(tmp_path / "new.csv", [*NEW, *TRAIN])
     assert scores(tmp_path / "copy" / "mine", data)["n"] == 43
-    assert "no split lies beside the classifier" in caplog.text
-    assert "cannot be left out" in caplog.text
+    assert f"({tmp_path / 'copy' / 'split'})" in caplog.text
     caplog.clear()
     scores(run_folder, data)
-    assert "no split" not in caplog.text
+    assert "split" not in caplog.text
 
 
 def test_the_runs_own_test_rows(run_folder, tmp_path, caplog):
@@ -116,20 +124,20 @@ def test_the_runs_own_test_rows(run_folder, tmp_path, caplog):
     assert found == scores(run_folder, write_csv(tmp_path / "test.csv", TEST))
     assert f"scored on the run's own {len(TEST)} test rows" in caplog.text
     (run_folder / "split").rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="has no run's split beside it; name what to score with --data"):
+    with pytest.raises(InputError, match=rf"--model {run_folder} .*--data"):
         scores(run_folder)
-    with pytest.raises(InputError, match="go with --data"):
+    with pytest.raises(InputError, match=r"--text-column.* go with --data"):
         scores(run_folder, text_column="text")
 
 
 def test_all_rows_trained_on(run_folder, tmp_path):
-    with pytest.raises(InputError, match=r"every text of .*new\.csv was trained on"):
-        scores(run_folder, write_csv(tmp_path / "new.csv", TRAIN))
+    with pytest.raises(InputError, match=r"every text of .*new\.csv"):
+        scores(run_folder, write_csv(tmp_path / "new.csv", [*TRAIN, *VALIDATION]))
 
 
 def test_texts_that_are_cut_are_counted(run_folder, tmp_path, caplog):
     scores(run_folder, write_csv(tmp_path / "new.csv", [*NEW, ("win " * 100, "spam")]))
-    assert "1 texts are longer than 64 tokens; the rest was not read" in caplog.text
+    assert "1 texts are longer than 64 tokens" in caplog.text
 
 
 # --- refusals ---
@@ -137,10 +145,7 @@ def test_texts_that_are_cut_are_counted(run_folder, tmp_path, caplog):
 
 def test_an_unseen_label_is_named_with_its_line(run_folder, tmp_path):
     data = write_csv(tmp_path / "new.csv", [*NEW, ("a", "eggs"), ("b", "bacon"), ("c", "ham")])
-    said = (
-        r"new\.csv: label 'eggs', 'bacon', unseen in training, in 2 rows \(lines 5, 6\); it knows ham, spam"
-    )
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=r"new\.csv: .*'eggs', 'bacon'.*\(lines 5, 6\).* ham, spam"):
         scores(run_folder, data)
 
 
@@ -149,7 +154,7 @@ def test_an_out_that_holds_a_run(run_folder, tmp_path, out):
     (tmp_path / "started").mkdir()
     (tmp_path / "started" / "config.json").write_text("{}")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=f"--out .*{out} holds a run.*choose another folder"):
+    with pytest.raises(InputError, match=f"--out .*{out} "):
         scores(run_folder, out=tmp_path / out)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -158,16 +163,16 @@ def test_a_file_with_its_separator_and_encoding(run_folder, tmp_path, caplog):
     file = tmp_path / "excel.csv"
     file.write_bytes("text;label\ncafé now;ham\n;\nwin new cash;spam\n".encode("cp1252"))
     assert scores(run_folder, file, separator=";", encoding="cp1252")["n"] == 2
-    assert f"{file}: no text in column 'text' in line 3: dropped" in caplog.text
-    with pytest.raises(InputError, match="--separator and the like go with --data"):
+    assert f"{file}: no text in column 'text' in line 3" in caplog.text
+    with pytest.raises(InputError, match=r"--separator .*--data"):
         scores(run_folder, separator=";")
 
 
 def test_other_mistakes(run_folder, tmp_path):
     file = write_csv(tmp_path / "new.csv", NEW)
-    with pytest.raises(InputError, match="is a file; choose a folder"):
+    with pytest.raises(InputError, match=f"--out {file} "):
         scores(run_folder, file, out=file)
     with pytest.raises(InputError, match="holds no classifier"):
         scores(tmp_path, file)
-    with pytest.raises(InputError, match="--precision fp16 is for GPUs"):
+    with pytest.raises(InputError, match="--precision fp16"):
         evaluate(EvaluateConfig(model=run_folder, device="cpu", precision="fp16"))

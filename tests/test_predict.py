@@ -1,21 +1,20 @@
 """classify_review and load_classifier: what goes in shapes what comes out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from random_gpt2 import stir
-from tiny import CPU, tiny_classifier, tiny_saved
+from tiny import CPU, tiny_classifier, tiny_lora, tiny_saved
 
 import gptcls
-from gptcls import (
-    InputError,
-    classify_review,
-    load_classifier,
-)
+from gptcls import InputError, TextClassifier, classify_review, load_classifier
 from gptcls.classify.store import save_classifier
 from gptcls.core.batches import pad
 from gptcls.core.tokenizer import encode, gpt2_encoding
+from gptcls.models.lora import lora_layers
 
 TEXTS = ["win a prize now", "see you", "", "a much longer text " * 40, "see you"]
 
@@ -44,6 +43,34 @@ def plain(classifier, text, max_length=64):
     ids = encode(text, max_length=max_length) or [50256]
     with torch.no_grad():
         return classifier.saved.model(*pad([ids])).softmax(-1)[0].numpy()
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_what_the_caller_gave_stays_as_it_was(lora):
+    """Adapters are merged in a copy, which shares every tensor that has none."""
+    model = tiny_lora(targets=("qkv",)) if lora else tiny_classifier("last_block").eval()
+    saved = replace(tiny_saved(), model=model)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    trained, policy = list(model.trained_parameters()), model.policy
+    with torch.no_grad():
+        expected = model(*pad([encode("see you")])).softmax(-1)[0]
+    classifier = TextClassifier(saved, CPU, "fp32")
+    np.testing.assert_allclose(classifier.predict_proba("see you"), expected, atol=1e-6)
+    assert saved.model is model
+    assert len(lora_layers(model)) == (3 if lora else 0)
+    assert not lora_layers(classifier.saved.model)
+    assert (list(model.trained_parameters()), model.policy) == (trained, policy)
+    after = dict(model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    mine = dict(classifier.saved.model.named_parameters())
+    addresses = {parameter.data_ptr() for parameter in model.parameters()}
+    shared = {name for name, parameter in mine.items() if parameter.data_ptr() in addresses}
+    own = {name for name in mine if lora and name.endswith("qkv.weight")}
+    assert shared == mine.keys() - own
+    with torch.no_grad():
+        again = model(*pad([encode("see you")])).softmax(-1)[0]
+    assert torch.equal(again, expected)
 
 
 def test_bf16_is_close(folder):
@@ -214,4 +241,5 @@ def test_mistakes_say_the_way_out(folder, tmp_path):
 
 
 def test_public_names():
-    assert set(gptcls.__all__) == {"InputError", "TextClassifier", "classify_review", "load_classifier"}
+    assert {"InputError", "TextClassifier", "classify_review", "load_classifier"} <= set(gptcls.__all__)
+    assert all(getattr(gptcls, name) for name in gptcls.__all__)

@@ -71,8 +71,8 @@ def test_rows_taken_are_the_sure_ones(folder, tmp_path, log, monkeypatch, target
     assert counts == {label: int((found.label == label).sum()) for label in ("ham", "spam")}
     said = f"{len(found)} of 162 rows taken ({counts['ham']} ham, {counts['spam']} spam): {out}"
     assert said in log.text
-    assert "1 rows have no text and are left out" in log.text
-    assert "1 texts are longer than 64 tokens; the rest was not read" in log.text
+    assert "1 rows have no text" in log.text
+    assert "1 texts are longer than 64 tokens" in log.text
 
 
 def test_then_a_second_run_trains_on_both(folder, base, tmp_path, log):
@@ -126,7 +126,7 @@ def test_almost_sure_is_not_called_sure(folder, tmp_path, monkeypatch):
     data.write_text("text\nhello\n")
     almost = np.array([[1 - 2**-24, 2**-24]], dtype=np.float32)
     monkeypatch.setattr(TextClassifier, "scored", lambda *_: (almost, 0))
-    with pytest.raises(InputError, match=r"the surest has 0\.9999999\d;"):
+    with pytest.raises(InputError, match=r" 0\.9999999\d; lower --confidence"):
         run(folder, data, tmp_path / "out.csv", confidence=1.0)
 
 
@@ -134,13 +134,10 @@ def test_refusals_leave_nothing(folder, tmp_path):
     data = tmp_path / "in.csv"
     data.write_text("text\nhello\n")
     for options, said in [
-        ({"confidence": 0.0}, "--confidence 0.0 is no probability"),
-        ({"confidence": 1.5}, "--confidence 1.5 is no probability"),
-        ({"confidence": float("nan")}, "--confidence nan is no probability"),
-        (
-            {"confidence": 1.0},
-            r"no text has a label of probability 1.0 or more, the surest has 0\.\d+; lower",
-        ),
+        ({"confidence": 0.0}, "--confidence 0.0 "),
+        ({"confidence": 1.5}, "--confidence 1.5 "),
+        ({"confidence": float("nan")}, "--confidence nan "),
+        ({"confidence": 1.0}, r" 1.0 .* 0\.\d+; lower --confidence"),
         ({"text_column": "zzz"}, "--text-column names 'zzz'"),
         ({"separator": "ab"}, "--separator 'ab'"),
     ]:

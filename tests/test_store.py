@@ -5,20 +5,25 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_classifier, tiny_saved
+from tiny import tiny_classifier, tiny_lora, tiny_saved
+from torch import nn
 
+from gptcls.classify.predict import load_classifier
+from gptcls.classify.run import ClassifyConfig
 from gptcls.classify.store import find_classifier, read_classifier, save_classifier
 from gptcls.common.files import atomic_file, atomic_folder
 from gptcls.core.batches import pad
+from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.tokenizer import GPT2
-from gptcls.models.pretrained import weights_sha256
+from gptcls.core.tokenizer import GPT2, encode
+from gptcls.models.families import FAMILIES, Family
+from gptcls.models.pretrained import load_pretrained, weights_sha256
 
 ROWS = [[1, 2, 3], [7], [50000, 4]]
 
@@ -29,9 +34,6 @@ def same_answers(one, two):
 
 
 def over_base(base):
-    from gptcls.core.classifier import Classifier
-    from gptcls.models.pretrained import load_pretrained
-
     torch.manual_seed(5)
     model = Classifier(load_pretrained(base), 2)
     model.freeze("last_block")
@@ -79,13 +81,115 @@ def test_base_absent_or_changed(tmp_path, base):
     weights = base / "model.safetensors"
     tensors = load_file(weights)
     save_file({k: v + 1 for k, v in tensors.items()}, weights)
-    with pytest.raises(InputError, match=r"trained on base weights .* sha256 .*--save full"):
+    with pytest.raises(InputError, match=rf"{base} .* sha256 .*--base .*base=.*--save full"):
         read_classifier(tmp_path / "x")
     weights.unlink()
-    with pytest.raises(InputError, match=r"needs the base weights .* holds no weights"):
+    with pytest.raises(InputError, match=rf"{base}.* holds no weights"):
         read_classifier(tmp_path / "x")
     shutil.rmtree(base)
-    with pytest.raises(InputError, match=f"{base}.* put that file back, or train again with --save full"):
+    with pytest.raises(InputError, match=rf"{base}.*--base .*base=.*--save full"):
+        read_classifier(tmp_path / "x")
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_base_weights_may_move(tmp_path, base, lora):
+    saved = over_base(base)
+    if lora:
+        saved = replace(saved, model=tiny_lora(backbone=load_pretrained(base)))
+    save_classifier(tmp_path / "run" / "classifier", saved, full=False)
+    (tmp_path / "elsewhere").mkdir()
+    base.rename(tmp_path / "elsewhere" / "weights")
+    with pytest.raises(InputError, match=rf"{base}.*--base .*base="):
+        load_classifier(tmp_path / "run", "cpu")
+    found = tmp_path / "elsewhere" / "weights"
+    back = read_classifier(tmp_path / "run", base=found)
+    assert same_answers(saved, back)
+    assert back.base == saved.base | {"name": str(found)}, "saved again, it is found there"
+    text = "win a prize"
+    expected = load_classifier(tmp_path / "run", "cpu", "fp32", base=str(found)).predict_proba(text)
+    options = {"model": str(tmp_path / "run"), "base": str(found), "device": "cpu", "precision": "fp32"}
+    assert ClassifyConfig(**options).load().predict_proba(text).tolist() == expected.tolist()
+    weights = found / "model.safetensors"
+    save_file({k: v + 1 for k, v in load_file(weights).items()}, weights)
+    with pytest.raises(InputError, match=rf"sha256 .*{found} .*--base"):
+        read_classifier(tmp_path / "run", base=found)
+    with pytest.raises(InputError, match=r"nowhere.*--base"):
+        read_classifier(tmp_path / "run", base=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("place", ["run/base", "base"])
+def test_a_base_that_moves_with_its_classifier_is_found(tmp_path, base, place):
+    saved = over_base(base)
+    save_classifier(tmp_path / "old" / "run" / "classifier", saved, full=False)
+    base.rename(tmp_path / "old" / place)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert same_answers(saved, read_classifier(tmp_path / "new" / "run"))
+
+
+def test_a_base_that_is_not_needed(tmp_path, base):
+    save_classifier(tmp_path / "x", over_base(base))
+    with pytest.raises(InputError, match=rf"{tmp_path / 'x'} .*--base"):
+        read_classifier(tmp_path / "x", base=base)
+
+
+class OwnBlock(nn.Module):
+    """A gated mean of what came before."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.gate = nn.Linear(width, width)
+
+    def forward(self, x, lengths=None):
+        n = torch.arange(1, x.shape[1] + 1)[:, None]
+        return x + self.gate(x).sigmoid() * x.cumsum(1) / n
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    n_embd: int = 8
+    n_positions: int = 32
+    activation: str = "sigmoid"
+
+
+class OwnNetwork(nn.Module):
+    """The least that a backbone is, with a table that is in no file."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(50257, config.n_embd)
+        self.blocks = nn.ModuleList(OwnBlock(config.n_embd) for _ in range(2))
+        self.norm = nn.LayerNorm(config.n_embd)
+        self.register_buffer("table", torch.linspace(0, 1, config.n_positions)[:, None], persistent=False)
+
+    def embed(self, ids):
+        return self.wte(ids) + self.table[: ids.shape[1]]
+
+    def forward(self, ids, lengths=None):
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x, lengths)
+        return self.norm(x)
+
+
+def test_a_backbone_of_ones_own(tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    model = Classifier(OwnNetwork(OwnConfig()), 2)
+    model.freeze("last_block")
+    saved = replace(tiny_saved(), model=model.eval(), max_length=32)
+    with pytest.raises(InputError, match=r"OwnNetwork.*FAMILIES") as error:
+        save_classifier(tmp_path / "x", saved)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "x").exists()
+    monkeypatch.setitem(FAMILIES, "mine", Family(config=OwnConfig, network=OwnNetwork, decoder=True))
+    save_classifier(tmp_path / "x", saved)
+    assert same_answers(saved, read_classifier(tmp_path / "x"))
+    classifier = load_classifier(tmp_path / "x", "cpu", "fp32")
+    with torch.no_grad():
+        expected = model(*pad([encode("win a prize")])).softmax(-1)[0]
+    torch.testing.assert_close(torch.from_numpy(classifier.predict_proba("win a prize")), expected)
+    monkeypatch.delitem(FAMILIES, "mine")
+    with pytest.raises(InputError, match=r"'mine'.*FAMILIES"):
         read_classifier(tmp_path / "x")
 
 
@@ -225,7 +329,7 @@ def test_damage_is_one_line(tmp_path, damage, message):
         (("architecture", "n_embd"), 2**62, f"n_embd {2**62}"),
         (("architecture", "norm_eps"), float("nan"), "norm_eps nan"),
         (("architecture", "dropout"), "none", "dropout 'none'"),
-        (("architecture", "family"), "mamba", "'mamba'.*reads gpt2, llama, bert, roberta; update gptcls"),
+        (("architecture", "family"), "mamba", "'mamba'.*gpt2, llama, bert, roberta"),
         (("task", "kind"), "ranking", "'ranking'.*update gptcls"),
         (("task", "labels"), ["a", "a"], r"labels \['a', 'a'\].* different"),
         (("task", "labels"), "ab", "labels 'ab'"),

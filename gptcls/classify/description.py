@@ -9,7 +9,6 @@ from typing import Any
 
 from gptcls.core.classifier import trained_blocks
 from gptcls.core.errors import InputError
-from gptcls.core.tasks import task_rules
 from gptcls.data.clean import CLEANERS
 from gptcls.data.long_texts import CUTS
 from gptcls.models.families import FAMILIES, Family, poolings_of
@@ -17,6 +16,15 @@ from gptcls.models.families import FAMILIES, Family, poolings_of
 FORMAT_VERSION = 2
 # What version 1 did not always say: before version 2 there was one tokenizer, and one way to read a text.
 SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
+
+# What each kind of task has one number per label of: its default, and what each number must exceed.
+PER_LABEL: dict[str, dict[str, tuple[Any, float]]] = {
+    "single_label": {"class_weights": (None, 0.0)},
+    "multi_label": {"thresholds": ((), -math.inf), "positive_weights": (None, 0.0)},
+    "regression": {"means": ((), -math.inf), "scales": ((), 0.0)},
+}
+
+Rule = tuple[str, Any, bool, str]  # field, its value, whether that fits, what would
 
 
 def checked_description(spec: dict, folder: Path) -> dict:
@@ -33,7 +41,12 @@ def checked_description(spec: dict, folder: Path) -> dict:
         spec = SINCE_VERSION_2 | spec
     if (family := spec["architecture"]["family"]) not in FAMILIES:
         known = ", ".join(FAMILIES)
-        raise InputError(f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls")
+        raise InputError(
+            f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls, or register your "
+            "own network in gptcls.models.families.FAMILIES"
+        )
+    if (kind := spec["task"]["kind"]) not in PER_LABEL:
+        raise InputError(f"{folder} has a task of kind {kind!r}, unknown to this gptcls; update gptcls")
     for field, value, fits, wanted in _rules(spec):
         if not fits:
             raise InputError(
@@ -43,8 +56,8 @@ def checked_description(spec: dict, folder: Path) -> dict:
     return spec
 
 
-def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-    """(field, value, whether it fits, what would), each relying on the ones before it."""
+def _rules(spec: dict) -> Iterator[Rule]:
+    """A rule for each field, each relying on the ones before it."""
     version, network = spec["format_version"], spec["architecture"]
     yield "format_version", version, _is_whole(version, FORMAT_VERSION), f"1 to {FORMAT_VERSION}"
     yield from _size_rules(network, FAMILIES[network["family"]])
@@ -63,14 +76,14 @@ def _rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
     if stored == "adapter":
         yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
     else:
-        known = _is_policy(trained, network["n_layer"])
+        known = _is_policy(trained, network.get("n_layer", 2**20))
         yield "trained", trained, known, "head, last_block, last_2, … or all"
-    named = spec["tensors"] == "all" or isinstance(spec["base"], dict)
+    named = stored == "all" or isinstance(spec["base"], dict)
     yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
 
 
-def _size_rules(network: dict, family: Family) -> Iterator[tuple[str, Any, bool, str]]:
-    """The same for the sizes of a network, by the types in its family's dataclass."""
+def _size_rules(network: dict, family: Family) -> Iterator[Rule]:
+    """The sizes of a network, by the types in its family's dataclass; other types than these go unchecked."""
     kinds = {
         int: (lambda value: _is_whole(value, 2**20), f"a whole number from 1 to {2**20}"),
         int | None: (lambda v: v is None or _is_whole(v, 2**20), f"null or a whole number from 1 to {2**20}"),
@@ -78,9 +91,27 @@ def _size_rules(network: dict, family: Family) -> Iterator[tuple[str, Any, bool,
         bool: (lambda value: type(value) is bool, "true or false"),
     }
     for field in fields(family.config):
-        if field.name in network or field.default is MISSING:
+        if field.type in kinds and (field.name in network or field.default is MISSING):
             value, (fits, wanted) = network[field.name], kinds[field.type]
             yield field.name, value, fits(value), wanted
+
+
+def task_rules(spec: dict) -> Iterator[Rule]:
+    """A task's outputs have names of their own, and each has its numbers, where these are not the default."""
+    labels, kind = spec["labels"], spec["kind"]
+    least, wanted = (2, "two or more") if kind == "single_label" else (1, "one or more")
+    names = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    fits = names and least <= len(set(labels)) == len(labels)
+    yield "labels", labels, fits, f"{wanted} different names"
+    for field, (default, above) in PER_LABEL[kind].items():
+        value = spec.get(field, default)
+        fits = isinstance(value, list | tuple) and len(value) == len(labels)
+        fits = fits and all(isinstance(x, int | float) and above < x < math.inf for x in value)
+        yield field, value, fits or value == default, "one number per label"
+    if kind == "single_label":
+        smoothing = spec.get("label_smoothing", 0.0)
+        fits = isinstance(smoothing, int | float) and 0 <= smoothing < 1
+        yield "label_smoothing", smoothing, fits, "a number from 0 to below 1"
 
 
 def _is_whole(value: Any, most: int) -> bool:

@@ -2,23 +2,26 @@
 
 import logging
 from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import tiktoken
 import torch
 from torch import nn
 
+from gptcls.classify.book import book_review, shorter
 from gptcls.classify.store import SavedClassifier, find_classifier, read_classifier
 from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.common.options import HardwareOptions
 from gptcls.core.answer import dataset_logits
-from gptcls.core.batches import TextDataset, pad
+from gptcls.core.batches import TextDataset
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
-from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
+from gptcls.core.tokenizer import PAD_ID
 from gptcls.data.clean import CLEANERS
 from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.fast.frozen import Staged
@@ -38,12 +41,13 @@ class TextClassifier:
     """
 
     def __init__(self, saved: SavedClassifier, device: torch.device, precision: str = "auto") -> None:
-        self.saved = saved
+        """``saved`` stays as it is: ``self.saved`` has a model of its own, adapters merged, which is faster;
+        what was not adapted shares its memory on the same device."""
+        self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
         self.device = device
         int8 = precision == "int8"
         dtype = pick_dtype("auto" if int8 else precision, device)
-        merge(saved.model.backbone)  # adapters made a part of the weights are faster
-        self.model = Staged(saved.model.to(device), dtype, int8)
+        self.model = Staged(self.saved.model, dtype, int8)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -81,30 +85,43 @@ class TextClassifier:
         The log says how many texts are longer than what is read.
         """
         outputs, n_longer = self.scored(_as_list(texts), max_length)
-        self.say_longer(n_longer, max_length)
+        self.log_truncated(n_longer, max_length)
         return outputs[0] if isinstance(texts, str) else outputs
 
     def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
         """:meth:`outputs` (N, K), and how many of the texts are longer than what is read of a text.
 
-        For those who read a file piece by piece, and call :meth:`say_longer` at its end.
+        For those who read a file piece by piece, and call :meth:`log_truncated` at its end.
         """
         saved = self.saved
         texts = [CLEANERS[saved.cleaning](text) for text in texts]
-        width = _shorter(max_length, saved.max_length)
+        width = shorter(max_length, saved.max_length)
         targets = torch.zeros(len(texts))
         dataset = TextDataset(texts, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         logits = dataset_logits(self.model, dataset, self.device)
         return saved.task.outputs(logits).numpy(), dataset.truncated
 
-    def say_longer(self, n: int, max_length: int | None = None) -> None:
+    def log_truncated(self, n: int, max_length: int | None = None) -> None:
         """Log that ``n`` texts were longer than what is read, and what became of them; nothing for 0."""
         if n:
-            log.info(describe_cut(n, _shorter(max_length, self.saved.max_length), self.saved.long))
+            log.info(describe_cut(n, shorter(max_length, self.saved.max_length), self.saved.long))
+
+
+def _merged_copy(classifier: Classifier) -> Classifier:
+    """A classifier with tensors shared, not copied, and adapters merged into weights of its own."""
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in classifier.parameters()}
+    shared |= {id(buffer): buffer for buffer in classifier.buffers()}
+    copy = deepcopy(classifier, shared)  # the modules alone: tensors stand in the memo
+    if merge(copy.backbone):
+        copy.freeze("all")
+    return copy
 
 
 def load_classifier(
-    folder: str | Path = DEFAULT_CLASSIFIER, device: str = "auto", precision: str = "auto"
+    folder: str | Path = DEFAULT_CLASSIFIER,
+    device: str = "auto",
+    precision: str = "auto",
+    base: str | Path | None = None,
 ) -> TextClassifier:
     """The classifier in ``folder``: what ``gptcls.train`` left there (a run or its ``classifier`` folder).
 
@@ -113,12 +130,32 @@ def load_classifier(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
         precision: number format of all blocks but the last, see :func:`gptcls.common.hardware.pick_dtype`; or
             ``"int8"``, 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
+        base: where the weights are that it was trained on, for a classifier stored without them, see
+            :func:`gptcls.classify.store.read_classifier`.
 
     Raises InputError when the folder holds none, is damaged, or needs base weights that are absent or differ.
     """
     on = pick_device(device)
     dtype = pick_dtype("auto" if precision == "int8" else precision, on)
-    return TextClassifier(read_classifier(folder, dtype), on, precision)
+    saved = read_classifier(folder, dtype, base)
+    saved.model.to(on)  # it is ours alone: nothing stays behind on the CPU
+    return TextClassifier(saved, on, precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierOptions(HardwareOptions):
+    """The classifier that a verb uses."""
+
+    model: str
+    """Folder that gptcls.train left: a run, or the classifier inside it; or sms-spam-nano, which ships with
+    this package."""
+    base: str | None = None
+    """Where the weights are that it was trained on, for a classifier stored without them; otherwise where
+    they were then, or next to its folder."""
+
+    def load(self) -> TextClassifier:
+        """:func:`load_classifier` with these options."""
+        return load_classifier(self.model, self.device, self.precision, self.base)
 
 
 def classify_review(
@@ -145,12 +182,12 @@ def classify_review(
     A classifier whose classes do not include "spam", or of another task, answers as its own
     :meth:`TextClassifier.predict` does.
 
-    Raises TypeError for a value that is not text, naming its row, and for a tokenizer or padding beside a
-    trained classifier.
+    Raises TypeError for a value that is not text, naming its row, and for a tokenizer or padding given with
+    a trained classifier.
     """
     texts = _as_list(text)
     if isinstance(model, nn.Module):
-        answers = [_book_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
+        answers = [book_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
     else:
         if tokenizer is not None or pad_token_id != PAD_ID:
             raise TypeError("a trained classifier has its own tokenizer and padding; leave them out")
@@ -166,40 +203,6 @@ def classify_review(
 @lru_cache(maxsize=2)
 def _cached(folder: Path, saved_at: int, device: str) -> TextClassifier:
     return load_classifier(folder, device)
-
-
-@torch.inference_mode()
-def _book_review(
-    text: str,
-    model: nn.Module,
-    tokenizer: Any,
-    device: torch.device | str | None,
-    max_length: int | None,
-    pad_token_id: int,
-) -> str:
-    """Section 6.8 of the book: one text through a bare network, class 1 is spam."""
-    if tokenizer is None:
-        raise TypeError("a network needs its tokenizer: classify_review(text, model, tokenizer, device)")
-    model.eval()
-    if isinstance(model, Classifier):
-        n_positions = model.backbone.config.n_positions
-    else:
-        n_positions = model.pos_emb.weight.shape[0]  # the book's GPTModel
-    # To a tiktoken encoding "<|endoftext|>" in a text is a mistake unless it is told otherwise.
-    options = {"disallowed_special": ()} if isinstance(tokenizer, tiktoken.Encoding) else {}
-    width = _shorter(max_length, n_positions)
-    row = tokenizer.encode(text[:MAX_CHARS], **options)[:width] or [pad_token_id]
-    ids, lengths = pad([row], max_length and width, pad_token_id)
-    ids, lengths = ids.to(device), lengths.to(device)
-    logits = model(ids, lengths) if isinstance(model, Classifier) else model(ids)[:, -1]
-    return "spam" if logits.argmax(dim=-1).item() == 1 else "not spam"
-
-
-def _shorter(max_length: int | None, limit: int) -> int:
-    """The length to cut to: ``max_length`` where it is given and within the limit."""
-    if max_length is not None and max_length < 1:
-        raise InputError(f"max_length {max_length} leaves nothing to read; use 1 or more, or None")
-    return min(max_length or limit, limit)
 
 
 def _as_list(texts: str | Iterable[str]) -> list[str]:

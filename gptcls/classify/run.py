@@ -5,60 +5,46 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
-from gptcls.classify.predict import DEFAULT_CLASSIFIER, TextClassifier, load_classifier
+from gptcls.classify.answers import answers_of
+from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
+from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import find_text_column, text_values, values_of
 from gptcls.data.encodings import guess_encoding
+from gptcls.data.options import TableOptions
 from gptcls.data.readers import PLAIN, Dialect, read_chunks
 from gptcls.data.writer import ChunkWriter
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256
 
 
+@own_first
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig:
+class ClassifyConfig(TableOptions, ClassifierOptions):
     """Label texts: the given ones, else those of --data, else the lines of standard input (UTF-8).
 
-    Prints one line a text: its label, a tab, and the label's probability; for a blank text only the tab. Of
+    Prints one line per text: its label, a tab, and the label's probability; for a blank text only the tab. Of
     several labels, both are joined with commas; of a regression, the line is its numbers with tabs between.
     """
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """Texts to label."""
     model: str = DEFAULT_CLASSIFIER
-    """Folder that gptcls.train left: a run, or the classifier inside it; or sms-spam-nano, which ships with
-    this package."""
     data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE")] = None
     """File of texts (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection); read piece by piece."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
     """File for the rows of --data with a label column and a probability column for each label; of a
     regression, with a column for each number."""
-    text_column: str | None = None
-    """Column with the text; guessed where only one can be meant."""
-    separator: str | None = None
-    """Character between the fields of --data, such as ';', or tab; otherwise by its suffix. --out is written
-    by its own suffix."""
-    encoding: str | None = None
-    """Encoding of --data, such as cp1252 or gb18030; otherwise UTF-8. --out is UTF-8."""
-    columns: tuple[str, ...] = ()
-    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Number format of all blocks but the last; auto takes the fastest that the processor has."""
 
 
 def classify(config: ClassifyConfig) -> None:
@@ -74,21 +60,21 @@ def classify(config: ClassifyConfig) -> None:
             raise InputError(f"--data {config.data} needs --out, the file for the labels")
     elif config.out is not None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
-    dialect = Dialect(config.separator, config.encoding, config.columns)
-    if config.data is None and dialect != PLAIN:
-        raise InputError("--separator, --encoding and --columns go with --data")
-    classifier = load_classifier(config.model, config.device, config.precision)
+    if config.data is None and (config.text_column is not None or config.dialect != PLAIN):
+        raise InputError("--text-column, --separator, --encoding and --columns go with --data")
+    _ = config.dialect  # checked before a model is loaded
+    classifier = config.load()
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config.text_column, dialect)
+        n = classify_file(classifier, config.data, config.out, config.text_column, config.dialect)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
-    n_cut = 0
+    answers, n_truncated = answers_of(classifier.saved.task), 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
         outputs, n_longer = _outputs(classifier, texts)
         for row in outputs:
-            print("\t".join(classifier.saved.task.printed(row)), flush=True)
-        n_cut += n_longer
-    classifier.say_longer(n_cut)
+            print("\t".join(answers.fields(row)), flush=True)
+        n_truncated += n_longer
+    classifier.log_truncated(n_truncated)
 
 
 def classify_file(
@@ -101,13 +87,13 @@ def classify_file(
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
-    (``predicted_label`` where the source has a ``label`` already). Several labels are a JSON array, and the
+    (``predicted_label`` where the source has a ``label`` already). Several labels are a JSON list, and the
     numbers of a regression a column each, named likewise. A row without text gets empty values, and the log
     says how many did. The ``dialect`` says how the source is written. Raises InputError, leaving no target,
-    when a value is no text or a column of a needed name exists.
+    when a value is not text or a column of a needed name exists.
     """
-    task = classifier.saved.task
-    n = n_blank = n_cut = 0
+    answers = answers_of(classifier.saved.task)
+    n = n_blank = n_truncated = 0
     with (
         ChunkWriter(target, source=source) as writer,
         tqdm(unit=" rows", delay=1, disable=None) as bar,
@@ -115,42 +101,32 @@ def classify_file(
         for chunk in read_chunks(source, dialect=dialect):
             if n == 0:
                 column = find_text_column(chunk.columns, text_column, chunk, source)
-                names = set(chunk.columns)
-                answers = [f"predicted_{name}" if name in names else name for name in task.answer_columns]
-                added = [*answers, *task.detail_columns]
+                names = [f"predicted_{x}" if x in set(chunk.columns) else x for x in answers.columns]
+                added = [*names, *answers.details]
             if taken := [name for name in added if name in chunk.columns]:
                 rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
                 raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
             texts = text_values(values_of(chunk, column), chunk.index, column, source)
             outputs, n_longer = _outputs(classifier, texts)
-            details = outputs.round(6).T if task.detail_columns else ()
-            values = [*map(_column, task.answers(outputs)), *details]
+            values = [*answers.values(outputs), *(outputs.round(6).T if answers.details else ())]
             writer.write(chunk.assign(**dict(zip(added, values, strict=True))))
             n += len(chunk)
             n_blank += int(np.isnan(outputs).any(axis=1).sum())
-            n_cut += n_longer
+            n_truncated += n_longer
             bar.update(len(chunk))
     if n_blank:
         log.info(f"{source}: {n_blank:,} rows have no text; their labels are left empty")
-    classifier.say_longer(n_cut)
+    classifier.log_truncated(n_truncated)
     return n
 
 
 def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.ndarray, int]:
     """The outputs (N, K) of N texts, NaN for those that are blank or None; and how many texts are longer than
     what is read of one."""
-    there = [i for i, text in enumerate(texts) if text and text.strip()]
+    filled = [i for i, text in enumerate(texts) if text and text.strip()]
     outputs = np.full((len(texts), len(classifier.labels)), np.nan)
-    outputs[there], n_longer = classifier.scored([texts[i] for i in there])
+    outputs[filled], n_longer = classifier.scored([texts[i] for i in filled])
     return outputs, n_longer
-
-
-def _column(answers: Sequence) -> "pd.Series | Sequence":
-    """Answers that are text as such: the first chunk's types are those of a Parquet file, and all of its
-    texts may be blank."""
-    import pandas as pd
-
-    return answers if isinstance(answers, np.ndarray) else pd.array(answers, dtype="string")
 
 
 def _standard_input() -> BinaryIO:

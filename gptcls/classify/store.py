@@ -1,9 +1,9 @@
 """A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
 
-The tensors are either all of the network's, or only the trained ones beside the name and sha256 of the
-base weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For
-LoRA these are the head, in ``model.safetensors``, and an adapter in PEFT's format beside it. Beside
-them lies ``tokenizer.json``, where it is not GPT-2's.
+The tensors are either all of the network's, or only the trained ones, with the name and sha256 of the base
+weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For LoRA these are
+the head, in ``model.safetensors``, and an adapter in PEFT's format. ``tokenizer.json`` is there where it is
+not GPT-2's.
 """
 
 import json
@@ -23,7 +23,7 @@ from gptcls.classify.description import FORMAT_VERSION, checked_description
 from gptcls.common.files import atomic_folder
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.gpt2 import GPT2
+from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
@@ -65,13 +65,15 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             ``saved.base``.
 
     Raises:
-        InputError: the folder holds something else or cannot be written, or the disk is full.
+        InputError: the folder holds something else or cannot be written, the disk is full, or the backbone is
+            of no family in :data:`gptcls.models.families.FAMILIES`.
     """
     if not full and saved.base is None:
         raise ValueError(
             "only a classifier over pretrained weights can be stored by its trained tensors alone"
         )
     model = saved.model
+    family = family_name(model.backbone)  # before anything is written: it may be unknown
     lora = model.policy == "lora"
     stored = "all" if full else "adapter" if lora else "trained"
     with merged(model) if full else nullcontext():
@@ -84,7 +86,7 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "format_version": FORMAT_VERSION,
         "base": saved.base,
         "tensors": stored,
-        "architecture": {"family": family_name(model.backbone), **architecture},
+        "architecture": {"family": family, **architecture},
         "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
@@ -135,16 +137,21 @@ def find_classifier(folder: Path | str) -> Path:
     )
 
 
-def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> SavedClassifier:
+def read_classifier(
+    folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None
+) -> SavedClassifier:
     """Load what :func:`save_classifier` wrote, or the run folder it stands in; the model is in eval mode.
 
     Args:
         folder: the classifier, or the run.
         dtype: of what was not trained, as in :func:`gptcls.models.pretrained.load_pretrained`.
+        base: the weights that it was trained on, for a classifier stored by its trained tensors; otherwise
+            those under the name in ``classifier.json`` or, where a local path is gone, of that file or folder
+            next to the classifier or to its run. Whatever they are called, their sha256 is the stored one.
 
     Raises:
-        InputError: no classifier there, a newer format, damaged or mis-shaped tensors, or base weights
-            that are absent or are not the ones it was trained on.
+        InputError: no classifier there, a newer format, damaged or mis-shaped tensors, base weights that are
+            absent or are not the ones it was trained on, or a ``base`` that it does not need.
     """
     folder = find_classifier(folder)
     try:
@@ -154,13 +161,18 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
         family = FAMILIES[spec["architecture"]["family"]]
         dtype = dtype if family.narrow else torch.float32
         config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
-        tokenizer = _read_tokenizer(spec["tokenizer"], config.vocab_size, folder)
+        tokenizer = _read_tokenizer(spec["tokenizer"], getattr(config, "vocab_size", None), folder)
         tensors = load_file(folder / "model.safetensors")
-        partial = spec["tensors"] != "all"
-        backbone = _base_backbone(spec["base"], config, folder, dtype) if partial else None
+        backbone = None
+        if spec["tensors"] != "all":
+            spec["base"] = _found_base(spec["base"], folder, base)
+            backbone = _base_backbone(spec["base"], config, folder, dtype)
+        elif base is not None:
+            raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
         if spec["tensors"] == "adapter" and (rest := load_adapter(backbone, folder)):
             raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
-        with shapes_only():
+        # A network of the user's own may compute what is not in its file while it is built.
+        with shapes_only() if family.read else nullcontext():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         _freeze(model, spec["trained"])
         _assign(model, tensors, spec["tensors"], folder, dtype)
@@ -175,39 +187,49 @@ def read_classifier(folder: Path | str, dtype: torch.dtype = torch.float32) -> S
     return SavedClassifier(model.eval(), task, **rest, tokenizer=tokenizer)
 
 
-def _read_tokenizer(ids: dict | None, vocab_size: int, folder: Path) -> Tokenizer:
+def _read_tokenizer(ids: dict | None, vocab_size: int | None, folder: Path) -> Tokenizer:
     """The classifier's own tokenizer, whose file does not name the ``ids``; without them it is GPT-2's."""
     if ids is None:
         return GPT2_TOKENIZER
     tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
-    tokenizer.require_fit(str(folder), vocab_size)
+    if vocab_size is not None:  # of a network of the user's own it may not be known
+        tokenizer.require_fit(str(folder), vocab_size)
     return tokenizer
 
 
-def _base_backbone(base: dict, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """The base weights that a classifier stored by its trained tensors names, if they are still the same."""
-    name = base["name"]
-    if Path(name).is_absolute() and not Path(name).exists():
-        raise InputError(
-            f"{folder} needs the base weights {name}, which are gone; "
-            "put that file back, or train again with --save full"
-        )
+def _found_base(base: dict, folder: Path, given: Path | str | None) -> dict:
+    """``base`` under the name where its weights are now, if they are still the same."""
+    name = base["name"] if given is None else str(given)
+    if given is not None and name not in PRESETS and Path(name).exists():  # a preset comes first
+        name = str(Path(name).resolve())
+    elif given is None and Path(name).is_absolute() and not Path(name).exists():
+        near = [parent / Path(name).name for parent in folder.resolve().parents[:2]]
+        name = next((str(path) for path in near if path.exists()), name)
+    way_out = "; say where they are with --base (in Python base=), or train again with --save full"
     try:
         found = weights_sha256(name)
-        backbone = load_pretrained(name, dtype)
     except InputError as error:
-        raise InputError(f"{folder} needs the base weights {name}: {error}") from None
+        raise InputError(f"{folder} needs the base weights {name}: {error}{way_out}") from None
     if found != base["sha256"]:
         raise InputError(
-            f"{folder} was trained on base weights {name} with sha256 {base['sha256'][:12]}…, but "
-            f"those there now have {found[:12]}…; put the original file back or train again with --save full"
+            f"{folder} was trained on base weights {base['name']} with sha256 {base['sha256'][:12]}…, but "
+            f"those of {name} now have {found[:12]}…{way_out}"
         )
+    return base | {"name": name}
+
+
+def _base_backbone(base: dict, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The network of the base weights, which must have the sizes in ``config``."""
+    try:
+        backbone = load_pretrained(base["name"], dtype)
+    except InputError as error:
+        raise InputError(f"{folder} needs the base weights {base['name']}: {error}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
         backbone.drop_causal_mask()
     for size, value in asdict(config).items():
         if size not in ("tied", "dropout") and getattr(backbone.config, size) != value:
             raise InputError(
-                f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have "
+                f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {base['name']} have "
                 f"{getattr(backbone.config, size)!r}; put the original files back or train again"
             )
     return backbone
@@ -242,7 +264,7 @@ def _freeze(model: Classifier, policy: str) -> None:
 def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:
     """What of a classifier stands in model.safetensors."""
     if stored == "adapter":  # which has files of its own
-        return dict(model.head.named_parameters(prefix="head"))
+        return {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
     return model.state_dict() if stored == "all" else model.trained_parameters()
 
 

@@ -1,6 +1,8 @@
-"""What every command shares: options from a dataclass, log lines on stderr, one line an error."""
+"""What every verb shares: options from a dataclass, the log on stderr, one line per error; and ``gptcls``."""
 
 import contextlib
+import difflib
+import importlib
 import io
 import logging
 import sys
@@ -8,11 +10,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
 from gptcls.core.errors import InputError
 
 Config = TypeVar("Config")
+
+VERBS = {  # name: its module, and what it does
+    "train": ("gptcls.train.__main__", "fine-tune a pretrained network on labelled texts"),
+    "classify": ("gptcls.classify.__main__", "label texts, lines of standard input, or a file of any size"),
+    "evaluate": ("gptcls.evaluate", "score a trained classifier on labelled data"),
+    "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
+    "generate": ("gptcls.generate", "continue a text"),
+    "pseudo-label": ("gptcls.pseudo_label", "label texts, and keep those that the classifier is sure of"),
+}
+
+
+def main() -> None:
+    """``gptcls VERB …``: the same as ``python -m gptcls.VERB …``. Only that verb is imported."""
+    verb, *rest = sys.argv[1:] or ["--help"]
+    verb = verb.replace("pseudo_label", "pseudo-label")
+    if verb in VERBS:
+        sys.argv = [f"gptcls {verb}", *rest]
+        importlib.import_module(VERBS[verb][0]).main()
+    elif verb in ("-h", "--help"):
+        print("usage: gptcls VERB [OPTIONS]\n       gptcls VERB --help | gptcls --version\n")
+        print("\n".join(f"  {name:<13} {what}" for name, (_, what) in VERBS.items()))
+    elif verb == "--version":
+        print("gptcls", importlib.import_module("gptcls").__version__)
+    else:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(VERBS)}"
+        print(f"error: gptcls has no verb {verb!r}; {hint}", file=sys.stderr)
+        sys.exit(2)
 
 
 def run(config_class: type[Config], function: Callable[[Config], Any]) -> None:
@@ -53,10 +81,12 @@ def _closed_pipe_is_no_error() -> Iterator[None]:
 
 
 def _parse(config_class: type[Config]) -> Config:
-    script = Path(sys.argv[0])
-    if script.stem == "__main__":
-        script = script.parent
-    prog = f"python -m {script.parent.name}.{script.stem}"
+    import tyro
+
+    prog = sys.argv[0]
+    if not prog.startswith("gptcls "):  # not started by :func:`main`, but as a module
+        script = Path(prog).parent if Path(prog).stem == "__main__" else Path(prog)
+        prog = f"python -m {script.parent.name}.{script.stem}"
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

@@ -97,6 +97,14 @@ def check_seed(seed: int) -> None:
         raise InputError(f"--seed {seed} is out of range; use a whole number from 0 to 2**32 - 1")
 
 
+def own_first(config: type) -> type:
+    """Class decorator: the options that a dataclass declares itself come before those that it inherits, in
+    --help and in config.json."""
+    own, every = config.__annotations__, config.__dataclass_fields__
+    config.__dataclass_fields__ = dict(sorted(every.items(), key=lambda item: item[0] not in own))
+    return config
+
+
 def flag(name: str) -> str:
     """An option's name on the command line."""
     return "--" + name.replace("_", "-")
@@ -104,9 +112,9 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareOptions:
-    """Where and in which number format a classifier runs."""
+    """Where and in which number format a classifier runs; other verbs declare a precision of their own."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto, cpu, cuda, cuda:1, mps; auto takes the first of cuda, mps and cpu that is there."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of all blocks but the last; auto takes the fastest that the processor has."""

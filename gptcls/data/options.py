@@ -1,4 +1,4 @@
-"""The options about files of texts and labels, in one place for all commands."""
+"""Options about tables that several verbs have: where text and labels stand, how the file is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +9,27 @@ from gptcls.data.readers import Dialect
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """How the file of texts is written."""
+    """The text column of a table, and how the file is written."""
 
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
     separator: str | None = None
-    """Character between the fields of the file, such as ';', or tab; otherwise by its suffix."""
+    """Character between the fields of the files read, such as ';', or tab; otherwise by their suffix. Files
+    written go by their own suffix."""
     encoding: str | None = None
-    """Encoding of the file, such as cp1252 or gb18030; otherwise UTF-8."""
+    """Encoding of the files read, such as cp1252 or gb18030; otherwise UTF-8. Files written are UTF-8."""
     columns: tuple[str, ...] = ()
-    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
+    """Names of their columns, for .csv, .tsv or tab-separated .txt files without a header line."""
 
     @property
     def dialect(self) -> Dialect:
-        """How the file is written; InputError for what no file can have."""
+        """How the files are written; InputError for what no file can have."""
         return Dialect(self.separator, self.encoding, self.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions(TableOptions):
-    """The same, and where its labels are."""
+    """Also the labels' columns, and how labels are written."""
 
     label_column: str | None = None
     """Column with the label; guessed where only one can be meant."""
@@ -40,5 +41,5 @@ class LabelOptions(TableOptions):
     """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
 
     def layout(self, kind: LabelKind) -> Layout:
-        """How labels of that kind are written; InputError for options that exclude each other."""
+        """Where labels of this kind stand; InputError for options that exclude each other."""
         return Layout(kind, self.label_columns, self.label_separator, self.label_names)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from gptcls.common.options import Options
+from gptcls.common.options import Options, own_first
 from gptcls.core.classifier import POOLERS
 from gptcls.data.augment import Augmentation, Operation
 from gptcls.data.corpora import corpus_of
@@ -77,6 +77,7 @@ def with_lora(default: str, metavar: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
+@own_first
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(LabelOptions):
     """What is read, how it is split, and what becomes of the training rows."""
