@@ -341,6 +341,7 @@ def test_pick_dtype():
         pick_dtype("int3", CPU)
 
 
+@pytest.mark.slow
 def test_compiled_upper_stage_gives_the_same():
     model = stirred()
     ids, lengths = pad(IDS)
