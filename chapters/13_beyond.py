@@ -521,7 +521,7 @@ for name, right in hits.items():
 # The same run through the library's own `train`, over our folder, and what it leaves behind:
 
 # %%
-config = TrainConfig(
+config = TrainConfig.of(
     model=source, data=str(REVIEWS), train="lora", lora_rank=8, lr=WAYS["lora"], pooling="mean",
     epochs=4, precision="fp32", device="cpu", out=folder / "run",
 )  # fmt: skip

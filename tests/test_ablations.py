@@ -23,7 +23,8 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.fast.features import FeatureCache
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import read_split
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import read_split
 
 # Typed once more, from the published table: accuracy on train, validation and test in percent, minutes.
 PUBLISHED = """
@@ -164,7 +165,7 @@ def test_the_picture_shows_means_intervals_and_published_figures():
 def test_what_each_row_changes():
     shared = {"model": "gpt2-small", "data": "sms-sample", "seed": 7}
     default = config_of(ABLATIONS[1], 1024, **shared)
-    assert default == TrainConfig(recipe="book", **shared).resolved()
+    assert default == resolve(TrainConfig.of(recipe="book", **shared))
     assert (default.epochs, default.lr, default.pooling, default.train) == (
         5,
         5e-5,
@@ -237,7 +238,7 @@ def test_a_seed_draws_the_split_anew_and_123_is_the_books(config):
     for row, run in plan(replace(config, rows=(1, 16), seeds=(123, 0)))[1]:
         texts[row.number, run.seed] = read_split(run).test["text"].tolist()
     assert texts[1, 123] == texts[16, 123] != texts[1, 0] == texts[16, 0]
-    book = read_split(TrainConfig(recipe="book", data="sms-sample").resolved())
+    book = read_split(resolve(TrainConfig.of(recipe="book", data="sms-sample")))
     assert book.test["text"].tolist() == texts[1, 123]
 
 

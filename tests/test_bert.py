@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gptcls.core.batches import pad
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.one_position import at
 from gptcls.models.bert import Bert
 from gptcls.models.families import FAMILIES, family_name, poolings_of
@@ -126,7 +126,7 @@ def test_two_stages_are_the_whole(kind: str, pooling: str, depth: int, tmp_path:
     model = Classifier(load_pretrained(save(oracle_of(kind), tmp_path)), 2, pooling).eval()
     _, ids, lengths = ragged()
     with torch.no_grad():
-        fast = Upper(model, depth)(Lower(model, depth)(ids, lengths), lengths)
+        fast = Trained(model, depth)(Frozen(model, depth)(ids, lengths), lengths)
         close(fast, model(ids, lengths), atol=1e-5)
 
 
@@ -174,7 +174,7 @@ def test_what_trains_and_where_dropout_acts(policy: str, tmp_path: Path) -> None
     plain = [model(ids, lengths) for _ in range(2)]
     assert torch.equal(*plain) == (policy == "head")
     if 0 < n_blocks < 3:
-        lower, upper = Lower(model, 3 - n_blocks), Upper(model, 3 - n_blocks).train()
+        lower, upper = Frozen(model, 3 - n_blocks), Trained(model, 3 - n_blocks).train()
         hidden = lower(ids, lengths)
         assert torch.equal(hidden, lower(ids, lengths))
         assert not torch.equal(upper(hidden, lengths), upper(hidden, lengths))

@@ -126,6 +126,6 @@ def test_a_folder_called_like_a_preset_is_not_the_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2-nano").mkdir()
     data = str(write_csv(tmp_path / "rows.csv"))
-    run = train(TrainConfig(data=data, epochs=1, max_length=8, train="head", device="cpu"))
+    run = train(TrainConfig.of(data=data, epochs=1, max_length=8, train="head", device="cpu"))
     assert run.classifier.base["name"] == "gpt2-nano"
     assert load_classifier(run.folder, "cpu").predict("win a prize") in ("ham", "spam")

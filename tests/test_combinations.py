@@ -33,7 +33,7 @@ QUICK = {"epochs": 2, "device": "cpu", "precision": "fp32", "lr": 5e-3, "train":
 def run(folder: Path, base: Path, rows: list[dict[str, Any]], **options: Any) -> Run:
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return train(TrainConfig(data=str(data), model=str(base), out=folder / "run", **QUICK | options))
+    return train(TrainConfig.of(data=str(data), model=str(base), out=folder / "run", **QUICK | options))
 
 
 def with_adapter(network: torch.nn.Module, folder: Path) -> tuple[torch.nn.Module, torch.nn.Linear, dict]:

@@ -11,7 +11,8 @@ from gptcls.core.errors import InputError
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
 from gptcls.data.labels import LISTS, ONE_CLASS, Layout
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import read_split
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import read_split
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -116,11 +117,11 @@ def test_a_part_of_its_own_is_not_drawn(tmp_path):
             "NUM:dist How far is it ?\nHUM:ind Who was it ?\n" * 9, encoding="latin-1"
         )
     with pytest.raises(InputError, match=r"has a test part of its own; leave out --test-fraction"):
-        read_split(TrainConfig(data=f"trec6:{tmp_path}", test_fraction=0.3).resolved())
+        read_split(resolve(TrainConfig.of(data=f"trec6:{tmp_path}", test_fraction=0.3)))
 
 
 def test_names_of_runs():
     assert corpus_of("trec6:x/y") == ("trec6", Path("x/y"))
     assert corpus_of("rows.csv") is corpus_of("C:rows.csv") is None
-    config = TrainConfig(data="trec6:../shared/data/trec").resolved()
+    config = resolve(TrainConfig.of(data="trec6:../shared/data/trec"))
     assert config.run_name == "gpt2-nano-trec6"

@@ -343,6 +343,7 @@ def test_pick_dtype():
         pick_dtype("int3", CPU)
 
 
+@pytest.mark.slow
 def test_the_compiled_trained_stage_gives_the_same():
     model = stirred()
     ids, lengths = pad(IDS)

@@ -25,7 +25,7 @@ from gptcls.core.tokenizer import GPT2, MAX_CHARS, PAD_ID, encode
 from gptcls.data.long_texts import CUTS, LOST, cut_rows, head_tail, windows
 from gptcls.evaluate import EvaluateConfig, evaluate
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Autocast, Lower, Staged, Upper
+from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import train
@@ -161,14 +161,14 @@ def test_windows_differ_from_head_on_long_texts_only(model):
 @pytest.mark.parametrize("depth", [1, 3])
 def test_the_feature_cache_gives_the_same_scores(model, long, depth):
     data = TextDataset(TEXTS, torch.zeros(len(TEXTS), dtype=torch.int64), LENGTH, long=long)
-    features = FeatureCache().datasets(Lower(model, depth), {"test": data}, CPU)["test"]
-    found = dataset_logits(Upper(model, depth), features, CPU)
+    features = FeatureCache().datasets(Frozen(model, depth), {"test": data}, CPU)["test"]
+    found = dataset_logits(Trained(model, depth), features, CPU)
     torch.testing.assert_close(found, dataset_logits(model, data, CPU), atol=1e-5, rtol=0)
 
 
 def test_an_empty_data_set(model):
     data = TextDataset([], torch.zeros(0, dtype=torch.int64), LENGTH)
-    upper = Upper(model, 2)
+    upper = Trained(model, 2)
     for network in (model, upper, Autocast(model, torch.bfloat16), Staged(model)):
         found = dataset_logits(network, data, CPU)
         assert found.shape == (0, 2)
@@ -188,7 +188,7 @@ def data(tmp_path_factory):
 def test_a_run_is_scored_by_text_and_used_as_it_was_trained(base, data, tmp_path, caplog, long):
     caplog.set_level(logging.INFO, "gptcls")
     options = {"model": str(base), "data": str(data), "epochs": 1, "max_length": 8, "device": "cpu"}
-    run = train(TrainConfig(**options, long=long, precision="fp32", out=tmp_path / "x"))
+    run = train(TrainConfig.of(**options, long=long, precision="fp32", out=tmp_path / "x"))
     assert f"train: {len(ROWS) * 7 // 10} texts are longer than 8 tokens; {LOST[long]}" in caplog.text
     test = pd.read_csv(tmp_path / "x" / "split" / "test.csv")
     assert run.scores["test"]["n"] == len(test) == 12
@@ -198,15 +198,17 @@ def test_a_run_is_scored_by_text_and_used_as_it_was_trained(base, data, tmp_path
     assert run.scores["test"]["accuracy"] == pytest.approx(accuracy)
     config = EvaluateConfig(model=tmp_path / "x", device="cpu", precision="fp32")
     assert evaluate(config) == run.scores["test"]
-    plain = train(TrainConfig(**options, long=long, no_cache=True, precision="fp32", out=tmp_path / "plain"))
-    losses = [[row["train_loss"] for row in r.progress.history if "train_loss" in row] for r in (run, plain)]
+    plain = train(
+        TrainConfig.of(**options, long=long, no_cache=True, precision="fp32", out=tmp_path / "plain")
+    )
+    losses = [[row["train_loss"] for row in r.history if "train_loss" in row] for r in (run, plain)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_resume_keeps_the_way(base, data, tmp_path, monkeypatch):
     options = {"model": str(base), "data": str(data), "max_length": 8, "device": "cpu", "epochs": 1}
     options["long"] = "windows"
-    whole = train(TrainConfig(**options, out=tmp_path / "whole"))
+    whole = train(TrainConfig.of(**options, out=tmp_path / "whole"))
     step = Trainer._step
 
     def stop_after_three(self, group):
@@ -217,12 +219,12 @@ def test_resume_keeps_the_way(base, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", stop_after_three)
         with pytest.raises(StoppedError):
-            train(TrainConfig(**options, out=tmp_path / "x"))
-    resumed = train(TrainConfig(out=tmp_path / "x", resume=True))
+            train(TrainConfig.of(**options, out=tmp_path / "x"))
+    resumed = train(TrainConfig.of(out=tmp_path / "x", resume=True))
     assert resumed.scores == whole.scores
     assert read_classifier(tmp_path / "x").long == "windows"
     with pytest.raises(InputError, match="holds no interrupted run"):
-        train(TrainConfig(out=tmp_path / "x", resume=True, long="tail"))
+        train(TrainConfig.of(out=tmp_path / "x", resume=True, long="tail"))
 
 
 @pytest.mark.parametrize("long", CUTS)

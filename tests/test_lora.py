@@ -14,7 +14,7 @@ from gptcls.core.batches import TextDataset, pad
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
-from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
 from gptcls.models.lora import (
@@ -177,11 +177,11 @@ def test_two_stages_see_the_adapters(pooling, depth):
     model.pooling = pooling
     ids, lengths = pad(IDS, pad_to=9)
     expected = logits(model)
-    lower = Lower(model, depth)
+    lower = Frozen(model, depth)
     if can_fuse(model.backbone.blocks[0], torch.float32):
         assert all(isinstance(block, FusedBlock) for block in lower.blocks)
     with torch.no_grad():
-        got = Upper(model, depth)(lower(ids, lengths), lengths)
+        got = Trained(model, depth)(lower(ids, lengths), lengths)
     torch.testing.assert_close(got, expected, atol=5e-6, rtol=1e-5)
     merge(model)
     torch.testing.assert_close(logits(Staged(model)), expected, atol=5e-6, rtol=1e-5)
@@ -206,7 +206,7 @@ def test_gradients_at_one_position_are_those_of_the_plain_forward(pooling):
     for fast in (False, True):
         model = tiny_lora(targets=("blocks.2.*",))
         model.pooling = pooling
-        output = Upper(model, 2)(Lower(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
+        output = Trained(model, 2)(Frozen(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
         output.square().sum().backward()
         grads.append({name: p.grad for name, p in model.trained_parameters().items()})
     assert len(grads[0]) == 2 * 4 + 2

@@ -32,7 +32,7 @@ def run(folder: Path, base: Path, out: str = "run", **options) -> Run:
         extra = [("a prize to claim", "spam"), ("home at last", "spam"), ("cash for the winner", "spam")]
         options["extra"] = write_csv(folder / options["extra"], extra)
     settings = {"epochs": 1, "max_length": 8, "batch_size": 16, "train": "head", "device": "cpu"}
-    return train(TrainConfig(model=str(base), data=str(data), out=folder / out, **settings | options))
+    return train(TrainConfig.of(model=str(base), data=str(data), out=folder / out, **settings | options))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -67,7 +67,7 @@ def test_a_resumed_run_has_the_same_baselines(base: Path, tmp_path: Path, monkey
         run(tmp_path, base, "stopped", **CHANGES["all"])
     monkeypatch.undo()
     (tmp_path / "extra.csv").unlink()
-    resumed = train(TrainConfig(out=tmp_path / "stopped", resume=True))
+    resumed = train(TrainConfig.of(out=tmp_path / "stopped", resume=True))
     assert resumed.baselines == whole.baselines
     assert json.loads((tmp_path / "stopped" / "metrics.json").read_text())["baselines"] == whole.baselines
 

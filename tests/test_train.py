@@ -121,6 +121,7 @@ def test_a_run_repeats_exactly(data, tmp_path):
     assert (tmp_path / "a" / "history.csv").read_text() == (tmp_path / "b" / "history.csv").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(data, tmp_path):
     """In a process of its own, as a user interrupts it."""
     options = [

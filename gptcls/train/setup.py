@@ -100,7 +100,7 @@ def build_classifier(
             raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {family_name(backbone)}")
         backbone.drop_causal_mask()
     torch.manual_seed(seed)
-    model = Classifier(backbone, task.n_outputs, _pooling(options, backbone))
+    model = Classifier(backbone, task.n_outputs, choose_pooling(options, backbone))
     if options.train == "lora":
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
@@ -130,7 +130,7 @@ def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dic
     return backbone, {"name": str(Path(name).resolve()) if local else name, "sha256": weights_sha256(name)}
 
 
-def _pooling(options: ModelOptions, backbone: nn.Module) -> str:
+def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:
     """What the head reads: as asked for, if the family can give that; for auto, what is usual in it."""
     if all(type(backbone.config) is not family.config for family in FAMILIES.values()):
         return "last" if options.pooling == "auto" else options.pooling  # a network of the user's own
