@@ -14,10 +14,9 @@ tensor([1, 0])
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -47,8 +46,6 @@ class Task(ABC):
         """K, the width of the head."""
         return len(self.labels)
 
-    # --- training ---
-
     @abstractmethod
     def targets(self, labels: Sequence[str]) -> Tensor:
         """Label strings as targets, (N,) or (N, K); InputError naming the row of one that does not fit."""
@@ -65,8 +62,6 @@ class Task(ABC):
     def measure(self, logits: Tensor, targets: Tensor) -> float:
         """The figure called :attr:`measure_name`, of logits (N, K)."""
 
-    # --- answers ---
-
     @abstractmethod
     def outputs(self, logits: Tensor) -> Tensor:
         """What the logits (N, K) say: probabilities or numbers (N, K)."""
@@ -74,26 +69,6 @@ class Task(ABC):
     @abstractmethod
     def decode(self, outputs: Tensor) -> list:
         """The answer to each of N texts, from its outputs (N, K)."""
-
-    @abstractmethod
-    def printed(self, outputs: np.ndarray) -> list[str]:
-        """One text's outputs (K,) as the fields of a printed line, always as many."""
-
-    @property
-    def answer_columns(self) -> tuple[str, ...]:
-        """The columns that hold the answers in a table."""
-        return ("label",)
-
-    @property
-    def detail_columns(self) -> tuple[str, ...]:
-        """The columns behind them, one an output."""
-        return tuple(f"probability_{label}" for label in self.labels)
-
-    @abstractmethod
-    def answers(self, outputs: np.ndarray) -> list[Sequence]:
-        """The values of :attr:`answer_columns`, from the outputs (N, K); none where these are NaN."""
-
-    # --- on disk ---
 
     def to_json(self) -> dict:
         """What :meth:`from_json` needs to rebuild the task."""
@@ -105,43 +80,14 @@ class Task(ABC):
         values = {field.name: spec[field.name] for field in fields(cls) if field.name in spec}
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
-    @classmethod
-    @abstractmethod
-    def rules(cls, spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-        """(field, value, whether it fits, what would) for each field of a description."""
-
-    # --- for the kinds below ---
-
-    def positions(self, rows: Iterable[Sequence[str]]) -> list[list[int]]:
-        """Where each row's labels stand in :attr:`labels`; InputError for one that training had not."""
-        index = {label: i for i, label in enumerate(self.labels)}
-        found = []
+    def positions(self, rows: Iterable[Sequence[str]]) -> Iterator[list[int]]:
+        """Where each row's label names stand in :attr:`labels`; InputError for one that training had not."""
+        index, known = {label: i for i, label in enumerate(self.labels)}, ", ".join(self.labels)
         for row, names in enumerate(rows):
-            if unseen := [name for name in names if name not in index]:
-                raise InputError(
-                    f"row {row}: label {unseen[0]!r} was not seen in training; "
-                    f"this classifier knows {', '.join(self.labels)}"
-                )
-            found.append([index[name] for name in names])
-        return found
-
-
-def label_rule(spec: dict, least: int) -> tuple[str, Any, bool, str]:
-    """The rule that every task has: its outputs have names of their own."""
-    labels = spec["labels"]
-    names = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    wanted = "two or more different names" if least == 2 else "one or more different names"
-    return "labels", labels, names and least <= len(set(labels)) == len(labels), wanted
-
-
-def numbers_rule(
-    spec: dict, field: str, default: Any, above: float = -float("inf")
-) -> tuple[str, Any, bool, str]:
-    """The rule for one number a label, larger than ``above``, or the ``default``."""
-    value = spec.get(field, default)
-    fits = isinstance(value, list | tuple) and len(value) == len(spec["labels"])
-    fits = fits and all(isinstance(x, int | float) and above < x < float("inf") for x in value)
-    return field, value, fits or value == default, "one number a label"
+            for name in names:
+                if name not in index:
+                    raise InputError(f"row {row}: label {name!r} was not seen in training, which had {known}")
+            yield [index[name] for name in names]
 
 
 @dataclass(frozen=True)
@@ -155,10 +101,8 @@ class SingleLabel(Task):
     class_weights: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
 
-    kind = "single_label"
-    name = "single"
-    measure_name = "accuracy"
-    measure_format = "{:.2%}"
+    kind, name = "single_label", "single"
+    measure_name, measure_format = "accuracy", "{:.2%}"
 
     @classmethod
     def of(cls, names: Iterable[str], positive: str | None = None) -> "SingleLabel":
@@ -169,13 +113,11 @@ class SingleLabel(Task):
         labels = sorted(set(names))
         if len(labels) < 2:
             raise InputError(f"the labels hold one class only, {labels[0]!r}: a classifier needs two or more")
-        if positive is not None:
-            if len(labels) > 2:
-                raise InputError(f"--positive {positive!r} is for two classes; these are {len(labels)}")
-            if positive not in labels:
-                raise InputError(f"positive label {positive!r} is not among the labels {', '.join(labels)}")
-            labels.sort(key=lambda label: label == positive)
-        return cls(tuple(labels))
+        if positive is not None and len(labels) > 2:
+            raise InputError(f"--positive {positive!r} is for two classes; these are {len(labels)}")
+        if positive is not None and positive not in labels:
+            raise InputError(f"positive label {positive!r} is not among the labels {', '.join(labels)}")
+        return cls(tuple(sorted(labels, key=lambda label: label == positive)))
 
     @classmethod
     def for_training(
@@ -186,10 +128,9 @@ class SingleLabel(Task):
         balance: str = "none",
     ) -> "SingleLabel":
         """The task over the training rows' classes; ``balance="weights"`` weighs them in the loss."""
-        task = replace(cls.of(labels, positive), label_smoothing=label_smoothing)
-        if balance == "weights":
-            task = replace(task, class_weights=tuple(class_weights(labels, task.labels)))
-        return task
+        names = cls.of(labels, positive).labels
+        weights = tuple(class_weights(labels, names)) if balance == "weights" else None
+        return cls(names, weights, label_smoothing)
 
     def targets(self, labels: Sequence[str]) -> Tensor:
         """Class names as indices (N,), int64."""
@@ -218,33 +159,11 @@ class SingleLabel(Task):
         """The name of the most probable class of each row."""
         return [self.labels[i] for i in outputs.argmax(dim=-1).tolist()]
 
-    def printed(self, outputs: np.ndarray) -> list[str]:
-        """The class and its probability; twice nothing for a text that was not read."""
-        if np.isnan(outputs).any():
-            return ["", ""]
-        return [self.labels[outputs.argmax()], f"{outputs.max():.4f}"]
-
-    def answers(self, outputs: np.ndarray) -> list[Sequence]:
-        """The class of each text, None where it was not read."""
-        return [[None if np.isnan(row).any() else self.labels[row.argmax()] for row in outputs]]
-
-    @classmethod
-    def rules(cls, spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-        """Two or more classes, a weight for each, and a share that is smoothed."""
-        yield label_rule(spec, least=2)
-        yield numbers_rule(spec, "class_weights", None, above=0.0)
-        smoothing = spec.get("label_smoothing", 0.0)
-        fits = isinstance(smoothing, int | float) and 0 <= smoothing < 1
-        yield "label_smoothing", smoothing, fits, "a number from 0 to below 1"
-
 
 def class_weights(labels: Sequence[str], names: Sequence[str]) -> list[float]:
     """One weight per class, in the order of ``names``: N / (K * rows of that class).
 
     scikit-learn's "balanced" weights; their mean over the rows is 1. InputError for a class without rows.
-
-    >>> class_weights(["ham", "ham", "ham", "spam"], ["ham", "spam"])
-    [0.6666666666666666, 2.0]
     """
     counts = Counter(labels)
     if absent := [name for name in names if counts[name] == 0]:

@@ -1,23 +1,17 @@
-"""The other tasks: any number of labels per text, and numbers; and where to find a task by its name.
-
-With a single number, a classifier serves as a reward model.
-"""
+"""The other tasks: any number of labels per text, or numbers; with a single one, a reward model."""
 
 import json
-import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gptcls.core.errors import InputError
-from gptcls.core.task import SingleLabel, Task, label_rule, numbers_rule
+from gptcls.core.task import SingleLabel, Task
 
 
 @dataclass(frozen=True)
@@ -36,10 +30,8 @@ class MultiLabel(Task):
     thresholds: tuple[float, ...] = ()
     positive_weights: tuple[float, ...] | None = None
 
-    kind = "multi_label"
-    name = "multi"
-    measure_name = "micro-F1"
-    measure_format = "{:.3f}"
+    kind, name = "multi_label", "multi"
+    measure_name, measure_format = "micro-F1", "{:.3f}"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", self.thresholds or (0.5,) * len(self.labels))
@@ -51,10 +43,9 @@ class MultiLabel(Task):
         if not counts:
             raise InputError("no training row has a label: a classifier needs one or more")
         names = tuple(sorted(counts))
-        if balance != "weights":
-            return cls(names)
         # A label that every row has needs no weight, and its ratio is zero.
-        return cls(names, (), tuple((len(labels) - counts[name]) / counts[name] or 1.0 for name in names))
+        weights = tuple((len(labels) - counts[name]) / counts[name] or 1.0 for name in names)
+        return cls(names, positive_weights=weights if balance == "weights" else None)
 
     def targets(self, labels: Sequence[str]) -> Tensor:
         """Label lists as 0 and 1 (N, K), float32."""
@@ -87,31 +78,6 @@ class MultiLabel(Task):
         # In double precision, as the scores compare: a float32 threshold may lie on the other side.
         return outputs.double().cpu() >= torch.tensor(self.thresholds, dtype=torch.float64)
 
-    def printed(self, outputs: np.ndarray) -> list[str]:
-        """The labels and their probabilities, each joined with commas; twice nothing for a text not read."""
-        if np.isnan(outputs).any():
-            return ["", ""]
-        given = np.flatnonzero(outputs >= np.array(self.thresholds))
-        return [",".join(self.labels[i] for i in given), ",".join(f"{outputs[i]:.4f}" for i in given)]
-
-    def answers(self, outputs: np.ndarray) -> list[Sequence]:
-        """The labels of each text as a JSON array, as they are read; None where it was not read."""
-        lists = self.decode(torch.from_numpy(outputs))
-        unread = np.isnan(outputs).any(axis=1)
-        return [
-            [
-                None if gone else json.dumps(names, ensure_ascii=False)
-                for names, gone in zip(lists, unread, strict=True)
-            ]
-        ]
-
-    @classmethod
-    def rules(cls, spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-        """One or more labels, a threshold for each and, perhaps, a weight."""
-        yield label_rule(spec, least=1)
-        yield numbers_rule(spec, "thresholds", ())
-        yield numbers_rule(spec, "positive_weights", None, above=0.0)
-
 
 @dataclass(frozen=True)
 class Regression(Task):
@@ -121,18 +87,13 @@ class Regression(Task):
     one learning rate serves ratings from 1 to 5 and prices in thousands, several numbers weigh alike in the
     loss, and a fresh head begins near the mean. With the default means and scales of 0 and 1 the loss is that
     of the numbers themselves, as in transformers.
-
-    >>> Regression(("label",), means=(3.0,), scales=(2.0,)).outputs(torch.tensor([[0.5]]))
-    tensor([[4.]])
     """
 
     means: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
 
-    kind = "regression"
-    name = "regression"
-    measure_name = "MAE"
-    measure_format = "{:.4g}"
+    kind, name = "regression", "regression"
+    measure_name, measure_format = "MAE", "{:.4g}"
     has_probabilities = False
 
     def __post_init__(self) -> None:
@@ -158,10 +119,9 @@ class Regression(Task):
         rows = [numbers(label) for label in labels]
         for i, row in enumerate(rows):
             if row.keys() != set(self.labels):
-                raise InputError(
-                    f"row {i}: numbers {', '.join(row)}, but training had {', '.join(self.labels)}"
-                )
-        return torch.tensor([[row[name] for name in self.labels] for row in rows]).reshape(len(rows), -1)
+                raise InputError(f"row {i}: numbers {', '.join(row)}, training had {', '.join(self.labels)}")
+        values = [[row[name] for name in self.labels] for row in rows]
+        return torch.tensor(values, dtype=torch.float32).reshape(len(rows), self.n_outputs)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of logits (B, K) and the standardised targets, mean over both."""
@@ -180,59 +140,19 @@ class Regression(Task):
         """A number per row, or a list of K numbers."""
         return outputs[:, 0].tolist() if self.n_outputs == 1 else outputs.tolist()
 
-    def printed(self, outputs: np.ndarray) -> list[str]:
-        """The numbers; nothing in their place for a text that was not read."""
-        return ["" if math.isnan(value) else f"{value:.6g}" for value in outputs.tolist()]
-
-    @property
-    def answer_columns(self) -> tuple[str, ...]:
-        """A column a number."""
-        return self.labels
-
-    @property
-    def detail_columns(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def answers(self, outputs: np.ndarray) -> list[Sequence]:
-        """The numbers to float32's seven digits, column by column; NaN where a text was not read."""
-        return [np.array([float(f"{value:.7g}") for value in column]) for column in outputs.T]
-
-    @classmethod
-    def rules(cls, spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-        """One or more numbers, with a mean and a scale each."""
-        yield label_rule(spec, least=1)
-        yield numbers_rule(spec, "means", ())
-        yield numbers_rule(spec, "scales", (), above=0.0)
-
 
 def numbers(label: str) -> dict[str, float]:
-    """The numbers of a label string by name; a lone number is called "label".
-
-    >>> numbers("3.5"), numbers('{"arousal": 1.0, "valence": 3.5}')
-    ({'label': 3.5}, {'arousal': 1.0, 'valence': 3.5})
-    """
+    """The numbers of a label string, such as ``3.5`` or ``{"joy": 1.0}``, by name; a lone one is "label"."""
     value = json.loads(label)
     return value if isinstance(value, dict) else {"label": value}
 
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (SingleLabel, MultiLabel, Regression)
-}  # by --task
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SingleLabel, MultiLabel, Regression)}
 
 
 def task_from_json(spec: dict) -> Task:
     """The task a saved classifier was trained for; raises InputError for a kind unknown here."""
-    return _class_of(spec).from_json(spec)
-
-
-def task_rules(spec: dict) -> Iterator[tuple[str, Any, bool, str]]:
-    """(field, value, whether it fits, what would) for the task in a saved classifier's description."""
-    return _class_of(spec).rules(spec)
-
-
-def _class_of(spec: dict) -> type[Task]:
     for task in TASKS.values():
         if task.kind == spec["kind"]:
-            return task
+            return task.from_json(spec)
     raise InputError(f"task kind {spec['kind']!r} is unknown to this version of gptcls; update gptcls")

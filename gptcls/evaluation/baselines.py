@@ -1,14 +1,15 @@
 """Classical baselines: what a result is worth shows only next to these.
 
 Two go with every run, fitted on its own training rows: one trivial answer to every text (the majority class,
-the most frequent label, the mean), and TF-IDF with a linear model. On short, misspelt texts TF-IDF of characters
-is stronger than that of words (:func:`tfidf_char_baseline`).
+the most frequent label, the mean), and TF-IDF with a linear model. On short, misspelt texts TF-IDF of
+characters is stronger than that of words (:func:`tfidf_char_baseline`).
 """
 
 import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from gptcls.evaluation.metrics import (
 )
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import Pipeline
 
@@ -37,6 +39,7 @@ UNSPACED = re.compile(
 )
 Parts = Mapping[str, tuple[Sequence[str], np.ndarray]]  # part name -> (texts, targets (N,) or (N, K))
 Scores = dict[str, dict[str, dict]]  # baseline name -> part name -> scores
+Predict = Callable[[Sequence[str]], np.ndarray]  # N texts -> (N, K)
 
 
 # --- scored on every part ---
@@ -47,61 +50,60 @@ Scores = dict[str, dict[str, dict]]  # baseline name -> part name -> scores
 
 
 def baselines(parts: Parts, labels: Sequence[str], seed: int = 0) -> Scores:
-    """The majority class, and TF-IDF with logistic regression, by ``classification_scores``.
+    """The majority class, and TF-IDF with logistic regression, by :func:`classification_scores`.
 
     TF-IDF is left out as well where the training texts hold a single class. InputError for a target outside
     0 to K - 1.
     """
-
-    def score(targets: np.ndarray, outputs: np.ndarray) -> dict:
-        return classification_scores(targets, outputs, labels)
-
+    score = partial(classification_scores, labels=labels)
     texts, targets = _training(parts)
     shares = majority_baseline(targets, len(labels))
-    results = {MAJORITY: _scored(parts, _constant(parts, shares), score)}
+    results = {MAJORITY: _scored(parts, _always(shares), score)}
     if (shares > 0).sum() < 2:
         log.info(f"{TFIDF} left out: its training texts hold a single class")
     elif model := _fitted(TFIDF, tfidf_baseline(seed, texts), texts, targets):
-        outputs = {part: class_probabilities(model, texts, len(labels)) for part, (texts, _) in parts.items()}
-        results[TFIDF] = _scored(parts, outputs, score)
+        predict = partial(class_probabilities, model, n_classes=len(labels))
+        results[TFIDF] = _scored(parts, predict, score)
     return results
 
 
 def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
-    """The most frequent label, and TF-IDF with one logistic regression per label, by ``multilabel_scores``.
+    """The most frequent label, and TF-IDF with one logistic regression (C=10) per label.
 
-    The thresholds of the second are tuned on ``parts["validation"]`` where there is one, as the classifier's
-    own are.
+    By :func:`multilabel_scores`; the second's thresholds are tuned on ``parts["validation"]`` where there is
+    one, as the classifier's own are.
     """
-    thresholds = [0.5] * len(labels)
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
 
-    def score(targets: np.ndarray, outputs: np.ndarray) -> dict:
-        return multilabel_scores(targets, outputs, labels, thresholds)
-
+    count, thresholds = len(labels), [0.5] * len(labels)
+    score = partial(multilabel_scores, labels=labels)
     texts, targets = _training(parts)
-    most_frequent = np.eye(len(labels))[targets.mean(axis=0).argmax()]
-    results = {MOST_FREQUENT: _scored(parts, _constant(parts, most_frequent), score)}
-    if len(labels) == 1:  # scikit-learn takes a lone column of 0 and 1 for two classes
+    most_frequent = np.eye(count)[targets.mean(axis=0).argmax()]
+    results = {MOST_FREQUENT: _scored(parts, _always(most_frequent), partial(score, thresholds=thresholds))}
+    if count == 1:  # scikit-learn takes a lone column of 0 and 1 for two classes
         targets = np.hstack([targets, 1 - targets])
-    if model := _fitted(ONE_VS_REST, one_vs_rest_baseline(texts), texts, targets):
-        outputs = _outputs(parts, lambda texts: model.predict_proba(texts)[:, : len(labels)], len(labels))
+    # liblinear: for one label at a time it takes a fraction of lbfgs's time to the same optimum.
+    regression = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
+    if model := _fitted(ONE_VS_REST, _after_tfidf(regression, texts), texts, targets):
+        predict = partial(_columns, model.predict_proba, count)
         if "validation" in parts:
-            tuned = best_thresholds(parts["validation"][1], outputs["validation"])
+            texts, targets = parts["validation"]
+            tuned = best_thresholds(targets, predict(texts))
             thresholds = [0.5 if threshold is None else threshold for threshold in tuned]
-        results[ONE_VS_REST] = _scored(parts, outputs, score)
+        results[ONE_VS_REST] = _scored(parts, predict, partial(score, thresholds=thresholds))
     return results
 
 
 def regression_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
-    """The mean of the training rows, and TF-IDF with ridge regression, by ``regression_scores``."""
+    """The mean of the training rows, and TF-IDF with ridge regression, by :func:`regression_scores`."""
+    from sklearn.linear_model import Ridge
 
-    def score(targets: np.ndarray, outputs: np.ndarray) -> dict:
-        return regression_scores(targets, outputs, labels)
-
+    score = partial(regression_scores, labels=labels)
     texts, targets = _training(parts)
-    results = {MEAN: _scored(parts, _constant(parts, targets.mean(axis=0)), score)}
-    if model := _fitted(RIDGE, ridge_baseline(texts), texts, targets):
-        results[RIDGE] = _scored(parts, _outputs(parts, model.predict, len(labels)), score)
+    results = {MEAN: _scored(parts, _always(targets.mean(axis=0)), score)}
+    if model := _fitted(RIDGE, _after_tfidf(Ridge(alpha=1.0), texts), texts, targets):
+        results[RIDGE] = _scored(parts, partial(_columns, model.predict, len(labels)), score)
     return results
 
 
@@ -124,22 +126,17 @@ def _fitted(name: str, model: "Pipeline", texts: Sequence[str], targets: np.ndar
         return None
 
 
-def _constant(parts: Parts, row: np.ndarray) -> dict[str, np.ndarray]:
-    return {part: np.tile(row, (len(texts), 1)) for part, (texts, _) in parts.items()}
+def _scored(parts: Parts, predict: Predict, score: Callable[[np.ndarray, np.ndarray], dict]) -> dict:
+    return {part: score(targets, predict(texts)) for part, (texts, targets) in parts.items()}
 
 
-def _outputs(parts: Parts, predict: Callable[[list[str]], np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """part -> (N, count); scikit-learn refuses an empty list."""
-    return {
-        part: (predict(list(texts)) if len(texts) else np.zeros(0)).reshape(len(texts), count)
-        for part, (texts, _) in parts.items()
-    }
+def _always(row: np.ndarray) -> Predict:
+    return lambda texts: np.tile(row, (len(texts), 1))
 
 
-def _scored(
-    parts: Parts, outputs: Mapping[str, np.ndarray], score: Callable[[np.ndarray, np.ndarray], dict]
-) -> dict[str, dict]:
-    return {part: score(targets, outputs[part]) for part, (_, targets) in parts.items()}
+def _columns(predict: Predict, count: int, texts: Sequence[str]) -> np.ndarray:
+    """The first ``count`` columns that scikit-learn predicts; it refuses an empty list."""
+    return predict(list(texts)).reshape(len(texts), -1)[:, :count] if len(texts) else np.zeros((0, count))
 
 
 # --- the models, not fitted yet ---
@@ -179,12 +176,17 @@ def tfidf_vectorizer(texts: Sequence[str] = ()) -> "TfidfVectorizer":
     return TfidfVectorizer(analyzer="char", ngram_range=(1, 2))
 
 
+def _after_tfidf(model: "BaseEstimator", texts: Sequence[str]) -> "Pipeline":
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(tfidf_vectorizer(texts), model)
+
+
 def tfidf_baseline(seed: int = 0, texts: Sequence[str] = ()) -> "Pipeline":
     """TF-IDF of such texts and logistic regression (C=10): 96.67 % on the book's test split."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(tfidf_vectorizer(texts), LogisticRegression(C=10, max_iter=1000, random_state=seed))
+    return _after_tfidf(LogisticRegression(C=10, max_iter=1000, random_state=seed), texts)
 
 
 def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -> "Pipeline":
@@ -200,25 +202,6 @@ def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
     regression = LogisticRegression(C=10, max_iter=1000, class_weight=class_weight, random_state=seed)
     return make_pipeline(vectorizer, regression)
-
-
-def one_vs_rest_baseline(texts: Sequence[str] = ()) -> "Pipeline":
-    """TF-IDF of such texts and a logistic regression (C=10) per label."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline
-
-    # liblinear: for one label at a time it takes a fraction of lbfgs's time to the same optimum.
-    regression = LogisticRegression(C=10, solver="liblinear")
-    return make_pipeline(tfidf_vectorizer(texts), OneVsRestClassifier(regression))
-
-
-def ridge_baseline(texts: Sequence[str] = ()) -> "Pipeline":
-    """TF-IDF of such texts and ridge regression (alpha=1)."""
-    from sklearn.linear_model import Ridge
-    from sklearn.pipeline import make_pipeline
-
-    return make_pipeline(tfidf_vectorizer(texts), Ridge(alpha=1.0))
 
 
 def class_probabilities(model: "Pipeline", texts: Sequence[str], n_classes: int) -> np.ndarray:

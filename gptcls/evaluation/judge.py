@@ -22,22 +22,7 @@ import numpy as np
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
-from gptcls.evaluation import baselines
-from gptcls.evaluation.metrics import (
-    best_thresholds,
-    classification_scores,
-    multilabel_scores,
-    regression_scores,
-)
-from gptcls.evaluation.table import (
-    CLASSES,
-    LISTS,
-    NUMBERS,
-    Columns,
-    format_per_class,
-    format_per_number,
-    format_scores,
-)
+from gptcls.evaluation import baselines, metrics, plots, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +33,7 @@ log = logging.getLogger("gptcls")
 class Judge(ABC):
     """The judge of one task. *Outputs* (N, K) are what ``task.outputs`` makes of the logits."""
 
-    columns: ClassVar[Columns]  # of the table
+    columns: ClassVar[table.Columns]  # of the table
     fit_baselines: ClassVar[Callable[[baselines.Parts, Sequence[str]], baselines.Scores]]
     units: ClassVar[Mapping[str, str]]  # measure -> unit, for the pictures of training
 
@@ -65,11 +50,11 @@ class Judge(ABC):
 
     def table(self, rows: Sequence[tuple[str, dict]]) -> str:
         """The table of (name, scores) for the terminal."""
-        return format_scores(rows, self.columns)
+        return table.format_scores(rows, self.columns)
 
     def details(self, scores: dict) -> str:
         """What the terminal shows below the table: one part's scores of each label or number, or ""."""
-        return format_per_class(scores) or format_per_number(scores)
+        return table.format_per_class(scores) or table.format_per_number(scores)
 
     @abstractmethod
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
@@ -87,25 +72,23 @@ class Judge(ABC):
 class SingleLabelJudge(Judge):
     """Judges one class per text."""
 
-    columns = CLASSES
+    columns = table.CLASSES
     fit_baselines = staticmethod(baselines.baselines)
     units: ClassVar = {"loss": "nats", "accuracy": "%"}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`classification_scores` of targets (N,) and probabilities (N, K)."""
-        return classification_scores(targets, outputs, self.task.labels)
+        """:func:`metrics.classification_scores` of targets (N,) and probabilities (N, K)."""
+        return metrics.classification_scores(targets, outputs, self.task.labels)
 
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
-        return format_per_class(scores) if self.task.n_outputs > 2 else ""
+        return table.format_per_class(scores) if self.task.n_outputs > 2 else ""
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
         """The confusion matrix and, for two classes, the precision-recall curve."""
-        from gptcls.evaluation.plots import plot_confusion, plot_precision_recall
-
-        figures = {"confusion.png": plot_confusion(scores["confusion"], self.task.labels)}
+        figures = {"confusion.png": plots.plot_confusion(scores["confusion"], self.task.labels)}
         if self.task.n_outputs == 2:
-            curve = plot_precision_recall(targets, outputs[:, 1], self.task.labels[1])
+            curve = plots.plot_precision_recall(targets, outputs[:, 1], self.task.labels[1])
             figures["precision_recall.png"] = curve
         return figures
 
@@ -118,26 +101,24 @@ class MultiLabelJudge(Judge):
     """Judges any number of labels per text, and chooses their thresholds."""
 
     task: MultiLabel
-    columns = LISTS
+    columns = table.LISTS
     fit_baselines = staticmethod(baselines.multilabel_baselines)
     units: ClassVar = {"loss": "nats", "micro-F1": ""}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`multilabel_scores` of targets and probabilities (N, K) at the task's thresholds."""
-        return multilabel_scores(targets, outputs, self.task.labels, self.task.thresholds)
+        """:func:`metrics.multilabel_scores` of targets and probabilities (N, K) at the task's thresholds."""
+        return metrics.multilabel_scores(targets, outputs, self.task.labels, self.task.thresholds)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
         """F1, precision and recall of each label."""
-        from gptcls.evaluation.plots import plot_label_scores
-
-        return {"labels.png": plot_label_scores(scores["per_class"])}
+        return {"labels.png": plots.plot_label_scores(scores["per_class"])}
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> MultiLabel:
         """The task with the thresholds of the largest F1 on these rows.
 
         A label that no row has keeps 0.5, and the log says so.
         """
-        found = best_thresholds(targets, outputs)
+        found = metrics.best_thresholds(targets, outputs)
         if absent := [label for label, cut in zip(self.task.labels, found, strict=True) if cut is None]:
             named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
             log.info(f"no validation row has {named}: the threshold stays at 0.5")
@@ -156,19 +137,17 @@ class MultiLabelJudge(Judge):
 class RegressionJudge(Judge):
     """Judges numbers."""
 
-    columns = NUMBERS
+    columns = table.NUMBERS
     fit_baselines = staticmethod(baselines.regression_baselines)
     units: ClassVar = {"loss": "", "MAE": ""}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`regression_scores` of targets and numbers (N, K)."""
-        return regression_scores(targets, outputs, self.task.labels)
+        """:func:`metrics.regression_scores` of targets and numbers (N, K)."""
+        return metrics.regression_scores(targets, outputs, self.task.labels)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
         """Predicted against true numbers."""
-        from gptcls.evaluation.plots import plot_predictions
-
-        return {"predictions.png": plot_predictions(targets, outputs, self.task.labels)}
+        return {"predictions.png": plots.plot_predictions(targets, outputs, self.task.labels)}
 
     def summary(self, labels: Sequence[str]) -> str:
         """Mean, standard deviation and range of each number."""

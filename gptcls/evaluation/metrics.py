@@ -2,8 +2,8 @@
 
 For one class per text, for lists of labels, and for numbers. scikit-learn and scipy compute what is more than
 a count; this file decides what is reported, and that a score which is undefined (0/0) is ``None`` and never
-NaN, a quiet zero, or a warning. The ends of a score's 95 % interval are named ``accuracy_low`` and
-``accuracy_high``.
+NaN, a quiet zero, or a warning. The ends of the 95 % interval of ``accuracy`` are ``accuracy_low`` and
+``accuracy_high``. InputError for shapes that do not fit together, and for a value that is not finite.
 """
 
 import math
@@ -24,9 +24,9 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
         targets: (N,) integer class indices.
         probabilities: (N, K), one row per text; the predicted class is the row's largest entry, the
             first of them in a tie.
-        labels: K names in the order of the columns.
+        labels: K different names.
 
-    Returns a dict of JSON values, shares between 0 and 1, ``None`` where a score is undefined:
+    Returns a dict of JSON values, shares between 0 and 1:
 
     - ``n``; ``accuracy`` with its Wilson interval.
     - ``precision``, ``recall``, ``f1``, ``roc_auc``: with K = 2 those of ``labels[1]``, the positive
@@ -40,9 +40,7 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
       texts. ``per_class``: precision, recall, f1 and support of each label.
     - Only with K > 2: ``f1_low`` and ``f1_high``, of the bootstrap over texts.
 
-    Raises:
-        InputError: shapes that do not fit, a repeated label, a target outside 0 to K - 1, a
-            probability that is not finite.
+    InputError also for a repeated label and a target outside 0 to K - 1.
     """
     n_classes = len(labels)
     if n_classes < 2 or len(set(labels)) < n_classes:
@@ -69,9 +67,8 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     }
     if n_classes > 2:
         counts = counts_per_text(one_hot[targets], one_hot[predicted])
-        scores |= _with_ends(
-            "f1", average["f1"], bootstrap_interval(counts, partial(f1_of_sums, over="seen"))
-        )
+        interval = bootstrap_interval(counts, partial(f1_of_sums, over="seen"))
+        scores |= _with_ends("f1", average["f1"], interval)
     return scores
 
 
@@ -83,10 +80,10 @@ def multilabel_scores(
     Args:
         targets: (N, K) of 0 and 1.
         probabilities: (N, K), each on its own between 0 and 1.
-        labels: K names in the order of the columns.
+        labels: K names.
         thresholds: K numbers; a label is predicted where its probability is at least its threshold.
 
-    Returns a dict of JSON values, ``None`` where a score is undefined:
+    Returns a dict of JSON values:
 
     - ``n``; ``subset_accuracy``, the share of texts whose labels are all right and none too many, with its
       Wilson interval.
@@ -97,9 +94,6 @@ def multilabel_scores(
     - ``support``: texts of each label. ``per_class``: precision, recall, f1, support and threshold of each.
 
     Over all K labels, 0/0 counted as 0 in the averages, as scikit-learn averages.
-
-    Raises:
-        InputError: shapes that do not fit, or a probability that is not finite.
     """
     if len(thresholds) != len(labels):
         raise InputError(f"{len(thresholds)} thresholds for {len(labels)} labels: give one per label")
@@ -154,20 +148,12 @@ def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[floa
 
 
 def regression_scores(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> dict:
-    """Scores of K numbers per text.
+    """Scores of K numbers per text: targets and predictions (N, K) in the same units.
 
-    Args:
-        targets: (N, K).
-        predictions: (N, K), in the same units.
-        labels: K names in the order of the columns.
-
-    Returns a dict of JSON values, ``None`` where a score is undefined: ``n``; ``mae``, the mean absolute
-    error, and ``rmse``, the root of the mean squared one, in the targets' units, with the interval of the
-    bootstrap over texts; ``spearman``, the rank correlation, with :func:`spearman_interval`. With K > 1 these
-    are the means over the numbers, without intervals, and ``per_number`` has the scores of each.
-
-    Raises:
-        InputError: shapes that do not fit, or a value that is not finite.
+    Returns a dict of JSON values: ``n``; ``mae``, the mean absolute error, and ``rmse``, the root of the mean
+    squared one, in the targets' units, with the interval of the bootstrap over texts; ``spearman``, the rank
+    correlation, with :func:`spearman_interval`. With K > 1 these are the means over the numbers, without
+    intervals, and ``per_number`` has the scores of each.
     """
     targets, predictions = (x.astype(float) for x in _fitting(targets, predictions, labels))
     columns = zip(labels, targets.T, predictions.T, strict=True)
@@ -233,17 +219,15 @@ def _averages(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str,
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    names, results, only = ("precision", "recall", "f1"), {}, None
+    names, results, options = ("precision", "recall", "f1"), {}, {"zero_division": 0}
     if targets.shape[1:] == (1,):  # scikit-learn takes a lone column of 0 and 1 for two classes
-        targets, predicted, only = targets[:, 0], predicted[:, 0], [1]
+        targets, predicted, options["labels"] = targets[:, 0], predicted[:, 0], [1]
     for average in ("micro", "macro", "weighted"):
-        values: tuple = (None, None, None)
+        values = [None] * 3
         if len(targets):
-            options = {"labels": only, "average": average, "zero_division": 0}
-            values = precision_recall_fscore_support(targets, predicted, **options)[:3]
-        results[average] = {
-            name: None if x is None else float(x) for name, x in zip(names, values, strict=True)
-        }
+            found = precision_recall_fscore_support(targets, predicted, average=average, **options)
+            values = map(float, found[:3])
+        results[average] = dict(zip(names, values, strict=True))
     return results
 
 
@@ -320,14 +304,12 @@ def _scores_of_one(targets: np.ndarray, predicted: np.ndarray) -> dict:
     correlation = _spearman(targets, predicted)
     squares = np.stack([errors, errors**2], axis=1)
     mae, rmse = (errors.mean().item(), math.sqrt((errors**2).mean())) if n else (None, None)
-    of_mae = bootstrap_interval(squares, lambda sums: sums[:, 0] / n)
-    of_rmse = bootstrap_interval(squares, lambda sums: np.sqrt(sums[:, 1] / n))
-    of_correlation = None if correlation is None else spearman_interval(correlation, n)
+    ends = None if correlation is None else spearman_interval(correlation, n)
     return {
         "n": n,
-        **_with_ends("mae", mae, of_mae),
-        **_with_ends("rmse", rmse, of_rmse),
-        **_with_ends("spearman", correlation, of_correlation),
+        **_with_ends("mae", mae, bootstrap_interval(squares, lambda sums: sums[:, 0] / n)),
+        **_with_ends("rmse", rmse, bootstrap_interval(squares, lambda sums: np.sqrt(sums[:, 1] / n))),
+        **_with_ends("spearman", correlation, ends),
     }
 
 

@@ -41,7 +41,7 @@ def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
     return figure, figure.add_subplot()
 
 
-def say(axes: "Axes", text: str, **style) -> None:
+def _write_instead(axes: "Axes", text: str, **style) -> None:
     """Words in place of a drawing."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
@@ -57,16 +57,14 @@ def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
 
     installed = {entry.name for entry in fontManager.ttflist}
     families = ["sans-serif", *(font for font in FALLBACK_FONTS.split(", ") if font in installed)]
-    glyphs: set[int] = set()
-    for family in families:
-        glyphs.update(get_font(findfont(FontProperties(family=[family]))).get_charmap())
+    fonts = (get_font(findfont(FontProperties(family=[family]))) for family in families)
+    glyphs = set().union(*(font.get_charmap() for font in fonts))
     names = []
     for number, label in enumerate(labels):
         name = shortened(" ".join(label.split()), LONGEST)
         if not name or not glyphs.issuperset(map(ord, name)):
-            reason = "label %r: no font here can draw it, the picture says class %d (install Noto Sans CJK?)"
-            log.info(reason, label, number)
             name = f"class {number}"
+            log.info(f"label {label!r}: no font here can draw it, so it is {name!r} (install Noto Sans CJK?)")
         names.append(name)
     return names, families
 
@@ -123,7 +121,7 @@ def plot_history(
     if unit == "%":
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     if not axes.lines:
-        say(axes, f"no {label} was recorded")
+        _write_instead(axes, f"no {label} was recorded")
         return figure
     last = np.nanmax(epochs)
     if last > 0:  # from the start of training, so that one evaluation alone has a place in it
@@ -150,11 +148,8 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
     Each cell shows the count and that percentage; with more than 12 classes the colour speaks alone.
 
     Args:
-        matrix: (K, K) counts, ``classification_scores(...)["confusion"]``.
+        matrix: (K, K) counts, ``classification_scores(...)["confusion"]``; ValueError for another shape.
         labels: K names; what no installed font can draw appears as the class's number.
-
-    Raises:
-        ValueError: a matrix that is not K x K.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
@@ -174,7 +169,7 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
     axes.set_facecolor("#e5e5e5")  # shows where a label has no text
     if not with_text:
         bar = figure.colorbar(image, ax=axes, aspect=40, pad=0.02, label="Share of the true label (%)")
-        axes.set_aspect("auto")  # beside a bar, forced squares defeat the constrained layout: text is cut off
+        axes.set_aspect("auto")  # with a bar, forced squares defeat the constrained layout: text is cut off
         bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=None))
     for (row, column), share in np.ndenumerate(shares) if with_text else ():
         known = np.isfinite(share)
@@ -199,17 +194,14 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
 def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[float], label: str) -> "Figure":
     """Precision against recall of one class over all thresholds, with its average precision.
 
-    Beside the curve: a classifier without skill (precision = share of the class in the data) and the
+    Next to the curve: a classifier without skill (precision = share of the class in the data) and the
     point of threshold 0.5, where scores above 0.5 are called positive, as the largest of two
     probabilities does.
 
     Args:
         targets: (N,) with 1 where the text is of the class, else 0.
-        positive_scores: (N,) probabilities of the class.
+        positive_scores: (N,) probabilities of the class; ValueError for another shape than the targets'.
         label: the class's name.
-
-    Raises:
-        ValueError: targets and scores of different shapes.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
@@ -224,7 +216,7 @@ def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[floa
     axes.set_ylabel(f"Precision of {name} (share right)", **style)
     axes.grid(alpha=0.3)
     if not targets.any():
-        say(axes, f"undefined: none of {len(targets)} texts is {name}", **style)
+        _write_instead(axes, f"undefined: none of {len(targets)} texts is {name}", **style)
         return figure
     precision, recall, _ = precision_recall_curve(targets, scores, drop_intermediate=True)
     curve = f"classifier: average precision {average_precision_score(targets, scores):.3f}"
@@ -264,26 +256,23 @@ def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
             ``multilabel_scores(...)["per_class"]``.
     """
     shown = sorted(per_class, key=lambda label: -per_class[label]["support"])[:MOST_LABELS]
-    shown.sort(key=lambda label: _or_nan(per_class[label]["f1"], -1.0))
+    shown.sort(key=lambda label: -1.0 if per_class[label]["f1"] is None else per_class[label]["f1"])
     names, families = drawable(shown)
     rows = np.arange(len(shown))
     figure, axes = new_figure(7.0, 1.5 + 0.26 * len(shown))
-    values = {
-        measure: np.array([_or_nan(per_class[label][measure]) for label in shown])
-        for measure in ("precision", "recall", "f1")
-    }
-    axes.barh(rows, np.nan_to_num(values["f1"]), color=BLUE, alpha=0.55, height=0.7, label="F1")
+    f1 = np.nan_to_num(_floats(per_class[label]["f1"] for label in shown))
+    axes.barh(rows, f1, color=BLUE, alpha=0.55, height=0.7, label="F1")
     marks = (("precision", ">", VERMILION, VERMILION), ("recall", "o", "white", "black"))
     for measure, marker, face, edge in marks:
-        known = np.isfinite(values[measure])
+        values = _floats(per_class[label][measure] for label in shown)
+        known = np.isfinite(values)
         style = {"mfc": face, "mec": edge, "ms": 5, "ls": "", "label": measure.capitalize()}
-        axes.plot(values[measure][known], rows[known], marker, **style)
-    supports = [per_class[label]["support"] for label in shown]
-    ticks = [f"{name} ({n:,})" for name, n in zip(names, supports, strict=True)]
+        axes.plot(values[known], rows[known], marker, **style)
+    ticks = [f"{name} ({per_class[label]['support']:,})" for name, label in zip(names, shown, strict=True)]
     axes.set_yticks(rows, ticks, parse_math=False, fontfamily=families, size=8)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(shown) - 0.3))
-    omitted = len(per_class) - len(shown)
-    more = f"; the {len(shown)} most frequent of {len(per_class)}" if omitted else ""
+    some = len(shown) < len(per_class)
+    more = f"; the {len(shown)} most frequent of {len(per_class)}" if some else ""
     axes.set_xlabel(f"F1, precision and recall of each label (number of its texts{more})")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
@@ -292,7 +281,7 @@ def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
 
 
 def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> "Figure":
-    """Predicted against true numbers (N, D), a panel a number (six at most); on the line both are equal."""
+    """Predicted against true numbers (N, K), a panel per number (at most six); on the line they are equal."""
     names, families = drawable(labels[:MOST_NUMBERS])
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
@@ -308,7 +297,7 @@ def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Seque
 
 def _scatter(axes: "Axes", targets: np.ndarray, predictions: np.ndarray) -> None:
     if not len(targets):
-        say(axes, "no texts")
+        _write_instead(axes, "no texts")
         return
     ends = [float(min(targets.min(), predictions.min())), float(max(targets.max(), predictions.max()))]
     axes.plot(ends, ends, color=GREY, ls="--", label="predicted = true", zorder=3)
@@ -320,7 +309,3 @@ def _scatter(axes: "Axes", targets: np.ndarray, predictions: np.ndarray) -> None
     axes.grid(alpha=0.3)
     for handle in axes.legend(loc="best").legend_handles:
         handle.set_alpha(1)
-
-
-def _or_nan(value: float | None, otherwise: float = math.nan) -> float:
-    return otherwise if value is None else value

@@ -45,8 +45,7 @@ def write_pictures(
     history: list[dict] | None = None,
     kept_epoch: int | None = None,
 ) -> None:
-    """The pictures of a part's targets, outputs (N, K) and scores; with a history also those of the loss and the
-    measure during training."""
+    """The pictures of a part's targets, outputs (N, K) and scores; with a history also those of training."""
     judge = judge_of(task)
     figures = judge.pictures(targets, outputs, scores)
     if history:
