@@ -15,7 +15,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+from numpy.random import RandomState
 
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import open_text, require_file, require_text
@@ -30,9 +30,7 @@ Synonyms = dict[str, tuple[str, ...]]
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it
 
 
-def replace_synonyms(
-    words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState
-) -> list[str]:
+def replace_synonyms(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """``n`` of the words that have synonyms, each replaced by one of them; marks and capitals stay."""
     words = list(words)
     for i in _drawn(_with_synonyms(words, synonyms), n, random):
@@ -40,7 +38,7 @@ def replace_synonyms(
     return words
 
 
-def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """``n`` times a synonym of a word of the text at any place in it."""
     known = _with_synonyms(words, synonyms)
     new = list(words)
@@ -50,13 +48,13 @@ def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: np.ran
     return new
 
 
-def delete_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+def delete_words(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """Each word kept or deleted by chance, ``n`` deletions to be expected; one word at least stays."""
     kept = [word for word in words if random.random_sample() >= n / len(words)]
     return kept or [words[random.randint(len(words))]]
 
 
-def swap_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+def swap_words(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """``n`` times two words exchanged."""
     words = list(words)
     for _ in range(n if len(words) > 1 else 0):
@@ -65,7 +63,7 @@ def swap_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.R
     return words
 
 
-OPERATIONS: dict[str, Callable[[list[str], int, Synonyms, np.random.RandomState], list[str]]] = {
+OPERATIONS: dict[str, Callable[[list[str], int, Synonyms, RandomState], list[str]]] = {
     "synonym": replace_synonyms,
     "insert": insert_synonyms,
     "delete": delete_words,
@@ -115,7 +113,7 @@ class Augmentation:
         if not self.operations:
             return train
         synonyms = read_synonyms(self.synonyms) if {"synonym", "insert"} & set(self.operations) else {}
-        random = np.random.RandomState(seed)
+        random = RandomState(seed)
         texts = [text.split() for text in train["text"]]
         taken = {text_key(text) for text in (*train["text"], *others)}
         rows, new, counts = [], [], []
@@ -180,11 +178,11 @@ def _with_synonyms(words: list[str], synonyms: Synonyms) -> list[int]:
     return [i for i, word in enumerate(words) if _core(word).lower() in synonyms]
 
 
-def _drawn(positions: list[int], n: int, random: np.random.RandomState) -> list[int]:
+def _drawn(positions: list[int], n: int, random: RandomState) -> list[int]:
     return [positions[i] for i in random.permutation(len(positions))[:n]]
 
 
-def _synonym(word: str, synonyms: Synonyms, random: np.random.RandomState) -> str:
+def _synonym(word: str, synonyms: Synonyms, random: RandomState) -> str:
     """One of the word's synonyms, with the marks around it and its capitals."""
     core = _core(word)
     choices = synonyms[core.lower()]

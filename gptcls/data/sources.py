@@ -30,6 +30,8 @@ def load_data(
     label_column: str | None = None,
     layout: Layout = ONE_CLASS_LAYOUT,
     dialect: Dialect = PLAIN,
+    *,
+    numbered: bool = False,
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
@@ -43,21 +45,11 @@ def load_data(
         label_column: column of the labels, likewise.
         layout: where the labels stand and how they are written.
         dialect: separator, encoding and columns of a file that is not written as its suffix says.
+        numbered: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
     be used, naming file, line and column.
     """
-    return load_numbered(name_or_path, text_column, label_column, layout, dialect).reset_index(drop=True)
-
-
-def load_numbered(
-    name_or_path: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
-    dialect: Dialect = PLAIN,
-) -> "pd.DataFrame":
-    """:func:`load_data`, but the index is that of :func:`gptcls.data.readers.read_chunks`, for messages."""
     import pandas as pd
 
     if dialect != PLAIN and str(name_or_path) in NAMES:
@@ -70,7 +62,8 @@ def load_numbered(
         text, labels = layout.find(text_column, label_column, first, path)
         # Objects: what a chunk of JSON lacks stays missing, and no chunk's types change another's values.
         frame = pd.concat([_objects(chunk, [text, *labels]) for chunk in chain([first], chunks)])
-    return _labelled(frame, text, labels, layout, path)
+    rows = _labelled(frame, text, labels, layout, path)
+    return rows if numbered else rows.reset_index(drop=True)
 
 
 def from_frame(
@@ -120,10 +113,10 @@ def _objects(frame: "pd.DataFrame", columns: list[str]) -> "pd.DataFrame":
 
 
 def _plain(value: object) -> object:
-    """NumPy's arrays and numbers, tuples and sets as Python's own; all else as it is."""
+    """NumPy's arrays and numbers, tuples and sets as Python's lists and numbers; all else as it is."""
     if hasattr(value, "tolist"):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple | set | frozenset) else value
+        value = value.tolist()
+    return list(map(_plain, value)) if isinstance(value, list | tuple | set) else value
 
 
 def _labelled(

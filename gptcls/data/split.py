@@ -5,6 +5,7 @@ Texts are the same where :func:`gptcls.data.same_text.text_key` says so.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -15,19 +16,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptcls.common.files import atomic_file
 from gptcls.core.errors import InputError
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame
-from gptcls.data.writer import write_delimited
+from gptcls.data.writer import ChunkWriter
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
 PARTS = ("train", "validation", "test")
+UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")  # in UTF-8, or by the csv module
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def make_split(
     rows with every version of numpy. Rows of train whose text stands in validation or test are removed, and
     rows of validation whose text stands in test; both are logged.
 
-    Raises InputError for fractions that leave nothing, for fewer than two classes, for a class too small to
-    be drawn from, for a label in validation or test that train lacks, and for a part that is left empty.
+    Raises InputError for fractions that leave nothing, fewer than two classes, a class too small to be drawn
+    from, a label in validation or test that train lacks, and a part that is left empty.
     """
     for part in (validation, test):
         if part is not None:  # before drawing: else a drawn validation could take texts of the given test
@@ -171,7 +172,8 @@ def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.D
     by_text = frame["label"].groupby(keys.to_numpy(), sort=False)
     contradictory = by_text.transform("nunique") > 1
     if contradictory.any():
-        n, example = keys[contradictory].nunique(), _short(frame["text"][contradictory].iloc[0])
+        n, example = keys[contradictory].nunique(), frame["text"][contradictory].iloc[0]
+        example = example if len(example) <= 40 else example[:39] + "…"
         if kind.merge is None:
             said = "dropped %d rows: texts under several %s (%d, e.g. %r)"
             log.info(said, int(contradictory.sum()), kind.differ, n, example)
@@ -196,9 +198,9 @@ def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelK
 
     known = sorted(names_in(split.train, kind))
     if unseen := sorted(names_in(extra, kind) - set(known)):
+        trained = f"the labels of the training rows, {', '.join(known)}"
         raise InputError(
-            f"{source}: label {unseen[0]!r} is not among the labels of the training rows, "
-            f"{', '.join(known)}: correct or delete these rows"
+            f"{source}: label {unseen[0]!r} is not among {trained}: correct or delete these rows"
         )
     extra = drop_duplicates(extra, kind)
     for name, part in reversed(list(split.items())):
@@ -230,10 +232,6 @@ def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(groups == name) for name in sorted(set(groups))}
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else text[:39] + "…"
-
-
 # --- on disk ---
 
 
@@ -248,13 +246,10 @@ def save_split(split: Split, folder: str | Path) -> None:
     parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
     with ExitStack() as stack:
         for name, frame in parts.items():
-            if bad := [row for row, text in enumerate(frame.text) if not _writable(text)]:
-                raise InputError(
-                    f"{name}, row {bad[0]}: remove the NUL character or lone surrogate from the text"
-                )
-            path = stack.enter_context(atomic_file(folder / f"{name}.csv"))
-            with path.open("w", encoding="utf-8", newline="") as file:
-                write_delimited(file, frame[["text", "label"]])
+            if bad := [row for row, text in enumerate(frame.text) if UNWRITABLE.search(text)]:
+                said = "remove the NUL character or lone surrogate from the text"
+                raise InputError(f"{name}, row {bad[0]}: {said}")
+            stack.enter_context(ChunkWriter(folder / f"{name}.csv")).write(frame[["text", "label"]])
     if split.plain is None:
         (folder / "plain.csv").unlink(missing_ok=True)  # of another split that stood here
 
@@ -268,16 +263,11 @@ def load_split(folder: str | Path) -> Split:
 
 
 def _load_part(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
     if not path.exists():
         raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    texts, labels = [], []
-    for chunk in read_chunks(path):
-        if list(chunk.columns) != ["text", "label"]:
-            raise InputError(f"{path}: its columns are {', '.join(chunk.columns)} instead of text, label")
-        texts += chunk["text"].tolist()
-        labels += chunk["label"].tolist()
-    return labelled_frame(texts, labels)
-
-
-def _writable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    frame = pd.concat(read_chunks(path))
+    if list(frame.columns) != ["text", "label"]:
+        raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
+    return labelled_frame(frame["text"].tolist(), frame["label"].tolist())

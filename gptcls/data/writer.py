@@ -58,15 +58,18 @@ class ChunkWriter:
 
 @contextmanager
 def delimited_writer(part: Path, path: Path, separator: str) -> Iterator[Write]:
-    """Fields in quotes where they need them (RFC 4180), the columns of the first frame as header."""
+    """Fields in quotes where they need them (RFC 4180), so that reading gives the same strings."""
     columns = None
 
     def write(frame: "pd.DataFrame") -> None:
         nonlocal columns
-        header, columns = columns is None, _same_columns(frame, columns, path)
-        write_delimited(file, frame, separator, header)
+        if columns is None:
+            rows.writerow(frame.columns)
+        columns = _same_columns(frame, columns, path)
+        rows.writerows(zip(*(values_of(frame, name) for name in columns), strict=True))
 
     with _open_to_write(part) as file:
+        rows = csv.writer(_LineFeeds(file), delimiter=separator, lineterminator="\r\n")
         yield write
 
 
@@ -148,14 +151,6 @@ def _open_to_write(path: Path) -> TextIO:
     if path.suffix.lower() == ".gz":
         return io.TextIOWrapper(gzip.open(path, "wb"), encoding="utf-8", newline="")
     return path.open("w", encoding="utf-8", newline="")
-
-
-def write_delimited(file: TextIO, frame: "pd.DataFrame", separator: str = ",", header: bool = True) -> None:
-    """Write ``frame`` so that reading it gives the same strings; open ``file`` with newline=""."""
-    writer = csv.writer(_LineFeeds(file), delimiter=separator, lineterminator="\r\n")
-    if header:
-        writer.writerow(frame.columns)
-    writer.writerows(zip(*(values_of(frame, name) for name in frame.columns), strict=True))
 
 
 class _LineFeeds:
