@@ -20,7 +20,7 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.loop import StoppedError, Trainer
+from gptcls.core.loop import Trainer
 from gptcls.core.tokenizer import GPT2, MAX_CHARS, PAD_ID, encode
 from gptcls.data.long_texts import CUTS, LOST, cut_rows, head_tail, windows
 from gptcls.evaluate import EvaluateConfig, evaluate
@@ -28,6 +28,7 @@ from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
+from gptcls.train.hooks import StoppedError
 from gptcls.train.run import train
 
 LENGTH = 12

@@ -9,11 +9,12 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
 from tiny import ROWS, write_csv
 
-from gptcls.core.loop import StoppedError, Trainer
+from gptcls.core.loop import Trainer
 from gptcls.data.sources import labelled_frame
 from gptcls.data.split import Split, load_split, save_split
 from gptcls.evaluation.baselines import MAJORITY, TFIDF, tfidf_baseline
 from gptcls.train.config import TrainConfig
+from gptcls.train.hooks import StoppedError
 from gptcls.train.run import Run, train
 
 UNEVEN = [*ROWS, *((f"{text} again", label) for text, label in ROWS if label == "ham")]
