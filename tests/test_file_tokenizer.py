@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_bert import wordpiece
 from random_llama import byte_level, sentencepiece_like
 
 from gptcls.core.batches import TextDataset
@@ -24,7 +25,7 @@ KINDS = {
     "byte level": lambda: byte_level(TEXTS * 5),
     "with a begin": lambda: byte_level(TEXTS * 5, ends=("<s>",)),
     "with both ends": lambda: byte_level(TEXTS * 5, ends=("<s>", "</s>")),
-    "sentencepiece": lambda: sentencepiece_like(TEXTS * 5, 90),
+    "sentencepiece": lambda: sentencepiece_like([text for text in TEXTS if "<" not in text] * 5, 90),
 }
 
 
@@ -93,6 +94,33 @@ def test_the_end_as_transformers_cuts_from_the_left(pair, max_length: int) -> No
 def test_any_text(pair, text: str) -> None:
     ours, theirs = pair
     assert ours.encode(text) == theirs(text)["input_ids"]
+
+
+NAMES = ["<s>", "</s>", "<|end|>", "<unk>", "<0x41>", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_special_token_in_a_text_is_text(pair, name: str) -> None:
+    ours, theirs = pair
+    control = set(theirs.convert_tokens_to_ids(["<s>", "</s>", "<|end|>"])) - {theirs.unk_token_id}
+    for text in (name, f"see {name} you", f"{name}{name}"):
+        row = ours.encode(text)
+        assert row == theirs(text)["input_ids"]
+        inside = row[len(ours.prefix) : len(row) - len(ours.suffix)]
+        assert not set(inside) & control
+
+
+def test_in_an_encoder_too_and_what_goes_around_a_text_stays(tmp_path: Path) -> None:
+    from transformers import BertTokenizerFast
+
+    wordpiece([*TEXTS, "[SEP] [CLS] cls sep"] * 5, tmp_path)
+    ours = FileTokenizer(tmp_path / "tokenizer.json")
+    theirs = BertTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), split_special_tokens=True)
+    for text in ("see [SEP] you", "[CLS]", "[MASK][PAD] x", "x [SEP]"):
+        row = ours.encode(text)
+        assert row == theirs(text)["input_ids"]
+        assert (row[0], row[-1]) == (2, 3) == (*ours.prefix, *ours.suffix)
+        assert not {0, 2, 3, 4} & set(row[1:-1]), "padding, begin, end or mask"
 
 
 def test_saved_and_read_again(pair, tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ class Release:
     filename: str = "model.safetensors"
 
 
-# Only gpt2-small is pinned to a revision. Of the other three we know none: they come from the branch main, and
-# their sha256 pins the content.
+# Only gpt2-small is pinned to a revision. We know none of the other three: they come from the branch main,
+# and their sha256 pins the content.
 RELEASES = {
     "gpt2-small": Release(
         repo="openai-community/gpt2",
