@@ -118,7 +118,7 @@ class Layout:
             raise InputError('--label-separator "" separates nothing; give what stands between labels')
         if self.label_names and task == "regression":
             raise InputError(f"--label-names {self.label_names} is for classes; --task regression has none")
-        refuse_repeats("--label-columns", self.label_columns)
+        refuse_repeats(self.label_columns, option="--label-columns")
 
     def find(
         self, text_column: str | None, label_column: str | None, sample: "pd.DataFrame", source: object

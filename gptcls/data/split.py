@@ -104,10 +104,9 @@ def _draw(
             parts[0].append(rows)
             continue
         if len(rows) < needed:
-            raise InputError(
-                f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of train, "
-                f"{' and '.join(fractions)}: add rows or leave the class out"
-            )
+            needs = f"{needed} are needed, one for each of train, {' and '.join(fractions)}"
+            too_few = f"class {name!r} has too few rows ({len(rows)})"
+            raise InputError(f"{too_few}: {needs}: add rows or leave the class out")
         rows = random.permutation(rows)
         sizes = [max(1, round(len(rows) * fraction)) for fraction in fractions.values()]
         while sum(sizes) >= len(rows):  # a small class: train keeps one row at least
@@ -148,10 +147,9 @@ def _separate(split: Split, kind: LabelKind) -> Split:
             raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
         if unseen := sorted(names_in(part, kind) - known):
             named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
-            raise InputError(
-                f"the {name} rows have labels that train lacks: {named}; train has "
-                f"{', '.join(map(repr, sorted(known)[:5]))}: correct them, or add such rows to train"
-            )
+            trained = ", ".join(map(repr, sorted(known)[:5]))
+            said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
+            raise InputError(f"{said}: correct them, or add such rows to train")
     return split
 
 
@@ -159,9 +157,8 @@ def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
     classes = frame.label.unique()
     if kind.every_class and len(classes) < 2:
         found = f"only {classes[0]!r}" if len(classes) else "none"
-        raise InputError(
-            f"at least two classes are needed to train, and the labels hold {found}: add rows of another"
-        )
+        said = f"at least two classes are needed to train, and the labels hold {found}"
+        raise InputError(f"{said}: add rows of another")
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
