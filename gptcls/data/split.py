@@ -82,8 +82,13 @@ def make_split(
     fractions = {"validation": validation_fraction} if validation is None else {}
     fractions |= {"test": test_fraction} if test is None else {}
     train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
-    validation, test = drawn.get("validation", validation), drawn.get("test", test)
-    return _separate(Split(*(part.reset_index(drop=True) for part in (train, validation, test))), kind)
+    # Apart, in favour of test, then of validation.
+    test = drawn.get("test", test).reset_index(drop=True)
+    validation = without(drawn.get("validation", validation), test, "validation", "test")
+    train = without(without(train, validation, "train", "validation"), test, "train", "test")
+    split = Split(train, validation, test)
+    _check_parts(split, kind)
+    return split
 
 
 def _draw(
@@ -134,14 +139,9 @@ def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> N
             part[i] = rows[~unseen]
 
 
-def _separate(split: Split, kind: LabelKind) -> Split:
-    """Make the parts disjoint in their texts, in favour of test, then of validation; check what is left."""
-    validation = without(split.validation, split.test, "validation", "test")
-    train = without(split.train, validation, "train", "validation")
-    train = without(train, split.test, "train", "test")
-    split = Split(train, validation, split.test)
-    _require_classes(train, kind)
-    known = names_in(train, kind)
+def _check_parts(split: Split, kind: LabelKind) -> None:
+    _require_classes(split.train, kind)
+    known = names_in(split.train, kind)
     for name, part in split.items():
         if part.empty:
             raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
@@ -150,7 +150,6 @@ def _separate(split: Split, kind: LabelKind) -> Split:
             trained = ", ".join(map(repr, sorted(known)[:5]))
             said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
             raise InputError(f"{said}: correct them, or add such rows to train")
-    return split
 
 
 def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
