@@ -32,9 +32,9 @@ CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around 
 
 def replace_synonyms(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """``n`` of the words that have synonyms, each replaced by one of them; marks and capitals stay."""
-    words = list(words)
-    for i in _drawn(_with_synonyms(words, synonyms), n, random):
-        words[i] = _synonym(words[i], synonyms, random)
+    words, known = list(words), _with_synonyms(words, synonyms)
+    for i in random.permutation(len(known))[:n]:
+        words[known[i]] = _synonym(words[known[i]], synonyms, random)
     return words
 
 
@@ -131,10 +131,9 @@ class Augmentation:
         if n_one_word := sum(len(words) == 1 for words in texts):
             log.info(f"augmentation: {n_one_word:,} of {len(texts):,} texts are one word without white space")
         if not rows:
-            raise InputError(
-                f"--augment {' '.join(self.operations)} could make no new text of {len(texts):,}; it needs "
-                "words between spaces and, for synonym and insert, words in --synonyms"
-            )
+            failed = f"--augment {' '.join(self.operations)} could make no new text of {len(texts):,}"
+            needs = "words between spaces and, for synonym and insert, words in --synonyms"
+            raise InputError(f"{failed}; it needs {needs}")
         log.info(f"augmented: {len(rows):,} training rows added to {len(texts):,} ({', '.join(counts)})")
         return pd.concat([train, train.iloc[rows].assign(text=new)], ignore_index=True)
 
@@ -158,10 +157,8 @@ def read_synonyms(path: Path | None = None) -> Synonyms:
             word, *rest = (field.strip() for field in line.split("\t"))
             found = tuple(filter(None, (name.strip() for name in rest[0].split(",")))) if rest else ()
             if len(rest) != 1 or not found or len(word.split()) != 1:
-                raise InputError(
-                    f"{path}, line {number}: {line.strip()!r:.60} is not a word, a tab, and its synonyms "
-                    "with commas between them"
-                )
+                said = "is not a word, a tab, and its synonyms with commas between them"
+                raise InputError(f"{path}, line {number}: {line.strip()!r:.60} {said}")
             if word.lower() in synonyms:
                 said = f"{word!r} stands twice; put its synonyms in one line"
                 raise InputError(f"{path}, line {number}: {said}")
@@ -176,10 +173,6 @@ def _core(word: str) -> str:
 
 def _with_synonyms(words: list[str], synonyms: Synonyms) -> list[int]:
     return [i for i, word in enumerate(words) if _core(word).lower() in synonyms]
-
-
-def _drawn(positions: list[int], n: int, random: RandomState) -> list[int]:
-    return [positions[i] for i in random.permutation(len(positions))[:n]]
 
 
 def _synonym(word: str, synonyms: Synonyms, random: RandomState) -> str:

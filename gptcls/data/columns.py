@@ -65,13 +65,11 @@ def find_columns(
         raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
     text = text_column or _guess_text(columns, sample, besides=label_column)
     label = label_column or _guess_label(columns, sample, besides=text)
-    if text is None and label is None:
-        options = f"--text-column and {label_option}"
-        raise _cannot_tell(columns, "the text and which the label", options, source)
-    if text is None:
-        raise _cannot_tell(columns, "the text", "--text-column", source)
-    if label is None:
-        raise _cannot_tell(columns, "the label", label_option, source)
+    unknown = [("the text", "--text-column")] if text is None else []
+    unknown += [("the label", label_option)] if label is None else []
+    if unknown:
+        what, options = zip(*unknown, strict=True)
+        raise _cannot_tell(columns, " and which ".join(what), " and ".join(options), source)
     if (text_column is None and text != "text") or (label_column is None and label != "label"):
         said = "%s: text column %r, label column %r (guessed; set --text-column/--label-column)"
         log.info(said, source, text, label)

@@ -47,10 +47,8 @@ def sms_spam_file(
     path, archive = folder / MEMBER, folder / ZIP_NAME
     if path.exists():
         if _sha256(path.read_bytes()) != MEMBER_SHA256:
-            raise InputError(
-                f"{path} is not UCI's file (its checksum differs): delete it to download it again, "
-                "or give its path instead of the name sms-spam"
-            )
+            way_out = "delete it to download it again, or give its path instead of the name sms-spam"
+            raise InputError(f"{path} is not UCI's file (its checksum differs): {way_out}")
         return path
     if archive.exists():
         content = archive.read_bytes()
@@ -58,7 +56,10 @@ def sms_spam_file(
             raise InputError(f"{archive} is not UCI's zip ({problem}): delete it to download it again")
     else:
         content = _first_good(urls, folder, timeout, deadline)
-    text = _member(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # by name: nothing is extracted to disk
+        text = archive.read(MEMBER)
+    if _sha256(text) != MEMBER_SHA256:
+        raise InputError(f"{MEMBER} in {ZIP_NAME} has the wrong checksum: delete the zip and try again")
     with atomic_file(path) as temporary:
         temporary.write_bytes(text)
     log.info("SMS Spam Collection saved as %s", path)
@@ -109,15 +110,6 @@ def _wrong_zip(content: bytes) -> str | None:
     if len(content) < ZIP_BYTES:
         return f"{len(content):,} of {ZIP_BYTES:,} bytes"
     return "wrong checksum"
-
-
-def _member(content: bytes) -> bytes:
-    """The one file wanted from the zip, by name: nothing is extracted to disk."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        text = archive.read(MEMBER)
-    if _sha256(text) != MEMBER_SHA256:
-        raise InputError(f"{MEMBER} in {ZIP_NAME} has the wrong checksum: delete the zip and try again")
-    return text
 
 
 def _sha256(content: bytes) -> str:

@@ -114,8 +114,8 @@ def _refuse_binary(path: Path, block: bytes) -> None:
     head = block[:4096]
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise _wrong_encoding(path, 1, "UTF-16")
-    even, odd = head[::2].count(0), head[1::2].count(0)  # without a mark: every second byte of ASCII is 0
-    if max(even, odd) > len(head) / 5 and min(even, odd) < len(head) / 50:
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) > len(head) / 5 and min(even, odd) < len(head) / 50:  # every second byte of ASCII is 0
         raise _wrong_encoding(path, 1, "UTF-16BE" if even > odd else "UTF-16LE")
 
 

@@ -112,7 +112,7 @@ class Layout:
             raise InputError('--label-separator "" separates nothing; give what stands between labels')
         if self.label_names and task == "regression":
             raise InputError(f"--label-names {self.label_names} is for classes; --task regression has none")
-        refuse_repeats("--label-columns", self.label_columns)
+        refuse_repeats(self.label_columns, option="--label-columns")
 
     def find(
         self, text_column: str | None, label_column: str | None, sample: "pd.DataFrame", source: object
@@ -140,36 +140,30 @@ class Layout:
         """
         if self.kind is NUMBERS:
             return read_numbers(values, rows, source)
+        column, cells = next(iter(values.items()))
         if self.label_columns:
-            return [_array(names) for names in read_flags(values, rows, source)]
-        ((column, cells),) = values.items()
-        if self.kind is LISTS:
+            lists = read_flags(values, rows, source)
+        elif self.kind is LISTS:
             lists = read_lists(cells, rows, column, source, self.label_separator)
         else:
             lists = [[name] for name in label_values(cells, rows, column, source)]
-            _refuse_arrays(lists, column, source)
+            if arrays := [name for (name,) in lists if _is_array(name)]:
+                said = f"labels in column {column!r} are lists, such as {arrays[0]:.60}"
+                raise InputError(f"{source}: {said}; add --task multi")
         if self.label_names is not None:
             lists = to_names(lists, rows, column, source, self.label_names)
-        elif self.label_separator is None:
+        elif not self.label_columns and self.label_separator is None:
             _log_unlikely_names(set(chain.from_iterable(lists)), self.kind, column, source)
-        return [_array(names) if self.kind is LISTS else names[0] for names in lists]
+        if self.kind is ONE_CLASS:
+            return [name for (name,) in lists]
+        return [json.dumps(sorted(set(names)), ensure_ascii=False) for names in lists]
 
 
-def _array(names: list[str]) -> str:
-    return json.dumps(sorted(set(names)), ensure_ascii=False)
-
-
-def _refuse_arrays(lists: list[list[str]], column: str, source: object) -> None:
-    """A JSON array is not the name of a class."""
-    for (name,) in lists:
-        if name.startswith("[") and name.endswith("]"):
-            try:
-                json.loads(name)
-            except ValueError:
-                continue
-            raise InputError(
-                f"{source}: labels in column {column!r} are lists, such as {name:.60}; add --task multi"
-            )
+def _is_array(name: str) -> bool:
+    try:
+        return name.startswith("[") and isinstance(json.loads(name), list)
+    except ValueError:
+        return False
 
 
 def _log_unlikely_names(names: set[str], kind: LabelKind, column: str, source: object) -> None:

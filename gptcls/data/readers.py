@@ -42,20 +42,13 @@ NEEDS_PYARROW = "Parquet files need pyarrow: pip install 'gptcls[parquet]'"
 Row = tuple[int, list[str]]  # the line it begins on, 1-based; its fields
 
 
-def refuse_repeats(option: str, names: Sequence[str]) -> None:
-    """Raise InputError for a column that an option names twice."""
-    if twice := _repeated(names):
-        raise InputError(f"{option} names {twice!r} twice; give each column once")
-
-
-def refuse_repeated_columns(names: Sequence[str], where: str) -> None:
-    """Raise InputError for a table with two columns of one name."""
-    if (twice := _repeated(names)) is not None:
-        raise InputError(f"{where}: more than one column is named {twice!r}; rename all but one")
-
-
-def _repeated(names: Sequence[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None)
+def refuse_repeats(names: Sequence[str], source: object = None, option: str = "--columns") -> None:
+    """Raise InputError for a column that an option, or the header of a source, names twice."""
+    for name, count in Counter(names).items():
+        if count > 1 and source is None:
+            raise InputError(f"{option} names {name!r} twice; give each column once")
+        if count > 1:
+            raise InputError(f"{source}: more than one column is named {name!r}; rename all but one")
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ class Dialect:
         if self.separator in ("tab", r"\t"):
             object.__setattr__(self, "separator", "\t")
         separator, encoding = self.separator, self.encoding
-        refuse_repeats("--columns", self.columns)
+        refuse_repeats(self.columns)
         if separator is not None and (len(separator) != 1 or separator.isalnum() or separator in '"\r\n\0'):
             raise InputError(
                 f"--separator {separator!r} cannot separate fields; use one character such as ';', or tab"
@@ -214,7 +207,7 @@ def _delimited(rows: Iterator[Row], path: Path, dialect: Dialect, size: int) -> 
     if not header:
         raise InputError(f"{path} is empty: give a file with a header and rows")
     header = [name if name.strip() else f"{UNNAMED}{i}" for i, name in enumerate(header)]
-    refuse_repeated_columns(header, f"{path}, line {number}")
+    refuse_repeats(header, f"{path}, line {number}")
     if len(header) == 1 and ";" in header[0]:  # how spreadsheets save CSV where the comma is the decimal mark
         raise InputError(
             f"{path}, line {number}: fields are separated by ';'; give --separator ';', or save with commas"
@@ -322,7 +315,8 @@ def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[i
 def _unique(pairs: list[tuple[str, object]]) -> dict:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise ValueError(f"{_repeated([name for name, _ in pairs])!r} stands twice in one object")
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} stands twice in one object")
     return row
 
 
@@ -345,7 +339,7 @@ def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFr
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    refuse_repeated_columns(file.schema_arrow.names, f"{path}")
+    refuse_repeats(file.schema_arrow.names, path)
     start = 1
     with file:
         for batch in file.iter_batches(batch_size=rows):

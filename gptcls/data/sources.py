@@ -13,7 +13,7 @@ from gptcls.core.errors import InputError
 from gptcls.data.columns import text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
 from gptcls.data.labels import Layout
-from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeated_columns
+from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def from_frame(
     source = "the frame"
     if other := [name for name in frame.columns if not isinstance(name, str)]:
         raise InputError(f"{source}: column {other[0]!r} is not named by a string; rename it")
-    refuse_repeated_columns(list(frame.columns), source)
+    refuse_repeats(list(frame.columns), source)
     if frame.empty:
         raise InputError(f"{source} has no rows: at least one is needed")
     sample = _objects(frame[:SAMPLE], list(frame.columns))

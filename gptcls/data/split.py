@@ -81,8 +81,13 @@ def make_split(
     fractions = {"validation": validation_fraction} if validation is None else {}
     fractions |= {"test": test_fraction} if test is None else {}
     train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
-    validation, test = drawn.get("validation", validation), drawn.get("test", test)
-    return _separate(Split(*(part.reset_index(drop=True) for part in (train, validation, test))), kind)
+    # Apart, in favour of test, then of validation.
+    test = drawn.get("test", test).reset_index(drop=True)
+    validation = without(drawn.get("validation", validation), test, "validation", "test")
+    train = without(without(train, validation, "train", "validation"), test, "train", "test")
+    split = Split(train, validation, test)
+    _check_parts(split, kind)
+    return split
 
 
 def _draw(
@@ -103,10 +108,9 @@ def _draw(
             parts[0].append(rows)
             continue
         if len(rows) < needed:
-            raise InputError(
-                f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of train, "
-                f"{' and '.join(fractions)}: add rows or leave the class out"
-            )
+            needs = f"{needed} are needed, one for each of train, {' and '.join(fractions)}"
+            too_few = f"class {name!r} has too few rows ({len(rows)})"
+            raise InputError(f"{too_few}: {needs}: add rows or leave the class out")
         rows = random.permutation(rows)
         sizes = [max(1, round(len(rows) * fraction)) for fraction in fractions.values()]
         while sum(sizes) >= len(rows):  # a small class: train keeps one row at least
@@ -134,33 +138,25 @@ def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> N
             part[i] = rows[~unseen]
 
 
-def _separate(split: Split, kind: LabelKind) -> Split:
-    """Make the parts disjoint in their texts, in favour of test, then of validation; check what is left."""
-    validation = without(split.validation, split.test, "validation", "test")
-    train = without(split.train, validation, "train", "validation")
-    train = without(train, split.test, "train", "test")
-    split = Split(train, validation, split.test)
-    _require_classes(train, kind)
-    known = names_in(train, kind)
+def _check_parts(split: Split, kind: LabelKind) -> None:
+    _require_classes(split.train, kind)
+    known = names_in(split.train, kind)
     for name, part in split.items():
         if part.empty:
             raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
         if unseen := sorted(names_in(part, kind) - known):
             named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
-            raise InputError(
-                f"the {name} rows have labels that train lacks: {named}; train has "
-                f"{', '.join(map(repr, sorted(known)[:5]))}: correct them, or add such rows to train"
-            )
-    return split
+            trained = ", ".join(map(repr, sorted(known)[:5]))
+            said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
+            raise InputError(f"{said}: correct them, or add such rows to train")
 
 
 def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
     classes = frame.label.unique()
     if kind.every_class and len(classes) < 2:
         found = f"only {classes[0]!r}" if len(classes) else "none"
-        raise InputError(
-            f"at least two classes are needed to train, and the labels hold {found}: add rows of another"
-        )
+        said = f"at least two classes are needed to train, and the labels hold {found}"
+        raise InputError(f"{said}: add rows of another")
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
