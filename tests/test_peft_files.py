@@ -269,8 +269,8 @@ def text(content):
 BAD = {
     "no config": (without("adapter_config.json"), "adapter_config.json is missing"),
     "no tensors": (without("adapter_model.safetensors"), "adapter_model.safetensors is missing"),
-    "no json": (text("{"), "no JSON"),
-    "no object": (text("[]"), "no JSON object"),
+    "no json": (text("{"), "JSON"),
+    "no object": (text("[]"), "JSON object"),
     "another kind": (edited(peft_type="IA3"), "peft_type 'IA3'.* plain LoRA"),
     "no kind": (edited(peft_type=None), "peft_type None"),
     "dora": (edited(use_dora=True), "use_dora True.* plain LoRA"),
@@ -296,7 +296,7 @@ BAD = {
         r"has the shape \[3, 64\] instead of \[64, 3\]",
     ),
     "nan": (not_finite, "not finite"),
-    "cut off": (cut_off, "no whole safetensors file"),
+    "cut off": (cut_off, "not a whole safetensors file"),
 }  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def test_tensorflow_checkpoint_of_openai(oracle, tmp_path: Path) -> None:
     assert len(weights_sha256(tmp_path)) == 64
     data = next(tmp_path.glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(InputError, match="no whole TensorFlow checkpoint"):
+    with pytest.raises(InputError, match="not a whole TensorFlow checkpoint"):
         load_pretrained(tmp_path)
 
 
@@ -372,7 +372,7 @@ def test_a_width_that_no_preset_has_needs_a_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("{", "no index"),
+        ("{", "JSON"),
         ('{"weight_map": {"wte.weight": "../other.safetensors"}}', "../other.safetensors"),
         ('{"weight_map": {"wte.weight": 3}}', "names 3"),
     ],

@@ -147,11 +147,8 @@ class GPT2(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
         """Token vectors plus position vectors, the input of the first block."""
         T = ids.shape[1]
-        if self.config.n_positions < T:
-            raise ValueError(
-                f"{T} tokens do not fit the {self.config.n_positions} positions; "
-                "truncate to config.n_positions first"
-            )
+        if (n := self.config.n_positions) < T:
+            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.drop(self.wte(ids) + self.wpe.weight[:T])
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)

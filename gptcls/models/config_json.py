@@ -59,7 +59,9 @@ class ConfigReader:
     def _checked(self, key: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
         value = self.values.get(key, default)
         if value is None:
-            raise InputError(f"{self.source} has no {key}: take the config.json of the checkpoint")
+            raise InputError(
+                f"{self.source} has no {key}: take that file whole from where the weights are from"
+            )
         if not fits(value):
             raise InputError(f"{self.source} says {key} {value!r}, which is not {wanted}")
         return value

@@ -1,11 +1,8 @@
 """The families of networks that gptcls knows: one table of all that differs between them outside the network.
 
-A new family is a network that keeps the backbone's contract (``gpt2.py``), a reader of its files, and an
-entry of :data:`FAMILIES`. A network of your own, which nobody published, needs the entry alone:
-
-    FAMILIES["mine"] = Family(MyConfig, MyNetwork, decoder=True)
-
-in the process that saves a classifier over it, and in each that loads one.
+A new family is a network that keeps the backbone's contract (``core/gpt2.py``), a reader of its files, and an
+entry of :data:`FAMILIES`. A network of your own needs the entry alone, where a classifier over it is saved or
+loaded: ``FAMILIES["mine"] = Family(MyConfig, MyNetwork, decoder=True)``.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,15 +50,10 @@ class Family:
         return self.names.theirs(name) if self.names else name
 
 
+# GPT-2's blocks are not narrow: frozen ones make their own copies in bf16 (fused.py).
 FAMILIES = {
     "gpt2": Family(
-        GPT2Config,
-        GPT2,
-        decoder=True,
-        model_types=("gpt2",),
-        read=gpt2_files.read_gpt2,
-        names=GPT2_NAMES,
-        narrow=False,  # its frozen blocks make their own copies in bf16 (fused.py)
+        GPT2Config, GPT2, decoder=True, model_types=("gpt2",), read=gpt2_files.read_gpt2, names=GPT2_NAMES
     ),
     "llama": Family(
         LlamaConfig,

@@ -29,6 +29,7 @@ from gptcls.core.weights import GPT2_NAMES, NameMap, State, parse, some
 from gptcls.models.config_json import ConfigReader
 
 log = logging.getLogger("gptcls")
+
 BOOK_NAMES = NameMap(
     what="a GPT-2",
     table={
@@ -48,14 +49,10 @@ BOOK_NAMES = NameMap(
     skipped=("trf_blocks.{}.att.mask",),
     kinds={"scale": "weight", "shift": "bias"},
 )
-# A size in GPT2Config, and how config.json and OpenAI's hparams.json spell it.
-SIZES = {
-    "n_layer": ("n_layer",),
-    "n_embd": ("n_embd",),
-    "n_head": ("n_head",),
-    "n_positions": ("n_positions", "n_ctx"),
-    "vocab_size": ("vocab_size", "n_vocab"),
-}
+
+# Sizes that GPT2Config, config.json and OpenAI's hparams.json have, and their other names in the last two.
+SIZES = {"n_layer": [], "n_embd": [], "n_head": [], "n_positions": ["n_ctx"], "vocab_size": ["n_vocab"]}
+
 # Entries of config.json that choose another computation, and what GPT-2 has there, the default first.
 ARCHITECTURE = {
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -63,6 +60,7 @@ ARCHITECTURE = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
+
 SAVED_AS = {"fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -78,7 +76,7 @@ def read_gpt2(
         reader.require(key, allowed[0], *allowed)
     n_head = reader.whole("n_head") if "n_head" in reader.values else None
     config = infer_config(state, n_head, reader.number("layer_norm_epsilon", 1e-5))
-    shown = {spelling: getattr(config, size) for size, names in SIZES.items() for spelling in names}
+    shown = {spelling: getattr(config, size) for size, names in SIZES.items() for spelling in (size, *names)}
     for key, value in {**shown, "n_inner": 4 * config.n_embd}.items():
         if reader.values.get(key, value) != value:
             raise InputError(f"{source} says {key} {reader.values[key]!r}, the tensors {value}")
@@ -114,7 +112,6 @@ def drop_tied_head(state: State) -> State:
 def _from_book(state: Mapping[str, Tensor]) -> State:
     """The book's separate query, key and value become one matrix, and zeros the biases that it may lack."""
     result = BOOK_NAMES.to_ours(state)
-    filled = False
     for block in sorted({parse(name)[1] for name in result} - {""}):
         attn = f"blocks.{block}.attn"
         for kind in ("weight", "bias"):
@@ -125,13 +122,14 @@ def _from_book(state: Mapping[str, Tensor]) -> State:
                 if len(found) < 3 or len(shapes) > 1 or () in shapes:
                     raise InputError(f"query, key and value of trf_blocks.{block}.att differ in their {kind}")
                 result[f"{attn}.qkv.{kind}"] = torch.cat(found)
-        weight = result.get(f"{attn}.qkv.weight")
-        if weight is not None and f"{attn}.qkv.bias" not in result:
-            result[f"{attn}.qkv.bias"] = weight.new_zeros(len(weight))
-            filled = True
+    filled = {}
+    for name, weight in result.items():
+        bias = name.replace("qkv.weight", "qkv.bias")
+        if bias not in result:
+            filled[bias] = weight.new_zeros(len(weight))
     if filled:
         log.info("query, key and value have no bias in this file (qkv_bias=False): zeros take its place")
-    return result
+    return result | filled
 
 
 def _from_openai(variables: Mapping[str, Tensor]) -> State:
@@ -154,10 +152,8 @@ def infer_config(
     """The sizes of the network whose tensors (our names) are in ``state``.
 
     ``n_head`` cannot be seen in the tensors: every number of heads has the same shapes. Without it, the
-    preset of the same width lends its own.
-
-    Raises InputError where a table is missing or is not a matrix, and where the number of heads is unknown or
-    does not divide the width.
+    preset of the same width lends its own. Raises InputError where that is unknown or does not fit, and where
+    a table is missing or is not a matrix.
     """
     for name in ("wte.weight", "wpe.weight"):
         if name not in state:
@@ -201,17 +197,8 @@ def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{name} holds a value that {dtype} cannot hold; save it as fp32")
-    try:
-        with atomic_folder(folder) as temporary:
-            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            text = json.dumps(_config_json(model.config, dtype), indent=2) + "\n"
-            (temporary / "config.json").write_text(text, encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot save the weights to {folder}: {error}; free space") from error
-
-
-def _config_json(config: GPT2Config, dtype: str) -> dict[str, Any]:
-    return {
+    config = model.config
+    described = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         **{size: getattr(config, size) for size in SIZES},
@@ -223,3 +210,9 @@ def _config_json(config: GPT2Config, dtype: str) -> dict[str, Any]:
         "eos_token_id": PAD_ID,
         "torch_dtype": {"fp32": "float32", "fp16": "float16"}[dtype],
     }
+    try:
+        with atomic_folder(folder) as temporary:
+            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            (temporary / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot save the weights to {folder}: {error}; free space") from error

@@ -46,9 +46,7 @@ def hub_file(
             Checked once, after the download: a file gets its name in the cache only then.
         size: in bytes; a cached file of another size is broken and is downloaded again.
 
-    Raises:
-        NotOnHubError: the hub says that it has no such file.
-        InputError: anything else that went wrong.
+    Raises NotOnHubError where the hub says that it has no such file, InputError for anything else.
     """
     try:
         cached = cached_file(repo, filename, revision)
@@ -185,20 +183,17 @@ def _explain(error: Exception, repo: str, filename: str, revision: str) -> Input
     from huggingface_hub.utils import HFValidationError
 
     if isinstance(error, HFValidationError):
-        return InputError(
-            f"{repo!r} is not the name of a hub repository; those look like openai-community/gpt2"
-        )
+        return InputError(f"{repo!r} is not a hub repository's name, which looks like openai-community/gpt2")
     status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = " ".join(str(error).split()) or "no answer"
-    reason = f"{type(error).__name__}: {reason if len(reason) < 200 else reason[:200] + '…'}"
+    where = f"{filename} of {repo}"
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return InputError(
-            f"no room for {filename} of {repo} in {constants.HF_HUB_CACHE} ({error.strerror}): "
+            f"no room for {where} in {constants.HF_HUB_CACHE} ({error.strerror}): "
             "free some, or set HF_HOME to a folder on a larger disk"
         )
     if constants.HF_HUB_OFFLINE:
         return InputError(
-            f"{filename} of {repo} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to get it: "
+            f"{where} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to get it: "
             "unset HF_HUB_OFFLINE, or pass the path of a local copy"
         )
     if status in (401, 403, 404):
@@ -206,9 +201,9 @@ def _explain(error: Exception, repo: str, filename: str, revision: str) -> Input
             f"{constants.ENDPOINT} has no {filename} in {repo} at {revision} for you (status {status}): "
             "check the name; what is private or gated needs HF_TOKEN"
         )
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no answer':.200}"
     url = hf_hub_url(repo, filename, revision=revision)
     return InputError(
-        f"{filename} of {repo} could not be downloaded from {constants.ENDPOINT} ({reason}): try again (it "
-        f"continues where it stopped), set HF_ENDPOINT to a mirror, or download {url} by hand and pass its "
-        "path"
+        f"{where} could not be downloaded from {constants.ENDPOINT} ({reason}): try again (it continues "
+        f"where it stopped), set HF_ENDPOINT to a mirror, or download {url} by hand and pass its path"
     )

@@ -68,8 +68,8 @@ def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Ten
         # Turns that fit the old length many times stay, those that do not are slowed down, and between the
         # two it goes smoothly (Llama 3.1's apply_scaling).
         fits = config.rope_old_positions * turns / (2 * math.pi)
-        kept = (fits - config.rope_low_freq) / (config.rope_high_freq - config.rope_low_freq)
-        kept = kept.clamp(0, 1)
+        low, high = config.rope_low_freq, config.rope_high_freq
+        kept = ((fits - low) / (high - low)).clamp(0, 1)
         turns = turns * (kept + (1 - kept) / config.rope_factor)
     angles = torch.outer(torch.arange(n, device=device).float(), turns).repeat(1, 2)  # (n, D)
     return angles.cos(), angles.sin()
@@ -82,8 +82,8 @@ def _kept_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tens
 
 
 def _traced() -> bool:
-    """Whether torch writes down what is computed instead of computing it: sizes are symbols then, which a
-    question would turn into numbers, and tensors hold no values, so that nothing may be kept."""
+    """Whether torch records a computation instead of doing it: asking a size would fix it, and the tensors
+    hold no values, so that none may be kept."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -191,18 +191,15 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``self(x)`` at one position (B,) of each row: (B, C), all that pooling needs of the last block."""
+        """``self(x)`` at one position (B,) of each row: (B, C)."""
         pooled = x[torch.arange(len(x), device=x.device), positions]
         pooled = pooled + self.attn.at(self.norm1(x), positions)
         return pooled + self.mlp(self.norm2(pooled))
 
 
 class Llama(nn.Module):
-    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors out.
-
-    ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``, in fp32
-    whatever the blocks compute in, and whatever the lengths. Random weights are normal(0, 0.02), biases zero.
-    """
+    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out,
+    in fp32 whatever the blocks compute in. Random weights are normal(0, 0.02), biases zero."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -225,11 +222,8 @@ class Llama(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
         """Token vectors, the input of the first block; positions come in with the attention."""
         T = ids.shape[1]
-        if self.config.n_positions < T:
-            raise ValueError(
-                f"{T} tokens do not fit the {self.config.n_positions} positions; "
-                "truncate to config.n_positions first"
-            )
+        if (n := self.config.n_positions) < T:
+            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.wte(ids)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)

@@ -42,10 +42,7 @@ class LoRALinear(nn.Module):
     with a layer's matrix instead of calling the layer (:func:`gptcls.fast.one_position.at`,
     :class:`gptcls.fast.fused.FusedBlock`) sees the adapter too, and gradients reach it.
 
-    Args:
-        base: the layer to adapt; it becomes a part of this one.
-        config: see :class:`LoRAConfig`.
-        device: where the adapter lives; by default with the base.
+    ``base`` becomes a part of this layer; the adapter is on its device unless another is given.
     """
 
     def __init__(self, base: nn.Linear, config: LoRAConfig, device: torch.device | str | None = None) -> None:
@@ -90,9 +87,7 @@ def add_lora(
             ``blocks.11.*``.
         prefix: stands before the names, where ``module`` is a part of a network.
 
-    Raises:
-        InputError: there is no pattern, one matches no layer, or the rank is larger than any of the matrices
-            could have.
+    Raises InputError where there is no pattern, one matches no layer, or no matrix could have that rank.
     """
     if not targets:
         raise InputError("--lora-targets names no layer to adapt; leave it out for all of them")
