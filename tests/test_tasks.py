@@ -252,7 +252,7 @@ def test_rules_name_the_value_that_does_not_fit(task, field, value):
 def test_labels_that_training_had_not():
     with pytest.raises(InputError, match=r"row 1: label 'z'.* a, b"):
         MultiLabel(("a", "b")).targets(['["a"]', '["a", "z"]'])
-    with pytest.raises(InputError, match="row 0: numbers z,.* x, y"):
+    with pytest.raises(InputError, match=r"row 0: numbers z,.* x, y"):
         Regression(("x", "y")).targets(['{"z": 1.0}'])
     assert Regression(("x", "y")).targets([]).shape == (0, 2)
     with pytest.raises(InputError, match="no training row has a label"):
