@@ -1,7 +1,7 @@
 """Folders in ``old_classifiers``, written by gptcls before its rooms were rebuilt, load and answer the same.
 
-Tiny random networks: an adapter and trained tensors over a Qwen2 (``base``, which lay elsewhere then), a whole
-Qwen2, and a GPT-2 whose vocabulary ends at 300. A test of version 1 is in ``test_store.py``.
+Tiny random networks: an adapter and trained tensors over a Qwen2 (``base``, which lay elsewhere then), a
+whole Qwen2, and a GPT-2 whose vocabulary ends at 300. A test of version 1 is in ``test_store.py``.
 """
 
 import json

@@ -8,7 +8,7 @@ not GPT-2's.
 
 import json
 import platform
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -156,8 +156,7 @@ def read_classifier(
         tensors = load_file(folder / "model.safetensors")
         backbone = None
         if stored != "all":
-            spec["base"] = _found_base(spec["base"], folder, base)
-            backbone = _base_backbone(spec["base"]["name"], config, folder, dtype)
+            backbone, spec["base"] = _load_base(spec["base"], config, folder, dtype, base)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
         if stored == "adapter" and (rest := load_adapter(backbone, folder)):
@@ -186,33 +185,26 @@ def _read_tokenizer(ids: dict | None, vocab_size: int | None, folder: Path) -> T
     return tokenizer
 
 
-def _found_base(base: dict, folder: Path, given: Path | str | None) -> dict:
-    """``base`` under the name where its weights are now; InputError where they are not or have changed."""
+def _load_base(
+    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Path | str | None
+) -> tuple[nn.Module, dict]:
+    """The network of the base weights, and ``base`` under the name where they are now.
+
+    InputError where they are not found, have changed, or have other sizes than ``config``.
+    """
     name = base["name"] if given is None else str(given)
     if given is not None and name not in PRESETS and Path(name).exists():  # a preset comes first
         name = str(Path(name).resolve())
     elif given is None and Path(name).is_absolute() and not Path(name).exists():
         near = [parent / Path(name).name for parent in folder.resolve().parents[:2]]
         name = next((str(path) for path in near if path.exists()), name)
-    way_out = "; say where they are with --base (in Python base=), or train again with --save full"
+    way_out = "say where they are with --base (in Python base=), or train again with --save full"
     try:
-        found = weights_sha256(name)
-    except InputError as error:
-        raise InputError(f"{folder} needs the base weights {name}: {error}{way_out}") from None
-    if found != base["sha256"]:
-        raise InputError(
-            f"{folder} was trained on base weights {base['name']} with sha256 {base['sha256'][:12]}…, but "
-            f"those of {name} now have {found[:12]}…{way_out}"
-        )
-    return base | {"name": name}
-
-
-def _base_backbone(name: str, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """The network of the base weights, which must have the sizes in ``config``."""
-    try:
+        if (found := weights_sha256(name)) != base["sha256"]:
+            raise InputError(f"they have sha256 {found[:12]}…, those of the training {base['sha256'][:12]}…")
         backbone = load_pretrained(name, dtype)
     except InputError as error:
-        raise InputError(f"{folder} needs the base weights {name}: {error}") from None
+        raise InputError(f"{folder} needs the base weights {name}: {error}; {way_out}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
         backbone.drop_causal_mask()
     for size, value in asdict(config).items():
@@ -221,7 +213,7 @@ def _base_backbone(name: str, config: Any, folder: Path, dtype: torch.dtype) -> 
                 f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have "
                 f"{theirs!r}; put the original files back or train again"
             )
-    return backbone
+    return backbone, base | {"name": name}
 
 
 def _assign(
@@ -262,8 +254,7 @@ def library_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     packages = ("gptcls", "torch", "tiktoken", "tokenizers", "numpy", "pandas", "scikit-learn", "safetensors")
     for package in packages:
-        try:
+        found[package] = "not installed"  # as gptcls is where it runs from a source tree
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree that was never installed
-            found[package] = "not installed"
     return found
