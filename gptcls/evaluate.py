@@ -1,6 +1,7 @@
 """python -m gptcls.evaluate: how good a saved classifier is on labelled data."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from gptcls.core.task import Task
 from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
-from gptcls.data.labels import KINDS, NUMBERS, Layout
+from gptcls.data.labels import KINDS, NUMBERS, LabelKind, Layout
 from gptcls.data.options import LabelOptions
 from gptcls.data.readers import PLAIN
 from gptcls.data.same_text import text_key
@@ -68,7 +69,7 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     else:
         parts = load_parts(config.data, config.text_column, config.label_column, layout, config.dialect)
         rows = parts.get("test", parts["train"])
-    _require_known(rows, task, config.data)
+    _require_known(rows, task.labels, layout.kind, config.data)
     rows = cleaned(rows, classifier.saved.cleaning)
     if config.data is not None:
         rows = _unseen(rows, split, config.data)
@@ -106,21 +107,19 @@ def _unseen(rows: "pd.DataFrame", split: Path, source: str) -> "pd.DataFrame":
         return rows
     run, keys = load_split(split), rows["text"].map(text_key)
     trained, chosen = (keys.isin(set(part["text"].map(text_key))) for part in (run.train, run.validation))
-    for seen, use in ((trained, "was trained on"), (chosen & ~trained, "was chosen by, in validation")):
+    for seen, use in ((trained, "trained on"), (chosen & ~trained, "chosen by, in validation,")):
         if seen.any():
-            log.info(f"left out: {seen.sum():,} of {len(rows):,} rows, whose texts the classifier {use}")
+            log.info(f"left out: {seen.sum():,} of {len(rows):,} rows: the classifier was {use} their texts")
     rows = rows[~(trained | chosen)]
     if rows.empty:
         raise InputError(f"every text of {source} was in training or validation; take data new to the run")
     return rows
 
 
-def _require_known(rows: "pd.DataFrame", task: Task, source: str | None) -> None:
-    kind = KINDS[task.name]
+def _require_known(rows: "pd.DataFrame", labels: Sequence[str], kind: LabelKind, source: str | None) -> None:
     names = [(n, name) for n, label in rows["label"].items() for name in kind.names(label)]
-    if bad := [(n, name) for n, name in names if name not in task.labels]:
-        unseen = ", ".join(map(repr, dict.fromkeys(name for _, name in bad[:3])))
-        known = ", ".join(task.labels)
+    if bad := [(n, name) for n, name in names if name not in labels]:
+        unseen, known = ", ".join(map(repr, dict.fromkeys(name for _, name in bad[:3]))), ", ".join(labels)
         if kind is NUMBERS:
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
         else:

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from gptcls.classify.predict import ClassifierOptions
+from gptcls.classify.run import answered_chunks
 from gptcls.common import cli
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
-from gptcls.data.columns import find_text_column, text_values, values_of
 from gptcls.data.options import TableOptions
-from gptcls.data.readers import read_chunks
 from gptcls.data.writer import ChunkWriter
 
 if TYPE_CHECKING:
@@ -64,48 +62,35 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
             f"--model {config.model} gives a text no single class to be sure of; take one of --task single"
         )
     taken: Counter[str] = Counter(dict.fromkeys(classifier.labels, 0))
-    n = n_blank = n_longer = 0
-    surest = 0.0
-    with (
-        ChunkWriter(config.out, source=config.data) as writer,
-        tqdm(unit=" rows", delay=1, disable=None) as bar,
-    ):
-        for chunk in read_chunks(config.data, dialect=dialect):
-            if n == 0:
-                column = find_text_column(chunk.columns, config.text_column, chunk, config.data)
-            values = text_values(values_of(chunk, column), chunk.index, column, config.data)
-            texts = [text for text in values if text is not None]
-            probabilities, longer = classifier.scored(texts)
-            rows = _best(texts, probabilities, classifier.labels)
+    n, surest = 0, 0.0
+    with ChunkWriter(config.out, source=config.data) as writer:
+        for chunk, texts, outputs in answered_chunks(classifier, config.data, config.text_column, dialect):
+            rows = _best(texts, outputs, classifier.labels)
             sure = rows[rows["probability"] >= config.confidence]
             writer.write(sure)
             taken.update(sure["label"])
             surest = max(surest, *rows["probability"], 0.0)
             n += len(chunk)
-            n_blank += len(values) - len(texts)
-            n_longer += longer
-            bar.update(len(chunk))
         if not taken.total():
             raise InputError(
                 f"{config.data}: no text has a label of probability {config.confidence} or more, the surest "
                 f"has {surest:.9g}; lower --confidence"
             )
-    if n_blank:
-        log.info(f"{config.data}: {n_blank:,} rows have no text and are left out")
-    classifier.log_truncated(n_longer)
     counts = ", ".join(f"{count:,} {label}" for label, count in taken.items())
     log.info(f"{taken.total():,} of {n:,} rows taken ({counts}): {config.out}")
     return dict(taken)
 
 
-def _best(texts: list[str], probabilities: np.ndarray, labels: Sequence[str]) -> "pd.DataFrame":
-    """Each text with the most probable label of its row (N, K), and that label's probability."""
+def _best(texts: list[str | None], outputs: np.ndarray, labels: Sequence[str]) -> "pd.DataFrame":
+    """Each text that there is with the most probable label of its outputs (N, K), and its probability."""
     import pandas as pd
 
-    names = [labels[i] for i in probabilities.argmax(axis=1)]
+    read = [i for i, text in enumerate(texts) if text is not None]
+    names = [labels[i] for i in outputs[read].argmax(axis=1)]
     # The first chunk's types are those of a Parquet file, and no row of it may be sure.
-    columns = {"text": pd.array(texts, dtype="string"), "label": pd.array(names, dtype="string")}
-    return pd.DataFrame(columns | {"probability": probabilities.max(axis=1)})
+    columns = {"text": [texts[i] for i in read], "label": names}
+    columns = {name: pd.array(values, dtype="string") for name, values in columns.items()}
+    return pd.DataFrame(columns | {"probability": outputs[read].max(axis=1).astype(np.float32)})
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import ROWS, tiny_saved, write_csv
 
-from gptcls import pseudo_label as verb
+from gptcls.classify import run as run_room
 from gptcls.classify.predict import TextClassifier, load_classifier
 from gptcls.classify.store import save_classifier
 from gptcls.core.errors import InputError
@@ -48,8 +48,8 @@ def run(folder, data, out, **options):
 def test_rows_taken_are_the_sure_ones(folder, tmp_path, log, monkeypatch, target):
     if target == "parquet":
         pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
-    chunks = verb.read_chunks
-    monkeypatch.setattr(verb, "read_chunks", lambda path, dialect: chunks(path, rows=7, dialect=dialect))
+    chunks = run_room.read_chunks
+    monkeypatch.setattr(run_room, "read_chunks", lambda path, dialect: chunks(path, rows=7, dialect=dialect))
     pd.DataFrame({"id": range(162), "text": [*TEXTS, "", "win " * 70]}).to_csv(
         tmp_path / "in.csv", index=False
     )

@@ -2,95 +2,62 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptcls.core.task import SingleLabel, Task
+from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel, Regression
 
-if TYPE_CHECKING:
-    import pandas as pd
 
+class NameAnswers:
+    """One class per text, or any number of labels: their names, and the probability of each.
 
-@dataclass(frozen=True)
-class ClassAnswers:
-    """One class per text, with its probability."""
+    ``columns`` of a table hold the answers, ``details`` one output each. A text that was not read has NaN.
+    """
 
-    task: Task
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.columns: tuple[str, ...] = ("label",)
+        self.details = tuple(f"probability_{label}" for label in task.labels)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of a table that hold the answers."""
-        return ("label",)
-
-    @property
-    def details(self) -> tuple[str, ...]:
-        """The columns behind them, one per output."""
-        return tuple(f"probability_{label}" for label in self.task.labels)
+    def given(self, outputs: np.ndarray) -> Sequence[int]:
+        """The classes or labels that one text's outputs (K,) stand for."""
+        if isinstance(self.task, MultiLabel):
+            return np.flatnonzero(outputs >= np.array(self.task.thresholds))
+        return [outputs.argmax()]
 
     def fields(self, outputs: np.ndarray) -> list[str]:
-        """One text's outputs (K,) as the fields of a line; empty ones for a text that was not read (NaN)."""
-        if np.isnan(outputs).any():
-            return ["", ""]
-        given = self.given(outputs)
+        """One text's outputs (K,) as the fields of a line, several names and probabilities with commas."""
+        given = [] if np.isnan(outputs).any() else self.given(outputs)
         return [",".join(self.task.labels[i] for i in given), ",".join(f"{outputs[i]:.4f}" for i in given)]
 
-    def values(self, outputs: np.ndarray) -> "list[Sequence | pd.Series]":
-        """The values of :attr:`columns` from outputs (N, K); none for texts not read."""
+    def values(self, outputs: np.ndarray) -> list[Sequence]:
+        """Outputs (N, K) as the values of ``columns``: the class, or a JSON list as gptcls reads labels."""
         import pandas as pd
 
-        cells = [None if np.isnan(row).any() else self.cell(row) for row in outputs]
+        rows = [[self.task.labels[i] for i in self.given(row)] for row in outputs]
+        lists = isinstance(self.task, MultiLabel)
+        cells = [json.dumps(names, ensure_ascii=False) if lists else names[0] for names in rows]
+        unread = np.isnan(outputs).any(axis=1)
         # Text as such: the first chunk's types are those of a Parquet file, and all its texts may be blank.
-        return [pd.array(cells, dtype="string")]
-
-    def given(self, outputs: np.ndarray) -> Sequence[int]:
-        """The classes that outputs (K,) stand for."""
-        return [int(outputs.argmax())]
-
-    def cell(self, outputs: np.ndarray) -> str:
-        """Their names as the value of a table."""
-        return self.task.labels[outputs.argmax()]
+        return [pd.array(np.where(unread, None, np.array(cells, dtype=object)), dtype="string")]
 
 
-class ListAnswers(ClassAnswers):
-    """Any number of labels per text: joined with commas in a line, a JSON list in a table."""
-
-    def given(self, outputs: np.ndarray) -> Sequence[int]:
-        """The labels whose probability reaches their threshold."""
-        return np.flatnonzero(outputs >= np.array(self.task.thresholds))
-
-    def cell(self, outputs: np.ndarray) -> str:
-        """A JSON list, as gptcls reads labels."""
-        return json.dumps([self.task.labels[i] for i in self.given(outputs)], ensure_ascii=False)
-
-
-class NumberAnswers(ClassAnswers):
+class NumberAnswers:
     """One or more numbers per text: a field and a column each."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """A column per number."""
-        return self.task.labels
-
-    @property
-    def details(self) -> tuple[str, ...]:
-        """None."""
-        return ()
+    def __init__(self, task: Task) -> None:
+        self.columns, self.details = task.labels, ()
 
     def fields(self, outputs: np.ndarray) -> list[str]:
-        """The numbers."""
+        """One text's numbers (K,); nothing in their place where it was not read (NaN)."""
         return ["" if np.isnan(value) else f"{value:.6g}" for value in outputs.tolist()]
 
-    def values(self, outputs: np.ndarray) -> list[np.ndarray]:
-        """The numbers to float32's seven digits, column by column; NaN for a text not read."""
+    def values(self, outputs: np.ndarray) -> list[Sequence]:
+        """The numbers (N, K) to float32's seven digits, column by column."""
         return [np.array([float(f"{value:.7g}") for value in column]) for column in outputs.T]
 
 
-ANSWERS = {SingleLabel.kind: ClassAnswers, MultiLabel.kind: ListAnswers, Regression.kind: NumberAnswers}
-
-
-def answers_of(task: Task) -> ClassAnswers:
+def answers_of(task: Task) -> NameAnswers | NumberAnswers:
     """How the answers of a classifier with this task are shown."""
-    return ANSWERS[task.kind](task)
+    return NumberAnswers(task) if isinstance(task, Regression) else NameAnswers(task)

@@ -45,9 +45,8 @@ class TextClassifier:
         what was not adapted shares its memory on the same device."""
         self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
         self.device = device
-        int8 = precision == "int8"
-        dtype = pick_dtype("auto" if int8 else precision, device)
-        self.model = Staged(self.saved.model, dtype, int8)
+        dtype = pick_dtype("auto" if precision == "int8" else precision, device)
+        self.model = Staged(self.saved.model, dtype, precision == "int8")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -61,8 +60,7 @@ class TextClassifier:
     def predict(self, texts, max_length=None):
         """The answer to a text, or the list of answers to several, in their order.
 
-        An answer is the name of a class; where a text has any number of labels, the list of their names; of a
-        regression the number, or the list of numbers where it has several.
+        An answer is the name of a class, the list of the labels given, a number or the list of the numbers.
         ``max_length`` cuts texts shorter than the classifier itself does. Raises TypeError, naming the row,
         for a value that is not text.
         """
@@ -93,11 +91,9 @@ class TextClassifier:
 
         For those who read a file piece by piece, and call :meth:`log_truncated` at its end.
         """
-        saved = self.saved
-        texts = [CLEANERS[saved.cleaning](text) for text in texts]
-        width = shorter(max_length, saved.max_length)
-        targets = torch.zeros(len(texts))
-        dataset = TextDataset(texts, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
+        saved, targets = self.saved, torch.zeros(len(texts))
+        texts, width = map(CLEANERS[saved.cleaning], texts), shorter(max_length, saved.max_length)
+        dataset = TextDataset(list(texts), targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         logits = dataset_logits(self.model, dataset, self.device)
         return saved.task.outputs(logits).numpy(), dataset.truncated
 
@@ -130,14 +126,12 @@ def load_classifier(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
         precision: number format of all blocks but the last, see :func:`gptcls.common.hardware.pick_dtype`; or
             ``"int8"``, 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
-        base: where the weights are that it was trained on, for a classifier stored without them, see
-            :func:`gptcls.classify.store.read_classifier`.
+        base: where its base weights are now, see :func:`gptcls.classify.store.read_classifier`.
 
     Raises InputError when the folder holds none, is damaged, or needs base weights that are absent or differ.
     """
     on = pick_device(device)
-    dtype = pick_dtype("auto" if precision == "int8" else precision, on)
-    saved = read_classifier(folder, dtype, base)
+    saved = read_classifier(folder, pick_dtype("auto" if precision == "int8" else precision, on), base)
     saved.model.to(on)  # it is ours alone: nothing stays behind on the CPU
     return TextClassifier(saved, on, precision)
 
@@ -168,19 +162,18 @@ def classify_review(
 ) -> Answer | list[Answer]:
     """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list.
 
+    A classifier without a class "spam", or of another task, answers as its :meth:`TextClassifier.predict`.
+
     Args:
         text: one text or a list of texts.
         model: a folder with a trained classifier (kept in memory between calls), a loaded
-            :class:`TextClassifier`, or, as in the book (chapter 6.8), a network with a 2-way head. Without
+            :class:`TextClassifier`, or, as in the book (section 6.8), a network with a 2-way head. Without
             one the spam classifier of this package answers (:data:`DEFAULT_CLASSIFIER`).
         tokenizer, pad_token_id: what the book passes with such a network, anything with
             ``encode(text) -> ids``, and what to pad with. A trained classifier has its own.
         device: where to run; a :class:`TextClassifier` stays where it is.
         max_length: tokens to cut each text to, at most what the model reads; with a bare network also the
             length to pad to.
-
-    A classifier whose classes do not include "spam", or of another task, answers as its own
-    :meth:`TextClassifier.predict` does.
 
     Raises TypeError for a value that is not text, naming its row, and for a tokenizer or padding given with
     a trained classifier.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import numpy as np
 import tyro
@@ -23,6 +23,9 @@ from gptcls.data.encodings import guess_encoding
 from gptcls.data.options import TableOptions
 from gptcls.data.readers import PLAIN, Dialect, read_chunks
 from gptcls.data.writer import ChunkWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256
@@ -53,19 +56,18 @@ def classify(config: ClassifyConfig) -> None:
     Raises InputError for options that exclude each other, a folder without a classifier, a file or column
     that cannot be read, and a line that is not UTF-8; an unfinished output file is removed.
     """
-    if config.data is not None:
-        if config.texts:
-            raise InputError("give texts or --data, not both")
-        if config.out is None:
-            raise InputError(f"--data {config.data} needs --out, the file for the labels")
-    elif config.out is not None:
+    dialect = config.dialect
+    if config.data is not None and config.texts:
+        raise InputError("give texts or --data, not both")
+    if config.data is not None and config.out is None:
+        raise InputError(f"--data {config.data} needs --out, the file for the labels")
+    if config.data is None and config.out is not None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
-    if config.data is None and (config.text_column is not None or config.dialect != PLAIN):
+    if config.data is None and (config.text_column is not None or dialect != PLAIN):
         raise InputError("--text-column, --separator, --encoding and --columns go with --data")
-    _ = config.dialect  # checked before a model is loaded
     classifier = config.load()
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config.text_column, config.dialect)
+        n = classify_file(classifier, config.data, config.out, config.text_column, dialect)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
     answers, n_truncated = answers_of(classifier.saved.task), 0
@@ -88,41 +90,47 @@ def classify_file(
 
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
     (``predicted_label`` where the source has a ``label`` already). Several labels are a JSON list, and the
-    numbers of a regression a column each, named likewise. A row without text gets empty values, and the log
-    says how many did. The ``dialect`` says how the source is written. Raises InputError, leaving no target,
-    when a value is not text or a column of a needed name exists.
+    numbers of a regression a column each, named likewise. A row without text gets empty values. Raises
+    InputError, leaving no target, when a value is not text or a column of a needed name exists.
     """
-    answers = answers_of(classifier.saved.task)
-    n = n_blank = n_truncated = 0
-    with (
-        ChunkWriter(target, source=source) as writer,
-        tqdm(unit=" rows", delay=1, disable=None) as bar,
-    ):
-        for chunk in read_chunks(source, dialect=dialect):
+    answers, n = answers_of(classifier.saved.task), 0
+    with ChunkWriter(target, source=source) as writer:
+        for chunk, _, outputs in answered_chunks(classifier, source, text_column, dialect):
             if n == 0:
-                column = find_text_column(chunk.columns, text_column, chunk, source)
                 names = [f"predicted_{x}" if x in set(chunk.columns) else x for x in answers.columns]
                 added = [*names, *answers.details]
             if taken := [name for name in added if name in chunk.columns]:
                 rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
                 raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
-            texts = text_values(values_of(chunk, column), chunk.index, column, source)
-            outputs, n_longer = _outputs(classifier, texts)
             values = [*answers.values(outputs), *(outputs.round(6).T if answers.details else ())]
             writer.write(chunk.assign(**dict(zip(added, values, strict=True))))
             n += len(chunk)
-            n_blank += int(np.isnan(outputs).any(axis=1).sum())
-            n_truncated += n_longer
-            bar.update(len(chunk))
-    if n_blank:
-        log.info(f"{source}: {n_blank:,} rows have no text; their labels are left empty")
-    classifier.log_truncated(n_truncated)
     return n
 
 
+def answered_chunks(
+    classifier: TextClassifier, source: Path, text_column: str | None = None, dialect: Dialect = PLAIN
+) -> Iterator[tuple["pd.DataFrame", list[str | None], np.ndarray]]:
+    """The rows of a table piece by piece, with their texts and outputs (N, K): None and NaN where there is no
+    text. At the end the log says how many of these there were, and how many texts were too long."""
+    column, n_blank, n_truncated = None, 0, 0
+    with tqdm(unit=" rows", delay=1, disable=None) as bar:
+        for chunk in read_chunks(source, dialect=dialect):
+            if column is None:
+                column = find_text_column(chunk.columns, text_column, chunk, source)
+            texts = text_values(values_of(chunk, column), chunk.index, column, source)
+            outputs, n_longer = _outputs(classifier, texts)
+            yield chunk, texts, outputs
+            n_blank += sum(text is None for text in texts)
+            n_truncated += n_longer
+            bar.update(len(chunk))
+    if n_blank:
+        log.info(f"{source}: {n_blank:,} rows have no text and get no label")
+    classifier.log_truncated(n_truncated)
+
+
 def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.ndarray, int]:
-    """The outputs (N, K) of N texts, NaN for those that are blank or None; and how many texts are longer than
-    what is read of one."""
+    """The outputs (N, K) of N texts, NaN for blank ones and None; and how many of the texts were too long."""
     filled = [i for i, text in enumerate(texts) if text and text.strip()]
     outputs = np.full((len(texts), len(classifier.labels)), np.nan)
     outputs[filled], n_longer = classifier.scored([texts[i] for i in filled])

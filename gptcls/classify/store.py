@@ -8,7 +8,7 @@ not GPT-2's.
 
 import json
 import platform
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gptcls.classify.description import FORMAT_VERSION, checked_description
-from gptcls.common.files import atomic_folder
+from gptcls.common.files import atomic_folder, write_json
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
@@ -55,6 +55,9 @@ class SavedClassifier:
     cleaning: str = "none"  # what is done to a text first, one of CLEANERS
 
 
+AS_THEY_ARE = ("base", "max_length", "pad_to", "long", "cleaning", "training", "scores")  # in classifier.json
+
+
 def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
     """Write ``saved`` to ``folder``; a classifier already there stays whole until this one is complete.
 
@@ -64,54 +67,43 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         full: store every tensor, adapters merged into them; otherwise only the trained ones, to be laid over
             ``saved.base``.
 
-    Raises:
-        InputError: the folder holds something else or cannot be written, the disk is full, or the backbone is
-            of no family in :data:`gptcls.models.families.FAMILIES`.
+    Raises InputError when the folder holds something else or cannot be written, the disk is full, or the
+    backbone is of no family in :data:`gptcls.models.families.FAMILIES`.
     """
+    folder, model = Path(folder), saved.model
     if not full and saved.base is None:
-        raise ValueError(
-            "only a classifier over pretrained weights can be stored by its trained tensors alone"
-        )
-    model = saved.model
-    family = family_name(model.backbone)  # before anything is written: it may be unknown
+        raise ValueError("only a classifier over pretrained weights can be stored without them")
+    # What is written: the tensors, and all else in classifier.json.
+    architecture = {"family": family_name(model.backbone), **asdict(model.backbone.config)}
+    architecture.pop("tied", None)  # the classifier has no language-model head
     lora = model.policy == "lora"
     stored = "all" if full else "adapter" if lora else "trained"
     with merged(model) if full else nullcontext():
-        tensors = _tensors(model, stored)
-    architecture = asdict(model.backbone.config)
-    architecture.pop("tied", None)  # the classifier has no language-model head
+        tensors = {k: v.detach().cpu().contiguous() for k, v in _tensors(model, stored).items()}
     tokenizer = saved.tokenizer.to_json()
     description = {
         "format": "gptcls classifier",
         "format_version": FORMAT_VERSION,
-        "base": saved.base,
         "tensors": stored,
-        "architecture": {"family": family, **architecture},
+        "architecture": architecture,
         "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
-        "max_length": saved.max_length,
-        "pad_to": saved.pad_to,
-        "long": saved.long,
-        "cleaning": saved.cleaning,
         "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
-        "training": saved.training,
+        **{field: getattr(saved, field) for field in AS_THEY_ARE},
         "versions": library_versions(),
-        "scores": saved.scores,
     }
-    folder = Path(folder)
+    # Writing it, whole or not at all.
     try:
         if folder.exists() and any(folder.iterdir()) and not (folder / "classifier.json").is_file():
             raise InputError(
                 f"{folder} holds other files and no classifier to replace; choose another folder"
             )
         with atomic_folder(folder) as temporary:
-            tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
             if stored == "adapter":
                 save_adapter(temporary, model.backbone, saved.base["name"])
-            text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-            (temporary / "classifier.json").write_text(text, encoding="utf-8")
+            write_json(temporary / "classifier.json", description)
             if tokenizer is not None:
                 (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -145,46 +137,42 @@ def read_classifier(
     Args:
         folder: the classifier, or the run.
         dtype: of what was not trained, as in :func:`gptcls.models.pretrained.load_pretrained`.
-        base: the weights that it was trained on, for a classifier stored by its trained tensors; otherwise
-            those under the name in ``classifier.json`` or, where a local path is gone, of that file or folder
-            next to the classifier or to its run. Whatever they are called, their sha256 is the stored one.
+        base: the weights that it was trained on, for a classifier stored without them; otherwise those of the
+            name in ``classifier.json`` or, where that is a path and nothing is there, of the same file name
+            next to the classifier or its run. Wherever they are, their sha256 must be the stored one.
 
-    Raises:
-        InputError: no classifier there, a newer format, damaged or mis-shaped tensors, base weights that are
-            absent or are not the ones it was trained on, or a ``base`` that it does not need.
+    Raises InputError when there is no classifier, its format is newer, it is damaged, the base weights are
+    absent or not those that it was trained on, or a ``base`` is given that it does not need.
     """
     folder = find_classifier(folder)
     try:
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         spec = checked_description(spec, folder)
-        task = task_from_json(spec["task"])
-        family = FAMILIES[spec["architecture"]["family"]]
+        stored, sizes = spec["tensors"], dict(spec["architecture"])
+        family = FAMILIES[sizes.pop("family")]
+        config, task = family.config(**sizes), task_from_json(spec["task"])
         dtype = dtype if family.narrow else torch.float32
-        config = family.config(**{k: v for k, v in spec["architecture"].items() if k != "family"})
         tokenizer = _read_tokenizer(spec["tokenizer"], getattr(config, "vocab_size", None), folder)
         tensors = load_file(folder / "model.safetensors")
         backbone = None
-        if spec["tensors"] != "all":
-            spec["base"] = _found_base(spec["base"], folder, base)
-            backbone = _base_backbone(spec["base"], config, folder, dtype)
+        if stored != "all":
+            backbone, spec["base"] = _load_base(spec["base"], config, folder, dtype, base)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
-        if spec["tensors"] == "adapter" and (rest := load_adapter(backbone, folder)):
+        if stored == "adapter" and (rest := load_adapter(backbone, folder)):
             raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
-        # A network of the user's own may compute what is not in its file while it is built.
+        # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         _freeze(model, spec["trained"])
-        _assign(model, tensors, spec["tensors"], folder, dtype)
-        rest = ("max_length", "pad_to", "base", "training", "scores", "long", "cleaning")
-        rest = {key: spec[key] for key in rest}
+        _assign(model, tensors, stored, folder, dtype)
+        as_they_are = {field: spec[field] for field in AS_THEY_ARE}
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        raise InputError(
-            f"{folder} is damaged ({type(error).__name__}: {error}); save or copy it again"
-        ) from error
-    return SavedClassifier(model.eval(), task, **rest, tokenizer=tokenizer)
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{folder} is damaged ({what}); save or copy it again") from error
+    return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer)
 
 
 def _read_tokenizer(ids: dict | None, vocab_size: int | None, folder: Path) -> Tokenizer:
@@ -192,47 +180,40 @@ def _read_tokenizer(ids: dict | None, vocab_size: int | None, folder: Path) -> T
     if ids is None:
         return GPT2_TOKENIZER
     tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
-    if vocab_size is not None:  # of a network of the user's own it may not be known
+    if vocab_size is not None:  # a network of the user's own may not say
         tokenizer.require_fit(str(folder), vocab_size)
     return tokenizer
 
 
-def _found_base(base: dict, folder: Path, given: Path | str | None) -> dict:
-    """``base`` under the name where its weights are now, if they are still the same."""
+def _load_base(
+    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Path | str | None
+) -> tuple[nn.Module, dict]:
+    """The network of the base weights, and ``base`` under the name where they are now.
+
+    InputError where they are not found, have changed, or have other sizes than ``config``.
+    """
     name = base["name"] if given is None else str(given)
     if given is not None and name not in PRESETS and Path(name).exists():  # a preset comes first
         name = str(Path(name).resolve())
     elif given is None and Path(name).is_absolute() and not Path(name).exists():
         near = [parent / Path(name).name for parent in folder.resolve().parents[:2]]
         name = next((str(path) for path in near if path.exists()), name)
-    way_out = "; say where they are with --base (in Python base=), or train again with --save full"
+    way_out = "say where they are with --base (in Python base=), or train again with --save full"
     try:
-        found = weights_sha256(name)
+        if (found := weights_sha256(name)) != base["sha256"]:
+            raise InputError(f"they have sha256 {found[:12]}…, those of the training {base['sha256'][:12]}…")
+        backbone = load_pretrained(name, dtype)
     except InputError as error:
-        raise InputError(f"{folder} needs the base weights {name}: {error}{way_out}") from None
-    if found != base["sha256"]:
-        raise InputError(
-            f"{folder} was trained on base weights {base['name']} with sha256 {base['sha256'][:12]}…, but "
-            f"those of {name} now have {found[:12]}…{way_out}"
-        )
-    return base | {"name": name}
-
-
-def _base_backbone(base: dict, config: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """The network of the base weights, which must have the sizes in ``config``."""
-    try:
-        backbone = load_pretrained(base["name"], dtype)
-    except InputError as error:
-        raise InputError(f"{folder} needs the base weights {base['name']}: {error}") from None
+        raise InputError(f"{folder} needs the base weights {name}: {error}; {way_out}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
         backbone.drop_causal_mask()
     for size, value in asdict(config).items():
-        if size not in ("tied", "dropout") and getattr(backbone.config, size) != value:
+        if size not in ("tied", "dropout") and (theirs := getattr(backbone.config, size)) != value:
             raise InputError(
-                f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {base['name']} have "
-                f"{getattr(backbone.config, size)!r}; put the original files back or train again"
+                f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have "
+                f"{theirs!r}; put the original files back or train again"
             )
-    return backbone
+    return backbone, base | {"name": name}
 
 
 def _assign(
@@ -240,19 +221,23 @@ def _assign(
 ) -> None:
     """Lay the stored tensors into the model, those not trained in ``dtype``; every name and shape must be the
     expected one."""
-    trained, expected = model.trained_parameters(), _tensors(model, stored)
+    trained, expected, path = (
+        model.trained_parameters(),
+        _tensors(model, stored),
+        folder / "model.safetensors",
+    )
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             problem = "is missing from" if name in expected else "is unexpected in"
-            raise InputError(f"tensor {name} {problem} {folder / 'model.safetensors'}; save or copy it again")
+            raise InputError(f"tensor {name} {problem} {path}; save or copy it again")
         if tensors[name].shape != expected[name].shape:
+            found, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
             raise InputError(
-                f"tensor {name} in {folder / 'model.safetensors'} has shape {tuple(tensors[name].shape)}, "
-                f"not {tuple(expected[name].shape)}; save or copy it again"
+                f"tensor {name} in {path} has shape {found}, not {wanted}; save or copy it again"
             )
-        check_numbers(f"tensor {name} in {folder / 'model.safetensors'}", tensors[name])
-    for name, tensor in tensors.items():  # no copy where it is in that format already
-        tensors[name] = tensor.to(torch.float32 if name in trained else dtype)
+        check_numbers(f"tensor {name} in {path}", tensors[name])
+        # No copy where it is in that format already.
+        tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     _freeze(model, model.policy)  # assigned parameters are fresh ones
 
@@ -273,8 +258,7 @@ def library_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     packages = ("gptcls", "torch", "tiktoken", "tokenizers", "numpy", "pandas", "scikit-learn", "safetensors")
     for package in packages:
-        try:
+        found[package] = "not installed"  # as gptcls is where it runs from a source tree
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree that was never installed
-            found[package] = "not installed"
     return found

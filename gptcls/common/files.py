@@ -12,7 +12,7 @@ from pathlib import Path
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary sibling to write to; it becomes ``path`` when the block ends without an exception.
 
-    After an exception (a full disk, Ctrl-C) the temporary file is gone and ``path`` is as it was.
+    After an exception (a full disk, Ctrl-C) the temporary file is removed and ``path`` is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,20 +32,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder to fill; it takes the place of ``path`` when the block ends well.
 
-    After an exception it is gone and the folder that was there before is untouched.
+    After an exception it is removed and the folder that was there before is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    previous = path.with_name(f".{path.name}.{os.getpid()}.previous")
+    temporary, previous = (path.with_name(f".{path.name}.{os.getpid()}.{x}") for x in ("partial", "previous"))
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed and had the same number
     temporary.mkdir()
     try:
         yield temporary
         for file in temporary.iterdir():
             _finish(file, temporary.stat().st_mode & 0o666)
-        replaces = path.exists()
-        if replaces:
+        if replaces := path.exists():
             path.rename(previous)
         try:
             temporary.rename(path)

@@ -14,16 +14,16 @@ class TableOptions:
     text_column: str | None = None
     """Column with the text; guessed where only one can be meant."""
     separator: str | None = None
-    """Character between the fields of the files read, such as ';', or tab; otherwise by their suffix. Files
-    written go by their own suffix."""
+    """Character between the fields of what is read, such as ';', or tab; otherwise by its suffix. What is
+    written goes by its own suffix."""
     encoding: str | None = None
-    """Encoding of the files read, such as cp1252 or gb18030; otherwise UTF-8. Files written are UTF-8."""
+    """Encoding of what is read, such as cp1252 or gb18030; otherwise UTF-8. What is written is UTF-8."""
     columns: tuple[str, ...] = ()
-    """Names of their columns, for .csv, .tsv or tab-separated .txt files without a header line."""
+    """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
 
     @property
     def dialect(self) -> Dialect:
-        """How the files are written; InputError for what no file can have."""
+        """How the file is written; InputError for what no file can have."""
         return Dialect(self.separator, self.encoding, self.columns)
 
 
