@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import SHARED
+from helpers.tiny import TINY
 from safetensors.torch import save_file
-from tiny import TINY
 
 from gptcls.core.gpt2 import GPT2
 from gptcls.models.gpt2_files import to_huggingface
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)

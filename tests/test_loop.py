@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny import CPU, TINY, tiny_trainer
+from helpers.tiny import CPU, TINY, tiny_trainer
 
 from gptcls.core.errors import InputError
 from gptcls.core.loop import NonFiniteLossError, StoppedError, Trainer, evaluate_loader, lr_factor

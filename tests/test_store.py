@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny import tiny_classifier, tiny_saved
 from safetensors.torch import load_file, save_file
-from tiny import tiny_classifier, tiny_saved
 
 from gptcls.classify.store import find_classifier, read_classifier, save_classifier
 from gptcls.common.files import atomic_file, atomic_folder
