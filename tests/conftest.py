@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import SHARED
+from helpers.tiny import TINY
 from safetensors.torch import save_file
-from tiny import TINY
 
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.weights import GPT2_NAMES
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)

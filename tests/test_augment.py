@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.tiny import ROWS, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import ROWS, write_csv
 
 from gptcls.core.errors import InputError
 from gptcls.data.augment import (

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from random_bert import KINDS, oracle_of, ragged, told
-from random_gpt2 import random_ids
-from random_llama import save
+from helpers.random_bert import KINDS, oracle_of, ragged, told
+from helpers.random_gpt2 import random_ids
+from helpers.random_llama import save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

@@ -118,7 +118,7 @@ def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
 
 
 def test_a_folder_called_like_a_preset_is_not_the_preset(tmp_path, monkeypatch):
-    from tiny import write_csv
+    from helpers.tiny import write_csv
 
     from gptcls.train.config import TrainConfig
     from gptcls.train.run import train

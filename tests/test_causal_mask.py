@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from helpers.random_gpt2 import TINY as SIZES
+from helpers.random_gpt2 import transformers_gpt2
+from helpers.tiny import CPU, TINY, set_pooling, tiny_classifier, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_gpt2 import TINY as SIZES
-from random_gpt2 import transformers_gpt2
-from tiny import CPU, TINY, set_pooling, tiny_classifier, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import read_classifier

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from helpers.tiny import set_pooling
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import set_pooling
 
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, pad

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import tyro
-from tiny import tiny_saved
+from helpers.tiny import tiny_saved
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, arriving_lines, classify, classify_file

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from helpers.tiny import tiny_saved
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_saved
 
 from gptcls.classify.predict import classify_review, load_classifier
 from gptcls.classify.run import ClassifyConfig, classify

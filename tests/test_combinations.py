@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_bert import oracle_of as bert_oracle
-from random_bert import wordpiece
-from random_llama import byte_level, save
-from random_llama import oracle_of as llama_oracle
-from tiny import ROWS, tiny_saved
+from helpers.random_bert import oracle_of as bert_oracle
+from helpers.random_bert import wordpiece
+from helpers.random_llama import byte_level, save
+from helpers.random_llama import oracle_of as llama_oracle
+from helpers.tiny import ROWS, tiny_saved
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import save_classifier

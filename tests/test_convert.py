@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from random_gpt2 import TINY, book_gpt2, openai_variables, random_ids, transformers_gpt2
+from helpers.random_gpt2 import TINY, book_gpt2, openai_variables, random_ids, transformers_gpt2
 
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from random_llama import byte_level, oracle_of, save
+from helpers.random_llama import byte_level, oracle_of, save
+from helpers.tiny import CPU, ROWS, write_csv
 from safetensors.torch import load_file
-from tiny import CPU, ROWS, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, classify

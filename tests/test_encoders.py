@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from random_bert import oracle_of, roberta_bpe, wordpiece
-from random_llama import save
+from helpers.random_bert import oracle_of, roberta_bpe, wordpiece
+from helpers.random_llama import save
+from helpers.tiny import ROWS, TINY, write_csv
 from safetensors.torch import load_file
-from tiny import ROWS, TINY, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, classify

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.tiny import ROWS, tiny_saved, write_csv
 from sklearn.metrics import accuracy_score, f1_score
-from tiny import ROWS, tiny_saved, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import save_classifier

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tiny import tiny_task
+from helpers.tiny import tiny_task
 from torch import nn
 
 from gptcls.classify.store import SavedClassifier, read_classifier, save_classifier

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
+from helpers.tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
 
 from gptcls.common.hardware import pick_dtype
 from gptcls.core.answer import dataset_logits

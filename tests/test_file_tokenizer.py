@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.random_bert import wordpiece
+from helpers.random_llama import byte_level, sentencepiece_like
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_bert import wordpiece
-from random_llama import byte_level, sentencepiece_like
 
 from gptcls.core.batches import TextDataset
 from gptcls.core.errors import InputError

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import ROWS, TINY, write_csv
+from helpers.tiny import ROWS, TINY, write_csv
 
 from gptcls import InputError, fit, train
 from gptcls.core.gpt2 import GPT2

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import tiny_classifier
+from helpers.tiny import tiny_classifier
 
 from gptcls.common.hardware import pick_dtype
 from gptcls.fast.frozen import Staged

@@ -15,9 +15,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from hub_server import COMMIT, Hub, serve
-from random_gpt2 import TINY, random_ids, transformers_gpt2
-from random_llama import byte_level, oracle_of, save
+from helpers.hub_server import COMMIT, Hub, serve
+from helpers.random_gpt2 import TINY, random_ids, transformers_gpt2
+from helpers.random_llama import byte_level, oracle_of, save
 
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS, GPT2Config

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_gpt2 import random_ids
-from random_llama import KINDS, oracle_of, save
+from helpers.random_gpt2 import random_ids
+from helpers.random_llama import KINDS, oracle_of, save
 from torch import Tensor, nn
 
 from gptcls.core.batches import pad

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_gpt2 import random_ids
-from random_llama import KINDS, LLAMA3, SIZES, oracle_of, save
+from helpers.random_gpt2 import random_ids
+from helpers.random_llama import KINDS, LLAMA3, SIZES, oracle_of, save
 from safetensors.torch import load_file, save_file
 
 from gptcls.core.errors import InputError

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.random_gpt2 import stir, transformers_gpt2
+from helpers.tiny import CPU, ROWS, tiny_classifier, tiny_saved, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_gpt2 import stir, transformers_gpt2
-from tiny import CPU, ROWS, tiny_classifier, tiny_saved, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, classify

@@ -4,7 +4,7 @@ import json
 import zipfile
 
 import pytest
-from conftest import SHARED
+from helpers import SHARED
 from scipy.stats import binomtest
 
 from benchmarks.long_texts import Options, figures, reviews, run

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny import CPU, TINY, best, tiny_trainer, val_loader
+from helpers.tiny import CPU, TINY, best, tiny_trainer, val_loader
 
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader, lr_factor

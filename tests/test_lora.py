@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny import CPU, ROWS, tiny_classifier, tiny_lora, tiny_task
+from helpers.tiny import CPU, ROWS, tiny_classifier, tiny_lora, tiny_task
 from torch import nn
 
 from gptcls.core.answer import dataset_logits

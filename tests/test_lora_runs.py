@@ -9,8 +9,8 @@ import signal
 import pandas as pd
 import pytest
 import torch
+from helpers.tiny import CPU, write_csv
 from safetensors.torch import load_file
-from tiny import CPU, write_csv
 
 import gptcls.train.run
 from gptcls import classify_review

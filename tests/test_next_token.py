@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tiny import TINY
+from helpers.tiny import TINY
 from torch.nn import functional as F
 from transformers import GPT2Config as HuggingFaceConfig
 from transformers import GPT2LMHeadModel

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import random_bert
 import torch
+from helpers import random_bert
+from helpers.tiny import CPU, tiny_lora, tiny_saved
 from safetensors.torch import load_file, save_file
-from tiny import CPU, tiny_lora, tiny_saved
 from torch import nn
 
 from gptcls.classify.predict import TextClassifier

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny import ROWS, write_csv
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
-from tiny import ROWS, write_csv
 
 from gptcls.core.loop import Trainer
 from gptcls.data.sources import labelled_frame

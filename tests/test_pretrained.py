@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_gpt2 import book_gpt2, openai_variables, random_ids, transformers_gpt2
+from helpers.random_gpt2 import book_gpt2, openai_variables, random_ids, transformers_gpt2
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import ROWS, tiny_saved, write_csv
+from helpers.tiny import ROWS, tiny_saved, write_csv
 
 from gptcls.classify import run as run_room
 from gptcls.classify.predict import TextClassifier, load_classifier

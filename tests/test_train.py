@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from helpers.tiny import ROWS, write_csv
 from safetensors.torch import load_file, save_file
-from tiny import ROWS, write_csv
 
 import gptcls.classify.run
 import gptcls.evaluate
