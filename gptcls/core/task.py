@@ -26,7 +26,7 @@ from gptcls.core.errors import InputError
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """``labels`` names the K outputs, in their order. Labels come and go as strings, one for each text."""
+    """``labels`` names the K outputs, in their order. A label of a row is always one string."""
 
     labels: tuple[str, ...]
 
