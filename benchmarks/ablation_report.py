@@ -24,11 +24,8 @@ COLUMNS = {  # of results.csv, and their types
     "row": "int64", "seed": "int64", "model": "str", "data": "str", "epochs": "int64", "lr": "float64",
     "train": "float64", "validation": "float64", "test": "float64", "n_test": "int64", "seconds": "float64",
 }  # fmt: skip
-
-
+NANO = Path(__file__).parent / "ablations-nano"  # what gpt2-nano gave on the SMS Spam Collection
 MISSING = "\N{EN DASH}"
-
-
 Interval = tuple[float, float, float]  # mean, low, high
 
 
@@ -64,7 +61,7 @@ def read_results(path: Path) -> "pd.DataFrame":
         return frame.astype(COLUMNS)  # from str: every pandas then reads the very number written
     except (ValueError, OSError) as error:
         raise InputError(
-            f"{path} is no file of benchmarks.ablations ({error!s:.80}); choose another --out"
+            f"{path} is not a file of benchmarks.ablations ({error!s:.80}); choose another --out"
         ) from None
 
 
@@ -146,7 +143,7 @@ def _notes(summaries: Sequence[Summary]) -> list[str]:
 
 
 def plot(summaries: Sequence[Summary]) -> "Figure":
-    """Test accuracy of every row with its interval, beside the published one."""
+    """Test accuracy of every row with its interval, and the published one."""
     figure, axes = new_figure(8.0, 1.3 + 0.3 * len(summaries))
     lines = range(len(summaries))
     published = [summary.row.published[2] for summary in summaries]

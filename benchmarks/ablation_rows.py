@@ -2,7 +2,7 @@
 
 Raschka, *Build a Large Language Model From Scratch*, bonus material of chapter 6, "Additional classification
 finetuning experiments": one run each of GPT-2 on 1,045 / 149 / 300 messages, timed on an A100. Each row here
-is a set of options beside ``--recipe book``, which is row 1.
+is a set of options added to ``--recipe book``, which is row 1.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gptcls.core.errors import InputError
-from gptcls.train.config import TrainConfig
-from gptcls.train.recipes import FOR_MODEL, LORA, RECIPES
+from gptcls.train.config import FOR_MODEL, LORA, RECIPES, TrainConfig
+from gptcls.train.resolve import resolve
 
 WHOLE = "whole"  # as pad_to: all the positions that the model has
 SIZES = ("gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -24,7 +24,7 @@ class Ablation:
 
     number: int
     name: str
-    options: Mapping[str, Any]  # of TrainConfig, beside --recipe book
+    options: Mapping[str, Any]  # of TrainConfig, added to --recipe book
     published: tuple[float, float, float]  # accuracy on train, validation and test, percent
     minutes: float  # published
     note: str = ""  # what a reader must know to compare
@@ -32,7 +32,7 @@ class Ablation:
     keeps_features: bool = field(default=True, kw_only=True)  # worth room in the cache
 
     def applies_to(self, model: str) -> bool:
-        """Whether the row means anything for ``model``: another size of GPT-2 does only beside a GPT-2."""
+        """Whether the row means anything for ``model``: another size of GPT-2 does only for a GPT-2."""
         return "model" not in self.options or model in SIZES
 
 
@@ -171,4 +171,4 @@ def config_of(row: Ablation, n_positions: int, **shared: Any) -> TrainConfig:
     options = settings(shared["model"]) | shared | row.options | above
     if options.get("pad_to") == WHOLE:
         options["pad_to"] = n_positions
-    return TrainConfig(recipe="book", **options).resolved()
+    return resolve(TrainConfig.of(recipe="book", **options))

@@ -1,6 +1,6 @@
-"""python -m benchmarks.ablations: the book's ablations, over several seeds, beside the published figures.
+"""python -m benchmarks.ablations: the book's ablations over several seeds, next to the published figures.
 
-What is varied stands in :mod:`benchmarks.ablation_rows`, what is written in :mod:`benchmarks.ablation_report`.
+:mod:`benchmarks.ablation_rows` says what is varied, :mod:`benchmarks.ablation_report` what is written.
 Here the runs are planned, those that an earlier call finished are left out, and each result is written as it
 comes.
 """
@@ -9,7 +9,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import train
+from gptcls.train.rows import read_split
+from gptcls.train.run import fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ class AblationConfig:
     """Numbers of the rows to run, 1 to 19; all without this."""
     model: str = "gpt2-nano"
     """Preset, name on the hub, or local folder or file, as in gptcls.train. The rows about other sizes of
-    GPT-2 run beside gpt2-small, -medium, -large and -xl only."""
+    GPT-2 run with gpt2-small, -medium, -large and -xl only."""
     data: str = "sms-spam"
     """Data set or file of messages with the labels ham and spam: sms-spam is downloaded, sms-sample is
     bundled."""
@@ -71,7 +72,7 @@ class AblationConfig:
 
 
 def run_ablations(config: AblationConfig) -> "pd.DataFrame":
-    """Run what is not yet in the folder's ``results.csv``; returns all of it, a line a run.
+    """Run what is not yet in the folder's ``results.csv``; returns all of it, one line per run.
 
     After each run ``results.csv``, ``table.md`` and ``ablations.png`` are written anew.
 
@@ -84,7 +85,7 @@ def run_ablations(config: AblationConfig) -> "pd.DataFrame":
     results = read_results(path)
     _check_same(results, config, path)
     finished = set(zip(results["row"], results["seed"], strict=True))
-    todo = [run for run in runs if (run[0].number, run[1].seed) not in finished]
+    todo = [run for run in runs if (run[0].number, run[1].run.seed) not in finished]
     log.info(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {_said(config)}")
     with tempfile.TemporaryDirectory(prefix="gptcls-ablations-") as scratch:
         for row, run in todo:
@@ -93,7 +94,7 @@ def run_ablations(config: AblationConfig) -> "pd.DataFrame":
             write_report(config.folder, results, rows)
             scores = " / ".join(f"{result[part]:.2f}" for part in PARTS)
             log.info(
-                f"row {row.number}, {row.name}, seed {run.seed}: {scores} % in {result['seconds']:.0f} s"
+                f"row {row.number}, {row.name}, seed {run.run.seed}: {scores} % in {result['seconds']:.0f} s"
             )
     if not todo and len(results):
         write_report(config.folder, results, rows)
@@ -128,19 +129,20 @@ def _shared(config: AblationConfig) -> dict[str, Any]:
 
 def _run(row: Ablation, config: TrainConfig, cache: Path) -> dict[str, Any]:
     """Train, keep the scores, forget the run."""
-    if config.train not in PLAIN and row.keeps_features:
-        config = replace(config, cache=cache)
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        run = train(replace(config, out=Path(folder) / "run"))
+    if config.model.train not in PLAIN and row.keeps_features:
+        config = config.changed(cache=cache)
+    with _quiet():
+        run = fit(read_split(config), settings=config)
     scores = {part: round(100 * run.scores[part]["accuracy"], 4) for part in PARTS}
-    seconds = round(run.progress.seconds, 2)
+    seconds = round(run.seconds, 2)
     return _key(row, config) | scores | {"n_test": run.scores["test"]["n"], "seconds": seconds}
 
 
 def _key(row: Ablation, config: TrainConfig) -> dict[str, Any]:
     """What a line of results.csv says of how it was measured: names, not where files lie here."""
-    names = {"model": Path(config.model).name, "data": Path(config.data).name}
-    return {"row": row.number, "seed": config.seed, **names, "epochs": config.epochs, "lr": config.lr}
+    names = {"model": Path(config.model.model).name, "data": Path(config.data.data).name}
+    settings = {"epochs": config.fit.epochs, "lr": config.fit.lr}
+    return {"row": row.number, "seed": config.run.seed, **names, **settings}
 
 
 def _check_same(results: "pd.DataFrame", config: AblationConfig, path: Path) -> None:
@@ -150,7 +152,7 @@ def _check_same(results: "pd.DataFrame", config: AblationConfig, path: Path) -> 
     """
     for line in results.to_dict("records"):
         (row,) = chosen((line["row"],))
-        now = _key(row, config_of(row, 1, seed=line["seed"], **_shared(config)))  # no key hangs on positions
+        now = _key(row, config_of(row, 1, seed=line["seed"], **_shared(config)))  # no key needs positions
         for name, value in now.items():
             if line[name] != value:
                 raise InputError(
@@ -161,14 +163,14 @@ def _check_same(results: "pd.DataFrame", config: AblationConfig, path: Path) -> 
 
 def _said(config: AblationConfig) -> str:
     """The settings that all rows share, and where they come from."""
-    shared = config_of(ABLATIONS[1], 1, **_shared(config))
+    shared = config_of(ABLATIONS[1], 1, **_shared(config)).fit
     by = "as suits a network of its width" if settings(config.model) else "as in the book"
     return f"{Path(config.model).name}: {shared.epochs} epochs at lr {shared.lr:g}, {shared.schedule}, {by}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """One line a run is enough."""
+    """One line per run is enough."""
     level = log.level
     log.setLevel(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""python -m benchmarks.long_texts: film reviews of 750 words with each ``--long``, beside TF-IDF.
+"""python -m benchmarks.long_texts: film reviews of 750 words with each ``--long``, and TF-IDF.
 
 The 2,000 reviews of Pang & Lee (2004), half of them positive. Every way of reading trains on the same rows
 with each seed, which also draws the split. The table has the mean over the seeds, the spread between them,
@@ -51,9 +51,9 @@ class Options:
     pooling: Literal["auto", "last", "first", "mean", "max"] | None = None
     """As for gptcls.train: what the head reads."""
     epochs: int | None = None
-    """As for gptcls.train.run."""
+    """As for gptcls.train."""
     lr: float | None = None
-    """As for gptcls.train.run."""
+    """As for gptcls.train."""
     json: Path | None = None
     """Also write the figures to this file."""
 
@@ -75,7 +75,7 @@ def runs(options: Options, folder: Path) -> Iterator[tuple[str, Run, float]]:
             given = {name: getattr(options, name) for name in names}
             out = folder / f"{way}-{seed}"
             with Stopwatch() as watch:
-                run = train(TrainConfig(data=str(data), long=way, seed=seed, out=out, **given))
+                run = train(TrainConfig.of(data=str(data), long=way, seed=seed, out=out, **given))
             yield way, run, watch.seconds
 
 

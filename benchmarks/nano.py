@@ -1,17 +1,16 @@
-"""python -m benchmarks.nano: what pretraining is worth, and the bundled classifier beside the classical ones.
+"""python -m benchmarks.nano: what pretraining is worth, and the bundled classifier next to classical ones.
 
 Two tables over several seeds. Each seed has a split of its own; behind every mean stands its 95 % interval.
 
 - The book's balanced split: gpt2-nano with pretrained and with random weights, the last block alone or all
-  layers trained, beside TF-IDF with logistic regression.
+  layers trained, and TF-IDF with logistic regression.
 - The honest split (every row, duplicates dropped, natural balance), with the settings of sms-spam-nano,
-  beside TF-IDF: the F1 of spam.
+  and TF-IDF: the F1 of spam.
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,10 @@ from gptcls.evaluation.baselines import class_probabilities, tfidf_baseline, tfi
 from gptcls.evaluation.intervals import mean_interval
 from gptcls.evaluation.metrics import classification_scores
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import make_task, read_split, train
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import read_split
+from gptcls.train.run import fit
+from gptcls.train.setup import make_task
 
 SMS = Path(__file__).parents[2] / "shared" / "data" / "sms" / "SMSSpamCollection"
 # The book's rows, but trained as suits a network of this width.
@@ -56,7 +58,7 @@ CLASSICAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train gpt2-nano under several seeds, beside TF-IDF on the same splits."""
+    """Train gpt2-nano under several seeds, and TF-IDF on the same splits."""
 
     data: str = str(SMS)
     """UCI's SMSSpamCollection."""
@@ -71,21 +73,21 @@ class Options:
 
 
 def scores_of(config: TrainConfig) -> dict:
-    """Test scores of one run, whose folder is not kept."""
-    with tempfile.TemporaryDirectory() as folder:
-        return train(replace(config, out=Path(folder) / "run")).scores["test"]
+    """Test scores of one run in memory."""
+    config = resolve(config)
+    return fit(read_split(config), settings=config).scores["test"]
 
 
 def classical(config: TrainConfig) -> Iterator[tuple[str, dict]]:
     """The classical classifiers on the split of ``config``."""
-    config = config.resolved()
+    config = resolve(config)
     split = read_split(config)
     task = make_task(split, config)
     train_targets, targets = (
         task.targets(part["label"].tolist()).numpy() for part in (split.train, split.test)
     )
     for name, build in CLASSICAL.items():
-        model = build(config.seed).fit(split.train["text"].tolist(), train_targets)
+        model = build(config.run.seed).fit(split.train["text"].tolist(), train_targets)
         probabilities = class_probabilities(model, split.test["text"].tolist(), len(task.labels))
         yield name, classification_scores(targets, probabilities, task.labels)
 
@@ -98,7 +100,7 @@ def run(options: Options) -> None:
         for seed in options.seeds:
             for name, settings in TABLES[table].items():
                 model = options.model if settings.get("init") != "random" else "gpt2-nano"
-                config = TrainConfig(data=options.data, model=model, seed=seed, **settings)
+                config = TrainConfig.of(data=options.data, model=model, seed=seed, **settings)
                 rows.setdefault(name, []).append(scores_of(config))
             for name, scores in classical(config):
                 rows.setdefault(name, []).append(scores)

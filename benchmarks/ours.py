@@ -9,10 +9,12 @@ from torch import Tensor
 from benchmarks.measure import Stopwatch
 from gptcls.common.hardware import pick_dtype
 from gptcls.core.answer import dataset_logits
-from gptcls.core.loop import FitSettings, Trainer, evaluate_loader
+from gptcls.core.loop import Curves, FitSettings, Trainer, evaluate_loader
 from gptcls.data.split import PARTS, Split
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import build_classifier, encode_split, make_loaders, make_task, stage
+from gptcls.train.hooks import BestWeights
+from gptcls.train.resolve import resolve
+from gptcls.train.setup import make_loaders, prepare, stage
 
 CPU = torch.device("cpu")
 
@@ -33,7 +35,7 @@ def config_for(
     weights: Path, epochs: int, batch_size: int, precision: str, cache_budget: float = 2.0
 ) -> TrainConfig:
     """The default recipe over a folder of weights, judging every epoch and never stopping early."""
-    config = TrainConfig(
+    config = TrainConfig.of(
         model=str(weights),
         epochs=epochs,
         batch_size=batch_size,
@@ -42,28 +44,30 @@ def config_for(
         cache_budget=cache_budget,
         device="cpu",
     )
-    return config.resolved()
+    return resolve(config)
 
 
 def finetune(config: TrainConfig, split: Split) -> Result:
     """Train as ``gptcls.train`` does, with the book's look before training added."""
-    task = make_task(split, config)
-    model, _ = build_classifier(config, task, CPU)
-    datasets, _, _ = encode_split(split, task, config, model)
+    setup = prepare(split, config)
+    model, task, datasets = setup.saved.model, setup.saved.task, setup.datasets
     distinct = {tuple(row) for dataset in datasets.values() for row in dataset.rows}
     tokens = sum(map(len, distinct))
-    settings = FitSettings(**{f.name: getattr(config, f.name) for f in fields(FitSettings)})
+    options = config.fit
+    settings = FitSettings(**{f.name: getattr(options, f.name) for f in fields(FitSettings)})
     with Stopwatch() as watch:
         with Stopwatch() as frozen:
             network, features = stage(model, datasets, config, CPU)
         loaders = make_loaders(features, config)
-        for loader in loaders:
-            evaluate_loader(network, task, loader, CPU, 10)
-            evaluate_loader(network, task, loader, CPU, 5)
-        Trainer(network, task, *loaders[:2], settings, CPU).fit()
+        for part in PARTS:
+            evaluate_loader(network, task, loaders[part], CPU, 10)
+            evaluate_loader(network, task, loaders[part], CPU, 5)
+        curves = Curves(loaders["validation"], options.eval_freq, options.eval_iter, full=True)
+        hooks = [curves, BestWeights(options.patience)]
+        Trainer(network, task, loaders["train"], settings, CPU, hooks).fit()
         logits = {part: dataset_logits(network, dataset, CPU) for part, dataset in features.items()}
         accuracy = {part: task.measure(logits[part], features[part].targets) for part in PARTS}
-    n_frozen = len(model.backbone.blocks) - len(model.trained)
+    n_frozen = model.frozen_blocks
     return Result(
         watch.seconds,
         frozen.seconds,

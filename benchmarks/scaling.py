@@ -18,7 +18,7 @@ from gptcls.core.batches import TextDataset
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split
-from gptcls.train.run import build_classifier, make_loaders, make_task, stage
+from gptcls.train.setup import build_classifier, make_loaders, make_task, stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from benchmarks.measure import ROOT
 from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.core.weights import GPT2_NAMES
 from gptcls.data.split import Split
-from gptcls.models.gpt2_files import to_huggingface
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def random_weights(model: str, folder: Path) -> Path:
     folder.mkdir()
     config = PRESETS[model]
     torch.manual_seed(SEED)
-    tensors = to_huggingface(GPT2(config).state_dict())
+    tensors = GPT2_NAMES.to_theirs(GPT2(config).state_dict())
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
     sizes = {k: v for k, v in asdict(config).items() if k.startswith("n_")} | {
         "vocab_size": config.vocab_size

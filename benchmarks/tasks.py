@@ -1,4 +1,4 @@
-"""python -m benchmarks.tasks: every kind of task on real data, beside TF-IDF on the same split.
+"""python -m benchmarks.tasks: every kind of task on real data, and TF-IDF on the same split.
 
 Each score is the mean over the seeds, and so are the ends of its 95 % interval (Wilson's for accuracies, the
 bootstrap over test texts for F1s). A seed decides what is drawn for validation (and for testing, where a data
@@ -62,19 +62,19 @@ class Options:
     data_root: Path = ROOT.parent / "shared" / "data"
     """Folder with the data sets' folders: trec6, goemotions, thucnews, chnsenticorp, sms."""
     model: str = "gpt2-nano"
-    """Model, as for gptcls.train.run."""
+    """Model, as for gptcls.train."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights or from random ones."""
     train: str | None = None
-    """What is trained, as for gptcls.train.run."""
+    """What is trained, as for gptcls.train."""
     pooling: Literal["auto", "last", "first", "mean", "max"] | None = None
-    """What the head reads, as for gptcls.train.run."""
+    """What the head reads, as for gptcls.train."""
     epochs: int | None = None
-    """Passes over the training rows, as for gptcls.train.run."""
+    """Passes over the training rows, as for gptcls.train."""
     lr: float | None = None
-    """Learning rate, as for gptcls.train.run."""
+    """Learning rate, as for gptcls.train."""
     batch_size: int | None = None
-    """Texts a batch, as for gptcls.train.run."""
+    """Texts per batch, as for gptcls.train."""
     max_length: int | None = None
     """Tokens kept of each text."""
     device: str = "auto"
@@ -121,7 +121,7 @@ def runs_of(config: dict, options: Options) -> list[Run]:
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs.append(
-                train(TrainConfig(**settings(options), **config, seed=seed, out=Path(folder) / "run"))
+                train(TrainConfig.of(**settings(options), **config, seed=seed, out=Path(folder) / "run"))
             )
     return runs
 

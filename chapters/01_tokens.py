@@ -354,9 +354,9 @@ figure.legend(keys, ["token", "padding"], loc="outside lower center", ncols=2)
 plt.show()
 
 # %% [markdown]
-# Sorting has a price: a batch of only short messages is no random draw. The library's training batches
+# Sorting has a price: a batch of only short messages is not a random draw. The library's training batches
 # shuffle first, sort within windows of 32 batches, and shuffle the batches (`BucketSampler` in
-# `gptcls/data/batches.py`): nearly all of the saving, and still random.
+# `gptcls/core/batches.py`): nearly all of the saving, and still random.
 #
 # Could padding also change the *answer*? In the book it can: it reads the network's opinion at the last
 # position, which is mostly padding. Chapter 2 shows why a real token never sees the padding behind it, and

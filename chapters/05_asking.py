@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from gptcls import load_classifier  # UNRESOLVED
+from gptcls import load_classifier
 from gptcls.core.batches import pad, token_budget_batches
 from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data

@@ -31,7 +31,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gptcls import InputError  # UNRESOLVED
+from gptcls import InputError
 from gptcls.core.batches import BucketSampler, TextDataset, plain_loader
 from gptcls.core.task import SingleLabel, class_weights
 from gptcls.core.tokenizer import PAD_ID, encode

@@ -28,9 +28,9 @@ import torch
 from safetensors.torch import load_file
 
 from gptcls import (
-    InputError,  # UNRESOLVED
-    classify_review,  # UNRESOLVED
-    load_classifier,  # UNRESOLVED
+    InputError,
+    classify_review,
+    load_classifier,
 )
 from gptcls.classify.run import ClassifyConfig, classify
 from gptcls.classify.store import SavedClassifier, save_classifier

@@ -31,13 +31,13 @@ from gptcls.core.loop import FitSettings, Trainer, loader_logits
 from gptcls.core.task import SingleLabel
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
-from gptcls.evaluation.baselines import TFIDF, baselines, class_probabilities, tfidf_baseline
+from gptcls.evaluation.baselines import TFIDF, class_probabilities, tfidf_baseline
 from gptcls.evaluation.intervals import bootstrap_interval, mean_interval, wilson_interval
+from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.plots import BLUE, GREY, VERMILION, plot_confusion, plot_precision_recall
 from gptcls.evaluation.style import ORANGE, use_style
-from gptcls.evaluation.table import format_scores
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Lower, Upper
+from gptcls.fast.frozen import Frozen, Trained
 from gptcls.models.pretrained import load_pretrained
 
 use_style()
@@ -52,8 +52,8 @@ if MODEL == "gpt2-nano":
 # ## Many classifiers, quickly
 #
 # We shall train some thirty classifiers. As in chapter 8, only the last block, the norm and the head learn.
-# All below is a fixed function of the text, so it runs once for each text (`Lower`), and training starts from
-# what it gave (`Upper`). Chapter 12 explains this and shows that the result is the same.
+# All below is a fixed function of the text, so it runs once for each text (`Frozen`), and training starts from
+# what it gave (`Trained`). Chapter 12 explains this and shows that the result is the same.
 
 # %%
 data = load_data(DATA)
@@ -64,7 +64,7 @@ targets = task.targets(distinct["label"].tolist())
 
 backbone = load_pretrained(MODEL)
 depth = len(backbone.blocks) - 1
-lower = Lower(Classifier(backbone, task.n_outputs), depth)
+lower = Frozen(Classifier(backbone, task.n_outputs), depth)
 dataset = TextDataset(texts, targets, max_length=backbone.config.n_positions)
 features = FeatureCache().datasets(lower, {"all": dataset}, CPU)["all"]
 
@@ -80,7 +80,7 @@ def fit(rows, labels=targets, seed=123, epochs=8):
     torch.manual_seed(seed)
     classifier = Classifier(deepcopy(backbone), task.n_outputs)
     classifier.freeze("last_block")
-    upper = Upper(classifier, depth)
+    upper = Trained(classifier, depth)
     loader = batches(rows, 16, labels, shuffle=True, drop_last=True)
     rest = {"accumulate": 1, "patience": 0, "eval_freq": 10_000, "eval_iter": 1}
     how = {"lr": LR, "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.1, "clip": 1.0}
@@ -98,7 +98,7 @@ def right(upper, rows):
     return (logits_of(upper, rows).argmax(dim=-1) == targets[rows]).numpy()
 
 
-print(f"{len(texts)} different texts:", task.summary(distinct["label"].tolist()))
+print(f"{len(texts)} different texts:", judge_of(task).summary(distinct["label"].tolist()))
 
 # %% [markdown]
 # ## Was the test seen before?
@@ -291,16 +291,17 @@ print(f"accuracy by the bootstrap [{drawn[0]:.1%}, {drawn[1]:.1%}], by Wilson [{
 #
 # ## Compared with what?
 #
-# A number means little alone. Two yardsticks cost nothing: always name the commonest class, and count words.
+# A number means little alone. Two baselines cost nothing: always name the majority class, and count words.
 # **TF-IDF** turns a text into one number for each word (often in this text, rare elsewhere), and a logistic
 # regression weighs them. All three on the same split:
 
 # %%
 train_texts, test_texts = ([texts[row] for row in part] for part in (train, test))
-yardsticks = baselines({"train": (train_texts, targets[train]), "test": (test_texts, actual)}, task.labels)
-scores = task.scores(actual, probabilities)
-table = [(f"{MODEL}, last block", scores), *((name, parts["test"]) for name, parts in yardsticks.items())]
-print(format_scores(table))
+judge = judge_of(task)
+classical = judge.baselines({"train": (train_texts, targets[train]), "test": (test_texts, actual)})
+scores = judge.scores(actual, probabilities)
+table = [(f"{MODEL}, last block", scores), *((name, parts["test"]) for name, parts in classical.items())]
+print(judge.table(table))
 
 # %% [markdown]
 # (MCC is the correlation between answer and label, from −1 to 1. AUC is the chance that a random spam gets a
@@ -532,7 +533,7 @@ assert 3 < needed[0.5] / needed[1] < 5  # half the width takes about four times 
 # %% tags=["solution"]
 words = tfidf_baseline().fit(train_texts, targets[train])
 words_right = class_probabilities(words, test_texts, 2).argmax(axis=1) == actual
-assert words_right.mean() == yardsticks[TFIDF]["test"]["accuracy"]
+assert words_right.mean() == classical[TFIDF]["test"]["accuracy"]
 
 difference = (called == actual).astype(float) - words_right
 low, high = bootstrap_interval(difference[:, None], lambda sums: sums[:, 0] / n)

@@ -19,7 +19,6 @@
 import logging
 import math
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -30,7 +29,7 @@ from scipy.stats import t
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.ablation_report import plot, read_results, summarise
+from benchmarks.ablation_report import NANO, plot, read_results, summarise
 from benchmarks.ablation_rows import ABLATIONS
 from benchmarks.ablations import AblationConfig, run_ablations
 from gptcls.core.classifier import Classifier
@@ -80,11 +79,11 @@ for row in ABLATIONS.values():
 # ## The result, beside the published one
 #
 # All rows that apply to `gpt2-nano`, on the SMS Spam Collection, were run before this notebook was built; the
-# library holds the file. The diamonds are gpt2-small, a far larger model that has read far more, one run each.
+# file lies next to the program, in `benchmarks/ablations-nano`. The diamonds are gpt2-small, a far larger model that has read far more, one run each.
 # The dots are ours.
 
 # %%
-results = read_results(Path(str(files("gptcls") / "assets" / "ablations-nano" / "results.csv")))
+results = read_results(NANO / "results.csv")
 summaries = summarise(results, tuple(ABLATIONS.values()))
 seeds = sorted(set(results["seed"]))
 n_test = int(results["n_test"].iloc[0])

@@ -40,7 +40,8 @@ from gptcls.data.split import drop_duplicates, make_split
 from gptcls.evaluation.plots import BLUE, GREY, VERMILION
 from gptcls.evaluation.style import ORANGE, use_style
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.frozen import Frozen, Staged, Trained
+from gptcls.fast.one_position import at
 from gptcls.models.pretrained import load_pretrained
 
 use_style()
@@ -206,7 +207,7 @@ for name, weights in cached.trained_parameters().items():
     torch.testing.assert_close(weights, plain.trained_parameters()[name], rtol=1e-3, atol=LR)
 
 depth = n_layer - 1
-library = FeatureCache().datasets(Lower(cached, depth), {"train": train_set}, CPU)["train"]
+library = FeatureCache().datasets(Frozen(cached, depth), {"train": train_set}, CPU)["train"]
 for mine, theirs in zip(features, library.features, strict=True):
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
 size = sum(row.numel() * row.element_size() for row in features)
@@ -307,7 +308,7 @@ block = cached.backbone.blocks[-1]
 with torch.no_grad():
     mine = my_block_at(block, x, sizes - 1)
     torch.testing.assert_close(mine, last_token(block(x), sizes))
-    torch.testing.assert_close(mine, block.at(x, sizes - 1))  # the library's
+    torch.testing.assert_close(mine, at(block, x, sizes - 1))  # the library's
 
 one = new_classifier()
 with clock("last block, one position"):
@@ -409,16 +410,16 @@ plt.show()
 # sizes beside the book's code: compare the last one with the line for fp32.
 #
 # And the clock? Beside the four steps stands the library as it comes. Its cache runs the frozen blocks with
-# fewer passes over the memory (`models/fused.py`), in bf16 where the processor has it, and its `Upper` is the
+# fewer passes over the memory (`fast/fused.py`), in bf16 where the processor has it, and its `Trained` is the
 # last block at one position, without keys and values.
 
 # %%
 network = new_classifier()
 with clock("gptcls, features"):
-    lower = Lower(network, depth, pick_dtype("auto", CPU))
+    lower = Frozen(network, depth, pick_dtype("auto", CPU))
     features = FeatureCache().datasets(lower, {"train": train_set}, CPU)["train"].features
 with clock("gptcls, last block"):
-    losses = my_train(network, Upper(network, depth), collate_features)
+    losses = my_train(network, Trained(network, depth), collate_features)
 torch.testing.assert_close(losses, plain_losses, rtol=0.1, atol=0.1)  # bf16 has its rounding
 
 # %% tags=["timing"]

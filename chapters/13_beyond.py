@@ -31,7 +31,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import nn
 
 import gptcls
-from gptcls import load_classifier  # UNRESOLVED
+from gptcls import load_classifier
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, bucket_loader
 from gptcls.core.classifier import Classifier
@@ -43,6 +43,7 @@ from gptcls.data.labels import LISTS, NUMBERS, Layout
 from gptcls.data.split import drop_duplicates, make_split
 from gptcls.evaluation.baselines import tfidf_baseline
 from gptcls.evaluation.intervals import wilson_interval
+from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.plots import BLUE, VERMILION
 from gptcls.evaluation.style import use_style
 from gptcls.models.llama import Llama, LlamaConfig, RMSNorm, rotary_table, rotate
@@ -254,17 +255,19 @@ def my_threshold(target, probability):  # (N,) of 0 and 1, (N,) -> one number
     return float(min(best, key=lambda cut: abs(cut - 0.5)))
 
 
-tuned = task.tuned(targets["validation"], outputs["validation"])
+judge = judge_of(task)
+tuned = judge.tuned(targets["validation"], outputs["validation"])
 mine = [my_threshold(t, p) for t, p in zip(targets["validation"].T, outputs["validation"].T, strict=True)]
 torch.testing.assert_close(torch.tensor(mine), torch.tensor(tuned.thresholds))
 
 parts = {name: (part["text"].tolist(), targets[name]) for name, part in split.items()}
 lines = [
-    *((f"{part}, one half", task.scores(targets[part], outputs[part])) for part in ("validation", "test")),
-    *((f"{part}, tuned", tuned.scores(targets[part], outputs[part])) for part in ("validation", "test")),
-    *((f"test, {name}", scores["test"]) for name, scores in task.baselines(parts).items()),
+    (f"{part}, {name}", judge_of(each).scores(targets[part], outputs[part]))
+    for name, each in (("one half", task), ("tuned", tuned))
+    for part in ("validation", "test")
 ]
-print(tuned.table(lines))
+lines += [(f"test, {name}", scores["test"]) for name, scores in judge.baselines(parts).items()]
+print(judge.table(lines))
 
 # %% [markdown]
 # - **Exact** counts a text only if all its labels are right and none too many, a hard measure. **Hamming** is
@@ -518,7 +521,7 @@ for name, right in hits.items():
 # The same run through the library's own `train`, over our folder, and what it leaves behind:
 
 # %%
-config = TrainConfig(
+config = TrainConfig.of(
     model=source, data=str(REVIEWS), train="lora", lora_rank=8, lr=WAYS["lora"], pooling="mean",
     epochs=4, precision="fp32", device="cpu", out=folder / "run",
 )  # fmt: skip

@@ -15,12 +15,13 @@ from gptcls.core.task import Task
 from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
-from gptcls.data.labels import NUMBERS, LabelKind, Layout
+from gptcls.data.labels import KINDS, NUMBERS, LabelKind, Layout
 from gptcls.data.options import LabelOptions
 from gptcls.data.readers import PLAIN
 from gptcls.data.same_text import text_key
 from gptcls.data.split import load_split
 from gptcls.evaluation import report
+from gptcls.evaluation.judge import judge_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +63,7 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     classifier = config.load()
     task = classifier.saved.task
     # The rows, cleaned as those of the split were.
-    layout = config.layout(task.label_kind)
+    layout = config.layout(KINDS[task.name])
     if config.data is None:
         rows = _own_test_rows(config, layout, split)
     else:
@@ -75,7 +76,7 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     # Their scores.
     texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
     outputs = classifier.outputs(texts)
-    scores = task.scores(targets, outputs)
+    scores = judge_of(task).scores(targets, outputs)
     if config.out is not None:
         report.write_metrics(config.out / "metrics.json", {"data": scores}, {})
         report.write_pictures(config.out, task, targets, outputs, scores)
@@ -126,7 +127,9 @@ def _require_known(rows: "pd.DataFrame", labels: Sequence[str], kind: LabelKind,
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
         else:
             what, way_out = "label", f"it knows {known}: correct or delete these rows"
-        raise bad_rows(bad, rows.index.name, f"{what} {unseen}, unseen in training,", source, way_out)
+        raise bad_rows(
+            [n for n, _ in bad], rows.index.name, f"{what} {unseen}, unseen in training,", source, way_out
+        )
 
 
 def _require_no_run(out: Path) -> None:

@@ -1,5 +1,9 @@
 """What several test files need."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # as one_thread, for the processes that tests start
+
 import importlib
 import json
 import logging
@@ -9,19 +13,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import SHARED
+from helpers.tiny import TINY
 from safetensors.torch import save_file
-from tiny import TINY
 
 from gptcls.core.gpt2 import GPT2
-from gptcls.models.gpt2_files import to_huggingface
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+from gptcls.core.weights import GPT2_NAMES
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """The same arithmetic wherever the tests run."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request, monkeypatch):
+    """Only tests marked ``draws`` draw, and a full run (``-m ""``): pictures cost more than a small run."""
+    if request.config.option.markexpr and not request.node.get_closest_marker("draws"):
+        from matplotlib.figure import Figure
+
+        monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).write_bytes(b"blank"))
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +51,7 @@ def base(tmp_path) -> Path:
     folder = tmp_path / "base"
     folder.mkdir()
     torch.manual_seed(4)
-    save_file(to_huggingface(GPT2(TINY).state_dict()), folder / "model.safetensors")
+    save_file(GPT2_NAMES.to_theirs(GPT2(TINY).state_dict()), folder / "model.safetensors")
     names = ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")
     sizes = {name: asdict(TINY)[name] for name in names}
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes}))

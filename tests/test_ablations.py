@@ -6,7 +6,6 @@ import re
 import signal
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,14 +16,15 @@ from scipy import stats
 from torch.nn import functional as F
 
 from benchmarks import ablations
-from benchmarks.ablation_report import COLUMNS, MISSING, plot, read_results, summarise, table
+from benchmarks.ablation_report import COLUMNS, MISSING, NANO, plot, read_results, summarise, table
 from benchmarks.ablation_rows import ABLATIONS, chosen, config_of
 from benchmarks.ablations import AblationConfig, plan, run_ablations
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.fast.features import FeatureCache
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import read_split
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import read_split
 
 # Typed once more, from the published table: accuracy on train, validation and test in percent, minutes.
 PUBLISHED = """
@@ -50,6 +50,23 @@ def trained(monkeypatch):
     seen = []
     train = ablations.train
     monkeypatch.setattr(ablations, "train", lambda config: seen.append(config) or train(config))
+    return seen
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """The configurations that would be trained; their scores are made up, as training is not the question."""
+    seen = []
+
+    def train(config):
+        seen.append(config)
+        scores = {
+            part: {"accuracy": (len(seen) + i) / 100, "n": 4}
+            for i, part in enumerate(("train", "validation", "test"))
+        }
+        return SimpleNamespace(scores=scores, progress=SimpleNamespace(seconds=float(len(seen))))
+
+    monkeypatch.setattr(ablations, "train", train)
     return seen
 
 
@@ -148,7 +165,7 @@ def test_the_picture_shows_means_intervals_and_published_figures():
 def test_what_each_row_changes():
     shared = {"model": "gpt2-small", "data": "sms-sample", "seed": 7}
     default = config_of(ABLATIONS[1], 1024, **shared)
-    assert default == TrainConfig(recipe="book", **shared).resolved()
+    assert default == resolve(TrainConfig.of(recipe="book", **shared))
     assert (default.epochs, default.lr, default.pooling, default.train) == (
         5,
         5e-5,
@@ -187,9 +204,16 @@ def test_other_sizes_run_beside_a_gpt2_only():
     }  # fmt: skip
 
 
-def test_row_18_is_row_1_to_the_last_bit(config, trained, monkeypatch):
+def test_row_18_is_row_1_to_the_last_bit(config, monkeypatch):
     """Training with the loss that the row is about gives the very numbers of row 1."""
-    losses = []
+    losses, runs = [], []
+    train = ablations.train
+
+    def kept(config):
+        runs.append((config, train(config)))
+        return runs[-1][1]
+
+    monkeypatch.setattr(ablations, "train", kept)
 
     def loss(self, logits, targets):
         losses.append(F.cross_entropy(logits, targets, ignore_index=50256))
@@ -201,14 +225,11 @@ def test_row_18_is_row_1_to_the_last_bit(config, trained, monkeypatch):
     assert [float(cell) for cell in line[5:8]] == pytest.approx(
         results.loc[0, ["train", "validation", "test"]].tolist(), abs=0.0051
     )
-    finals = []
-    for patched in (False, True):
-        if patched:
-            monkeypatch.setattr(SingleLabel, "loss", loss)
-        out = config.out / f"run{patched}"
-        finals.append(ablations.train(replace(trained[0], out=out, cache=None)).classifier.model)
+    ((same, run),) = runs
+    monkeypatch.setattr(SingleLabel, "loss", loss)
+    other = train(replace(same, out=config.out / "other", cache=None))
     assert losses
-    one, two = (model.state_dict() for model in finals)
+    one, two = (each.classifier.model.state_dict() for each in (run, other))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
@@ -217,16 +238,16 @@ def test_a_seed_draws_the_split_anew_and_123_is_the_books(config):
     for row, run in plan(replace(config, rows=(1, 16), seeds=(123, 0)))[1]:
         texts[row.number, run.seed] = read_split(run).test["text"].tolist()
     assert texts[1, 123] == texts[16, 123] != texts[1, 0] == texts[16, 0]
-    book = read_split(TrainConfig(recipe="book", data="sms-sample").resolved())
+    book = read_split(resolve(TrainConfig.of(recipe="book", data="sms-sample")))
     assert book.test["text"].tolist() == texts[1, 123]
 
 
-def test_finished_runs_are_skipped(config, trained, command):
+def test_finished_runs_are_skipped(config, pretended, command):
     first = run_ablations(replace(config, rows=(1, 16), seeds=(0,)))
-    assert [(run.pooling, run.seed) for run in trained] == [("position-1", 0), ("last", 0)]
-    trained.clear()
+    assert [(run.pooling, run.seed) for run in pretended] == [("position-1", 0), ("last", 0)]
+    pretended.clear()
     whole = run_ablations(replace(config, rows=(1, 3, 16), seeds=(0, 1)))
-    assert [(run.train, run.seed) for run in trained] == [
+    assert [(run.train, run.seed) for run in pretended] == [
         ("head", 0), ("last_block", 1), ("head", 1), ("last_block", 1),
     ]  # fmt: skip
     assert list(zip(whole["row"], whole["seed"], strict=True)) == [
@@ -236,12 +257,12 @@ def test_finished_runs_are_skipped(config, trained, command):
         whole[whole["row"].isin([1, 16]) & (whole["seed"] == 0)].reset_index(drop=True), first
     )
     pd.testing.assert_frame_equal(read_results(config.out / "results.csv"), whole)
-    trained.clear()
+    pretended.clear()
     (config.out / "table.md").unlink()
     options = ("--model", config.model, "--data", config.data, "--epochs", 1, "--lr", 1e-3, "--device", "cpu")
     status, out, err = command("--rows", 1, 3, 16, "--seeds", 0, 1, *options, "--out", config.out)
     assert status == 0
-    assert trained == []
+    assert pretended == []
     assert "6 runs, 6 of them finished before" in err
     assert (config.out / "table.md").read_text(encoding="utf-8") in out + "\n"
     assert {path.name for path in config.out.iterdir()} == {"results.csv", "table.md", "ablations.png"}
@@ -259,47 +280,40 @@ def test_ctrl_c_keeps_what_is_finished(config, trained, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, group)
 
+    config = replace(config, rows=(1, 3), seeds=(0,))
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", stopping)
         with pytest.raises(KeyboardInterrupt):
-            run_ablations(replace(config, rows=(1, 2, 3), seeds=(0,)))
+            run_ablations(config)
     assert read_results(config.out / "results.csv")["row"].tolist() == [1]
     assert logging.getLogger("gptcls").level != logging.WARNING
     trained.clear()
-    assert run_ablations(replace(config, rows=(1, 2, 3), seeds=(0,)))["row"].tolist() == [1, 2, 3]
-    assert [(run.pooling, run.train) for run in trained] == [("first", "last_block"), ("position-1", "head")]
+    assert run_ablations(config)["row"].tolist() == [1, 3]
+    assert [run.train for run in trained] == ["head"]
 
 
 def test_rows_and_seeds_share_what_the_frozen_blocks_computed(config, monkeypatch):
+    """Two poolings read the same blocks and unpadded texts; every seed splits the same balanced sample."""
     computed = []
     compute = FeatureCache._compute
     monkeypatch.setattr(FeatureCache, "_compute", lambda *a: computed.append(len(a[2])) or compute(*a))
-    run_ablations(replace(config, rows=(2, 16, 19), seeds=(0,)))
-    assert len(computed) == 1, "three poolings over the same blocks and the same unpadded texts"
-    computed.clear()
-    run_ablations(replace(config, rows=(16,), seeds=(1, 2), out=config.out / "seeds"))
-    assert len(computed) == 1, "the sample is balanced: every seed splits the same texts"
+    run_ablations(replace(config, rows=(2, 16), seeds=(0, 1)))
+    assert len(computed) == 1
 
 
-def test_features_are_kept_where_they_are_worth_it(config, monkeypatch):
+def test_features_are_kept_where_they_are_worth_it(config, pretended, monkeypatch):
     """Not of rows that freeze no block, nor of the one whose features are mostly padding."""
-    cached = {}
-
-    def train(run):
-        cached[len(cached)] = run.cache
-        scores = {part: {"accuracy": 0.5, "n": 4} for part in ("train", "validation", "test")}
-        return SimpleNamespace(scores=scores, progress=SimpleNamespace(seconds=1.0))
-
-    monkeypatch.setattr(ablations, "train", train)
+    monkeypatch.setattr(ablations, "write_report", lambda *_: None)
     config = replace(config, model="gpt2-nano", cache=config.out / "features")
     numbers = [row.number for row, _ in plan(config)[1]]
     assert run_ablations(config)["row"].tolist() == numbers
-    kept = {number for number, cache in zip(numbers, cached.values(), strict=True) if cache == config.cache}
+    cached = {number: run.cache for number, run in zip(numbers, pretended, strict=True)}
+    kept = {number for number, cache in cached.items() if cache == config.cache}
     assert kept == {1, 2, 3, 4, 14, 15, 16, 17, 19}
     assert set(cached.values()) == {None, config.cache}
 
 
-def test_results_of_other_options_are_not_mixed(config, command):
+def test_results_of_other_options_are_not_mixed(config, pretended):
     run_ablations(replace(config, rows=(3,), seeds=(0,)))
     for change, words in (
         ({"lr": 2e-3}, "row 3 was measured with lr 0.001, and would now have 0.002"),
@@ -311,7 +325,7 @@ def test_results_of_other_options_are_not_mixed(config, command):
         with pytest.raises(InputError, match=words):  # nor beside another row, which is compared with it
             run_ablations(replace(config, rows=(16,), seeds=(0,), **change))
     (config.out / "results.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="is no file of gptcls"):
+    with pytest.raises(InputError, match="is not a file of benchmarks"):
         run_ablations(replace(config, rows=(3,)))
 
 
@@ -350,17 +364,16 @@ def test_rows_that_do_not_apply_are_said_so(command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_results_in_the_package_are_whole_and_their_table_is_up_to_date():
-    folder = Path(ablations.__file__).parent / "assets" / "ablations-nano"
-    results = read_results(folder / "results.csv")
+def test_the_results_of_gpt2_nano_are_whole_and_their_table_is_up_to_date():
+    results = read_results(NANO / "results.csv")
     rows = {row.number for row in ABLATIONS.values() if row.applies_to("gpt2-nano") and not row.same_as}
     assert set(results["row"]) == rows
     assert not results.duplicated(["row", "seed"]).any()
     assert results.groupby("row").size().min() >= 2
     assert (results["model"] == "gpt2-nano").all()
     assert (results["n_test"] == 300).all()
-    assert (folder / "table.md").read_text(encoding="utf-8") == table(summarise(results, chosen(()))) + "\n"
-    assert (folder / "ablations.png").stat().st_size < 200_000
+    assert (NANO / "table.md").read_text(encoding="utf-8") == table(summarise(results, chosen(()))) + "\n"
+    assert (NANO / "ablations.png").stat().st_size < 200_000
     for row, run in plan(AblationConfig(data="SMSSpamCollection"))[1]:
         lines = results[results["row"] == row.number]
         assert (lines["lr"] == run.lr).all()

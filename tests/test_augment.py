@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.tiny import ROWS, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import ROWS, write_csv
 
 from gptcls.core.errors import InputError
 from gptcls.data.augment import (
@@ -24,6 +24,7 @@ from gptcls.data.augment import (
 )
 from gptcls.data.sources import labelled_frame
 from gptcls.train.config import TrainConfig
+from gptcls.train.resolve import resolve
 from gptcls.train.run import train
 
 TABLE = {"win": ("gain", "earn money"), "prize": ("award",), "see": ("watch",)}
@@ -166,9 +167,9 @@ def test_a_run(base, tmp_path, log):
     table = tmp_path / "own.tsv"
     table.write_text("prize\taward, trophy\n\nhome\thouse\n", encoding="utf-8")
     options = {"model": str(base), "data": str(data), "epochs": 1, "device": "cpu"}
-    plain = train(TrainConfig(**options, out=tmp_path / "plain"))
+    plain = train(TrainConfig.of(**options, out=tmp_path / "plain"))
     more = {"augment": ("synonym", "swap"), "augment_copies": 2, "synonyms": table}
-    run = train(TrainConfig(**options, **more, out=tmp_path / "x"))
+    run = train(TrainConfig.of(**options, **more, out=tmp_path / "x"))
     assert "augmented:" in log.text
     splits = [
         {
@@ -187,7 +188,7 @@ def test_a_run(base, tmp_path, log):
     assert not set(new.text) & {text for part in splits[0].values() for text in part.text}
     options = json.loads((tmp_path / "x" / "config.json").read_text())["options"]
     assert TrainConfig.from_json(options).augmentation == Augmentation(("synonym", "swap"), 2, 0.1, table)
-    assert TrainConfig(augment=("synonym", "swap"), augment_copies=2).differences(
+    assert TrainConfig.of(augment=("synonym", "swap"), augment_copies=2).differences(
         TrainConfig.from_json(options)
     ) == [], "a resumed run may name its options again"  # fmt: skip
     assert len(set(splits[0]["train"].text) & {text for text, _ in ROWS}) == n
@@ -201,8 +202,8 @@ def test_a_run(base, tmp_path, log):
     [
         ({"augment": ("swap", "swap")}, "names one twice"),
         ({"augment": ("swap",), "augment_copies": 0}, "--augment-copies 0 is too small"),
-        ({"augment": ("swap",), "augment_share": 0.0}, "--augment-share 0.0 is no share"),
-        ({"augment": ("swap",), "augment_share": float("nan")}, "--augment-share nan is no share"),
+        ({"augment": ("swap",), "augment_share": 0.0}, "--augment-share 0.0"),
+        ({"augment": ("swap",), "augment_share": float("nan")}, "--augment-share nan"),
         ({"augment": ("swap",), "synonyms": Path("x.tsv")}, "goes with --augment synonym or insert"),
         ({"augment_copies": 3}, "go with --augment"),
         ({"augment": ("swap",), "recipe": "book"}, "leave out --augment"),
@@ -210,7 +211,7 @@ def test_a_run(base, tmp_path, log):
 )
 def test_options_that_fit_nothing(options, said):
     with pytest.raises(InputError, match=said):
-        TrainConfig(**options).resolved()
+        resolve(TrainConfig.of(**options))
 
 
 @pytest.mark.parametrize(

@@ -159,11 +159,11 @@ def test_bad_input():
         ([], "word"),
     ],
 )
-def test_words_or_characters_hang_on_the_script(texts, analyzer):
+def test_words_or_characters_depend_on_the_script(texts, analyzer):
     assert tfidf_vectorizer(texts).analyzer == analyzer
 
 
-def test_texts_without_spaces_are_judged_beside_characters(caplog):
+def test_texts_without_spaces_are_judged_by_characters(caplog):
     """Of words, each clause would be one of its own, and nothing could be learnt from it."""
     good, bad = "房间很好", "房间太脏"
     texts = [f"{word}。{end}" for word in (good, bad) for end in ("第一天", "到了晚上", "我们想", "老板说")]
@@ -171,4 +171,4 @@ def test_texts_without_spaces_are_judged_beside_characters(caplog):
     caplog.set_level(logging.INFO, "gptcls")
     results = baselines({"train": train, "test": (["真的很好", "实在太脏"], [0, 1])}, ["praise", "complaint"])
     assert results[TFIDF]["test"]["accuracy"] == 1.0
-    assert "TF-IDF takes characters" in caplog.text
+    assert "characters" in caplog.text

@@ -121,6 +121,7 @@ def test_book_sample_is_scaled_by_these_counts(options, tmp_path, monkeypatch):
     assert asked == [(4, 15), (1, losses), (1, accuracies)]
 
 
+@pytest.mark.slow
 def test_transformers_run_in_full_makes_the_steps_and_evaluations(options, tmp_path, monkeypatch):
     peer = finetune.Race(options, options.weights, tmp_path).huggingface()
     calls = Calls(peer.model)
@@ -150,6 +151,7 @@ def test_everybody_starts_from_the_same_network(options, tmp_path):
         torch.testing.assert_close(book(ids), theirs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_finetune_prints_its_table_and_writes_it(options, tmp_path, capsys):
     path = tmp_path / "finetune.json"
     finetune.run(replace(options, parts=("in-process",), json=path))
@@ -185,6 +187,7 @@ def test_flops_of_a_block_are_those_torch_counts():
     assert matrices[torch.ops.aten.addmm] == ours.block_flops(128) * tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contestant", ["ours", "ours-fp32", "book", "hf"])
 def test_one_contestant_alone_says_its_seconds_and_memory(options, capsys, contestant):
     finetune.run(replace(options, only=contestant))
@@ -193,6 +196,7 @@ def test_one_contestant_alone_says_its_seconds_and_memory(options, capsys, conte
     assert figures["peak_mib"] > 100
 
 
+@pytest.mark.slow
 def test_book_as_a_whole_process_draws_its_pictures(options, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = f"--data {options.data} --weights {options.weights} --folder {tmp_path}/book --epochs 2"
@@ -215,6 +219,7 @@ def test_repeats_are_numbered_so_that_none_is_dropped(rows):
     assert [len(frame) for _, frame in kept.items()] == [42, 6, 12]
 
 
+@pytest.mark.slow
 def test_inference_prints_its_table_and_writes_it(options, tmp_path, capsys):
     path = tmp_path / "inference.json"
     shared = {key: getattr(options, key) for key in ("model", "weights", "data", "repeats", "peer_batches")}

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from random_bert import KINDS, oracle_of, ragged, told
-from random_gpt2 import random_ids
-from random_llama import save
+from helpers.random_bert import KINDS, oracle_of, ragged, told
+from helpers.random_gpt2 import random_ids
+from helpers.random_llama import save
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gptcls.core.batches import pad
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.frozen import Frozen, Staged, Trained
+from gptcls.fast.one_position import at
 from gptcls.models.bert import Bert
-from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.families import FAMILIES, family_name, poolings_of
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
 
@@ -87,7 +88,7 @@ def test_padding_changes_no_prediction(kind: str, tmp_path: Path) -> None:
     backbone = load_pretrained(save(oracle_of(kind), tmp_path))
     rows, ids, lengths = ragged()
     wide, _ = pad(rows, 60, pad_id=7)
-    for pooling in FAMILIES[family_name(backbone)].poolings:
+    for pooling in poolings_of(FAMILIES[family_name(backbone)]):
         model = Classifier(backbone, 3, pooling).eval()
         for network in (model, Staged(model)):
             with torch.inference_mode():
@@ -125,7 +126,7 @@ def test_two_stages_are_the_whole(kind: str, pooling: str, depth: int, tmp_path:
     model = Classifier(load_pretrained(save(oracle_of(kind), tmp_path)), 2, pooling).eval()
     _, ids, lengths = ragged()
     with torch.no_grad():
-        fast = Upper(model, depth)(Lower(model, depth)(ids, lengths), lengths)
+        fast = Trained(model, depth)(Frozen(model, depth)(ids, lengths), lengths)
         close(fast, model(ids, lengths), atol=1e-5)
 
 
@@ -140,7 +141,7 @@ def test_a_block_at_one_position_has_the_same_gradients(tmp_path: Path) -> None:
         return dict(zip(parameters, found, strict=True))
 
     expected = gradients(block(x, lengths)[torch.arange(3), positions])
-    for name, grad in gradients(block.at(x, positions, lengths)).items():
+    for name, grad in gradients(at(block, x, positions, lengths)).items():
         # A key's bias adds the same to all scores of a query, which the softmax does not see.
         assert name == "attn.k.bias" or grad.abs().max() > 1e-4, name
         close(grad, expected[name], atol=1e-4 * max(1, expected[name].abs().max().item()))
@@ -173,7 +174,7 @@ def test_what_trains_and_where_dropout_acts(policy: str, tmp_path: Path) -> None
     plain = [model(ids, lengths) for _ in range(2)]
     assert torch.equal(*plain) == (policy == "head")
     if 0 < n_blocks < 3:
-        lower, upper = Lower(model, 3 - n_blocks), Upper(model, 3 - n_blocks).train()
+        lower, upper = Frozen(model, 3 - n_blocks), Trained(model, 3 - n_blocks).train()
         hidden = lower(ids, lengths)
         assert torch.equal(hidden, lower(ids, lengths))
         assert not torch.equal(upper(hidden, lengths), upper(hidden, lengths))
@@ -195,7 +196,7 @@ def test_dropout_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
     expected = oracle.base_model.train()(**told(oracle, lengths, ids)).last_hidden_state
     close(found[:, 0], expected[:, 0])
     block, x = model.blocks[-1], found.detach()
-    pooled = [block.at(x, lengths - 1, lengths) for _ in range(2)]
+    pooled = [at(block, x, lengths - 1, lengths) for _ in range(2)]
     assert not torch.equal(*pooled)
 
 
@@ -260,7 +261,7 @@ def test_heads_for_another_purpose_are_left_out(kind, head, dropped, tmp_path: P
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ("bert", {"is_decoder": True}, "is_decoder True"),
         ("roberta", {"add_cross_attention": True}, "add_cross_attention True"),
-        ("bert", {"num_attention_heads": 5}, "n_head 5 is no divisor of n_embd 48"),
+        ("bert", {"num_attention_heads": 5}, "n_head 5 does not divide n_embd 48"),
         ("bert", {"hidden_size": None}, "has no hidden_size"),
         (
             "bert",
@@ -293,7 +294,7 @@ def test_a_config_json_that_describes_another_network(kind, declared, named, tmp
         ("bert", {"bert.encoder.crossattention.weight": 3}, r"not part of a BERT: bert\.encoder\.cross"),
         ("bert", {"cls.seq_relationship.extra.weight": 3}, r"not part of a BERT: cls\.seq_relationship\.e"),
         ("bert", {"bert.embeddings.LayerNorm.gamma": 48}, "is there twice"),
-        ("roberta", {"classifier.dense.weight": None}, "norm.dense.bias .*is no tensor of this network"),
+        ("roberta", {"classifier.dense.weight": None}, "norm.dense.bias .*is not a tensor of this network"),
         (
             "roberta",
             {"classifier.dense.bias": None},
@@ -329,5 +330,5 @@ def test_an_encoder_generates_nothing(tmp_path: Path) -> None:
 
 def test_sizes_that_fit_no_network(tmp_path: Path) -> None:
     config = load_pretrained(save(oracle_of("roberta"), tmp_path)).config
-    with pytest.raises(ValueError, match="n_head 5 is no divisor of n_embd 48"):
+    with pytest.raises(ValueError, match="n_head 5 does not divide n_embd 48"):
         replace(config, n_head=5)

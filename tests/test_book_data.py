@@ -8,6 +8,7 @@ import pytest
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import gpt2_encoding
 from gptcls.data.book import balance_as_book, book_split, read_as_book
+from gptcls.data.same_text import text_key
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates
 
@@ -35,9 +36,9 @@ def test_true_rows_and_duplicates():
     assert frame.text.nunique() == 5171
     assert frame.groupby("text").label.nunique().max() == 1
     distinct = drop_duplicates(frame)
-    assert len(distinct) == 5171
-    assert len(frame) - len(distinct) == 403
-    assert distinct.label.value_counts().to_dict() == {"ham": 4518, "spam": 653}
+    assert len(distinct) == 5128
+    assert len(frame) - len(distinct) == 446
+    assert distinct.label.value_counts().to_dict() == {"ham": 4502, "spam": 626}
 
 
 def test_balance_and_split_sizes(split):
@@ -50,6 +51,8 @@ def test_leak_of_the_split(split):
     train = set(split.train.text)
     assert int(split.test.text.isin(train).sum()) == 37
     assert int(split.test.text.isin(train | set(split.validation.text)).sum()) == 41
+    keys = [part.text.map(text_key) for _, part in split.items()]
+    assert int(keys[2].isin(keys[0]).sum()) == 43, "by letters and digits"
 
 
 def test_lengths(split):

@@ -9,6 +9,7 @@ import pytest
 from gptcls import classify_review, load_classifier
 from gptcls.classify.predict import DEFAULT_CLASSIFIER
 from gptcls.classify.store import find_classifier
+from gptcls.evaluation.judge import judge_of
 
 SPAM = [
     "Congratulations! You have won a $1000 gift card. Reply YES to claim your prize now",
@@ -108,7 +109,7 @@ def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
     test = read_split(config).test
     task = classifier.saved.task
     targets = task.targets(test["label"].tolist()).numpy()
-    scores = task.scores(targets, classifier.predict_proba(test["text"].tolist()))
+    scores = judge_of(task).scores(targets, classifier.predict_proba(test["text"].tolist()))
     assert scores["f1"] == pytest.approx(spec["scores"]["test"]["f1"], abs=0.005)
     assert scores["n"] == spec["scores"]["test"]["n"]
     card = (folder / "README.md").read_text()
@@ -117,7 +118,7 @@ def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
 
 
 def test_a_folder_called_like_a_preset_is_not_the_preset(tmp_path, monkeypatch):
-    from tiny import write_csv
+    from helpers.tiny import write_csv
 
     from gptcls.train.config import TrainConfig
     from gptcls.train.run import train
@@ -125,6 +126,6 @@ def test_a_folder_called_like_a_preset_is_not_the_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt2-nano").mkdir()
     data = str(write_csv(tmp_path / "rows.csv"))
-    run = train(TrainConfig(data=data, epochs=1, max_length=8, train="head", device="cpu"))
+    run = train(TrainConfig.of(data=data, epochs=1, max_length=8, train="head", device="cpu"))
     assert run.classifier.base["name"] == "gpt2-nano"
     assert load_classifier(run.folder, "cpu").predict("win a prize") in ("ham", "spam")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from helpers.random_gpt2 import TINY as SIZES
+from helpers.random_gpt2 import transformers_gpt2
+from helpers.tiny import CPU, TINY, set_pooling, tiny_classifier, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_gpt2 import TINY as SIZES
-from random_gpt2 import transformers_gpt2
-from tiny import CPU, TINY, tiny_classifier, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import read_classifier
@@ -18,7 +18,7 @@ from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.fused import can_fuse
 from gptcls.models.gpt2_files import save_pretrained
 from gptcls.models.pretrained import load_pretrained
@@ -32,7 +32,7 @@ texts = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=12), min_size
 def stirred(pooling="last", policy="last_block", causal=False):
     """A classifier with no bias 0 and no norm 1, which would hide mistakes."""
     model = tiny_classifier(policy)
-    model.pooling = pooling
+    set_pooling(model, pooling)
     torch.manual_seed(8)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -95,10 +95,10 @@ def test_position_minus_one_takes_the_padding_for_a_part_of_the_text():
 def test_two_stages_equal_the_classifier(pooling, depth):
     model = stirred(pooling)
     ids, lengths = pad(ROWS, pad_to=9)
-    lower = Lower(model, depth)
+    lower = Frozen(model, depth)
     with torch.no_grad():
         expected = model(ids, lengths)
-        got = Upper(model, depth)(lower(ids, lengths), lengths)
+        got = Trained(model, depth)(lower(ids, lengths), lengths)
         whole = Staged(model)(ids, lengths)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-5)
@@ -113,8 +113,8 @@ def test_features_are_not_taken_from_another_mask_or_pooling(tmp_path, monkeypat
     monkeypatch.setattr(FeatureCache, "_compute", lambda *a: computed.append(len(a[2])) or compute(*a))
     data = {"train": TextDataset(["see you", "win a prize now"], torch.zeros(2), 64, pad_to=9)}
     for model in (stirred(causal=True), stirred(), stirred("position-1"), stirred("position-1")):
-        parts = FeatureCache(tmp_path).datasets(Lower(model, 2), data, CPU)
-        logits = dataset_logits(Upper(model, 2), parts["train"], CPU)
+        parts = FeatureCache(tmp_path).datasets(Frozen(model, 2), data, CPU)
+        logits = dataset_logits(Trained(model, 2), parts["train"], CPU)
         torch.testing.assert_close(logits, dataset_logits(model, data["train"], CPU), atol=1e-5, rtol=1e-5)
     assert computed == [2, 2, 2]  # the fourth is the third again
 
@@ -123,7 +123,9 @@ def test_features_are_not_taken_from_another_mask_or_pooling(tmp_path, monkeypat
 def test_a_saved_classifier_answers_the_same(base, tmp_path, options):
     data = str(write_csv(tmp_path / "rows.csv"))
     options = {"lr": 1e-2, "epochs": 1, "max_length": 16, "device": "cpu", "precision": "fp32"} | options
-    run = train(TrainConfig(model=str(base), data=data, no_causal_mask=True, out=tmp_path / "x", **options))
+    run = train(
+        TrainConfig.of(model=str(base), data=data, no_causal_mask=True, out=tmp_path / "x", **options)
+    )
     spec = json.loads((tmp_path / "x" / "classifier" / "classifier.json").read_text())
     assert spec["architecture"]["causal"] is False
     loaded = read_classifier(tmp_path / "x")
@@ -159,7 +161,7 @@ def test_other_families_are_refused_in_one_line(tmp_path):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="[UNK]"))
     tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
     data = str(write_csv(tmp_path / "rows.csv"))
-    config = TrainConfig(model=str(tmp_path / "bert"), data=data, no_causal_mask=True, out=tmp_path / "x")
+    config = TrainConfig.of(model=str(tmp_path / "bert"), data=data, no_causal_mask=True, out=tmp_path / "x")
     with pytest.raises(InputError, match=r"--no-causal-mask is for a GPT-2; .* is a bert"):
         train(config)
     assert not (tmp_path / "x").exists()
@@ -167,7 +169,9 @@ def test_other_families_are_refused_in_one_line(tmp_path):
 
 def test_the_classifier_of_an_older_version_is_causal(base, tmp_path):
     data = str(write_csv(tmp_path / "rows.csv"))
-    train(TrainConfig(model=str(base), data=data, epochs=1, max_length=16, out=tmp_path / "x", device="cpu"))
+    train(
+        TrainConfig.of(model=str(base), data=data, epochs=1, max_length=16, out=tmp_path / "x", device="cpu")
+    )
     path = tmp_path / "x" / "classifier" / "classifier.json"
     spec = json.loads(path.read_text())
     assert spec["architecture"].pop("causal") is True

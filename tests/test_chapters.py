@@ -233,6 +233,7 @@ def test_a_picture_keeps_its_pixels_and_loses_its_story():
         plain_png(b"GIF89a")
 
 
+@pytest.mark.draws
 def test_pictures_in_outputs_are_cleaned():
     import io
 

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from helpers.tiny import set_pooling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, pad
-from gptcls.core.classifier import POOLERS, Classifier, trained_blocks
+from gptcls.core.classifier import POOLERS, Classifier, Pooler, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS, GPT2Config
+from gptcls.fast.frozen import Frozen, Trained
 from gptcls.models.pretrained import load_pretrained
 
 TINY = GPT2Config(n_layer=3, n_embd=32, n_head=4, n_positions=64)
@@ -99,7 +101,7 @@ def test_frozen_parts_stay_in_eval_mode():
 @settings(deadline=None, max_examples=60)
 @pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
 def test_padding_changes_no_prediction(tiny, pooling, rows, extra):
-    tiny.pooling = pooling
+    set_pooling(tiny, pooling)
     ids, lengths = pad(rows, pad_id=0)
     padded, _ = pad(rows, pad_to=ids.shape[1] + extra, pad_id=99)
     with torch.no_grad():
@@ -110,7 +112,7 @@ def test_padding_changes_no_prediction(tiny, pooling, rows, extra):
 
 def test_padding_does_change_the_books_position(tiny):
     rows = [[5, 6, 7]]
-    tiny.pooling = "position-1"
+    set_pooling(tiny, "position-1")
     with torch.no_grad():
         short, long = tiny(*pad(rows, pad_id=1)), tiny(*pad(rows, pad_to=30, pad_id=1))
     assert (short - long).abs().max() > 1e-3
@@ -119,7 +121,7 @@ def test_padding_does_change_the_books_position(tiny):
 @given(texts)
 @settings(deadline=None, max_examples=40)
 def test_batching_changes_no_prediction_and_keeps_the_order(tiny, rows):
-    tiny.pooling = "last"
+    set_pooling(tiny, "last")
     with torch.no_grad():
         alone = torch.cat([tiny(*pad([row])) for row in rows])
     dataset = TextDataset([], torch.zeros(len(rows)), 64)
@@ -139,4 +141,30 @@ def test_poolers():
     }
     assert expected.keys() == POOLERS.keys()
     for name, rows in expected.items():
-        torch.testing.assert_close(POOLERS[name](hidden, lengths), torch.stack(rows))
+        torch.testing.assert_close(POOLERS[name](3)(hidden, lengths), torch.stack(rows))
+
+
+class Attentive(Pooler):
+    """A pooler with parameters: the mean, weighted by a softmax over learned scores."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.score = torch.nn.Linear(width, 1)
+
+    def forward(self, hidden, lengths):
+        unseen = torch.arange(hidden.shape[1]) >= lengths[:, None]
+        scores = self.score(hidden)[..., 0].masked_fill(unseen, -torch.inf)
+        return (scores.softmax(dim=1)[..., None] * hidden).sum(dim=1)
+
+
+@pytest.mark.parametrize("policy", ["head", "last_block"])
+def test_a_pooler_with_parameters_is_a_class_in_a_table(monkeypatch, policy):
+    monkeypatch.setitem(POOLERS, "attentive", Attentive)
+    model = Classifier(GPT2(TINY), 2, "attentive")
+    model.freeze(policy)
+    assert {"pool.score.weight", "pool.score.bias"} <= model.trained_parameters().keys()
+    ids, lengths = pad([[5, 6, 7], [8]], pad_id=0)
+    depth = model.frozen_blocks
+    torch.testing.assert_close(
+        Trained(model, depth)(Frozen(model, depth)(ids, lengths), lengths), model(ids, lengths)
+    )

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import tyro
-from tiny import tiny_saved
+from helpers.tiny import tiny_saved
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, arriving_lines, classify, classify_file
@@ -124,6 +124,7 @@ def test_closed_standard_input(folder, monkeypatch):
         classify(ClassifyConfig(model=folder))
 
 
+@pytest.mark.slow
 def test_broken_pipe_is_no_error(folder):
     process = subprocess.Popen(
         f"yes win | head -3000 | {sys.executable} -m gptcls.classify --model {folder} | head -1",
@@ -240,6 +241,7 @@ def test_a_progress_bar_on_a_terminal_only(classifier, tmp_path, monkeypatch):
         assert ("50 rows" in screen.getvalue()) is shown
 
 
+@pytest.mark.slow
 def test_a_file_is_read_within_bounded_memory(folder, tmp_path):
     """Peak memory grows by less than the size of the file."""
     if not Path("/proc/self/status").exists():

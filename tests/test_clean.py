@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from helpers.tiny import tiny_saved
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_saved
 
 from gptcls.classify.predict import classify_review, load_classifier
 from gptcls.classify.run import ClassifyConfig, classify
@@ -19,6 +19,7 @@ from gptcls.data.clean import CLEANERS, basic, cleaned
 from gptcls.data.sources import labelled_frame
 from gptcls.evaluate import EvaluateConfig, evaluate
 from gptcls.train.config import TrainConfig
+from gptcls.train.resolve import resolve
 from gptcls.train.run import train
 
 DIRTY = "WIN\x00 a \t\n prize!!! \u200bnow"
@@ -87,10 +88,10 @@ def data(tmp_path_factory):
 
 def test_a_run(base, data, tmp_path, log):
     options = {"model": str(base), "data": str(data), "epochs": 1, "device": "cpu", "precision": "fp32"}
-    train(TrainConfig(**options, out=tmp_path / "raw"))
+    train(TrainConfig.of(**options, out=tmp_path / "raw"))
     assert "cleaned" not in log.text
     assert read_classifier(tmp_path / "raw").cleaning == "none"
-    run = train(TrainConfig(**options, clean=True, out=tmp_path / "x"))
+    run = train(TrainConfig.of(**options, clean=True, out=tmp_path / "x"))
     assert "cleaned: 66 of 66 texts changed" in log.text
     assert "dropped 6 repeated texts" in log.text
     assert json.loads((tmp_path / "x" / "classifier" / "classifier.json").read_text())["cleaning"] == "basic"
@@ -128,4 +129,4 @@ def test_names_are_what_a_file_may_say():
 
 def test_not_with_the_books_reading():
     with pytest.raises(InputError, match="leave out --clean"):
-        TrainConfig(recipe="book", clean=True).resolved()
+        resolve(TrainConfig.of(recipe="book", clean=True))

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_bert import oracle_of as bert_oracle
-from random_bert import wordpiece
-from random_llama import byte_level, save
-from random_llama import oracle_of as llama_oracle
-from tiny import ROWS, tiny_saved
+from helpers.random_bert import oracle_of as bert_oracle
+from helpers.random_bert import wordpiece
+from helpers.random_llama import byte_level, save
+from helpers.random_llama import oracle_of as llama_oracle
+from helpers.tiny import ROWS, tiny_saved
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import save_classifier
@@ -33,7 +33,7 @@ QUICK = {"epochs": 2, "device": "cpu", "precision": "fp32", "lr": 5e-3, "train":
 def run(folder: Path, base: Path, rows: list[dict[str, Any]], **options: Any) -> Run:
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return train(TrainConfig(data=str(data), model=str(base), out=folder / "run", **QUICK | options))
+    return train(TrainConfig.of(data=str(data), model=str(base), out=folder / "run", **QUICK | options))
 
 
 def with_adapter(network: torch.nn.Module, folder: Path) -> tuple[torch.nn.Module, torch.nn.Linear, dict]:

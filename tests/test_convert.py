@@ -4,10 +4,11 @@ import logging
 
 import pytest
 import torch
-from random_gpt2 import TINY, book_gpt2, openai_variables, random_ids, transformers_gpt2
+from helpers.random_gpt2 import TINY, book_gpt2, openai_variables, random_ids, transformers_gpt2
 
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2
+from gptcls.core.weights import GPT2_NAMES
 from gptcls.models import gpt2_files as maps
 
 NO_BOOK = "needs llms-from-scratch, installed with --no-deps (it asks for TensorFlow)"
@@ -60,7 +61,7 @@ def test_to_huggingface_undoes_from_huggingface(tied: bool, tmp_path) -> None:
 
     oracle = transformers_gpt2(tie_word_embeddings=tied)
     oracle.config.save_pretrained(tmp_path)
-    back = maps.to_huggingface(maps.convert(oracle.state_dict()))
+    back = GPT2_NAMES.to_theirs(maps.convert(oracle.state_dict()))
     save_file(back, tmp_path / "model.safetensors", metadata={"format": "pt"})
     loaded, report = GPT2LMHeadModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -70,12 +71,12 @@ def test_to_huggingface_undoes_from_huggingface(tied: bool, tmp_path) -> None:
 
 def test_every_one_of_our_names_has_its_huggingface_name(oracle) -> None:
     names = {
-        maps.huggingface_name(name)
+        GPT2_NAMES.theirs(name)
         for name in GPT2(maps.infer_config(maps.convert(oracle.state_dict()), 3)).state_dict()
     }
     assert names == set(oracle.state_dict()) - {"lm_head.weight"}
     with pytest.raises(InputError, match="bogus"):
-        maps.huggingface_name("bogus.weight")
+        GPT2_NAMES.theirs("bogus.weight")
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])

@@ -11,7 +11,8 @@ from gptcls.core.errors import InputError
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
 from gptcls.data.labels import LISTS, ONE_CLASS, Layout
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import read_split
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import read_split
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -55,7 +56,7 @@ def test_questions(tmp_path):
     assert parts["train"]["text"].tolist() == ["What is a café ?", "How many ?"]
     assert parts["test"]["label"].tolist() == ["HUM"]
     (tmp_path / "TREC_10.label").write_text("HUM:ind Who was Galileo ?\nWho was that ?\n")
-    with pytest.raises(InputError, match=r"TREC_10\.label, line 2: 'Who was that \?' is no question of TREC"):
+    with pytest.raises(InputError, match=r"TREC_10\.label, line 2: 'Who was that \?'"):
         parts_of("trec6", tmp_path)
 
 
@@ -91,7 +92,7 @@ def test_reviews_in_an_archive(tmp_path):
     with pytest.raises(InputError, match=r"movie_reviews\.zip holds no neg/.*fetch it again"):
         parts_of("movie-reviews", tmp_path)
     (tmp_path / "movie_reviews.zip").write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"no readable zip archive .*fetch it again"):
+    with pytest.raises(InputError, match=r"movie_reviews\.zip .*fetch it again"):
         parts_of("movie-reviews", tmp_path)
 
 
@@ -116,11 +117,11 @@ def test_a_part_of_its_own_is_not_drawn(tmp_path):
             "NUM:dist How far is it ?\nHUM:ind Who was it ?\n" * 9, encoding="latin-1"
         )
     with pytest.raises(InputError, match=r"has a test part of its own; leave out --test-fraction"):
-        read_split(TrainConfig(data=f"trec6:{tmp_path}", test_fraction=0.3).resolved())
+        read_split(resolve(TrainConfig.of(data=f"trec6:{tmp_path}", test_fraction=0.3)))
 
 
 def test_names_of_runs():
     assert corpus_of("trec6:x/y") == ("trec6", Path("x/y"))
     assert corpus_of("rows.csv") is corpus_of("C:rows.csv") is None
-    config = TrainConfig(data="trec6:../shared/data/trec").resolved()
+    config = resolve(TrainConfig.of(data="trec6:../shared/data/trec"))
     assert config.run_name == "gpt2-nano-trec6"

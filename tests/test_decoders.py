@@ -2,16 +2,16 @@
 
 import json
 import shutil
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from random_llama import byte_level, oracle_of, save
+from helpers.random_llama import byte_level, oracle_of, save
+from helpers.tiny import CPU, ROWS, write_csv
 from safetensors.torch import load_file
-from tiny import CPU, ROWS, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, classify
@@ -20,22 +20,13 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.loop import FitSettings, Trainer
 from gptcls.evaluate import EvaluateConfig, evaluate
 from gptcls.generate import GenerateConfig, generate_text
 from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import (
-    Run,
-    build_classifier,
-    choose_tokenizer,
-    encode_split,
-    make_loaders,
-    make_task,
-    read_split,
-    stage,
-    train,
-)
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import read_split
+from gptcls.train.run import Run, fit, train
 
 KINDS = ["qwen2", "llama3", "mistral"]
 TEXTS = [text for text, _ in ROWS]
@@ -63,7 +54,7 @@ def data(tmp_path_factory) -> Path:
 
 def run(data: Path, base: Path, out: str, **options) -> Run:
     defaults = {"epochs": 1, "device": "cpu", "lr": 1e-3, "precision": "fp32"}
-    return train(TrainConfig(data=str(data), model=str(base), out=base.parent / out, **defaults | options))
+    return train(TrainConfig.of(data=str(data), model=str(base), out=base.parent / out, **defaults | options))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,19 +83,12 @@ def test_from_a_folder_to_a_classifier(kind: str, data: Path, tmp_path: Path, ca
     )
 
 
-def fit(data: Path, base: Path, **options) -> tuple[np.ndarray, Classifier]:
-    """The losses of a run without what comes after training, and the classifier."""
+def losses_of(data: Path, base: Path, **options) -> tuple[np.ndarray, Classifier]:
+    """The losses of a run in memory, and the classifier."""
     defaults = {"epochs": 1, "device": "cpu", "lr": 1e-3, "precision": "fp32"}
-    config = TrainConfig(data=str(data), model=str(base), **defaults | options).resolved()
-    split = read_split(config)
-    task, tokenizer = make_task(split, config), choose_tokenizer(config)
-    model, _ = build_classifier(config, task, CPU, tokenizer)
-    datasets, _, _ = encode_split(split, task, config, model, tokenizer)
-    network, datasets = stage(model, datasets, config, CPU)
-    torch.manual_seed(config.seed)
-    settings = FitSettings(**{field.name: getattr(config, field.name) for field in fields(FitSettings)})
-    progress = Trainer(network, task, *make_loaders(datasets, config)[:2], settings, CPU).fit()
-    return pd.DataFrame(progress.history).train_loss.dropna().to_numpy(), model
+    config = resolve(TrainConfig.of(data=str(data), model=str(base), **defaults | options))
+    run = fit(read_split(config), settings=config)
+    return pd.DataFrame(run.history).train_loss.dropna().to_numpy(), run.classifier.model
 
 
 @pytest.mark.parametrize("policy", ["head", "last_block", "last_2", "all"])
@@ -113,7 +97,7 @@ def test_the_fast_path_has_the_plain_loops_losses(kind: str, policy: str, data: 
     base = model_folder(tmp_path / "base", kind, sliding_window=4)
     losses = {}
     for name, options in {"fast": {}, "plain": {"no_cache": True}, "narrow": {"precision": "bf16"}}.items():
-        losses[name], model = fit(data, base, train=policy, eval_freq=2, **options)
+        losses[name], model = losses_of(data, base, train=policy, eval_freq=2, **options)
         frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
         trained = {p.dtype for p in model.trained_parameters().values()}
         narrow = torch.bfloat16 if name == "narrow" else torch.float32
@@ -155,11 +139,11 @@ def test_a_narrow_classifier_is_not_copied_on_loading(narrow: Run) -> None:
     file = str(narrow.folder / "classifier" / "model.safetensors")
     model = load_classifier(narrow.folder, "cpu", "bf16").model
     ranges = [line.split()[0].split("-") for line in maps.read_text().splitlines() if file in line]
-    for name, parameter in model.upper.classifier.named_parameters():
+    for name, parameter in model.trained.classifier.named_parameters():
         address = parameter.data_ptr()
         assert any(int(first, 16) <= address < int(last, 16) for first, last in ranges), name
-    blocks = model.upper.classifier.backbone.blocks
-    assert all(mine is theirs for mine, theirs in zip(model.lower.blocks, blocks[:-1], strict=True))
+    blocks = model.trained.classifier.backbone.blocks
+    assert all(mine is theirs for mine, theirs in zip(model.frozen.blocks, blocks[:-1], strict=True))
 
 
 def test_a_padding_id_past_gpt2s_vocabulary_is_never_used(data: Path, base: Path) -> None:
@@ -261,7 +245,7 @@ def test_a_classifier_without_its_tokenizer(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "named"),
     [
-        (("architecture", "n_kv_head"), 4, "n_kv_head 4 is no divisor of n_head 6"),
+        (("architecture", "n_kv_head"), 4, "n_kv_head 4 does not divide n_head 6"),
         (("architecture", "window"), "wide", "window 'wide', which is not null or a whole number"),
         (("architecture", "qkv_bias"), 1, "qkv_bias 1, which is not true or false"),
         (("architecture", "rope_theta"), "large", "rope_theta 'large', which is not a number"),

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from random_bert import oracle_of, roberta_bpe, wordpiece
-from random_llama import save
+from helpers.random_bert import oracle_of, roberta_bpe, wordpiece
+from helpers.random_llama import save
+from helpers.tiny import ROWS, TINY, write_csv
 from safetensors.torch import load_file
-from tiny import ROWS, TINY, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, classify
@@ -25,7 +25,9 @@ from gptcls.models.pretrained import load_pretrained, load_tokenizer
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.run import pretrain
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import Run, choose_pooling, train
+from gptcls.train.resolve import resolve
+from gptcls.train.run import Run, train
+from gptcls.train.setup import choose_pooling
 
 TEXTS = [text for text, _ in ROWS]
 TOKENIZERS: dict[str, Callable[[list[str], Path], Any]] = {"bert": wordpiece, "roberta": roberta_bpe}
@@ -51,7 +53,7 @@ def data(tmp_path: Path) -> Path:
 
 def run(data: Path, base: Path, out: str, **options) -> Run:
     defaults = {"epochs": 1, "device": "cpu", "lr": 1e-3, "precision": "fp32"}
-    return train(TrainConfig(data=str(data), model=str(base), out=base.parent / out, **defaults | options))
+    return train(TrainConfig.of(data=str(data), model=str(base), out=base.parent / out, **defaults | options))
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -89,7 +91,7 @@ def test_the_fast_path_has_the_plain_loops_losses(policy: str, data: Path, tmp_p
     losses = {}
     for out, options in (("fast", {}), ("plain", {"no_cache": True, "pad_to": 20})):
         done = run(data, base, out, train=policy, max_length=20, **options)
-        losses[out] = pd.DataFrame(done.progress.history).train_loss.dropna().to_numpy()
+        losses[out] = pd.DataFrame(done.history).train_loss.dropna().to_numpy()
     assert losses["fast"] == pytest.approx(losses["plain"], abs=1e-5)
 
 
@@ -118,7 +120,7 @@ def test_features_that_were_kept_serve_again(data: Path, base: Path, caplog) -> 
     with caplog.at_level("INFO", "gptcls"):
         second = run(data, base, "y", cache=base.parent / "features")
     assert " 0 computed" in caplog.text
-    assert first.progress.history == second.progress.history
+    assert first.history == second.history
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -139,9 +141,9 @@ def test_ids_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asked", ["auto", "first", "last", "mean", "max"])
 def test_what_the_head_reads(asked: str, base: Path) -> None:
-    config = TrainConfig(model=str(base), pooling=asked).resolved()
+    config = resolve(TrainConfig.of(model=str(base), pooling=asked))
     for backbone, usual in ((load_pretrained(base), "first"), (GPT2(TINY), "last")):
-        assert choose_pooling(config, backbone) == (usual if asked == "auto" else asked)
+        assert choose_pooling(config.model, backbone) == (usual if asked == "auto" else asked)
 
 
 # Bad input
@@ -149,7 +151,7 @@ def test_what_the_head_reads(asked: str, base: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"pooling": "position-1"}, {"recipe": "book"}])
 def test_the_books_pooling_would_read_what_is_masked(options: dict, data: Path, base: Path) -> None:
-    refusal = r"--pooling position-1 .*as it is a bert; use first, last, mean, max$"
+    refusal = r"--pooling position-1 .*which is a bert; use first, last, mean, max$"
     with pytest.raises(InputError, match=refusal):
         run(data, base, "x", **options)
     assert not (base.parent / "x").exists()
@@ -196,7 +198,7 @@ def saved(tmp_path_factory) -> Path:
     ("key", "value", "named"),
     [
         ("n_segments", 0, "n_segments 0, which is not a whole number"),
-        ("n_head", 5, "n_head 5 is no divisor of n_embd 48"),
+        ("n_head", 5, "n_head 5 does not divide n_embd 48"),
         ("attn_dropout", "much", "attn_dropout 'much', which is not a number"),
         ("pooler", 1, "pooler 1, which is not true or false"),
         ("pooler", True, r"tensor backbone\.norm\.dense\.\w+ is missing"),

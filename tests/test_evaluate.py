@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.tiny import ROWS, tiny_saved, write_csv
 from sklearn.metrics import accuracy_score, f1_score
-from tiny import ROWS, tiny_saved, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import save_classifier
@@ -42,6 +42,7 @@ def scores(model, data=None, **options):
     return evaluate(EvaluateConfig(model=Path(model), data=data, device="cpu", precision="fp32", **options))
 
 
+@pytest.mark.draws
 def test_scores_are_sklearns(run_folder, tmp_path):
     found = scores(run_folder, write_csv(tmp_path / "new.csv", NEW), out=tmp_path / "report")
     texts, labels = zip(*NEW, strict=True)

@@ -7,17 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import CPU, ROWS, TINY, tiny_classifier, tiny_task
+from helpers.tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
 
 from gptcls.common.hardware import pick_dtype
 from gptcls.core.answer import dataset_logits
-from gptcls.core.batches import TextDataset, bucket_loader, pad, plain_loader
+from gptcls.core.batches import TextDataset, bucket_loader, pad
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Autocast, Lower, Staged, Upper
+from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
+from gptcls.fast.one_position import at
 from gptcls.train.config import TrainConfig
+from gptcls.train.resolve import resolve
 
 POLICIES = ["head", "last_block", "last_2"]
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
@@ -26,7 +28,7 @@ IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
 def stirred(policy="last_block", pooling="last", config=TINY):
     """A classifier with no bias 0 and no norm 1, which would hide mistakes."""
     model = tiny_classifier(policy, config=config)
-    model.pooling = pooling
+    set_pooling(model, pooling)
     torch.manual_seed(8)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -51,7 +53,7 @@ def test_two_stages_equal_the_classifier(pooling, depth):
     ids, lengths = pad(IDS, pad_to=9)
     with torch.no_grad():
         expected = model(ids, lengths)
-        got = Upper(model, depth)(Lower(model, depth)(ids, lengths), lengths)
+        got = Trained(model, depth)(Frozen(model, depth)(ids, lengths), lengths)
     torch.testing.assert_close(got, expected, atol=2e-6, rtol=1e-5)
 
 
@@ -61,7 +63,7 @@ def test_gradients_equal_the_classifiers(pooling):
     grads = []
     for fast in (False, True):
         model = stirred("last_block", pooling)
-        logits = Upper(model, 2)(Lower(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
+        logits = Trained(model, 2)(Frozen(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
         logits.square().sum().backward()
         grads.append({name: p.grad for name, p in model.trained_parameters().items()})
     for name, grad in grads[0].items():
@@ -84,15 +86,15 @@ def test_losses_and_predictions_are_those_of_the_plain_loop(policy, pooling, mon
         dataset = data(pad_to)
         network = model
         if fast:
-            network = Upper(model, depth_of(model))
-            dataset = FeatureCache().datasets(Lower(model, depth_of(model)), {"train": dataset}, CPU)["train"]
+            network = Trained(model, depth_of(model))
+            dataset = FeatureCache().datasets(Frozen(model, depth_of(model)), {"train": dataset}, CPU)[
+                "train"
+            ]
         settings = FitSettings(
             epochs=3, lr=1e-3, weight_decay=0.1, schedule="cosine", warmup=0.1, clip=1.0, accumulate=1,
-            patience=0, eval_freq=5, eval_iter=2,
         )  # fmt: skip
         torch.manual_seed(2)
-        loaders = bucket_loader(dataset, 8), plain_loader(dataset, 8)
-        Trainer(network, tiny_task(), *loaders, settings, CPU).fit()
+        Trainer(network, tiny_task(), bucket_loader(dataset, 8), settings, CPU).fit()
         logits.append(dataset_logits(network, dataset, CPU))
     assert len(losses[0]) == len(losses[1]) == 24
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
@@ -105,16 +107,16 @@ def test_dropout_in_the_trained_block_falls_back_to_the_plain_block():
     model = stirred(config=replace(TINY, dropout=0.5))
     model.freeze("last_block")
     ids, lengths = pad(IDS)
-    hidden = Lower(model, 2)(ids, lengths)
+    hidden = Frozen(model, 2)(ids, lengths)
     block = model.backbone.blocks[2].train()
     outputs = []
-    for call in (lambda: block.at(hidden, lengths - 1), lambda: block(hidden)[torch.arange(4), lengths - 1]):
+    for call in (lambda: at(block, hidden, lengths - 1), lambda: block(hidden)[torch.arange(4), lengths - 1]):
         torch.manual_seed(0)
         outputs.append(call())
     assert torch.equal(*outputs)
 
 
-class Counted(Lower):
+class Counted(Frozen):
     """Counts the rows that ran through it."""
 
     rows = 0
@@ -171,7 +173,7 @@ def other_depth(model):
 
 def other_pooling(model):
     model.freeze("head")
-    model.pooling = "mean"
+    set_pooling(model, "mean")
     return Counted(model, 3)
 
 
@@ -223,7 +225,7 @@ def test_trained_weights_do_not_change_the_key(tmp_path, counted):
 
 def test_past_the_budget_they_lie_in_a_file(caplog):
     model = stirred()
-    lower = Lower(model, 2)
+    lower = Frozen(model, 2)
     with caplog.at_level(logging.INFO, "gptcls"):
         in_file = features(lower, FeatureCache(budget=1000))
     assert "temporary file" in caplog.text
@@ -255,7 +257,7 @@ def test_what_another_run_is_writing_or_left_broken_does_not_disturb(tmp_path, c
 
 
 def test_writing_to_features_does_not_reach_the_folder(tmp_path):
-    lower = Lower(stirred(), 2)
+    lower = Frozen(stirred(), 2)
     first = features(lower, FeatureCache(tmp_path))
     FeatureCache(tmp_path).datasets(lower, {"train": data()}, CPU)["train"].features[0].zero_()
     assert all(map(torch.equal, first, features(lower, FeatureCache(tmp_path))))
@@ -264,17 +266,17 @@ def test_writing_to_features_does_not_reach_the_folder(tmp_path):
 def test_features_that_do_not_fit_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(InputError, match=r"GiB of features do not fit into .*--cache"):
-        features(Lower(stirred(), 2), FeatureCache(tmp_path))
+        features(Frozen(stirred(), 2), FeatureCache(tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_plain_blocks_where_nothing_can_be_fused(monkeypatch):
     model = stirred()
     ids, lengths = pad(IDS)
-    fused = Lower(model, 2)(ids, lengths)
+    fused = Frozen(model, 2)(ids, lengths)
     monkeypatch.setattr("gptcls.fast.fused.can_fuse", lambda block, dtype: False)
-    torch.testing.assert_close(Lower(model, 2)(ids, lengths), fused, atol=1e-5, rtol=1e-5)
-    assert Lower(model, 2, torch.bfloat16)(ids, lengths).dtype == torch.bfloat16
+    torch.testing.assert_close(Frozen(model, 2)(ids, lengths), fused, atol=1e-5, rtol=1e-5)
+    assert Frozen(model, 2, torch.bfloat16)(ids, lengths).dtype == torch.bfloat16
 
 
 def test_an_interrupted_pass_leaves_nothing_that_counts(tmp_path, counted, monkeypatch):
@@ -297,7 +299,7 @@ def test_bf16_is_close_and_trained_weights_stay_fp32():
     assert narrow.dtype == torch.float32
     assert 0 < (narrow - exact).abs().max() < 0.1
     assert all(p.dtype == torch.float32 for p in model.parameters())
-    blocks = Lower(model, 2, torch.bfloat16).blocks
+    blocks = Frozen(model, 2, torch.bfloat16).blocks
     assert all(p.dtype == torch.bfloat16 for p in blocks.parameters())
 
 
@@ -320,9 +322,9 @@ def test_int8_without_torchao_says_what_to_install(monkeypatch):
 
 def test_autocast_keeps_names_and_gradients():
     model = stirred()
-    network = Autocast(Upper(model, 2), torch.bfloat16)
+    network = Autocast(Trained(model, 2), torch.bfloat16)
     ids, lengths = pad(IDS)
-    logits = network(Lower(model, 2)(ids, lengths), lengths)
+    logits = network(Frozen(model, 2)(ids, lengths), lengths)
     assert logits.dtype == torch.float32
     logits.sum().backward()
     assert network.trained_parameters().keys() == model.trained_parameters().keys()
@@ -341,16 +343,19 @@ def test_pick_dtype():
         pick_dtype("int3", CPU)
 
 
-def test_compiled_upper_stage_gives_the_same():
+@pytest.mark.slow
+def test_the_compiled_trained_stage_gives_the_same():
     model = stirred()
     ids, lengths = pad(IDS)
     expected = model(ids, lengths)
-    upper = Upper(model, 2)
-    upper.compile(dynamic=True)
-    torch.testing.assert_close(upper(Lower(model, 2)(ids, lengths), lengths), expected, atol=1e-5, rtol=1e-5)
+    trained = Trained(model, 2)
+    trained.compile(dynamic=True)
+    torch.testing.assert_close(
+        trained(Frozen(model, 2)(ids, lengths), lengths), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_cache_that_is_a_file_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"--cache .*file is a file; name a folder"):
-        TrainConfig(cache=tmp_path / "file").resolved()
+        resolve(TrainConfig.of(cache=tmp_path / "file"))

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.random_bert import wordpiece
+from helpers.random_llama import byte_level, sentencepiece_like
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_llama import byte_level, sentencepiece_like
 
 from gptcls.core.batches import TextDataset
 from gptcls.core.errors import InputError
@@ -24,7 +25,7 @@ KINDS = {
     "byte level": lambda: byte_level(TEXTS * 5),
     "with a begin": lambda: byte_level(TEXTS * 5, ends=("<s>",)),
     "with both ends": lambda: byte_level(TEXTS * 5, ends=("<s>", "</s>")),
-    "sentencepiece": lambda: sentencepiece_like(TEXTS * 5),
+    "sentencepiece": lambda: sentencepiece_like([text for text in TEXTS if "<" not in text] * 5, 90),
 }
 
 
@@ -43,7 +44,7 @@ def pair(request, tmp_path_factory) -> tuple[FileTokenizer, Any]:
         model = json.loads(trained.to_str())["model"]
         merges = [tuple(merge) for merge in model["merges"]]
         getattr(transformers, request.param)(vocab=model["vocab"], merges=merges).save_pretrained(folder)
-    oracle = transformers.AutoTokenizer.from_pretrained(folder)
+    oracle = transformers.AutoTokenizer.from_pretrained(folder, split_special_tokens=True)
     assert type(oracle).__name__ == (request.param if request.param not in KINDS else "TokenizersBackend")
     return FileTokenizer(folder / "tokenizer.json"), oracle
 
@@ -95,6 +96,33 @@ def test_any_text(pair, text: str) -> None:
     assert ours.encode(text) == theirs(text)["input_ids"]
 
 
+NAMES = ["<s>", "</s>", "<|end|>", "<unk>", "<0x41>", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_of_a_special_token_in_a_text_is_text(pair, name: str) -> None:
+    ours, theirs = pair
+    control = set(theirs.convert_tokens_to_ids(["<s>", "</s>", "<|end|>"])) - {theirs.unk_token_id}
+    for text in (name, f"see {name} you", f"{name}{name}"):
+        row = ours.encode(text)
+        assert row == theirs(text)["input_ids"]
+        inside = row[len(ours.prefix) : len(row) - len(ours.suffix)]
+        assert not set(inside) & control
+
+
+def test_in_an_encoder_too_and_what_goes_around_a_text_stays(tmp_path: Path) -> None:
+    from transformers import BertTokenizerFast
+
+    wordpiece([*TEXTS, "[SEP] [CLS] cls sep"] * 5, tmp_path)
+    ours = FileTokenizer(tmp_path / "tokenizer.json")
+    theirs = BertTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), split_special_tokens=True)
+    for text in ("see [SEP] you", "[CLS]", "[MASK][PAD] x", "x [SEP]"):
+        row = ours.encode(text)
+        assert row == theirs(text)["input_ids"]
+        assert (row[0], row[-1]) == (2, 3) == (*ours.prefix, *ours.suffix)
+        assert not {0, 2, 3, 4} & set(row[1:-1]), "padding, begin, end or mask"
+
+
 def test_saved_and_read_again(pair, tmp_path: Path) -> None:
     ours, _ = pair
     (tmp_path / "tokenizer.json").write_text(ours.to_json(), encoding="utf-8")
@@ -105,6 +133,7 @@ def test_saved_and_read_again(pair, tmp_path: Path) -> None:
 
 def test_truncation_and_padding_saved_in_the_file_are_not_applied(tmp_path: Path) -> None:
     tokenizer = byte_level(TEXTS)
+    tokenizer.encode_special_tokens = True
     expected = [tokenizer.encode(text).ids for text in TEXTS]
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=8)
@@ -171,7 +200,7 @@ def test_the_bundled_one_is_gpt2s(base: Path) -> None:
 def test_missing_or_broken(tmp_path: Path) -> None:
     file = model_folder(tmp_path) / "tokenizer.json"
     file.write_text('{"version": "1.0"}')
-    with pytest.raises(InputError, match=r"tokenizer\.json is no tokenizer .*download it again") as error:
+    with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer .*download it again") as error:
         load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
     file.unlink()

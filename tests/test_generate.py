@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from random_gpt2 import TINY, transformers_gpt2
+from helpers.random_gpt2 import TINY, transformers_gpt2
 from torch import Tensor, nn
 
 from gptcls.core.errors import InputError

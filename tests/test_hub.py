@@ -11,13 +11,13 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from hub_server import COMMIT, Hub, serve
-from random_gpt2 import TINY, random_ids, transformers_gpt2
-from random_llama import byte_level, oracle_of, save
+from helpers.hub_server import COMMIT, Hub, serve
+from helpers.random_gpt2 import TINY, random_ids, transformers_gpt2
+from helpers.random_llama import byte_level, oracle_of, save
 
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS, GPT2Config
@@ -414,3 +414,56 @@ def test_a_repository_that_is_no_gpt2(hub: Hub) -> None:
 def test_no_possible_name_of_a_repository(hub: Hub, name: str) -> None:
     refused(name, name)
     assert hub.requests == []
+
+
+# A huggingface_hub whose inner functions are not what they were
+
+
+class WithoutLock(ModuleType):
+    """huggingface_hub.utils, for who imports a lock from it."""
+
+    def __getattr__(self, name: str) -> object:
+        from huggingface_hub import utils
+
+        if name == "WeakFileLock":
+            raise AttributeError(name)
+        return getattr(utils, name)
+
+
+@pytest.fixture(params=["missing", "another signature"])
+def other_version(request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what we import; huggingface_hub itself works."""
+    from huggingface_hub import utils
+
+    hub_module._say_once.cache_clear()
+    if request.param == "missing":
+        monkeypatch.setitem(sys.modules, "huggingface_hub.utils", WithoutLock("huggingface_hub.utils"))
+    else:
+        monkeypatch.setattr(utils, "build_hf_headers", lambda *, token: {}, raising=False)
+
+
+@pytest.mark.parametrize("name", ["gpt2-tiny", REPO])
+def test_another_version_downloads_as_it_does_itself(other_version, hub: Hub, oracle, caplog, name) -> None:
+    with caplog.at_level(logging.WARNING, "gptcls"):
+        assert_loads(name, oracle)
+    assert caplog.text.count("starts over") == 1
+    hub.requests.clear()
+    assert_loads(name, oracle)
+    assert hub.requests == []
+
+
+def test_another_version_is_checked_as_well(other_version, hub: Hub, oracle, content, tmp_path: Path) -> None:
+    hub.mode = "wrong bytes"
+    for name in ("gpt2-tiny", REPO):
+        refused(name, "sha256", "deleted", "try again")
+        assert "model.safetensors" not in cache(tmp_path)
+    hub.mode = "html"
+    refused("gpt2-tiny", "HF_ENDPOINT")
+    hub.mode = "404"
+    refused("gpt2-tiny", "404", "HF_TOKEN")
+    hub.mode = "good"
+    assert_loads("gpt2-tiny", oracle)
+    weights = content["model.safetensors"]
+    hub.files[f"{REPO}/model.safetensors"] = weights[:-1] + bytes([weights[-1] ^ 1])
+    shutil.rmtree(tmp_path / "cache")
+    refused("gpt2-tiny", hashlib.sha256(weights).hexdigest(), "HF_ENDPOINT")

@@ -83,9 +83,7 @@ def test_ids_become_names(labels, tmp_path):
     assert labels(lines, layout) == ['["anger", "neutral"]', '["joy"]']
     layout = Layout(ONE_CLASS, label_names=names)
     assert labels(["text,label", "one,2", "two,0"], layout) == ["neutral", "anger"]
-    with pytest.raises(
-        InputError, match=r"label '3' in column 'label', which is no id from 0 to 2, in line 3"
-    ):
+    with pytest.raises(InputError, match=r"label '3' in column 'label'.* 0 to 2, in line 3"):
         labels(["text,label", "one,2", "two,3"], layout)
     names.write_text("anger\n\njoy\n")
     with pytest.raises(InputError, match="line 2: it holds no name"):
@@ -150,9 +148,7 @@ def test_numbers(labels):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "good", None, True, [1.0], "1e39", "", 10**400])
 def test_what_is_no_number(labels, value):
-    with pytest.raises(
-        InputError, match=r"in column 'label', no finite number, in line 2; correct or delete"
-    ):
+    with pytest.raises(InputError, match=r"in column 'label'.* in line 2;"):
         labels(json_lines(1.5, value, 2), Layout(NUMBERS), name="rows.jsonl")
 
 
@@ -170,7 +166,7 @@ def test_one_class_says_or_refuses_what_is_not_meant(labels, log):
     one = Layout()
     with pytest.raises(InputError, match=r"are lists, such as .*; add --task multi"):
         labels(["text,label", 'one,"[""a"", ""b""]"', "two,a"], one)
-    with pytest.raises(InputError, match=r"a list or object .*; give one label a row, or add --task multi"):
+    with pytest.raises(InputError, match=r"a list or object .*--task multi"):
         labels(json_lines(["a"], ["b"]), one, name="rows.jsonl")
     assert labels(["text,label", "one,3.5", "two,1.25", "three,2"], one) == ["3.5", "1.25", "2"]
     assert "each number in column 'label', such as 1.25, is read as a class; else add --task reg" in log.text
@@ -185,7 +181,7 @@ def test_one_class_says_or_refuses_what_is_not_meant(labels, log):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((ONE_CLASS, ("a", "b")), "--label-columns a b: one class a text stands in one column"),
+        ((ONE_CLASS, ("a", "b")), "--label-columns a b: .*--label-column, --task multi or"),
         ((LISTS, ("a",), ","), "--label-columns a excludes --label-separator"),
         ((ONE_CLASS, (), ","), "--label-separator goes with --task multi, not --task single"),
         ((LISTS, (), ""), '--label-separator "" separates nothing'),

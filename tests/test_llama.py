@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_gpt2 import random_ids
-from random_llama import KINDS, oracle_of, save
+from helpers.random_gpt2 import random_ids
+from helpers.random_llama import KINDS, oracle_of, save
 from torch import Tensor, nn
 
 from gptcls.core.batches import pad
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
-from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.frozen import Frozen, Staged, Trained
+from gptcls.fast.one_position import at
 from gptcls.models.llama import Llama, rotary_table
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
@@ -121,7 +122,7 @@ def test_two_stages_are_the_whole(kind: str, pooling: str, depth: int, tmp_path:
     model = Classifier(load_pretrained(save(oracle_of(kind), tmp_path)), 2, pooling).eval()
     _, ids, lengths = ragged()
     with torch.no_grad():
-        fast = Upper(model, depth)(Lower(model, depth)(ids, lengths), lengths)
+        fast = Trained(model, depth)(Frozen(model, depth)(ids, lengths), lengths)
         close(fast, model(ids, lengths), atol=1e-5)
 
 
@@ -141,7 +142,7 @@ def test_a_block_at_one_position_has_the_same_gradients(tmp_path: Path) -> None:
         )
 
     expected = gradients(block(x)[torch.arange(3), positions])
-    for name, grad in gradients(block.at(x, positions)).items():
+    for name, grad in gradients(at(block, x, positions)).items():
         assert grad.abs().max() > 0, name
         close(grad, expected[name], atol=1e-4 * expected[name].abs().max().item())
 
@@ -169,14 +170,14 @@ def test_what_trains_is_fp32_and_the_rest_stays_as_it_is(policy: str, tmp_path: 
             assert (p.dtype, p.data_ptr()) == (torch.bfloat16, addresses[name])
     _, ids, lengths = ragged()
     depth = 3 - len(model.trained)
-    lower = Lower(model, depth, torch.bfloat16)
+    lower = Frozen(model, depth, torch.bfloat16)
     assert all(mine is theirs for mine, theirs in zip(lower.blocks, backbone.blocks, strict=False))
     plain = model(ids, lengths)
     plain.sum().backward()
     assert all(p.grad is not None for p in trained.values())
     with torch.no_grad():
         assert lower(ids, lengths).dtype == lower.out_dtype
-        fast = Upper(model, depth)(lower(ids, lengths), lengths)
+        fast = Trained(model, depth)(lower(ids, lengths), lengths)
         staged = Staged(model, torch.bfloat16)(ids, lengths)
         wide = Classifier(load_pretrained(tmp_path), 2).eval()
         wide.load_state_dict({name: value.float() for name, value in model.state_dict().items()})
@@ -189,7 +190,7 @@ def test_what_trains_is_fp32_and_the_rest_stays_as_it_is(policy: str, tmp_path: 
 def test_blocks_in_another_format_are_copied(tmp_path: Path) -> None:
     model = Classifier(load_pretrained(save(oracle_of("qwen2"), tmp_path)), 2).eval()
     _, ids, lengths = ragged()
-    lower = Lower(model, 2, torch.bfloat16)
+    lower = Frozen(model, 2, torch.bfloat16)
     assert {parameter.dtype for parameter in lower.blocks.parameters()} == {torch.bfloat16}
     assert lower(ids, lengths).dtype == torch.bfloat16
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_gpt2 import random_ids
-from random_llama import KINDS, LLAMA3, SIZES, oracle_of, save
+from helpers.random_gpt2 import random_ids
+from helpers.random_llama import KINDS, LLAMA3, SIZES, oracle_of, save
 from safetensors.torch import load_file, save_file
 
 from gptcls.core.errors import InputError
@@ -184,10 +184,10 @@ def test_bf16_is_loaded_in_place(tmp_path: Path) -> None:
 FAULTS = {
     "hidden_act": ("gelu", ["hidden_act 'gelu'", "'silu'"]),
     "model_type": ("gemma2", ["model_type 'gemma2'; supported are bert, gpt2, llama"]),
-    "num_hidden_layers": (2, ["model.layers.2.", "is no tensor of this network"]),
+    "num_hidden_layers": (2, ["model.layers.2.", "is not a tensor of this network"]),
     "hidden_size": (64, ["[97, 48] instead of [97, 64]"]),
     "intermediate_size": ("80", ["intermediate_size '80'"]),
-    "num_attention_heads": (7, ["n_kv_head 2 is no divisor of n_head 7"]),
+    "num_attention_heads": (7, ["n_kv_head 2 does not divide n_head 7"]),
     "num_key_value_heads": (3, ["self_attn.k_proj", "[16] instead of [24]"]),
     "max_position_embeddings": (..., ["has no max_position_embeddings"]),
     "vocab_size": (100, ["[97, 48] instead of [100, 48]"]),
@@ -309,7 +309,7 @@ def test_an_unknown_tensor(folder: Path, name: str, named: str) -> None:
 def test_a_bias_that_the_config_does_not_tell_of(folder: Path) -> None:
     file = folder / "model.safetensors"
     save_file(load_file(file) | {"model.layers.1.self_attn.o_proj.bias": torch.zeros(48)}, file)
-    refused(folder, "model.layers.1.self_attn.o_proj.bias", "is no tensor of this network")
+    refused(folder, "model.layers.1.self_attn.o_proj.bias", "is not a tensor of this network")
 
 
 def test_nan(folder: Path) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.random_gpt2 import stir, transformers_gpt2
+from helpers.tiny import CPU, ROWS, tiny_classifier, tiny_saved, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_gpt2 import stir, transformers_gpt2
-from tiny import CPU, ROWS, tiny_classifier, tiny_saved, write_csv
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, classify
@@ -20,14 +20,15 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.loop import StoppedError, Trainer
-from gptcls.core.tokenizer import GPT2, MAX_CHARS, PAD_ID, encode
-from gptcls.data.long_texts import CUTS, LOST, cut_rows, head_tail, windows
+from gptcls.core.loop import Trainer
+from gptcls.core.tokenizer import MAX_CHARS, PAD_ID, Tokenizer, encode
+from gptcls.data.long_texts import CUTS, LOST, head_tail, windows
 from gptcls.evaluate import EvaluateConfig, evaluate
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Autocast, Lower, Staged, Upper
+from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
+from gptcls.train.hooks import StoppedError
 from gptcls.train.run import train
 
 LENGTH = 12
@@ -81,24 +82,38 @@ def test_windows_cover_the_text_and_overlap(n, max_length):
     assert len(rows) == fewest
 
 
+class Counting(Tokenizer):
+    """The text "3" has the ids 0, 1, 2, and 100 and 101 around them."""
+
+    pad_id, prefix, suffix = 99, (100,), (101,)
+
+    def encode(self, text, max_length=None):
+        return self.cut([100, *range(int(text)), 101], max_length)
+
+    def decode(self, ids):
+        raise AssertionError
+
+
 @settings(deadline=None)
-@given(st.lists(st.integers(0, 30), max_size=8), st.integers(1, 12))
+@given(st.lists(st.integers(0, 30), max_size=8), st.integers(3, 12))
 def test_a_text_that_fits_is_one_row_in_every_way(lengths, max_length):
-    texts = [list(range(n)) for n in lengths]
-    for long in CUTS:
-        rows, owners = cut_rows(texts, max_length, long, GPT2)
-        assert sorted(set(owners)) == list(range(len(texts)))
-        assert max(map(len, rows), default=0) <= max_length
-        for row, owner in zip(rows, owners, strict=True):
-            assert row == texts[owner] or len(texts[owner]) > max_length
+    texts, tokenizer = list(map(str, lengths)), Counting()
+    for long, cut in CUTS.items():
+        data = TextDataset(texts, torch.zeros(len(texts)), max_length, tokenizer=tokenizer, cut=cut)
+        assert sorted(set(data.owners)) == list(range(len(texts)))
+        assert data.truncated == sum(n + 2 > max_length for n in lengths)
+        for row, owner in zip(data.rows, data.owners, strict=True):
+            assert (row[0], row[-1]) == (100, 101), "around every row"
+            assert len(row) == min(lengths[owner] + 2, max_length)
+            assert lengths[owner] + 2 > max_length or row == tokenizer.encode(texts[owner])
         if long != "windows":
-            assert owners == list(range(len(texts)))
+            assert data.owners == list(range(len(texts)))
 
 
 @pytest.mark.parametrize("long", CUTS)
 def test_dataset(long):
     targets = torch.tensor([0, 1, 0, 1, 0])
-    data = TextDataset(TEXTS, targets, LENGTH, long=long)
+    data = TextDataset(TEXTS, targets, LENGTH, cut=CUTS[long])
     assert data.truncated == 2
     assert len(data) == len(data.owners) == len(data.lengths)
     assert data.rows[:3] == [[PAD_ID], encode(TEXTS[1]), encode(TEXTS[2])]
@@ -112,7 +127,7 @@ def test_dataset(long):
 
 def test_the_end_of_a_text_beyond_the_cap_on_characters_is_read():
     text = "word " * (MAX_CHARS // 4) + "the very end"
-    (row,) = TextDataset([text], torch.zeros(1), LENGTH, long="tail").rows
+    (row,) = TextDataset([text], torch.zeros(1), LENGTH, cut=CUTS["tail"]).rows
     assert row[-3:] == encode(" the very end")
     assert row == encode(text)[-LENGTH:]
 
@@ -126,7 +141,7 @@ def test_windows_are_the_mean_of_a_hand_computation(tmp_path):
     theirs = transformers_gpt2(vocab_size=50257, n_positions=64).transformer
     theirs.save_pretrained(tmp_path)
     ours = Classifier(load_pretrained(tmp_path), 2)
-    data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), LENGTH, long="windows")
+    data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), LENGTH, cut=CUTS["windows"])
     found = dataset_logits(ours, data, CPU)
     assert found.shape == (len(TEXTS), 2)
     for text, row in zip(TEXTS, found, strict=True):
@@ -141,14 +156,14 @@ def test_windows_are_the_mean_of_a_hand_computation(tmp_path):
 @pytest.mark.parametrize("long", CUTS)
 def test_short_texts_score_the_same_bits_in_every_way(model, long):
     def logits(way):
-        return dataset_logits(model, TextDataset(TEXTS[:3], torch.zeros(3), LENGTH, long=way), CPU)
+        return dataset_logits(model, TextDataset(TEXTS[:3], torch.zeros(3), LENGTH, cut=CUTS[way]), CPU)
 
     assert torch.equal(logits(long), logits("head"))
 
 
 def test_windows_differ_from_head_on_long_texts_only(model):
     def logits(way):
-        return dataset_logits(model, TextDataset(TEXTS, torch.zeros(len(TEXTS)), LENGTH, long=way), CPU)
+        return dataset_logits(model, TextDataset(TEXTS, torch.zeros(len(TEXTS)), LENGTH, cut=CUTS[way]), CPU)
 
     found = {way: logits(way) for way in CUTS}
     for way in ("tail", "head-tail", "windows"):
@@ -160,15 +175,15 @@ def test_windows_differ_from_head_on_long_texts_only(model):
 @pytest.mark.parametrize("long", CUTS)
 @pytest.mark.parametrize("depth", [1, 3])
 def test_the_feature_cache_gives_the_same_scores(model, long, depth):
-    data = TextDataset(TEXTS, torch.zeros(len(TEXTS), dtype=torch.int64), LENGTH, long=long)
-    features = FeatureCache().datasets(Lower(model, depth), {"test": data}, CPU)["test"]
-    found = dataset_logits(Upper(model, depth), features, CPU)
+    data = TextDataset(TEXTS, torch.zeros(len(TEXTS), dtype=torch.int64), LENGTH, cut=CUTS[long])
+    features = FeatureCache().datasets(Frozen(model, depth), {"test": data}, CPU)["test"]
+    found = dataset_logits(Trained(model, depth), features, CPU)
     torch.testing.assert_close(found, dataset_logits(model, data, CPU), atol=1e-5, rtol=0)
 
 
 def test_an_empty_data_set(model):
     data = TextDataset([], torch.zeros(0, dtype=torch.int64), LENGTH)
-    upper = Upper(model, 2)
+    upper = Trained(model, 2)
     for network in (model, upper, Autocast(model, torch.bfloat16), Staged(model)):
         found = dataset_logits(network, data, CPU)
         assert found.shape == (0, 2)
@@ -188,7 +203,7 @@ def data(tmp_path_factory):
 def test_a_run_is_scored_by_text_and_used_as_it_was_trained(base, data, tmp_path, caplog, long):
     caplog.set_level(logging.INFO, "gptcls")
     options = {"model": str(base), "data": str(data), "epochs": 1, "max_length": 8, "device": "cpu"}
-    run = train(TrainConfig(**options, long=long, precision="fp32", out=tmp_path / "x"))
+    run = train(TrainConfig.of(**options, long=long, precision="fp32", out=tmp_path / "x"))
     assert f"train: {len(ROWS) * 7 // 10} texts are longer than 8 tokens; {LOST[long]}" in caplog.text
     test = pd.read_csv(tmp_path / "x" / "split" / "test.csv")
     assert run.scores["test"]["n"] == len(test) == 12
@@ -198,15 +213,17 @@ def test_a_run_is_scored_by_text_and_used_as_it_was_trained(base, data, tmp_path
     assert run.scores["test"]["accuracy"] == pytest.approx(accuracy)
     config = EvaluateConfig(model=tmp_path / "x", device="cpu", precision="fp32")
     assert evaluate(config) == run.scores["test"]
-    plain = train(TrainConfig(**options, long=long, no_cache=True, precision="fp32", out=tmp_path / "plain"))
-    losses = [[row["train_loss"] for row in r.progress.history if "train_loss" in row] for r in (run, plain)]
+    plain = train(
+        TrainConfig.of(**options, long=long, no_cache=True, precision="fp32", out=tmp_path / "plain")
+    )
+    losses = [[row["train_loss"] for row in r.history if "train_loss" in row] for r in (run, plain)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_resume_keeps_the_way(base, data, tmp_path, monkeypatch):
     options = {"model": str(base), "data": str(data), "max_length": 8, "device": "cpu", "epochs": 1}
     options["long"] = "windows"
-    whole = train(TrainConfig(**options, out=tmp_path / "whole"))
+    whole = train(TrainConfig.of(**options, out=tmp_path / "whole"))
     step = Trainer._step
 
     def stop_after_three(self, group):
@@ -217,12 +234,12 @@ def test_resume_keeps_the_way(base, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", stop_after_three)
         with pytest.raises(StoppedError):
-            train(TrainConfig(**options, out=tmp_path / "x"))
-    resumed = train(TrainConfig(out=tmp_path / "x", resume=True))
+            train(TrainConfig.of(**options, out=tmp_path / "x"))
+    resumed = train(TrainConfig.of(out=tmp_path / "x", resume=True))
     assert resumed.scores == whole.scores
     assert read_classifier(tmp_path / "x").long == "windows"
     with pytest.raises(InputError, match="holds no interrupted run"):
-        train(TrainConfig(out=tmp_path / "x", resume=True, long="tail"))
+        train(TrainConfig.of(out=tmp_path / "x", resume=True, long="tail"))
 
 
 @pytest.mark.parametrize("long", CUTS)
@@ -266,7 +283,9 @@ def test_saved_classifiers_of_version_1_read_the_head(tmp_path):
 @given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=6))
 def test_the_texts_beside_it_change_no_score(model, texts):
     def logits(some):
-        return dataset_logits(model, TextDataset(some, torch.zeros(len(some)), LENGTH, long="windows"), CPU)
+        return dataset_logits(
+            model, TextDataset(some, torch.zeros(len(some)), LENGTH, cut=CUTS["windows"]), CPU
+        )
 
     alone = torch.cat([logits([text]) for text in texts])
     torch.testing.assert_close(logits(texts), alone, atol=1e-5, rtol=0)

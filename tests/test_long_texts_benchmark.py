@@ -4,7 +4,7 @@ import json
 import zipfile
 
 import pytest
-from conftest import SHARED
+from helpers import SHARED
 from scipy.stats import binomtest
 
 from benchmarks.long_texts import Options, figures, reviews, run
@@ -21,6 +21,7 @@ def archive(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_runs(base, archive, tmp_path, capsys):
     options = {"model": str(base), "data": archive, "seeds": (0, 1), "max_length": 16, "epochs": 1}
     lines = run(Options(**options, ways=("head", "windows"), rows=24, json=tmp_path / "out.json"))

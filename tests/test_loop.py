@@ -2,16 +2,19 @@
 
 import math
 import os
+import re
 import signal
 from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny import CPU, TINY, tiny_trainer
+from helpers.tiny import CPU, TINY, best, tiny_trainer, val_loader
 
 from gptcls.core.errors import InputError
-from gptcls.core.loop import NonFiniteLossError, StoppedError, Trainer, evaluate_loader, lr_factor
-from gptcls.train.checkpoint import load_checkpoint, save_checkpoint
+from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader, lr_factor
+from gptcls.train.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from gptcls.train.hooks import StoppedError
+from gptcls.train.run import _carry_out as carry_out
 
 
 def weights(trainer):
@@ -40,18 +43,18 @@ def test_it_learns_and_restores_the_best_epoch():
     progress = trainer.fit()
     losses = [row["full_val_loss"] for row in progress.history if row.get("full_val_loss") is not None]
     assert losses[-1] < losses[0] / 3
-    loss, accuracy = evaluate_loader(trainer.model, trainer.task, trainer.val_loader, CPU)
+    loss, accuracy = evaluate_loader(trainer.model, trainer.task, val_loader(trainer), CPU)
     assert loss == pytest.approx(min(losses), abs=1e-6)
-    assert losses[progress.best_epoch - 1] == min(losses)
+    assert losses[best(trainer).best_epoch - 1] == min(losses)
     assert accuracy == 1.0
 
 
 def test_early_stopping_after_patience():
     trainer = tiny_trainer("head", lr=1.0, epochs=30, patience=2, schedule="constant")
     progress = trainer.fit()
-    assert progress.epoch == progress.best_epoch + 2 < 30
-    loss, _ = evaluate_loader(trainer.model, trainer.task, trainer.val_loader, CPU)
-    assert loss == pytest.approx(progress.best_val_loss, abs=1e-6)
+    assert progress.epoch == best(trainer).best_epoch + 2 < 30
+    loss, _ = evaluate_loader(trainer.model, trainer.task, val_loader(trainer), CPU)
+    assert loss == pytest.approx(best(trainer).best_loss, abs=1e-6)
 
 
 def test_frozen_weights_do_not_move():
@@ -121,16 +124,18 @@ def test_class_weights_are_torchs():
 
 def test_checkpoints_of_a_running_run_continue_it_exactly(tmp_path, monkeypatch):
     """As after a crash: whatever the last checkpoint was, the rest of the run is the same."""
-    monkeypatch.setattr("gptcls.core.loop.CHECKPOINT_SECONDS", 0)
-    whole = tiny_trainer("all")
+    monkeypatch.setattr("gptcls.train.checkpoint.CHECKPOINT_SECONDS", -1)
     steps = []
 
-    def checkpoint():
-        steps.append(whole.progress.step)
-        if len(steps) == 11:
-            save_checkpoint(tmp_path / "checkpoint", whole)
+    class Until(Checkpoints):
+        def on_step(self, trainer):
+            steps.append(trainer.progress.step)
+            if len(steps) <= 11:
+                super().on_step(trainer)
 
-    whole.fit(on_checkpoint=checkpoint)
+    whole = tiny_trainer("all")
+    whole.hooks.append(Until(tmp_path / "checkpoint"))
+    whole.fit()
     assert steps == list(range(1, whole.total_steps + 1))
     resumed = tiny_trainer("all")
     load_checkpoint(tmp_path / "checkpoint", resumed)
@@ -138,6 +143,13 @@ def test_checkpoints_of_a_running_run_continue_it_exactly(tmp_path, monkeypatch)
     resumed.fit()
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
+
+
+def test_a_checkpoint_holds_no_infinity(tmp_path):
+    trainer = tiny_trainer("head")
+    save_checkpoint(tmp_path / "checkpoint", trainer)
+    text = (tmp_path / "checkpoint" / "progress.json").read_text()
+    assert not {"Infinity", "NaN"} & set(re.findall(r"\w+", text))
 
 
 def test_a_second_ctrl_c_stops_at_once(monkeypatch):
@@ -156,16 +168,14 @@ def test_a_second_ctrl_c_stops_at_once(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_sigterm_stops_cleanly_and_in_the_last_epoch_too(monkeypatch):
+def test_sigterm_stops_cleanly_and_in_the_last_epoch_too():
+    class Terminated(Hook):
+        def on_epoch(self, trainer):
+            if trainer.progress.epoch == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
     trainer = tiny_trainer()
-    end = Trainer._end_epoch
-
-    def terminated(self):
-        end(self)
-        if self.progress.epoch == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Trainer, "_end_epoch", terminated)
+    trainer.hooks.insert(0, Terminated())
     with pytest.raises(StoppedError):
         trainer.fit()
 
@@ -217,8 +227,8 @@ def test_diverging_from_the_start_restores_the_start(patience):
     trainer = tiny_trainer("all", patience=patience, lr=1e30, clip=0.0, warmup=0.0, eval_freq=1)
     start = weights(trainer)
     with pytest.raises(NonFiniteLossError, match=r"no longer finite at step 1 .*nothing worth.*smaller --lr"):
-        trainer.fit()
-    assert trainer.progress.kept_step == 0
+        carry_out(trainer)
+    assert best(trainer).kept_step == 0
     for name, value in weights(trainer).items():
         assert torch.equal(value, start[name])
 
@@ -226,13 +236,13 @@ def test_diverging_from_the_start_restores_the_start(patience):
 @pytest.mark.parametrize("patience", [0, 2])
 def test_diverging_later_keeps_the_last_good_weights(patience, monkeypatch):
     trainer = tiny_trainer("all", patience=patience)
-    lr = Trainer._lr
-    monkeypatch.setattr(Trainer, "_lr", lambda self, step: 1e30 if step == 13 else lr(self, step))
+    lr = Trainer.lr
+    monkeypatch.setattr(Trainer, "lr", lambda self, step: 1e30 if step == 13 else lr(self, step))
     with pytest.raises(NonFiniteLossError, match=r"at step 14 .*weights after (8|13) steps are kept"):
-        trainer.fit()
+        carry_out(trainer)
     monkeypatch.undo()
-    loss, _ = evaluate_loader(trainer.model, trainer.task, trainer.val_loader, CPU)
-    good = [row for row in trainer.progress.history if row["step"] == trainer.progress.kept_step - 1]
+    loss, _ = evaluate_loader(trainer.model, trainer.task, val_loader(trainer), CPU)
+    good = [row for row in trainer.progress.history if row["step"] == best(trainer).kept_step - 1]
     expected = good[-1]["full_val_loss"] if patience else None
     assert loss == pytest.approx(expected, abs=1e-6) if patience else math.isfinite(loss)
 
@@ -270,7 +280,7 @@ def test_resume_keeps_the_early_stopping_state(tmp_path, monkeypatch):
     changes = {"policy": "head", "lr": 1.0, "epochs": 30, "patience": 3, "schedule": "constant"}
     whole = tiny_trainer(**changes)
     expected = whole.fit()
-    assert expected.best_epoch < expected.epoch < 30
+    assert best(whole).best_epoch < expected.epoch < 30
     interrupted = tiny_trainer(**changes)
     stop_after(monkeypatch, interrupted.steps_per_epoch * (expected.epoch - 1) + 2)
     with pytest.raises(StoppedError):

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tiny import CPU, ROWS, tiny_classifier, tiny_lora, tiny_task
+from helpers.tiny import CPU, ROWS, tiny_classifier, tiny_lora, tiny_task
 from torch import nn
 
 from gptcls.core.answer import dataset_logits
@@ -14,9 +14,19 @@ from gptcls.core.batches import TextDataset, pad
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
-from gptcls.fast.frozen import Lower, Staged, Upper
+from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.fused import FusedBlock, can_fuse
-from gptcls.models.lora import LoRAConfig, LoRALinear, add_lora, lora_layers, merge, merged, unmerge
+from gptcls.fast.one_position import at
+from gptcls.models.lora import (
+    LoRAConfig,
+    LoRALinear,
+    add_lora,
+    learn_adapters,
+    lora_layers,
+    merge,
+    merged,
+    unmerge,
+)
 
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
 
@@ -81,7 +91,7 @@ def test_our_parameter_count_and_the_books():
     with torch.device("meta"):
         model = Classifier(GPT2(PRESETS["gpt2-small"]), 2)
         add_lora(model.backbone, LoRAConfig(rank=16))
-    model.freeze("lora")
+    learn_adapters(model)
     head = 768 * 2 + 2
     count = sum(p.numel() for p in model.trained_parameters().values())
     assert count == 12 * 16 * ((768 + 2304) + (768 + 768) + (768 + 3072) + (3072 + 768)) + head == 2_360_834
@@ -162,16 +172,16 @@ def test_merged_is_undone_whatever_happens():
 @pytest.mark.parametrize("pooling", POOLERS)
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_two_stages_see_the_adapters(pooling, depth):
-    """``Attention.at`` and ``FusedBlock`` compute with a layer's weight and never call the layer."""
+    """``one_position`` and ``FusedBlock`` compute with a layer's weight and never call the layer."""
     model = tiny_lora()
     model.pooling = pooling
     ids, lengths = pad(IDS, pad_to=9)
     expected = logits(model)
-    lower = Lower(model, depth)
+    lower = Frozen(model, depth)
     if can_fuse(model.backbone.blocks[0], torch.float32):
         assert all(isinstance(block, FusedBlock) for block in lower.blocks)
     with torch.no_grad():
-        got = Upper(model, depth)(lower(ids, lengths), lengths)
+        got = Trained(model, depth)(lower(ids, lengths), lengths)
     torch.testing.assert_close(got, expected, atol=5e-6, rtol=1e-5)
     merge(model)
     torch.testing.assert_close(logits(Staged(model)), expected, atol=5e-6, rtol=1e-5)
@@ -196,7 +206,7 @@ def test_gradients_at_one_position_are_those_of_the_plain_forward(pooling):
     for fast in (False, True):
         model = tiny_lora(targets=("blocks.2.*",))
         model.pooling = pooling
-        output = Upper(model, 2)(Lower(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
+        output = Trained(model, 2)(Frozen(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
         output.square().sum().backward()
         grads.append({name: p.grad for name, p in model.trained_parameters().items()})
     assert len(grads[0]) == 2 * 4 + 2
@@ -211,10 +221,10 @@ def test_dropout_is_not_left_out_at_one_position():
     hidden = model.backbone.embed(ids).detach()
     block = model.backbone.blocks[2]
     rows = torch.arange(4)
-    torch.testing.assert_close(block.at(hidden, lengths - 1), block(hidden)[rows, lengths - 1])
+    torch.testing.assert_close(at(block, hidden, lengths - 1), block(hidden)[rows, lengths - 1])
     block.train()
     outputs = []
-    for call in (lambda: block.at(hidden, lengths - 1), lambda: block(hidden)[rows, lengths - 1]):
+    for call in (lambda: at(block, hidden, lengths - 1), lambda: block(hidden)[rows, lengths - 1]):
         torch.manual_seed(0)
         outputs.append(call())
     assert torch.equal(*outputs)
@@ -293,7 +303,7 @@ def test_frozen_blocks(policy, frozen):
 
 def test_lora_without_adapters_trains_nothing():
     with pytest.raises(ValueError, match="add_lora"):
-        tiny_classifier().freeze("lora")
+        learn_adapters(tiny_classifier())
 
 
 def test_a_base_in_bf16_keeps_its_format():

@@ -9,8 +9,8 @@ import signal
 import pandas as pd
 import pytest
 import torch
+from helpers.tiny import CPU, write_csv
 from safetensors.torch import load_file
-from tiny import CPU, write_csv
 
 import gptcls.train.run
 from gptcls import classify_review
@@ -25,6 +25,7 @@ from gptcls.evaluate import EvaluateConfig, evaluate
 from gptcls.models.lora import lora_layers
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
+from gptcls.train.resolve import resolve
 
 QUICK = {"train": "lora", "lora_rank": 4, "lr": 5e-3, "epochs": 3, "max_length": 16, "device": "cpu"}
 
@@ -40,7 +41,7 @@ def train(base, data, tmp_path):
 
     def run(name="x", **options):
         options = {"model": str(base), "data": data} | QUICK | options
-        return gptcls.train.run.train(TrainConfig(out=tmp_path / name, **options))
+        return gptcls.train.run.train(TrainConfig.of(out=tmp_path / name, **options))
 
     return run
 
@@ -77,7 +78,7 @@ def test_the_base_stays_bit_for_bit(train, base, caplog):
     n_adapters = 3 * 4 * ((16 + 48) + (16 + 16) + (16 + 64) + (64 + 16))
     total = sum(tensor.numel() for tensor in before.values()) + n_adapters + 34
     assert f"training lora, {n_adapters + 34:,} of {total:,} parameters" in caplog.text
-    losses = [entry["train_loss"] for entry in run.progress.history if "train_loss" in entry]
+    losses = [entry["train_loss"] for entry in run.history if "train_loss" in entry]
     assert losses[-1] < 0.5 * losses[0]
     assert run.scores["train"]["accuracy"] > 0.9
 
@@ -126,14 +127,14 @@ def test_ctrl_c_and_resume_end_with_the_same_bits(train, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train("cut", **options)
     assert load_classifier(tmp_path / "cut").predict("win a prize") in ("ham", "spam")
-    gptcls.train.run.train(TrainConfig(out=tmp_path / "cut", resume=True))
+    gptcls.train.run.train(TrainConfig.of(out=tmp_path / "cut", resume=True))
     assert same_bits(tensors(tmp_path / "whole"), tensors(tmp_path / "cut"))
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "cut" / "history.csv").read_text()
 
 
 def test_the_weights_of_the_best_epoch_are_kept(train, tmp_path):
     run = train(lr=0.3, epochs=8, patience=2, schedule="constant")
-    assert run.progress.best_epoch < run.progress.epoch, "the last epoch was not the best"
+    assert run.best_epoch < run.progress.epoch, "the last epoch was not the best"
     saved = read_classifier(tmp_path / "x")
     rows = load_split(tmp_path / "x" / "split").validation
     assert saved.task.loss(*logits(saved, rows)).item() == pytest.approx(run.progress.best_val_loss, rel=1e-4)
@@ -148,7 +149,7 @@ def test_frozen_blocks_below_the_adapters_run_once(train, tmp_path, caplog):
             train("slow", **options, no_cache=True),
         )
     assert "60 computed" in caplog.text
-    losses = [[e["train_loss"] for e in run.progress.history if "train_loss" in e] for run in (fast, slow)]
+    losses = [[e["train_loss"] for e in run.history if "train_loss" in e] for run in (fast, slow)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert fast.scores["test"]["accuracy"] == slow.scores["test"]["accuracy"]
     one, two = fast.classifier.model.trained_parameters(), slow.classifier.model.trained_parameters()
@@ -191,13 +192,13 @@ def test_the_books_recipe_with_lora(train):
 
 
 def test_settings():
-    config = TrainConfig(model="gpt2-small", train="lora").resolved()
+    config = resolve(TrainConfig.of(model="gpt2-small", train="lora"))
     given = (config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets, config.lr)
     assert given == (16, 16.0, 0.0, ("*",), 8e-4)
-    assert TrainConfig(model="gpt2-small", train="lora", recipe="book").resolved().lr == 8e-4
-    assert TrainConfig(model="gpt2-small", train="lora", lr=1e-4, lora_rank=4).resolved().lr == 1e-4
+    assert resolve(TrainConfig.of(model="gpt2-small", train="lora", recipe="book")).lr == 8e-4
+    assert resolve(TrainConfig.of(model="gpt2-small", train="lora", lr=1e-4, lora_rank=4)).lr == 1e-4
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-    plain = TrainConfig(model="gpt2-small").resolved()
+    plain = resolve(TrainConfig.of(model="gpt2-small"))
     assert (plain.lora_rank, plain.lora_targets, plain.lr) == (None, None, 5e-5)
     before_lora = {k: v for k, v in plain.to_json().items() if not k.startswith("lora_")}
     assert TrainConfig.from_json(before_lora) == plain, "a run of an older gptcls resumes"

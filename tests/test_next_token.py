@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from tiny import TINY
+from helpers.tiny import TINY
 from torch.nn import functional as F
 from transformers import GPT2Config as HuggingFaceConfig
 from transformers import GPT2LMHeadModel
 
 from gptcls.core.gpt2 import GPT2
-from gptcls.models.gpt2_files import to_huggingface
+from gptcls.core.weights import GPT2_NAMES
 from gptcls.pretrain.next_token import CHUNK, Candidates, next_token_loss, perplexity
 
 N, C, V = CHUNK + 100, 8, 1000  # more than a chunk, and no multiple of it
@@ -91,7 +91,7 @@ def test_perplexity_is_that_of_transformers():
     oracle = GPT2LMHeadModel(
         HuggingFaceConfig(n_layer=TINY.n_layer, n_embd=TINY.n_embd, n_head=TINY.n_head, n_positions=64)
     ).eval()
-    oracle.load_state_dict(to_huggingface(model.state_dict()), strict=False)
+    oracle.load_state_dict(GPT2_NAMES.to_theirs(model.state_dict()), strict=False)
     oracle.tie_weights()
     windows = torch.randint(0, 50257, (5, 33))
     with torch.no_grad():

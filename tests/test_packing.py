@@ -5,12 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import MAX_CHARS, PAD_ID, encode, gpt2_encoding
-from gptcls.pretrain.text import Stream, WindowSampler, hold_out, read_documents
+from gptcls.pretrain.text import Stream, WindowLoader, hold_out, read_documents
 
 
 def test_documents_are_joined_with_end_of_text():
@@ -52,12 +53,18 @@ def test_judging_windows_predict_every_token_once():
 
 def test_batches_are_a_function_of_the_step_and_follow_the_shares():
     streams = [Stream(name, np.full(500, i, np.int32), np.array([0])) for i, name in enumerate("ab")]
-    sampler = WindowSampler(streams, (3, 1), 8, 400, seed=5)
-    assert sampler.batch(3).equal(sampler.batch(3))
-    assert not sampler.batch(3).equal(sampler.batch(4))
-    assert sampler.batch(0).shape == (400, 8)
-    assert sampler.batch(0)[:, 0].float().mean().item() == pytest.approx(0.25, abs=0.08)
-    counts = sampler.counts(10)
+    loader = WindowLoader(streams, (3, 1), 7, 400, steps=5, seed=5)
+    assert loader.windows(3).equal(loader.windows(3))
+    assert not loader.windows(3).equal(loader.windows(4))
+    assert loader.windows(0).shape == (400, 8)
+    assert loader.windows(0)[:, 0].float().mean().item() == pytest.approx(0.25, abs=0.08)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 5
+    ids, lengths, targets = batches[3]
+    assert torch.equal(torch.cat([ids, targets[:, -1:]], dim=1), loader.windows(3))
+    assert torch.equal(ids[:, 1:], targets[:, :-1])
+    assert lengths.tolist() == [7] * 400
+    counts = loader.counts(10)
     assert counts[:2].tolist() == [750_000, 250_000]
 
 
@@ -71,7 +78,7 @@ def test_hold_out_keeps_what_was_seen_out_of_the_judging():
 
 
 @given(st.randoms(), st.sets(st.text("abc", min_size=1, max_size=9), min_size=2, max_size=30))
-def test_what_is_held_out_hangs_on_the_texts_alone(random, texts):
+def test_what_is_held_out_depends_on_the_texts_alone(random, texts):
     documents = sorted(texts)
     _, held = hold_out(documents, 0.3)
     assert sum(map(len, held)) >= 0.3 * sum(map(len, documents)) or len(held) == len(documents) - 1

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny import ROWS, write_csv
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import roc_auc_score
-from tiny import ROWS, write_csv
 
-from gptcls.core.loop import StoppedError, Trainer
+from gptcls.core.loop import Trainer
 from gptcls.data.sources import labelled_frame
 from gptcls.data.split import Split, load_split, save_split
 from gptcls.evaluation.baselines import MAJORITY, TFIDF, tfidf_baseline
 from gptcls.train.config import TrainConfig
+from gptcls.train.hooks import StoppedError
 from gptcls.train.run import Run, train
 
 UNEVEN = [*ROWS, *((f"{text} again", label) for text, label in ROWS if label == "ham")]
@@ -32,7 +33,7 @@ def run(folder: Path, base: Path, out: str = "run", **options) -> Run:
         extra = [("a prize to claim", "spam"), ("home at last", "spam"), ("cash for the winner", "spam")]
         options["extra"] = write_csv(folder / options["extra"], extra)
     settings = {"epochs": 1, "max_length": 8, "batch_size": 16, "train": "head", "device": "cpu"}
-    return train(TrainConfig(model=str(base), data=str(data), out=folder / out, **settings | options))
+    return train(TrainConfig.of(model=str(base), data=str(data), out=folder / out, **settings | options))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -67,7 +68,7 @@ def test_a_resumed_run_has_the_same_baselines(base: Path, tmp_path: Path, monkey
         run(tmp_path, base, "stopped", **CHANGES["all"])
     monkeypatch.undo()
     (tmp_path / "extra.csv").unlink()
-    resumed = train(TrainConfig(out=tmp_path / "stopped", resume=True))
+    resumed = train(TrainConfig.of(out=tmp_path / "stopped", resume=True))
     assert resumed.baselines == whole.baselines
     assert json.loads((tmp_path / "stopped" / "metrics.json").read_text())["baselines"] == whole.baselines
 

@@ -11,8 +11,10 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
 from gptcls.evaluation.metrics import classification_scores
-from gptcls.evaluation.plots import plot_confusion, plot_history, plot_precision_recall, plot_values
+from gptcls.evaluation.plots import plot_confusion, plot_history, plot_precision_recall
 from gptcls.evaluation.table import format_per_class
+
+pytestmark = pytest.mark.draws
 
 # The losses of the book's chapter 6 at steps 0, 50, ..., 600.
 TRAIN = [2.153, 0.617, 0.523, 0.561, 0.419, 0.409, 0.333, 0.340, 0.136, 0.153, 0.222, 0.207, 0.083]
@@ -36,13 +38,18 @@ def texts(figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].texts]
 
 
+def rows_of(*columns) -> list[dict]:
+    names = ("epoch", "examples_seen", "train_loss", "val_loss")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
 def tick_names(axis) -> list[str]:
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
 def test_values_stand_at_their_epochs_and_examples(tmp_path):
     epochs, examples = np.linspace(0, 5, 13), np.linspace(0, 5200, 13)
-    axes = saved(plot_values(epochs, examples, TRAIN, VALIDATION), tmp_path).axes[0]
+    axes = saved(plot_history(rows_of(epochs, examples, TRAIN, VALIDATION)), tmp_path).axes[0]
     train, validation = axes.lines
     assert list(train.get_xdata()) == list(epochs)
     assert list(train.get_ydata()) == TRAIN
@@ -70,21 +77,18 @@ def test_history_takes_the_rows_that_hold_the_measure(tmp_path):
     assert accuracy.yaxis.get_major_formatter()(0.9) == "90"
 
 
-@pytest.mark.parametrize("validation", [[], [None]])
+@pytest.mark.parametrize("validation", [{}, {"val_loss": None}])
 def test_one_row_without_validation(validation, tmp_path):
-    axes = saved(plot_values([1], [1040], [0.5], validation), tmp_path).axes[0]
+    axes = saved(
+        plot_history([{"epoch": 1, "examples_seen": 1040, "train_loss": 0.5, **validation}]), tmp_path
+    ).axes[0]
     assert len(axes.lines) == 1
     assert axes.lines[0].get_marker() == "o"
 
 
 def test_nothing_recorded(tmp_path):
     assert texts(saved(plot_history([]), tmp_path)) == ["no loss was recorded"]
-    saved(plot_values([0], [0], [0.5], [0.6]), tmp_path)
-
-
-def test_lengths_that_differ():
-    with pytest.raises(ValueError, match=r"\[2, 2, 1, 2\]"):
-        plot_values([1, 2], [1, 2], [1], [1, 2])
+    saved(plot_history(rows_of([0], [0], [0.5], [0.6])), tmp_path)
 
 
 def test_confusion_shows_counts_and_row_percentages(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from random_gpt2 import stir
-from tiny import CPU, tiny_classifier, tiny_lora, tiny_saved
+from helpers.random_gpt2 import stir
+from helpers.tiny import CPU, tiny_classifier, tiny_lora, tiny_saved
 
 import gptcls
 from gptcls import InputError, TextClassifier, classify_review, load_classifier

@@ -2,7 +2,8 @@
 
 import json
 import math
-from contextlib import contextmanager
+import os
+import signal
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from transformers import GPT2LMHeadModel
 
 import gptcls.pretrain.run
 import gptcls.train.run
+from gptcls.core.loop import Trainer
 from gptcls.models.pretrained import load_pretrained
 from gptcls.pretrain import run as pretrainer
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.run import pretrain
+from gptcls.pretrain.text import Stream, WindowLoader
 
 TINY = ("--n-layer", "2", "--n-embd", "16", "--n-head", "2", "--n-positions", "32")
 SENTENCES = ("the cat sat on the mat", "the dog lay in the sun", "rain fell on the old town")
@@ -44,7 +47,7 @@ def run(text, tmp_path_factory):
 
 
 def test_it_learns(run, text):
-    before = run.progress.history[0][f"perplexity {text}"]
+    before = run.history[0][f"perplexity {text}"]
     assert before == pytest.approx(50257, rel=0.1), "an untrained model finds every token equally likely"
     assert run.perplexity[str(text)] < before / 100
 
@@ -106,8 +109,8 @@ def test_training_goes_on_from_a_checkpoint(run, text, tmp_path):
         PretrainConfig(data=(str(text),), model=str(run.folder / "model"), out=tmp_path / "y", steps=5,
                        window=32, device="cpu")
     )  # fmt: skip
-    start = further.progress.history[0][f"perplexity {text}"]
-    assert start == pytest.approx(run.progress.history[-1][f"perplexity {text}"], rel=0.01)
+    start = further.history[0][f"perplexity {text}"]
+    assert start == pytest.approx(run.history[-1][f"perplexity {text}"], rel=0.01)
     assert further.perplexity[str(text)] < start
 
 
@@ -129,14 +132,14 @@ def test_what_comes_out_can_be_fine_tuned(run, command, tmp_path):  # noqa: F811
 
 
 def test_an_interrupted_run_continues_to_the_same_bits(run, text, tmp_path, monkeypatch):
-    step, steps = pretrainer.Pretrainer._step, []
+    step = Trainer._step
 
-    @contextmanager
-    def ctrl_c_in_step_31():  # between two looks
-        yield lambda: len(steps) == 31
+    def ctrl_c_in_step_31(self, group):  # between two looks
+        if self.progress.step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, group)
 
-    monkeypatch.setattr(pretrainer.Pretrainer, "_step", lambda self: steps.append(1) or step(self))
-    monkeypatch.setattr(pretrainer, "stop_requested", ctrl_c_in_step_31)
+    monkeypatch.setattr(Trainer, "_step", ctrl_c_in_step_31)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config(text, tmp_path / "cut"))
     assert load_pretrained(tmp_path / "cut" / "model").config.n_layer == 2, "what there is can be used"
@@ -145,22 +148,18 @@ def test_an_interrupted_run_continues_to_the_same_bits(run, text, tmp_path, monk
     whole, resumed = (load_file(r.folder / "model" / "model.safetensors") for r in (run, again))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     drop = {"seconds"}
-    for a, b in zip(run.progress.history, again.progress.history, strict=True):
+    for a, b in zip(run.history, again.history, strict=True):
         assert {k: v for k, v in a.items() if k not in drop} == {k: v for k, v in b.items() if k not in drop}
     assert not (tmp_path / "cut" / "checkpoint").exists()
 
 
 def test_decay_on_matrices_only(run, text, tmp_path):
     """With a gradient of zero AdamW moves what it decays, and nothing else."""
-    from gptcls.pretrain.text import Stream, WindowSampler
-
-    sampler = WindowSampler([Stream.of("x", [SENTENCES[0] * 20])], [1], 9, 2, 0)
-    settings = pretrainer.PretrainSettings(
-        steps=10, lr=0.1, warmup_steps=0, weight_decay=0.5, clip=0, candidates=0, eval_freq=5, seed=0
-    )
     model = load_pretrained(run.folder / "model")
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trainer = pretrainer.Pretrainer(model, sampler, settings, torch.float32)
+    options = config(text, tmp_path, lr=0.1, weight_decay=0.5)
+    loader = WindowLoader([Stream.of("x", [SENTENCES[0] * 20])], [1], 8, 2, steps=10, seed=0)
+    trainer = pretrainer._trainer(model, loader, options, torch.device("cpu"), torch.float32, [])
     for p in trainer.parameters.values():
         p.grad = torch.zeros_like(p)
     trainer.optimizer.step()
@@ -171,15 +170,13 @@ def test_decay_on_matrices_only(run, text, tmp_path):
 
 def test_the_learning_rate_rises_and_falls(text, tmp_path):
     run = pretrain(config(text, tmp_path / "x", steps=1))
-    settings = pretrainer.PretrainSettings(
-        steps=100, lr=2.0, warmup_steps=10, weight_decay=0, clip=0, candidates=0, eval_freq=5, seed=0
-    )
-    trainer = object.__new__(pretrainer.Pretrainer)
-    trainer.settings = settings
+    loader = WindowLoader([Stream.of("x", [SENTENCES[0] * 20])], [1], 8, 2, steps=100, seed=0)
+    options = config(text, tmp_path, steps=100, lr=2.0, warmup=0.1)
+    trainer = pretrainer._trainer(run.model, loader, options, torch.device("cpu"), torch.float32, [])
     assert trainer.lr(0) == pytest.approx(0.2)
     assert trainer.lr(9) == trainer.lr(10) == pytest.approx(2.0)
     assert trainer.lr(55) == pytest.approx(1 + math.cos(math.pi * 45 / 90))
-    assert run.progress.step == 1
+    assert run.tokens_seen == 8 * 32
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_gpt2 import book_gpt2, openai_variables, random_ids, transformers_gpt2
+from helpers.random_gpt2 import book_gpt2, openai_variables, random_ids, transformers_gpt2
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.tokenizer import encode
-from gptcls.models import pretrained
+from gptcls.models import pretrained, weight_files
 from gptcls.models.pretrained import load_pretrained, weights_file, weights_sha256
 from gptcls.models.sampling import generate
+from gptcls.models.weight_files import file_sha256
 
 NO_BOOK = "needs llms-from-scratch, installed with --no-deps (it asks for TensorFlow)"
 
@@ -151,7 +152,7 @@ def test_tensorflow_checkpoint_of_openai(oracle, tmp_path: Path) -> None:
     assert len(weights_sha256(tmp_path)) == 64
     data = next(tmp_path.glob("*.data-*"))
     data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(InputError, match="no whole TensorFlow checkpoint"):
+    with pytest.raises(InputError, match="not a whole TensorFlow checkpoint"):
         load_pretrained(tmp_path)
 
 
@@ -371,7 +372,7 @@ def test_a_width_that_no_preset_has_needs_a_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("{", "no index"),
+        ("{", "JSON"),
         ('{"weight_map": {"wte.weight": "../other.safetensors"}}', "../other.safetensors"),
         ('{"weight_map": {"wte.weight": 3}}', "names 3"),
     ],
@@ -403,3 +404,79 @@ def test_folders_without_one_file_of_weights(tmp_path: Path) -> None:
 )
 def test_names_of_nothing(name: str, hint: str) -> None:
     refused(name, name, hint)
+
+
+# Hashes that are remembered
+
+
+@pytest.fixture
+def remembering(tmp_path: Path, monkeypatch):
+    """(the memory's file, a list of what is hashed); every file counts as large."""
+    hashed = []
+
+    def noted(*paths: Path) -> str:
+        hashed.append(paths)
+        return file_sha256(*paths)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(weight_files, "LARGE", 0)
+    monkeypatch.setattr(weight_files, "file_sha256", noted)
+    return tmp_path / "cache" / "gptcls" / "sha256.json", hashed
+
+
+def test_a_large_file_is_hashed_once_until_it_changes(folder: Path, remembering) -> None:
+    memory, hashed = remembering
+    first = weights_sha256(folder)
+    assert weights_sha256(str(folder / "model.safetensors")) == first == file_sha256(*hashed[0])
+    assert len(hashed) == 1
+    state = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in state.items()}, folder / "model.safetensors")
+    assert weights_sha256(folder) == file_sha256(*hashed[0]) != first
+    assert len(hashed) == 2
+    assert len(json.loads(memory.read_text())) == 1, "the old entry is replaced"
+
+
+def test_all_parts_of_a_sharded_model_count(oracle, tmp_path: Path, remembering) -> None:
+    _, hashed = remembering
+    oracle.save_pretrained(tmp_path / "saved", max_shard_size="100KB")
+    found = {weights_sha256(tmp_path / "saved") for _ in range(2)}
+    assert len(hashed) == 1
+    shard = sorted((tmp_path / "saved").glob("*.safetensors"))[1]
+    save_file({name: tensor + 1 for name, tensor in load_file(shard).items()}, shard)
+    assert weights_sha256(tmp_path / "saved") not in found
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", "[1]", '{"x": {"files": [], "sha256": "ab"}}', '{"x": 3}', "[" * 100_000, "\udcff"]
+)
+def test_a_damaged_memory_is_not_believed(folder: Path, remembering, damage: str) -> None:
+    memory, hashed = remembering
+    first = weights_sha256(folder)
+    known = str((folder / "model.safetensors").resolve())
+    memory.write_bytes(damage.replace('"x"', json.dumps(known)).encode("utf-8", "surrogateescape"))
+    assert weights_sha256(folder) == first
+    assert len(hashed) == 2
+
+
+def test_a_memory_that_cannot_be_written_is_done_without(folder: Path, remembering, monkeypatch) -> None:
+    memory, hashed = remembering
+    memory.parents[1].write_text("a file where the folder should be")
+    assert weights_sha256(folder) == weights_sha256(folder)
+    assert len(hashed) == 2
+
+
+def test_without_a_home_nothing_is_remembered(folder: Path, remembering, monkeypatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", home)
+    assert weights_sha256(folder) == weights_sha256(folder)
+    assert len(remembering[1]) == 2
+
+
+def test_small_files_are_not_remembered(folder: Path, remembering, monkeypatch) -> None:
+    memory, _ = remembering
+    monkeypatch.setattr(weight_files, "LARGE", 1 << 26)
+    weights_sha256(folder)
+    assert not memory.exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import ROWS, tiny_saved, write_csv
+from helpers.tiny import ROWS, tiny_saved, write_csv
 
 from gptcls.classify import run as run_room
 from gptcls.classify.predict import TextClassifier, load_classifier
@@ -16,6 +16,7 @@ from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split, with_extra
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
 from gptcls.train.config import TrainConfig
+from gptcls.train.resolve import resolve
 from gptcls.train.run import train
 
 TEXTS = [f"{word} {i}" for i in range(40) for word in ("win a prize", "see you", "claim now", "at home")]
@@ -78,13 +79,13 @@ def test_rows_taken_are_the_sure_ones(folder, tmp_path, log, monkeypatch, target
 def test_then_a_second_run_trains_on_both(folder, base, tmp_path, log):
     data = write_csv(tmp_path / "labelled.csv")
     options = {"model": str(base), "data": str(data), "epochs": 1, "device": "cpu"}
-    first = train(TrainConfig(**options, out=tmp_path / "first"))
+    first = train(TrainConfig.of(**options, out=tmp_path / "first"))
     unlabelled = tmp_path / "unlabelled.csv"
     texts = [text for text, _ in ROWS]
     pd.DataFrame({"text": [*TEXTS, *texts, *TEXTS[:5]]}).to_csv(unlabelled, index=False)
     run(tmp_path / "first", unlabelled, tmp_path / "pseudo.csv", confidence=0.5)
     log.clear()
-    second = train(TrainConfig(**options, extra=tmp_path / "pseudo.csv", out=tmp_path / "second"))
+    second = train(TrainConfig.of(**options, extra=tmp_path / "pseudo.csv", out=tmp_path / "second"))
     parts = ("train", "validation", "test")
     one, two = (
         {part: load_data(tmp_path / name / "split" / f"{part}.csv") for part in parts}
@@ -118,7 +119,7 @@ def test_extra_rows_that_cannot_be_used():
     with pytest.raises(InputError, match=r"p.csv: every text stands in the data already"):
         with_extra(split, frame(("a", "x"), ("d", "y")), "p.csv")
     with pytest.raises(InputError, match="leave out --extra"):
-        TrainConfig(recipe="book", extra="p.csv").resolved()
+        resolve(TrainConfig.of(recipe="book", extra="p.csv"))
 
 
 def test_almost_sure_is_not_called_sure(folder, tmp_path, monkeypatch):

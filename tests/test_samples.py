@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from conftest import SHARED
+from helpers import SHARED
 
 from gptcls.data.corpora import load_parts
 from gptcls.data.labels import KINDS, LISTS, NUMBERS, Layout

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny import tiny_classifier, tiny_lora, tiny_saved
 from safetensors.torch import load_file, save_file
-from tiny import tiny_classifier, tiny_lora, tiny_saved
 from torch import nn
 
 from gptcls.classify.predict import load_classifier

@@ -2,6 +2,7 @@
 
 import logging
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from gptcls.core.errors import InputError
 from gptcls.data.columns import find_text_column, values_of
-from gptcls.data.readers import read_chunks
-from gptcls.data.writer import ChunkWriter
+from gptcls.data.readers import FORMATS, Dialect, Format, read_chunks, suffix_of
+from gptcls.data.writer import WRITERS, ChunkWriter
 
 NAMES = ["x.csv", "x.tsv", "x.csv.gz", "x.jsonl", "x.jsonl.gz", "x.parquet"]
 COLUMNS = {
@@ -51,6 +52,35 @@ def test_every_format_to_every_other(tmp_path, source, target):
     assert content(first) == COLUMNS
     assert content(second) == COLUMNS
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a{source}", f"b{target}"]
+
+
+def test_what_is_written_can_be_read():
+    assert list(WRITERS) == list(FORMATS)
+    assert all(suffix_of(Path(f"x{suffix.upper()}.gz")) == suffix for suffix in FORMATS)
+
+
+def test_a_new_format_is_a_line_in_each_table(tmp_path, monkeypatch):
+    def read_lines(path, dialect, rows):
+        texts = path.read_text(encoding=dialect.encoding).splitlines()
+        for start in range(0, len(texts), rows):
+            index = pd.RangeIndex(start + 1, start + 1 + len(texts[start : start + rows]), name="line")
+            yield pd.DataFrame({"text": texts[start : start + rows]}, index)
+
+    @contextmanager
+    def lines_writer(part, path):
+        with part.open("w") as file:
+            yield lambda frame: file.writelines(f"{text}\n" for text in frame["text"])
+
+    monkeypatch.setitem(FORMATS, ".lines", Format(read_lines, takes=("encoding",)))
+    monkeypatch.setitem(WRITERS, ".lines", lines_writer)
+    (tmp_path / "a.lines").write_text("one\ntwo\nthree\n")
+    copy(tmp_path / "a.lines", tmp_path / "b.lines", rows=2)
+    assert (tmp_path / "b.lines").read_text() == "one\ntwo\nthree\n"
+    with pytest.raises(InputError, match=r"a\.lines .*leave out --separator"):
+        read_chunks(tmp_path / "a.lines", dialect=Dialect(";"))
+    (tmp_path / "a.lines").write_bytes(b"caf\xe9 au lait\n")
+    with pytest.raises(InputError, match=r"a\.lines, line 1: not UTF-8"):
+        read_chunks(tmp_path / "a.lines")
 
 
 @settings(deadline=None)

@@ -50,7 +50,7 @@ def lists_run(module_base, tmp_path_factory):
         for text, names in lists_of(120):
             file.write(json.dumps({"text": text, "label": names}) + "\n")
     data = str(folder / "rows.jsonl")
-    return train(TrainConfig(model=str(module_base), data=data, task="multi", out=folder / "run", **QUICK))
+    return train(TrainConfig.of(model=str(module_base), data=data, task="multi", out=folder / "run", **QUICK))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def numbers_run(module_base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("numbers")
     rows = [(text, 1000 + 500 * len(names), -i) for i, (text, names) in enumerate(lists_of(120))]
     pd.DataFrame(rows, columns=["text", "price", "rank"]).to_csv(folder / "rows.csv", index=False)
-    config = TrainConfig(
+    config = TrainConfig.of(
         model=str(module_base),
         data=str(folder / "rows.csv"),
         task="regression",
@@ -93,7 +93,9 @@ def test_a_run_over_a_lone_label(module_base, tmp_path):
     rows = [{"text": text, "label": ["joy"] if "joy" in names else []} for text, names in lists_of(60)]
     pd.DataFrame(rows).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
     data = str(tmp_path / "rows.jsonl")
-    done = train(TrainConfig(model=str(module_base), data=data, task="multi", out=tmp_path / "run", **QUICK))
+    done = train(
+        TrainConfig.of(model=str(module_base), data=data, task="multi", out=tmp_path / "run", **QUICK)
+    )
     assert [list(parts["test"]["per_class"]) for parts in done.baselines.values()] == [["joy"]] * 2
     assert load_classifier(tmp_path / "run", "cpu").predict("what a lovely day") in ([], ["joy"])
 
@@ -200,7 +202,7 @@ def test_a_run_over_numbers(numbers_run):
     expected = mean_absolute_error(test.label.astype(float), classifier.predict(test.text))
     assert numbers_run.scores["test"]["mae"] == pytest.approx(expected)
     assert evaluate(EvaluateConfig(model=folder, device="cpu"))["mae"] == pytest.approx(expected)
-    losses = [row["train_loss"] for row in numbers_run.progress.history if "train_loss" in row]
+    losses = [row["train_loss"] for row in numbers_run.history if "train_loss" in row]
     assert losses[0] < 3, "in standard deviations, whatever the unit"
 
 
@@ -228,7 +230,7 @@ def test_several_numbers(module_base, tmp_path):
     rows = [(text, len(names), 100 - i) for i, (text, names) in enumerate(lists_of(60))]
     pd.DataFrame(rows, columns=["text", "count", "rank"]).to_csv(tmp_path / "rows.csv", index=False)
     columns = ("count", "rank")
-    config = TrainConfig(
+    config = TrainConfig.of(
         model=str(module_base),
         data=str(tmp_path / "rows.csv"),
         task="regression",
@@ -257,7 +259,7 @@ def test_several_numbers(module_base, tmp_path):
 def test_many_classes_are_reported_one_by_one(module_base, tmp_path):
     rows = [(f"{WORDS[name]} {i}", name) for i in range(15) for name in WORDS]
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "rows.csv", index=False)
-    config = TrainConfig(
+    config = TrainConfig.of(
         model=str(module_base),
         data=str(tmp_path / "rows.csv"),
         label_smoothing=0.1,
@@ -282,7 +284,7 @@ def test_resuming_a_run_over_lists(module_base, tmp_path, monkeypatch):
     rows = [f"{text}\t{'|'.join(ids[name] for name in names)}" for text, names in lists_of(60)]
     (tmp_path / "rows.tsv").write_text("\n".join(rows))
     (tmp_path / "names.txt").write_text("\n".join(WORDS))
-    config = TrainConfig(
+    config = TrainConfig.of(
         model=str(module_base),
         data=str(tmp_path / "rows.tsv"),
         task="multi",
@@ -304,7 +306,7 @@ def test_resuming_a_run_over_lists(module_base, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train(config)
     assert read_classifier(tmp_path / "run").task.thresholds == (0.5, 0.5, 0.5), "not tuned yet"
-    task = train(TrainConfig(out=tmp_path / "run", resume=True)).classifier.task
+    task = train(TrainConfig.of(out=tmp_path / "run", resume=True)).classifier.task
     assert task.labels == ("anger", "fear", "joy")
     assert task.thresholds != (0.5, 0.5, 0.5)
 
@@ -329,7 +331,7 @@ def test_options_that_do_not_go_together(options, message, tmp_path):
     data = tmp_path / "rows.csv"
     data.write_text("text,a,b\none,1,0\ntwo,0,1\n")
     with pytest.raises(InputError, match=message):
-        train(TrainConfig(data=str(data), out=tmp_path / "run", **options))
+        train(TrainConfig.of(data=str(data), out=tmp_path / "run", **options))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"]
 
 
@@ -340,5 +342,5 @@ def test_lists_need_their_task(tmp_path, caplog):
         caplog.at_level(logging.INFO, "gptcls"),
         pytest.raises(InputError, match="or add --task multi for lists"),
     ):
-        train(TrainConfig(data=str(data), out=tmp_path / "run"))
+        train(TrainConfig.of(data=str(data), out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -8,14 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from helpers.tiny import ROWS, write_csv
 from safetensors.torch import load_file, save_file
-from tiny import ROWS, write_csv
 
 import gptcls.classify.run
 import gptcls.evaluate
@@ -23,8 +22,8 @@ import gptcls.train.run
 from gptcls.classify.predict import load_classifier
 from gptcls.core.errors import InputError
 from gptcls.train import folder as runs
-from gptcls.train.config import TrainConfig
-from gptcls.train.recipes import FOR_MODEL, RECIPES
+from gptcls.train.config import FOR_MODEL, RECIPES, TrainConfig
+from gptcls.train.resolve import resolve
 
 QUICK = ("--epochs", "1", "--max-length", "16", "--device", "cpu")
 
@@ -50,7 +49,7 @@ def data(tmp_path_factory):
 def run_folder(data, tmp_path_factory):
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "x"
-    gptcls.train.run.train(TrainConfig(data=str(data), out=folder, epochs=2, max_length=16, device="cpu"))
+    gptcls.train.run.train(TrainConfig.of(data=str(data), out=folder, epochs=2, max_length=16, device="cpu"))
     return folder
 
 
@@ -82,7 +81,9 @@ def test_what_a_run_leaves(run_folder):
         assert metrics["scores"][name]["n"] == len(part)
     history = list(csv.DictReader((run_folder / "history.csv").open()))
     assert [row["epoch"] for row in history if row["train_accuracy"]] == ["1.0", "2.0"]
-    assert TrainConfig.from_json(json.loads((run_folder / "config.json").read_text())["options"]).epochs == 2
+    assert (
+        TrainConfig.from_json(json.loads((run_folder / "config.json").read_text())["options"]).fit.epochs == 2
+    )
 
 
 def test_scores_are_those_of_the_saved_classifier(run_folder):
@@ -113,13 +114,14 @@ def test_table_on_the_terminal(command, data):
 def test_a_run_repeats_exactly(data, tmp_path):
     for name in ("a", "b"):
         gptcls.train.run.train(
-            TrainConfig(data=str(data), out=tmp_path / name, epochs=1, max_length=16, device="cpu")
+            TrainConfig.of(data=str(data), out=tmp_path / name, epochs=1, max_length=16, device="cpu")
         )
     one, two = (load_file(tmp_path / name / "classifier" / "model.safetensors") for name in ("a", "b"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
     assert (tmp_path / "a" / "history.csv").read_text() == (tmp_path / "b" / "history.csv").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(data, tmp_path):
     """In a process of its own, as a user interrupts it."""
     options = [
@@ -134,7 +136,7 @@ def test_ctrl_c_saves_and_resume_ends_with_the_same_bits(data, tmp_path):
         "--patience",
         "0",
     ]
-    train = [sys.executable, "-m", "gptcls.train.run"]
+    train = [sys.executable, "-m", "gptcls.train"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole = subprocess.run(
         [*train, *options, "--out", tmp_path / "whole"], env=environment, capture_output=True
@@ -176,26 +178,32 @@ def test_help_names_every_option_of_the_vocabulary(command):
         --pooling --epochs --batch-size --lr --weight-decay --seed --recipe --out --resume"""
     for option in vocabulary.split():
         assert f"{option} " in out or f"{option}," in out
-    assert out.count("(default:") >= len(fields(TrainConfig))
+    assert out.count("(default:") >= len(TrainConfig.defaults())
 
 
 def test_recipes():
-    plain, book = (
-        TrainConfig(model="gpt2-small", recipe=recipe).resolved() for recipe in ("default", "book")
-    )
-    assert (plain.train, plain.pooling, plain.lr) == ("last_block", "auto", 5e-5)
-    assert (book.pooling, book.schedule, book.clip, book.balance) == (
-        "position-1",
-        "constant",
-        0.0,
-        "undersample",
-    )
-    assert (book.epochs, book.batch_size, book.lr, book.weight_decay, book.seed) == (5, 8, 5e-5, 0.1, 123)
-    assert TrainConfig(recipe="book", epochs=1).resolved().epochs == 1
-    nano, random = TrainConfig().resolved(), TrainConfig(init="random").resolved()
-    assert (nano.train, nano.lr) == ("last_block", FOR_MODEL["gpt2-nano"]["lr"])
-    assert (random.train, random.lr) == ("all", 1e-3)
+    def resolved(*names, **options):
+        values = resolve(TrainConfig.of(**options)).flat()
+        return tuple(values[name] for name in names)
+
+    assert resolved("train", "pooling", "lr", model="gpt2-small") == ("last_block", "auto", 5e-5)
+    names = ("pooling", "schedule", "clip", "balance")
+    assert resolved(*names, recipe="book") == ("position-1", "constant", 0.0, "undersample")
+    names = ("epochs", "batch_size", "lr", "weight_decay", "seed")
+    assert resolved(*names, recipe="book") == (5, 8, 5e-5, 0.1, 123)
+    assert resolved("epochs", recipe="book", epochs=1) == (1,)
+    assert resolved("train", "lr") == ("last_block", FOR_MODEL["gpt2-nano"]["lr"])
+    assert resolved("train", "lr", init="random") == ("all", 1e-3)
     assert RECIPES["book"].keys() == RECIPES["default"].keys()
+
+
+def test_options_go_by_name_whichever_group_they_are_in():
+    config = TrainConfig.of(data="a.csv", epochs=3, out=Path("x"), label_columns=("p", "q"))
+    assert (config.data.data, config.fit.epochs, config.run.out) == ("a.csv", 3, Path("x"))
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert config.changed(epochs=4) == TrainConfig.of(**config.flat() | {"epochs": 4})
+    with pytest.raises(TypeError, match=r"'epoch'.*'epochs'"):
+        TrainConfig.of(epoch=3)
 
 
 @pytest.mark.parametrize(
@@ -273,18 +281,18 @@ def test_ctrl_c_while_scoring_keeps_what_was_trained(data, tmp_path, monkeypatch
     )
     with pytest.raises(KeyboardInterrupt):
         gptcls.train.run.train(
-            TrainConfig(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
+            TrainConfig.of(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
         )
     assert load_classifier(tmp_path / "x").predict("win a prize") in ("ham", "spam")
 
 
 def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("gptcls.core.loop.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("gptcls.train.checkpoint.CHECKPOINT_SECONDS", -1)
     full = OSError(28, "No space left on device")
     monkeypatch.setattr("gptcls.train.checkpoint.save_file", lambda *a: (_ for _ in ()).throw(full))
     with caplog.at_level(logging.INFO, "gptcls"):
         gptcls.train.run.train(
-            TrainConfig(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
+            TrainConfig.of(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
         )
     assert "No space left on device" in caplog.text
     assert "training goes on" in caplog.text
@@ -293,8 +301,8 @@ def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkey
 
 def test_runs_side_by_side_take_different_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = TrainConfig(data="rows.csv").resolved()
-    which = (config.out, config.run_name, "classifier")
+    config = resolve(TrainConfig.of(data="rows.csv"))
+    which = (config.run.out, config.run_name, "classifier")
     folders = [runs.new_folder(*which), runs.new_folder(*which)]
     assert folders[0] == folders[1], "chosen at the same time"
     assert runs.claim(folders[0], *which) != runs.claim(folders[1], *which)
@@ -322,12 +330,15 @@ def interrupted_run(folder, data, base, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(gptcls.core.loop.Trainer, "_step", stopping)
         with pytest.raises(KeyboardInterrupt):
-            gptcls.train.run.train(TrainConfig(model=str(base), data=str(data), out=folder, device="cpu"))
+            gptcls.train.run.train(TrainConfig.of(model=str(base), data=str(data), out=folder, device="cpu"))
 
 
 def test_resume_refuses_changed_base_weights_and_options(command, data, base, tmp_path, monkeypatch):
     interrupted_run(tmp_path / "x", data, base, monkeypatch)
     refused(command(gptcls.train.run, "--out", "x", "--resume", "--lr", "0.5"), "--lr cannot change")
+    refused(
+        command(gptcls.train.run, "--out", "x", "--resume", "--model", "gpt2-nano"), "--model cannot change"
+    )
     weights = load_file(base / "model.safetensors")
     save_file({name: value + 0.01 for name, value in weights.items()}, base / "model.safetensors")
     refused(command(gptcls.train.run, "--out", "x", "--resume"), "no longer has the weights")
@@ -484,4 +495,4 @@ def test_given_validation_and_test_files(command, tmp_path):
 
 def test_train_api_raises_input_error(tmp_path):
     with pytest.raises(InputError, match="nothing-there"):
-        gptcls.train.run.train(TrainConfig(data=str(tmp_path / "nothing-there.csv")))
+        gptcls.train.run.train(TrainConfig.of(data=str(tmp_path / "nothing-there.csv")))

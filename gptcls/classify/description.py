@@ -11,10 +11,9 @@ from gptcls.core.classifier import trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.data.clean import CLEANERS
 from gptcls.data.long_texts import CUTS
-from gptcls.models.families import FAMILIES, Family
+from gptcls.models.families import FAMILIES, Family, poolings_of
 
 FORMAT_VERSION = 2
-
 # What version 1 did not always say: before version 2 there was one tokenizer, and one way to read a text.
 SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
 
@@ -64,7 +63,7 @@ def _rules(spec: dict) -> Iterator[Rule]:
     yield from _size_rules(network, FAMILIES[network["family"]])
     n_positions = network["n_positions"]
     yield from task_rules(spec["task"])
-    poolings = FAMILIES[network["family"]].poolings
+    poolings = poolings_of(FAMILIES[network["family"]])
     yield "pooling", spec["pooling"], spec["pooling"] in poolings, f"one of {', '.join(poolings)}"
     in_range = f"a whole number from 1 to n_positions {n_positions}"
     yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range

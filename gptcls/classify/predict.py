@@ -23,13 +23,12 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import PAD_ID
 from gptcls.data.clean import CLEANERS
-from gptcls.data.long_texts import said_of_long
+from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.fast.frozen import Staged
 from gptcls.models.lora import merge
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
 Answer = str | list[str] | float | list[float]  # to one text, by the classifier's task
-
 log = logging.getLogger("gptcls")
 
 
@@ -94,14 +93,14 @@ class TextClassifier:
         """
         saved, targets = self.saved, torch.zeros(len(texts))
         texts, width = map(CLEANERS[saved.cleaning], texts), shorter(max_length, saved.max_length)
-        dataset = TextDataset(list(texts), targets, width, saved.pad_to, saved.tokenizer, saved.long)
+        dataset = TextDataset(list(texts), targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         logits = dataset_logits(self.model, dataset, self.device)
         return saved.task.outputs(logits).numpy(), dataset.truncated
 
     def log_truncated(self, n: int, max_length: int | None = None) -> None:
         """Log that ``n`` texts were longer than what is read, and what became of them; nothing for 0."""
         if n:
-            log.info(said_of_long(n, shorter(max_length, self.saved.max_length), self.saved.long))
+            log.info(describe_cut(n, shorter(max_length, self.saved.max_length), self.saved.long))
 
 
 def _merged_copy(classifier: Classifier) -> Classifier:
@@ -110,8 +109,7 @@ def _merged_copy(classifier: Classifier) -> Classifier:
     shared |= {id(buffer): buffer for buffer in classifier.buffers()}
     copy = deepcopy(classifier, shared)  # the modules alone: tensors stand in the memo
     if merge(copy.backbone):
-        copy.policy, copy.trained = "all", list(copy.backbone.blocks)
-        copy.requires_grad_(True)
+        copy.freeze("all")
     return copy
 
 

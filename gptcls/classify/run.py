@@ -19,15 +19,15 @@ from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextC
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import find_text_column, text_values, values_of
+from gptcls.data.encodings import guess_encoding
 from gptcls.data.options import TableOptions
-from gptcls.data.readers import PLAIN, Dialect, guess_encoding, read_chunks
+from gptcls.data.readers import PLAIN, Dialect, read_chunks
 from gptcls.data.writer import ChunkWriter
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
 LINES_AT_ONCE = 256
 
 

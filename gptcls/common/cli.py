@@ -90,7 +90,8 @@ def _parse(config_class: type[Config]) -> Config:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(config_class, prog=prog)
+            # Options lie in groups; their flags are plain.
+            return tyro.cli(config_class, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as exit_:
         if exit_.code:
             print(f"error: {_in_one_line(complaint.getvalue())}; see {prog} --help", file=sys.stderr)
@@ -109,3 +110,9 @@ def _in_one_line(box: str) -> str:
     if "Perhaps you meant:" in lines:
         message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1]}?"
     return message
+
+
+def given_options() -> frozenset[str]:
+    """The options that the user wrote on the command line, by name."""
+    flags = (argument.partition("=")[0] for argument in sys.argv[1:] if argument.startswith("--"))
+    return frozenset(flag.removeprefix("--").replace("-", "_") for flag in flags)

@@ -1,6 +1,5 @@
-"""Where the arithmetic happens.
-
-In which number format the fixed part of a network runs. What is trained always stays in fp32.
+"""Where the arithmetic happens, and in which number format the fixed part of a network runs; what is trained
+always stays in fp32.
 """
 
 import torch
@@ -14,15 +13,16 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises InputError for a device that torch does not know or this machine does not have.
     """
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = [kind for kind, is_available in has.items() if is_available]
     if name == "auto":
-        return torch.device(next(kind for kind, there in has.items() if there))
+        return torch.device(available[0])
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or not has.get(device.type, False):
-        available = ", ".join(kind for kind, there in has.items() if there)
-        raise InputError(f"--device {name!r} is not available here; use auto or one of: {available}")
+    if device is None or device.type not in available:
+        names = ", ".join(available)
+        raise InputError(f"--device {name!r} is not available here; use auto or one of: {names}")
     return device
 
 
@@ -56,6 +56,9 @@ def _fastest(device: torch.device) -> torch.dtype:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    """Whether the processor has bf16 dot products (torch's own emulation is slower than fp32)."""
-    supported = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
-    return any(is_supported() for is_supported in supported)
+    """Whether the processor has bf16 dot products (torch's own emulation is slower than fp32).
+
+    No public function says so; where a version of torch has neither of these, the answer is no.
+    """
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)

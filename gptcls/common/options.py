@@ -1,9 +1,10 @@
-"""What the options of the verbs have in common: from and to config.json, checks, names for messages."""
+"""What the options of all commands have in common: groups, config.json, checks, names for messages."""
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from gptcls.core.errors import InputError
 
@@ -11,55 +12,89 @@ AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
 class Options:
-    """Base of the frozen dataclasses that describe a run and can be read back from its folder."""
+    """Base of the frozen dataclasses that describe a run and can be read back from its folder.
 
-    PATHS: ClassVar[tuple[str, ...]] = ()  # the options that hold a path
+    A field may be a group, a dataclass of options by theme; the command line, config.json and :meth:`of` name
+    the options alone.
+    """
+
+    @classmethod
+    def of(cls: type[AnyOptions], **options: Any) -> AnyOptions:
+        """From options by name, whichever group they belong to. Raises TypeError for an unknown one."""
+        groups = cls._groups()
+        homes = {field.name: name for name, group in groups.items() for field in fields(group)}
+        homes |= {field.name: "" for field in fields(cls) if field.name not in groups}
+        given: dict[str, dict[str, Any]] = {name: {} for name in ("", *groups)}
+        for name, value in options.items():
+            if name not in homes:
+                near = difflib.get_close_matches(name, homes, n=1)
+                raise TypeError(
+                    f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+            given[homes[name]][name] = value
+        return cls(**given.pop(""), **{name: groups[name](**values) for name, values in given.items()})
+
+    @classmethod
+    def _groups(cls) -> dict[str, type]:
+        hints = get_type_hints(cls)
+        return {field.name: hints[field.name] for field in fields(cls) if is_dataclass(hints[field.name])}
+
+    def flat(self) -> dict[str, Any]:
+        """All options by name, those of groups among them."""
+        groups, values = self._groups(), {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values |= {f.name: getattr(value, f.name) for f in fields(value)} if field.name in groups else {
+                field.name: value
+            }  # fmt: skip
+        return values
+
+    def changed(self: AnyOptions, **options: Any) -> AnyOptions:
+        """The same with other values for some options."""
+        return self.of(**self.flat() | options)
 
     def to_json(self) -> dict:
         """Plain values for config.json; :meth:`from_json` reads them back."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in self.flat().items()}
 
     @classmethod
     def from_json(cls: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
         """Options that :meth:`to_json` wrote."""
+        hints = {
+            name: hint
+            for group in (cls, *cls._groups().values())
+            for name, hint in get_type_hints(group).items()
+        }
+        paths = {k for k, hint in hints.items() if hint is Path or Path in get_args(hint)}
         read = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        paths = {k: Path(values[k]) for k in cls.PATHS if values.get(k)}
-        return cls(**read | paths)
+        return cls.of(**read | {k: Path(read[k]) for k in paths & read.keys() if read[k]})
 
-    def differences(self: AnyOptions, other: AnyOptions) -> list[str]:
-        """The flags of the options that were set here, not left at their default, and differ there."""
-        return [
-            flag(f.name)
-            for f in fields(self)
-            if getattr(self, f.name) not in (f.default, getattr(other, f.name))
-        ]
-
-    def check_at_least(self, least: Mapping[str, float]) -> None:
-        """Raise InputError for the first number that is below its bound, or is not a number.
-
-        lr and lora_alpha must exceed 0, which would have no effect.
-        """
-        for name, bound in least.items():
-            value = getattr(self, name)
-            above = name in ("lr", "lora_alpha")
-            if value is not None and (not value >= bound or (above and not value)):  # NaN is not >= 0
-                wanted = f"more than {bound}" if above else f"{bound} or more"
-                raise InputError(f"{flag(name)} {value} is too small; use {wanted}")
-
-    def check_seed(self) -> None:
-        """Raise InputError for a seed that one of the generators does not take."""
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed {self.seed} is out of range; use a whole number from 0 to 2**32 - 1")
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """What each option is where nothing is said."""
+        groups = cls._groups()
+        own = [field for field in fields(cls) if field.name not in groups]
+        return {
+            field.name: field.default for field in (*own, *(f for g in groups.values() for f in fields(g)))
+        }
 
 
-@dataclass(frozen=True, kw_only=True)
-class HardwareOptions:
-    """Where and in which number format a classifier runs; other verbs declare a precision of their own."""
+def check_at_least(values: Mapping[str, Any], least: Mapping[str, float]) -> None:
+    """Raise InputError for the first of some options that is below its bound, or not a number.
 
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps; auto takes the first of cuda, mps and cpu that is there."""
-    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Number format of all blocks but the last; auto takes the fastest that the processor has."""
+    lr and lora_alpha must exceed 0, which would be of no effect.
+    """
+    for name, bound in least.items():
+        value, above = values[name], name in ("lr", "lora_alpha")
+        if value is not None and (not value >= bound or (above and not value)):  # NaN is not >= 0
+            wanted = f"more than {bound}" if above else f"{bound} or more"
+            raise InputError(f"{flag(name)} {value} is too small; use {wanted}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that one of the generators does not take."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {seed} is out of range; use a whole number from 0 to 2**32 - 1")
 
 
 def own_first(config: type) -> type:
@@ -73,3 +108,13 @@ def own_first(config: type) -> type:
 def flag(name: str) -> str:
     """An option's name on the command line."""
     return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareOptions:
+    """Where and in which number format a classifier runs; other verbs declare a precision of their own."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps; auto takes the first of cuda, mps and cpu that is there."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Number format of all blocks but the last; auto takes the fastest that the processor has."""

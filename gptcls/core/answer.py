@@ -1,4 +1,4 @@
-"""Logits for many rows: in batches of similar length, in the order they came."""
+"""Answers for many texts: logits in batches of similar length, in the order the texts came."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,9 @@ from torch.utils.data import Dataset
 
 from gptcls.core.batches import token_budget_batches
 
-# Positions a batch. On a CPU larger batches are slower: the matrices already fill the cores, and the
+# Positions per batch. On a CPU larger batches are slower: the matrices already fill the cores, and the
 # activations leave the cache. A GPU wants all the work it can get.
 TOKEN_BUDGETS = {"cpu": 1024}
-
-
 LARGE_BUDGET = 16_384
 
 
@@ -26,7 +24,7 @@ def dataset_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> 
     """Logits (N, K), on the CPU in fp32, of the N texts of a dataset in their order.
 
     Inside, the rows run sorted by length in batches of about :func:`token_budget` positions; which rows
-    share a batch changes no result beyond rounding. A text of several rows has the mean of their logits. The
+    share a batch changes no result, up to rounding. A text of several rows has the mean of their logits. The
     model is left in eval mode. The dataset has ``widths``, ``collate``, ``targets`` and ``owners``, as a
     :class:`gptcls.core.batches.TextDataset`; for an empty one the model has ``n_outputs`` (K).
     """
@@ -41,11 +39,11 @@ def dataset_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> 
     order = torch.tensor([row for rows in batches for row in rows])
     joined = torch.cat(logits)
     ordered = torch.empty_like(joined).index_copy_(0, order, joined)
-    return ordered if len(dataset) == len(dataset.targets) else _mean_of_each(ordered, dataset.owners)
+    return ordered if len(dataset) == len(dataset.targets) else mean_of_each(ordered, dataset.owners)
 
 
-def _mean_of_each(logits: Tensor, owners: Sequence[int]) -> Tensor:
-    """Logits (R, K) of rows -> (N, K), the mean over the rows of each text."""
+def mean_of_each(logits: Tensor, owners: Sequence[int]) -> Tensor:
+    """Logits (R, K) of rows -> (N, K), the mean over the rows of each text; ``owners`` (R,) says whose."""
     texts = torch.tensor(owners)
     n_rows = texts.bincount()
     return logits.new_zeros(len(n_rows), logits.shape[1]).index_add_(0, texts, logits) / n_rows[:, None]

@@ -4,20 +4,37 @@ A batch is ``(ids (B, T), lengths (B,), targets (B,) or (B, K))``. The network i
 is; nothing downstream ever searches for a padding id.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gptcls.core.tokenizer import GPT2, PAD_ID, Tokenizer
-from gptcls.data.long_texts import Long, cut_rows
 
 Batch = tuple[Tensor, Tensor, Tensor]
+# The ids of a text that is too long, without what the tokenizer puts around it, and the room there is for
+# them -> one or more rows of at most that many ids.
+Cut = Callable[[list[int], int], list[list[int]]]
+
+
+def head(ids: list[int], room: int) -> list[list[int]]:
+    """One row with the first ``room`` ids."""
+    return [ids[:room]]
+
+
+def _rows_of(ids: list[int], max_length: int, tokenizer: Tokenizer, cut: Cut) -> list[list[int]]:
+    """The rows that are read of a text that is too long."""
+    before, behind = tokenizer.prefix, tokenizer.suffix
+    room = max_length - len(before) - len(behind)
+    if room < 1 or cut is head:  # encoded only as far as needed, such a text may lack its end
+        return [tokenizer.cut(ids, max_length)]
+    text = ids[len(before) : len(ids) - len(behind)]
+    return [[*before, *part, *behind] for part in cut(text, room)]
 
 
 class TextDataset(Dataset):
-    """Texts as token ids beside their targets: a row for each text or, in windows, one or more.
+    """Texts as token ids with their targets: one row per text or, where a cut gives several, more.
 
     Args:
         texts: N texts; a value that is not text raises TypeError naming its row.
@@ -25,7 +42,8 @@ class TextDataset(Dataset):
         max_length: tokens in a row at most.
         pad_to: positions that every row takes at least in a batch; None pads to the longest of the batch.
         tokenizer: the network's.
-        long: which tokens of a longer text are read, see :mod:`gptcls.data.long_texts`.
+        cut: what is read of a longer text, see :data:`Cut`. What the tokenizer puts around a text stands
+            around each of its rows.
 
     ``truncated`` counts the texts that were longer; ``owners`` has the number of each row's text. A text
     without a single token becomes one padding token (GPT-2's is its end-of-text token), so that there is
@@ -39,16 +57,21 @@ class TextDataset(Dataset):
         max_length: int,
         pad_to: int | None = None,
         tokenizer: Tokenizer = GPT2,
-        long: Long = "head",
+        cut: Cut = head,
     ) -> None:
+        self.targets, self.pad_to, self.pad_id = targets, pad_to, tokenizer.pad_id
+        self.truncated = 0
+        self.rows: list[list[int]] = []
+        self.owners: list[int] = []
         # One token more than needed tells a text that fits exactly from one that is cut.
-        encoded = tokenizer.encode_rows(texts, max_length + 1 if long == "head" else None)
-        self.truncated = sum(len(ids) > max_length for ids in encoded)
-        rows, self.owners = cut_rows(encoded, max_length, long, tokenizer)
-        self.rows = [row or [tokenizer.pad_id] for row in rows]
-        self.targets = targets
-        self.pad_to = pad_to
-        self.pad_id = tokenizer.pad_id
+        encoded = tokenizer.encode_rows(texts, max_length + 1 if cut is head else None)
+        for text, ids in enumerate(encoded):
+            rows = [ids or [tokenizer.pad_id]]
+            if len(ids) > max_length:
+                self.truncated += 1
+                rows = _rows_of(ids, max_length, tokenizer, cut)
+            self.rows += rows
+            self.owners += [text] * len(rows)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,71 +1,86 @@
 """A backbone, a pooler and a new head: how a pretrained network becomes a classifier."""
 
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from gptcls.core.errors import InputError
-from gptcls.models.lora import lora_layers, merge
 
 
-def last_token(hidden: Tensor, lengths: Tensor) -> Tensor:
+class Pooler(nn.Module):
+    """What the head reads of a text: hidden vectors (B, T, C) and lengths (B,) -> (B, C).
+
+    A new one is a class in :data:`POOLERS`. It may have parameters: it is built for a width C, trained with
+    the head and saved with it.
+    """
+
+    sees_padding = False  # whether the padding counts as a part of the text
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+
+    def positions(self, lengths: Tensor, width: int) -> Tensor | None:
+        """The one position (B,) that is read of each row in a batch ``width`` positions wide; None: several.
+
+        Of the last block that position alone has then to be computed.
+        """
+        return None
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        return hidden[rows, self.positions(lengths, hidden.shape[1])]
+
+
+class LastToken(Pooler):
     """The last real token's vector: under a causal mask the only one that has seen the whole text."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
 
-
-def first_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """The first token's vector; under a causal mask it has seen nothing but itself."""
-    return hidden[:, 0]
-
-
-def mean_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """The mean over the real tokens."""
-    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (B, T)
-    return (hidden * real[..., None]).sum(dim=1) / lengths[:, None]
-
-
-def max_token(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Each channel's largest value over the real tokens: one telling word is enough, wherever it stands."""
-    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]  # (B, T)
-    return hidden.masked_fill(~real[..., None], -torch.inf).amax(dim=1)
-
-
-def position_minus_one(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """The last position, padding or not: what the book reads. Pad to a fixed length with it."""
-    return hidden[:, -1]
-
-
-# Each is (hidden (B, T, C), lengths (B,)) -> (B, C).
-POOLERS = {
-    "last": last_token,
-    "first": first_token,
-    "mean": mean_token,
-    "max": max_token,
-    "position-1": position_minus_one,
-}
-
-
-def pooled_positions(pooling: str, lengths: Tensor, width: int) -> Tensor | None:
-    """The position (B,) that a pooler reads of each row in a batch ``width`` positions wide.
-
-    None for the mean and the maximum, which read them all.
-    """
-    if pooling == "last":
+    def positions(self, lengths: Tensor, width: int) -> Tensor:
         return lengths - 1
-    if pooling == "first":
+
+
+class FirstToken(Pooler):
+    """The first token's vector; under a causal mask it has seen nothing but itself."""
+
+    def positions(self, lengths: Tensor, width: int) -> Tensor:
         return torch.zeros_like(lengths)
-    if pooling == "position-1":
+
+
+class PositionMinusOne(Pooler):
+    """The last position, padding or not: what the book reads. Pad to a fixed length with it."""
+
+    sees_padding = True
+
+    def positions(self, lengths: Tensor, width: int) -> Tensor:
         return torch.full_like(lengths, width - 1)
-    return None
 
 
-def seen_lengths(pooling: str, lengths: Tensor, width: int) -> Tensor:
-    """How many positions (B,) of each row the blocks may look at where no causal mask decides.
+class MeanToken(Pooler):
+    """The mean over the real tokens."""
 
-    The real tokens; for position-1, which takes the padding for a part of the text, all ``width``.
-    """
-    return torch.full_like(lengths, width) if pooling == "position-1" else lengths
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        return (hidden * _real(hidden, lengths)).sum(dim=1) / lengths[:, None]
+
+
+class MaxToken(Pooler):
+    """Each channel's largest value over the real tokens: one telling word is enough, wherever it is."""
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        return hidden.masked_fill(~_real(hidden, lengths), -torch.inf).amax(dim=1)
+
+
+def _real(hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, T, 1)
+    return (torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None])[..., None]
+
+
+POOLERS: dict[str, type[Pooler]] = {
+    "last": LastToken,
+    "first": FirstToken,
+    "mean": MeanToken,
+    "max": MaxToken,
+    "position-1": PositionMinusOne,
+}
 
 
 class Classifier(nn.Module):
@@ -73,9 +88,9 @@ class Classifier(nn.Module):
 
     Args:
         backbone: any network with ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)``, made of
-            ``embed``, ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. Its
-            real tokens' vectors hang on no padding. An untied language-model head is taken off it. Where
-            blocks are in bf16, its norm gives fp32.
+            ``embed``, ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. Padding
+            changes no real token's vector. An untied language-model head is taken off it. Where blocks are in
+            bf16, its norm gives fp32.
         n_outputs: K. The head is a fresh ``Linear(C, K)`` with torch's default initialisation.
         pooling: a key of :data:`POOLERS`.
     """
@@ -85,46 +100,52 @@ class Classifier(nn.Module):
         self.backbone = backbone
         backbone.lm_head = None  # a head of its own, where the backbone has one, gives way to ours
         self.pooling = pooling
+        self.pool = POOLERS[pooling](backbone.config.n_embd)
         self.head = nn.Linear(backbone.config.n_embd, n_outputs)
-        self.policy, self.trained = "all", list(backbone.blocks)
+        self.policy, self.learning = "all", [backbone]
         self.requires_grad_(True)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
-        hidden = self.backbone(ids, seen_lengths(self.pooling, lengths, ids.shape[1]))
-        return self.head(POOLERS[self.pooling](hidden, lengths))
+        hidden = self.backbone(ids, self.seen(lengths, ids.shape[1]))
+        return self.head(self.pool(hidden, lengths))
+
+    def seen(self, lengths: Tensor, width: int) -> Tensor:
+        """How many positions (B,) of each row the blocks may look at where no causal mask decides."""
+        return torch.full_like(lengths, width) if self.pool.sees_padding else lengths
 
     def freeze(self, policy: str) -> None:
-        """Decide which parameters train.
+        """Decide what is trained, next to the head.
 
-        ``"head"``: the head alone. ``"last_block"``: also the last block and the final norm, as in the
-        book. ``"last_2"``, ``"last_3"``, …: as many last blocks. ``"all"``: everything. ``"lora"``: the head
-        and the adapters that :func:`gptcls.models.lora.add_lora` put on the blocks, no norm, as in PEFT. What
-        does not train is a fixed function and stays in eval mode; what does is held in fp32 from here on.
+        ``"head"``: nothing. ``"last_block"``: the last block and the final norm, as in the book.
+        ``"last_2"``, ``"last_3"``, …: as many last blocks and the norm. ``"all"``: everything.
         """
         blocks = list(self.backbone.blocks)
-        if policy == "lora":
-            self.trained = [block for block in blocks if lora_layers(block)]
-            learns = [matrix for x in lora_layers(self.backbone).values() for matrix in (x.lora_A, x.lora_B)]
-            if not learns:
-                raise ValueError("there are no adapters to train; call add_lora first")
-        else:
-            n_trained = trained_blocks(policy, len(blocks))
-            self.trained = blocks[len(blocks) - n_trained :]
-            learns = [*self.trained, self.backbone.norm] if n_trained else []
-        self.policy = policy
-        self.requires_grad_(policy == "all")
-        for module in (self.head, *learns):
-            module.requires_grad_(True)
-        for parameter in self.trained_parameters().values():
+        n_trained = trained_blocks(policy, len(blocks))
+        last = blocks[len(blocks) - n_trained :]
+        modules = [self.backbone] if policy == "all" else [*last, self.backbone.norm] if last else []
+        self.learn(modules, policy)
+
+    def learn(
+        self, modules: Iterable[nn.Module], policy: str, parameters: Iterable[nn.Parameter] | None = None
+    ) -> None:
+        """Train the head, the pooler and these parts of the backbone, and nothing else.
+
+        What does not train is a fixed function and stays in eval mode; what does is held in fp32.
+
+        Args:
+            modules: parts of the backbone.
+            policy: the name of that choice, for the saved classifier.
+            parameters: those of the modules that are trained; None takes all.
+        """
+        self.policy, self.learning = policy, list(modules)
+        chosen = (
+            [p for module in self.learning for p in module.parameters()] if parameters is None else parameters
+        )
+        self.requires_grad_(False)
+        for parameter in (*self.head.parameters(), *self.pool.parameters(), *chosen):
+            parameter.requires_grad_(True)
             parameter.data = parameter.data.float()  # the steps of training are too small for bf16
         self.train(self.training)
-
-    def merge_lora(self) -> "Classifier":
-        """Make adapters a part of the weights, for good: a classifier like any other, all of it trained."""
-        if merge(self.backbone):
-            self.policy, self.trained = "all", list(self.backbone.blocks)
-            self.requires_grad_(True)
-        return self
 
     @property
     def frozen_blocks(self) -> int:
@@ -135,10 +156,9 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> "Classifier":
         """Training mode for what is trained; frozen parts stay in eval mode (no dropout)."""
         super().train(mode)
-        if self.policy != "all":
-            self.backbone.eval()
-            for block in self.trained:
-                block.train(mode)
+        self.backbone.eval()
+        for module in self.learning:
+            module.train(mode)
         return self
 
     @property

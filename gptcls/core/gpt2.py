@@ -33,7 +33,7 @@ class GPT2Config:
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_head {self.n_head} is no divisor of n_embd {self.n_embd}")
+            raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
 
 
 PRESETS = {
@@ -46,10 +46,8 @@ PRESETS = {
 
 
 class Attention(nn.Module):
-    """Causal self-attention with H heads: every token looks at itself and at what stands before it.
-
-    Without the causal mask it looks at every real token of its text, as in ``bert.py``.
-    """
+    """Self-attention with H heads: every token looks at itself and at what stands before it; without the
+    causal mask, at every real token of its text."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -72,33 +70,6 @@ class Attention(nn.Module):
         )  # (B, H, T, D)
         return self.proj(mixed.transpose(1, 2).reshape(B, T, C))
 
-    def at(
-        self, x: Tensor, positions: Tensor, norm: nn.LayerNorm, lengths: Tensor | None = None
-    ) -> Tensor:  # (B, T, C), (B,) -> (B, C)
-        """``self(norm(x), lengths)`` at one position of each row, without forming a single key or value.
-
-        With one query q the scores are q · (W_k n + b_k) = (W_kᵀ q) · n + a constant that softmax ignores,
-        and the mix of values is W_v (Σ w n) + b_v: both matrices meet B vectors instead of B * T. The scale
-        and shift of ``norm`` move out of the sums in the same way.
-        """
-        B, T, C = x.shape
-        H, D = self.n_head, C // self.n_head
-        rows = torch.arange(B, device=x.device)
-        x_hat = F.layer_norm(x, (C,), eps=norm.eps)  # (B, T, C); constant while the blocks below are frozen
-        w_q, w_k, w_v = self.qkv.weight.view(3, C, C).unbind()
-        b_q, _, b_v = self.qkv.bias.view(3, C).unbind()
-        q = F.linear(x_hat[rows, positions] * norm.weight + norm.bias, w_q, b_q)  # (B, C)
-        absorbed = torch.einsum("bhd,hdc->bhc", q.view(B, H, D), w_k.view(H, D, C)) * norm.weight
-        scores = absorbed @ x_hat.transpose(1, 2) / math.sqrt(D)  # (B, H, T)
-        last_seen = positions  # under the causal mask; without it the last real token
-        if not self.causal:
-            last_seen = torch.full_like(positions, T - 1) if lengths is None else lengths - 1
-        unseen = torch.arange(T, device=x.device) > last_seen[:, None]  # (B, T)
-        weights = scores.masked_fill(unseen[:, None], -math.inf).softmax(dim=-1)
-        mean = weights @ x_hat * norm.weight + norm.bias  # (B, H, C)
-        mixed = torch.einsum("bhc,hdc->bhd", mean, w_v.view(H, D, C)).reshape(B, C) + b_v
-        return self.proj(mixed)
-
 
 class MLP(nn.Module):
     """The feed-forward half of a block: four times as wide inside."""
@@ -109,7 +80,7 @@ class MLP(nn.Module):
         self.proj = nn.Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        # GPT-2 was trained with the tanh approximation; the exact GELU differs by up to 5e-4 a call.
+        # GPT-2 was trained with the tanh approximation; the exact GELU differs by up to 5e-4 per call.
         return self.proj(F.gelu(self.fc(x), approximate="tanh"))
 
 
@@ -128,25 +99,15 @@ class Block(nn.Module):
         x = x + self.drop(self.attn(self.norm1(x), lengths))
         return x + self.drop(self.mlp(self.norm2(x)))
 
-    def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``self(x, lengths)`` at one position (B,) of each row: (B, C), at a fraction of the cost, all that
-        pooling needs."""
-        rows = torch.arange(len(x), device=x.device)
-        if self.training and any(isinstance(m, nn.Dropout) and m.p for m in self.modules()):
-            return self(x, lengths)[rows, positions]  # dropout needs the weights, keys and values themselves
-        pooled = x[rows, positions] + self.attn.at(x, positions, self.norm1, lengths)
-        return pooled + self.mlp(self.norm2(pooled))
-
 
 class GPT2(nn.Module):
-    """The network without a purpose: ids in, one hidden vector a token out.
+    """The network without a purpose: ids in, one hidden vector per token out.
 
     ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``. How many of a
-    row's tokens are real, the rest being padding, is for networks without a causal mask (``bert.py``) to
-    know: here the blocks are told and need not look, since no token sees what follows, unless
-    :meth:`drop_causal_mask` was called. What is done with the hidden vectors is somebody else's business:
-    :meth:`lm_logits` turns them into next-token logits, a :class:`gptcls.core.classifier.Classifier`
-    pools them and puts its own head on top.
+    row's tokens are real, the rest being padding, matters to networks without a causal mask alone: here no
+    token sees what follows, unless :meth:`drop_causal_mask` was called. What is done with the hidden vectors
+    is decided elsewhere: :meth:`lm_logits` turns them into next-token logits, a
+    :class:`gptcls.core.classifier.Classifier` pools them and puts its own head on top.
 
     The weights start as GPT-2's did: normal(0, 0.02), the two projections that write to the residual
     stream scaled down by sqrt(2 * n_layer), biases zero.
@@ -186,11 +147,8 @@ class GPT2(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
         """Token vectors plus position vectors, the input of the first block."""
         T = ids.shape[1]
-        if self.config.n_positions < T:
-            raise ValueError(
-                f"{T} tokens do not fit the {self.config.n_positions} positions; "
-                "truncate to config.n_positions first"
-            )
+        if (n := self.config.n_positions) < T:
+            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.drop(self.wte(ids) + self.wpe.weight[:T])
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)

@@ -1,75 +1,67 @@
-"""What a training run is told, and where it stands.
+"""The training loop: the shape of the book's ``train_classifier_simple``, with what a real run needs.
 
-The learning rate as a pure function of the step, so that a resumed run needs no state for it.
-
-torch's global random generators, saved and restored.
-
-Loss and the task's measure of a model over a loader, without training it.
-
-The training loop: the shape of the book's ``train_classifier_simple``, with what a real run needs.
-
-It knows nothing of GPT: a model maps ``(ids, lengths)`` to logits and has ``trained_parameters()``; a
-task has a loss and a measure; loaders give ``(ids, lengths, targets)``.
+It knows nothing of GPT: a model maps ``(ids, lengths)`` to outputs, a task has a loss and a measure, a loader
+gives ``(ids, lengths, targets)``. What a run does besides (look at validation rows, keep the best weights,
+save checkpoints, stop at Ctrl-C) are :class:`Hook` objects, called after every step and every epoch.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gptcls.common.interrupt import stop_requested
+from gptcls.core.answer import mean_of_each
 from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
-from gptcls.train.checkpoint import part
+
+log = logging.getLogger("gptcls")
+
+
+class NonFiniteLossError(InputError):
+    """Training diverged: the loss or a gradient is no longer a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """How :class:`gptcls.core.loop.Trainer` trains. A step is one of the optimizer, counted from 0."""
+    """How a :class:`Trainer` trains. A step is one of the optimizer, counted from 0."""
 
     epochs: int
-    lr: float
-    weight_decay: float
-    schedule: str  # "cosine" or "constant", after the warm-up
-    warmup: float  # share of all steps in which the learning rate rises
-    clip: float  # largest gradient norm; 0 does not clip
-    accumulate: int  # batches a step
-    patience: int  # epochs without a better validation loss before the run stops; 0 never stops early
-    eval_freq: int  # steps between two entries of the loss curve
-    eval_iter: int  # batches of train and validation that such an entry looks at
+    lr: float  # at the peak
+    weight_decay: float = 0.1
+    schedule: str = "cosine"  # or "constant", after the warm-up
+    warmup: float = 0.0  # share of all steps in which the learning rate rises
+    clip: float = 0.0  # largest norm of the gradient; 0 does not clip
+    accumulate: int = 1  # batches per step
 
 
 @dataclass
 class Progress:
-    """Where a run stands: everything about it that is no tensor."""
+    """Where a run stands: everything about it that is not a tensor."""
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
     examples_seen: int = 0
-    best_val_loss: float = math.inf
-    best_epoch: int = 0  # from 1; 0 while no epoch was judged
-    kept_step: int = 0  # steps behind the weights to go back to
-    epochs_without_better: int = 0
-    finished: bool = False
     seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)
+    finished: bool = False
+    history: list[dict] = field(default_factory=list)  # what hooks measured on the way
 
 
 def lr_factor(schedule: str, step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """What the peak learning rate is multiplied by at ``step`` (from 0).
+    """What the peak learning rate is multiplied by at ``step`` (from 0): a pure function, so no state.
 
     It rises linearly over ``warmup_steps``; then ``"constant"`` stays at 1 and ``"cosine"`` falls to 0 at
     ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without restarts).
+
+    >>> [lr_factor("cosine", step, total_steps=5, warmup_steps=2) for step in (0, 1, 2)]
+    [0.5, 1.0, 1.0]
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -79,19 +71,194 @@ def lr_factor(schedule: str, step: int, total_steps: int, warmup_steps: int = 0)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def rng_state() -> dict[str, Tensor]:
-    """The state of torch's global generators, by device."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+class Hook:
+    """Something that happens around the steps; a hook overrides what it needs."""
+
+    def on_start(self, trainer: "Trainer") -> None:
+        """Before the first step, also of a resumed run."""
+
+    def on_step(self, trainer: "Trainer") -> None:
+        """After each step."""
+
+    def on_epoch(self, trainer: "Trainer") -> None:
+        """After the last step of each epoch; ``trainer.progress.finished = True`` ends the run here."""
+
+    def on_end(self, trainer: "Trainer") -> None:
+        """When training ends, in whichever way."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs of this hook: tensors and plain values by name."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state` returned."""
 
 
-def set_rng_state(state: dict[str, Tensor]) -> None:
-    """Put the generators back to what :func:`rng_state` returned."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+class Trainer:
+    """One training run of ``model`` that can stop and go on, bit for bit, on a CPU.
+
+    Args:
+        model: maps ids (B, T) and lengths (B,) to outputs; its parameters that require gradients are trained.
+        task: has ``loss(outputs, targets)`` and ``loss_weight(targets)``.
+        train_loader: batches of an epoch. Their order must come from torch's global generator.
+        settings: see :class:`FitSettings`.
+        device: where the model is.
+        hooks: called in their order.
+        optimizer: over the trained parameters; None takes AdamW. ``lr_scale`` in one of its parameter groups
+            multiplies the learning rate there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        train_loader: Iterable[Batch],
+        settings: FitSettings,
+        device: torch.device,
+        hooks: Sequence[Hook] = (),
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        self.model, self.task, self.train_loader = model, task, train_loader
+        self.settings, self.device, self.hooks = settings, device, hooks
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
+            parameter.data = parameter.data.contiguous()
+        # fused: one pass over the memory instead of a dozen, ten times as fast on a CPU.
+        self.optimizer = optimizer or torch.optim.AdamW(
+            self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        self.steps_per_epoch = math.ceil(len(train_loader) / settings.accumulate)
+        self.total_steps = settings.epochs * self.steps_per_epoch
+        self.progress = Progress()
+        self.epoch_rng = rng_state()  # the generators as this epoch's shuffling found them
+
+    def fit(self) -> Progress:
+        """Train to the end, or until a hook ends it.
+
+        Raises NonFiniteLossError when the loss or a gradient is no longer a number; what hooks raise passes.
+        """
+        progress = self.progress
+        started = time.perf_counter() - progress.seconds
+        try:
+            self._call("on_start")
+            while progress.epoch < self.settings.epochs and not progress.finished:
+                for group in self._steps_of_epoch():
+                    self.loss = self._step(group)
+                    progress.seconds = time.perf_counter() - started
+                    self._call("on_step")
+                progress.epoch += 1
+                progress.step_in_epoch = 0
+                self._call("on_epoch")
+                progress.seconds = time.perf_counter() - started
+            progress.finished = True
+        finally:
+            self._call("on_end")
+        return progress
+
+    def _call(self, event: str) -> None:
+        for hook in self.hooks:
+            getattr(hook, event)(self)
+
+    def _steps_of_epoch(self) -> Iterator[list[Batch]]:
+        """The batches of each step still to do in this epoch, in the order that the generators dictate."""
+        self.model.train()
+        resumed_at = rng_state()
+        if self.progress.step_in_epoch:  # draw the interrupted epoch's order again, then skip what is done
+            set_rng_state(self.epoch_rng)
+        else:
+            self.epoch_rng = resumed_at
+        batches = iter(self.train_loader)
+        for _ in islice(batches, self.progress.step_in_epoch * self.settings.accumulate):
+            pass
+        if self.progress.step_in_epoch:
+            set_rng_state(resumed_at)
+        while group := list(islice(batches, self.settings.accumulate)):
+            yield group
+
+    def _step(self, group: list[Batch]) -> float:
+        """One update from the batches of ``group``; returns their mean loss."""
+        progress, lr = self.progress, self.lr(self.progress.step)
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = lr * param_group.get("lr_scale", 1.0)
+        self.optimizer.zero_grad()
+        weights = [self.task.loss_weight(targets) for _, _, targets in group]
+        loss = 0.0
+        for (ids, lengths, targets), weight in zip(group, weights, strict=True):
+            outputs = self.model(ids.to(self.device), lengths.to(self.device))
+            # Each batch has the share that it would have in one large batch.
+            part = self.task.loss(outputs, targets.to(self.device)) * (weight / sum(weights))
+            part.backward()
+            loss += part.item()
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = "gradient norm" if math.isfinite(loss) else "loss"
+            raise NonFiniteLossError(f"the {what} is no longer finite at step {progress.step} (lr {lr:.3g})")
+        if self.settings.clip and norm > self.settings.clip:
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
+        self.optimizer.step()
+        progress.step += 1
+        progress.step_in_epoch += 1
+        progress.examples_seen += sum(len(targets) for _, _, targets in group)
+        return loss
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step."""
+        warmup_steps = round(self.settings.warmup * self.total_steps)
+        factor = lr_factor(self.settings.schedule, step, self.total_steps, warmup_steps)
+        return self.settings.lr * factor
+
+
+class Curves(Hook):
+    """The loss on a few batches of train and validation every so many steps, the measure after each epoch.
+
+    Args:
+        val_loader: batches for validation, in the order of their dataset.
+        eval_freq: steps between two points of the loss curve.
+        eval_iter: batches that such a point looks at.
+        full: look at all validation rows after each epoch, and record the loss there as well.
+    """
+
+    def __init__(
+        self, val_loader: Iterable[Batch], eval_freq: int, eval_iter: int, full: bool = False
+    ) -> None:
+        self.val_loader, self.eval_freq, self.eval_iter, self.full = val_loader, eval_freq, eval_iter, full
+
+    def on_step(self, trainer: Trainer) -> None:
+        if (trainer.progress.step - 1) % self.eval_freq:
+            return
+        train_loss, _ = self._look(trainer, trainer.train_loader)
+        val_loss, _ = self._look(trainer, self.val_loader)
+        self._record(trainer, train_loss=train_loss, val_loss=val_loss)
+        where = f"epoch {trainer.progress.epoch + 1} step {trainer.progress.step - 1:04d}"
+        log.info(f"{where}: train loss {train_loss:.3f}, validation loss {val_loss:.3f}")
+
+    def on_epoch(self, trainer: Trainer) -> None:
+        _, train = self._look(trainer, trainer.train_loader)
+        val_loss, val = self._look(trainer, self.val_loader, full=self.full)
+        name, show = trainer.task.measure_name, trainer.task.measure_format.format
+        full_loss = val_loss if self.full else None
+        self._record(trainer, **{f"train_{name}": train, f"val_{name}": val, "full_val_loss": full_loss})
+        sampled = f" ({self.eval_iter} batches)"
+        loss = f", validation loss {val_loss:.4f} (all rows)" if self.full else sampled
+        log.info(
+            f"epoch {trainer.progress.epoch}: train {name} {show(train)}{sampled}, "
+            f"validation {name} {show(val)}{loss}"
+        )
+
+    def _look(self, trainer: Trainer, loader: Iterable[Batch], full: bool = False) -> tuple[float, float]:
+        n = None if full else self.eval_iter
+        return evaluate_loader(trainer.model, trainer.task, loader, trainer.device, n)
+
+    def _record(self, trainer: Trainer, **values: float | None) -> None:
+        progress = trainer.progress
+        where = {
+            "step": progress.step - 1,
+            "epoch": progress.step / trainer.steps_per_epoch,
+            "examples_seen": progress.examples_seen,
+            "lr": trainer.lr(progress.step - 1),
+        }
+        finite = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
+        progress.history.append(where | finite)
 
 
 @torch.inference_mode()
@@ -120,240 +287,27 @@ def evaluate_loader(
     device: torch.device,
     num_batches: int | None = None,
 ) -> tuple[float, float]:
-    """Mean loss and the task's measure over the first ``num_batches`` batches of a loader (default all)."""
+    """Mean loss and the task's measure over the first ``num_batches`` batches of a loader (all by default).
+
+    Over all of them a text that was cut into several rows counts once, with the mean of their logits.
+    """
     logits, targets = loader_logits(model, loader, device, num_batches)
+    dataset = getattr(loader, "dataset", None)
+    if num_batches is None and dataset is not None and len(logits) > len(dataset.targets):
+        logits, targets = mean_of_each(logits, dataset.owners), dataset.targets
     return task.loss(logits, targets).item(), task.measure(logits, targets)
 
 
-log = logging.getLogger("gptcls")
+def rng_state() -> dict[str, Tensor]:
+    """The state of torch's global generators, by device."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
 
 
-CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
-
-
-class StoppedError(KeyboardInterrupt):
-    """Ctrl-C, obeyed after a whole step: the state is fit to be saved and resumed."""
-
-
-class NonFiniteLossError(InputError):
-    """Training diverged; the model holds the last good weights."""
-
-
-class Trainer:
-    """One fine-tuning run of ``model`` that can stop and go on, bit for bit, on a CPU.
-
-    Args:
-        model: maps ids (B, T) and lengths (B,) to logits; ``trained_parameters()`` names what to update.
-        task: the loss, and the measure that is logged beside it.
-        train_loader: batches for training. Its order must come from torch's global generator.
-        val_loader: batches for validation.
-        settings: see :class:`FitSettings`.
-        device: where the model is.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        task: Task,
-        train_loader: DataLoader,
-        val_loader: DataLoader,
-        settings: FitSettings,
-        device: torch.device,
-    ) -> None:
-        self.model, self.task, self.settings, self.device = model, task, settings, device
-        self.train_loader, self.val_loader = train_loader, val_loader
-        self.parameters = model.trained_parameters()
-        for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
-            parameter.data = parameter.data.contiguous()
-        # fused: one pass over the memory instead of a dozen, ten times as fast on a CPU.
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-        self.steps_per_epoch = math.ceil(len(train_loader) / settings.accumulate)
-        self.total_steps = settings.epochs * self.steps_per_epoch
-        self.progress = Progress()
-        self.kept: dict[str, Tensor] = {}  # the weights to go back to: best so far, or last good
-        self.epoch_rng = rng_state()  # the generators as this epoch's shuffling found them
-
-    def fit(self, on_checkpoint: Callable[[], None] | None = None) -> Progress:
-        """Train to the end, or to the first Ctrl-C.
-
-        ``on_checkpoint`` is called whenever :data:`CHECKPOINT_SECONDS` have passed since the last time.
-        The first Ctrl-C raises StoppedError once the step is done, the second KeyboardInterrupt at once.
-
-        With ``patience`` the model ends with the weights of the best epoch. Raises NonFiniteLossError, with
-        the last good weights restored, when the loss or a gradient is no longer a number.
-        """
-        progress, settings = self.progress, self.settings
-        save = on_checkpoint or (lambda: None)
-        if not self.kept:
-            self._keep()
-        saved_at = time.perf_counter()
-        started = saved_at - progress.seconds
-        bar = tqdm(total=self.total_steps, initial=progress.step, desc="training", unit="step", disable=None)
-        with stop_requested() as stop, logging_redirect_tqdm([log]), bar:
-            while progress.epoch < settings.epochs and not progress.finished:
-                for group in self._batches_of_epoch():
-                    loss = self._step(group)
-                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                    bar.update()
-                    if (progress.step - 1) % settings.eval_freq == 0:
-                        self._log_losses()
-                    now = time.perf_counter()
-                    progress.seconds = now - started
-                    if stop():
-                        raise StoppedError
-                    if now - saved_at > CHECKPOINT_SECONDS:
-                        save()
-                        saved_at = time.perf_counter()
-                self._end_epoch()
-                progress.seconds = time.perf_counter() - started
-                if stop():
-                    raise StoppedError
-        if progress.best_epoch:
-            self._restore_kept()
-            best = progress.best_val_loss
-            log.info(f"kept the weights of epoch {progress.best_epoch}, validation loss {best:.4f}")
-        progress.finished = True
-        return progress
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps beside weights and optimizer: the weights to go back to, and torch's
-        generators, now and as the epoch's shuffling found them."""
-        parts = {"kept": self.kept, "rng": rng_state(), "epoch_rng": self.epoch_rng}
-        return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take up what :meth:`state` returned."""
-        self.kept = {name: value.to(self.device) for name, value in part(state, "kept.").items()}
-        self.epoch_rng = part(state, "epoch_rng.")
-        set_rng_state(part(state, "rng."))
-
-    def _batches_of_epoch(self) -> Iterator[list[Batch]]:
-        """The batches of each step still to do in this epoch, in the order that the generators dictate."""
-        self.model.train()
-        resumed_at = rng_state()
-        if self.progress.step_in_epoch:  # draw the interrupted epoch's order again, then skip what is done
-            set_rng_state(self.epoch_rng)
-        else:
-            self.epoch_rng = resumed_at
-        batches = iter(self.train_loader)
-        for _ in islice(batches, self.progress.step_in_epoch * self.settings.accumulate):
-            pass
-        if self.progress.step_in_epoch:
-            set_rng_state(resumed_at)
-        while group := list(islice(batches, self.settings.accumulate)):
-            yield group
-
-    def _step(self, group: list[Batch]) -> float:
-        """One update from the batches of ``group``; returns their mean loss."""
-        settings, progress = self.settings, self.progress
-        lr = self._lr(progress.step)
-        for param_group in self.optimizer.param_groups:
-            param_group["lr"] = lr
-        self.optimizer.zero_grad()
-        n_examples = sum(len(targets) for _, _, targets in group)
-        mass = sum(self.task.loss_mass(targets) for _, _, targets in group)
-        total = 0.0
-        for ids, lengths, targets in group:
-            logits = self.model(ids.to(self.device), lengths.to(self.device))
-            # Each batch has the share that it would have in one large batch.
-            loss = self.task.loss(logits, targets.to(self.device)) * (self.task.loss_mass(targets) / mass)
-            loss.backward()
-            total += loss.item()
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            self._diverged(total, lr)
-        if settings.clip and norm > settings.clip:
-            nn.utils.clip_grads_with_norm_(self.parameters.values(), settings.clip, norm)
-        self.optimizer.step()
-        progress.step += 1
-        progress.step_in_epoch += 1
-        progress.examples_seen += n_examples
-        return total
-
-    def _lr(self, step: int) -> float:
-        settings = self.settings
-        warmup_steps = round(settings.warmup * self.total_steps)
-        return settings.lr * lr_factor(settings.schedule, step, self.total_steps, warmup_steps)
-
-    def _log_losses(self) -> None:
-        """An entry of the loss curve: a few batches of train and of validation, as in the book."""
-        n = self.settings.eval_iter
-        train_loss, _ = evaluate_loader(self.model, self.task, self.train_loader, self.device, n)
-        val_loss, _ = evaluate_loader(self.model, self.task, self.val_loader, self.device, n)
-        self._record(train_loss=train_loss, val_loss=val_loss)
-        log.info(
-            f"epoch {self.progress.epoch + 1} step {self.progress.step - 1:04d}: "
-            f"train loss {train_loss:.3f}, validation loss {val_loss:.3f}"
-        )
-        # Until an epoch has been judged on the whole validation set, this is the best there is to go back to.
-        if not self.progress.best_epoch and math.isfinite(train_loss + val_loss):
-            self._keep()
-
-    def _end_epoch(self) -> None:
-        """The task's measure and, with patience, the loss over the whole validation set."""
-        n, progress, task = self.settings.eval_iter, self.progress, self.task
-        _, train_measure = evaluate_loader(self.model, self.task, self.train_loader, self.device, n)
-        if self.settings.patience:
-            val_loss, val_measure = evaluate_loader(self.model, self.task, self.val_loader, self.device)
-            self._judge(val_loss)
-        else:
-            val_loss, val_measure = (
-                None,
-                evaluate_loader(self.model, self.task, self.val_loader, self.device, n)[1],
-            )
-        name, show = task.measure_name, task.measure_format.format
-        self._record(
-            **{f"train_{name}": train_measure, f"val_{name}": val_measure, "full_val_loss": val_loss}
-        )
-        sampled = f" ({n} batches)"
-        log.info(
-            f"epoch {progress.epoch + 1}: train {name} {show(train_measure)}{sampled}, "
-            f"validation {name} {show(val_measure)}"
-            + (sampled if val_loss is None else f", validation loss {val_loss:.4f} (all rows)")
-        )
-        progress.epoch += 1
-        progress.step_in_epoch = 0
-
-    def _judge(self, val_loss: float) -> None:
-        """Keep the weights of the best epoch; finish when ``patience`` epochs brought nothing better."""
-        progress = self.progress
-        if val_loss < progress.best_val_loss:
-            progress.best_val_loss, progress.best_epoch = val_loss, progress.epoch + 1
-            progress.epochs_without_better = 0
-            self._keep()
-            return
-        progress.epochs_without_better += 1
-        if progress.epochs_without_better >= self.settings.patience:
-            progress.finished = True
-            log.info(f"no better validation loss for {self.settings.patience} epochs: stopping early")
-
-    def _record(self, **values: float | None) -> None:
-        progress = self.progress
-        where = {
-            "step": progress.step - 1,
-            "epoch": progress.step / self.steps_per_epoch,
-            "examples_seen": progress.examples_seen,
-            "lr": self._lr(progress.step - 1),
-        }
-        progress.history.append(where | values)
-
-    def _keep(self) -> None:
-        self.progress.kept_step = self.progress.step
-        self.kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-
-    @torch.no_grad()
-    def _restore_kept(self) -> None:
-        for name, value in self.kept.items():
-            self.parameters[name].copy_(value)
-
-    def _diverged(self, loss: float, lr: float) -> None:
-        self._restore_kept()
-        what = "loss" if not math.isfinite(loss) else "gradient norm"
-        step = self.progress.kept_step
-        kept = f"the weights after {step} steps are kept" if step else "nothing worth keeping was trained"
-        raise NonFiniteLossError(
-            f"the {what} is no longer finite at step {self.progress.step} (lr {lr:.3g}): {kept}; "
-            "try a smaller --lr"
-        )
+def set_rng_state(state: dict[str, Tensor]) -> None:
+    """Put the generators back to what :func:`rng_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

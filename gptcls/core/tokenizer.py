@@ -1,9 +1,8 @@
 """Text to token ids and back: each network reads the ids of the tokenizer that it was trained with.
 
-- :data:`GPT2`: GPT-2's byte-pair encoding, from ranks that ship with the package. They are those of OpenAI's
-  ``r50k_base``/``gpt2`` vocabulary; the file lies gzipped in ``gptcls/assets`` with its licence beside it, so
-  nothing is ever downloaded. It is the default wherever a tokenizer can be given.
-- :class:`FileTokenizer`: any other, from the ``tokenizer.json`` beside a model's weights.
+:data:`GPT2` is GPT-2's byte-pair encoding, the default wherever a tokenizer can be given, and what the bare
+functions :func:`encode`, :func:`encode_rows` and :func:`decode` use. Its ranks are those of OpenAI's
+``r50k_base``/``gpt2`` vocabulary; they ship in ``gptcls/assets``, so nothing is ever downloaded.
 """
 
 import gzip
@@ -18,18 +17,10 @@ import tiktoken
 from gptcls.core.errors import InputError
 
 VOCAB_SIZE = 50257
-
-
 ENDOFTEXT = "<|endoftext|>"
-
-
 PAD_ID = 50256  # GPT-2 has no padding token; its end-of-text token stands in, as in the book
-
-
 # GPT-2's own split of a text into pieces that merges never cross (Radford et al. 2019, encoder.py).
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-
-
 # The longest entry of the vocabulary has 128 characters, so a text past this length is certain to have
 # more than the 1,024 tokens that any GPT-2 can read. Without a cap, a text of about a million
 # white-space characters makes tiktoken's Rust core panic.
@@ -55,20 +46,18 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
-        """Token ids of one text, at most ``max_length`` of them. Raises TypeError for what is no text."""
+        """Token ids of one text, at most ``max_length`` of them. Raises TypeError for what is not text."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some token ids; those outside the vocabulary, as padded tables have, give nothing."""
 
     def encode_rows(self, texts: Iterable[str], max_length: int | None = None) -> list[list[int]]:
-        """:meth:`encode` for many texts; a value that is no text raises TypeError naming its row (from 0)."""
+        """:meth:`encode` for many texts; what is not text raises TypeError naming its row (from 0)."""
         rows = []
         for row, text in enumerate(texts):
-            try:
-                rows.append(self.encode(text, max_length))
-            except TypeError as error:
-                raise TypeError(f"row {row}: {error}") from None
+            require_text(text, f"row {row}: ")
+            rows.append(self.encode(text, max_length))
         return rows
 
     def cut(self, row: list[int], max_length: int | None) -> list[int]:
@@ -96,24 +85,35 @@ class Tokenizer(ABC):
 
 
 class GPT2Tokenizer(Tokenizer):
-    """GPT-2's byte-pair encoding. ``<|endoftext|>`` in a text is ordinary text, never the special token."""
+    """GPT-2's byte-pair encoding."""
 
     vocab_size = VOCAB_SIZE
     pad_id = PAD_ID
     eos_ids = (PAD_ID,)
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
-        _require_text(text)
+        """GPT-2's token ids of one text, at most ``max_length`` of them.
+
+        ``<|endoftext|>`` inside the text is ordinary text (seven tokens, never the special one), and lone
+        surrogates become U+FFFD. Past :data:`MAX_CHARS` characters nothing is read or, where ``max_length``
+        is None, all of it in pieces that are cut between lines if they can be.
+
+        >>> GPT2.encode("Hello, I am", max_length=2)
+        [15496, 11]
+        """
+        require_text(text)
         encoding = gpt2_encoding()
         if max_length is not None or len(text) <= MAX_CHARS:
             return encoding.encode(text[:MAX_CHARS], disallowed_special=())[:max_length]
         return [i for piece in _pieces(text) for i in encoding.encode(piece, disallowed_special=())]
 
     def decode(self, ids: Iterable[int]) -> str:
+        """The text of some of GPT-2's token ids; bytes that are not valid UTF-8 become U+FFFD."""
         return gpt2_encoding().decode([i for i in ids if i < VOCAB_SIZE])
 
 
 GPT2 = GPT2Tokenizer()
+encode, encode_rows, decode = GPT2.encode, GPT2.encode_rows, GPT2.decode
 
 
 @cache
@@ -134,27 +134,10 @@ def gpt2_encoding() -> tiktoken.Encoding:
     )
 
 
-def encode(text: str, max_length: int | None = None) -> list[int]:
-    """GPT-2's token ids of one text, at most ``max_length`` of them.
-
-    ``<|endoftext|>`` inside the text is ordinary text (seven tokens, never the special one), and lone
-    surrogates become U+FFFD. Past :data:`MAX_CHARS` characters nothing is read or, where ``max_length`` is
-    None, all of it in pieces that are cut between lines if they can be.
-
-    >>> encode("Hello, I am", max_length=2)
-    [15496, 11]
-    """
-    return GPT2.encode(text, max_length)
-
-
-def encode_rows(texts: Iterable[str], max_length: int | None = None) -> list[list[int]]:
-    """:func:`encode` for many texts; a value that is not text raises TypeError naming its row (from 0)."""
-    return GPT2.encode_rows(texts, max_length)
-
-
-def decode(ids: Iterable[int]) -> str:
-    """The text of some of GPT-2's token ids; bytes that are no valid UTF-8 become U+FFFD."""
-    return GPT2.decode(ids)
+def require_text(value: object, where: str = "") -> None:
+    """Raise TypeError, which begins with ``where``, unless the value is a str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{where}expected text, got {type(value).__name__}: {value!r:.60}")
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -166,8 +149,3 @@ def _pieces(text: str) -> Iterator[str]:
             end = text.rfind("\n", start + 1, end) + 1 or end
         yield text[start:end]
         start = end
-
-
-def _require_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise TypeError(f"expected text, got {type(text).__name__}: {text!r:.60}")

@@ -1,4 +1,4 @@
-"""More training texts out of those there are: the four operations of EDA, and what they cannot do.
+"""More training texts from those there are: the four operations of EDA, and what they cannot do.
 
 Wei & Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks"
 (EMNLP). Each new text keeps the label of the text it was made from.
@@ -15,37 +15,30 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+from numpy.random import RandomState
 
 from gptcls.core.errors import InputError
-from gptcls.data.readers import open_text, require_file, require_text
+from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.same_text import text_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
 Operation = Literal["synonym", "insert", "delete", "swap"]
-
-
 Synonyms = dict[str, tuple[str, ...]]
-
-
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it
 
 
-def replace_synonyms(
-    words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState
-) -> list[str]:
+def replace_synonyms(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """``n`` of the words that have synonyms, each replaced by one of them; marks and capitals stay."""
-    words = list(words)
-    for i in _drawn(_with_synonyms(words, synonyms), n, random):
-        words[i] = _synonym(words[i], synonyms, random)
+    words, known = list(words), _with_synonyms(words, synonyms)
+    for i in random.permutation(len(known))[:n]:
+        words[known[i]] = _synonym(words[known[i]], synonyms, random)
     return words
 
 
-def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """``n`` times a synonym of a word of the text at any place in it."""
     known = _with_synonyms(words, synonyms)
     new = list(words)
@@ -55,14 +48,14 @@ def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: np.ran
     return new
 
 
-def delete_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
+def delete_words(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """Each word kept or deleted by chance, ``n`` deletions to be expected; one word at least stays."""
     kept = [word for word in words if random.random_sample() >= n / len(words)]
     return kept or [words[random.randint(len(words))]]
 
 
-def swap_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.RandomState) -> list[str]:
-    """``n`` times two words changed for each other."""
+def swap_words(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
+    """``n`` times two words exchanged."""
     words = list(words)
     for _ in range(n if len(words) > 1 else 0):
         i, j = random.permutation(len(words))[:2]
@@ -70,7 +63,7 @@ def swap_words(words: list[str], n: int, synonyms: Synonyms, random: np.random.R
     return words
 
 
-OPERATIONS: dict[str, Callable[[list[str], int, Synonyms, np.random.RandomState], list[str]]] = {
+OPERATIONS: dict[str, Callable[[list[str], int, Synonyms, RandomState], list[str]]] = {
     "synonym": replace_synonyms,
     "insert": insert_synonyms,
     "delete": delete_words,
@@ -102,7 +95,7 @@ class Augmentation:
         if self.copies < 1:
             raise InputError(f"--augment-copies {self.copies} is too small; use 1 or more")
         if not 0 < self.share <= 1:
-            raise InputError(f"--augment-share {self.share} is no share; use a number above 0, up to 1")
+            raise InputError(f"--augment-share {self.share} is not a share; use a number above 0, up to 1")
         if self.synonyms is not None and not {"synonym", "insert"} & set(self.operations):
             raise InputError(f"--synonyms {self.synonyms} goes with --augment synonym or insert")
         if not self.operations and (self.copies, self.share) != (Augmentation.copies, Augmentation.share):
@@ -111,18 +104,18 @@ class Augmentation:
     def of(self, train: "pd.DataFrame", others: Iterable[str], seed: int) -> "pd.DataFrame":
         """The training rows and behind them the new ones, index 0 to N - 1.
 
-        A new text that stands in ``train``, among ``others`` (validation and test) or among the new ones is
-        left out; the log counts the new rows. The same seed gives the same texts. Raises InputError when not
-        one new text could be made.
+        A text that is the same (:func:`text_key`) as one of ``train``, of ``others`` (validation and test) or
+        of the new ones is left out; the log counts the new rows. The same seed gives the same texts. Raises
+        InputError when not one new text could be made.
         """
         import pandas as pd
 
         if not self.operations:
             return train
         synonyms = read_synonyms(self.synonyms) if {"synonym", "insert"} & set(self.operations) else {}
-        random = np.random.RandomState(seed)
+        random = RandomState(seed)
         texts = [text.split() for text in train["text"]]
-        taken = {" ".join(text.split()) for text in (*train["text"], *others)}  # white space makes none new
+        taken = {text_key(text) for text in (*train["text"], *others)}
         rows, new, counts = [], [], []
         for name in self.operations:
             before = len(new)
@@ -130,24 +123,23 @@ class Augmentation:
                 n = max(1, round(self.share * len(words)))
                 for _ in range(self.copies):
                     changed = " ".join(OPERATIONS[name](words, n, synonyms, random))
-                    if changed not in taken:
-                        taken.add(changed)
+                    if (key := text_key(changed)) not in taken:
+                        taken.add(key)
                         rows.append(row)
                         new.append(changed)
             counts.append(f"{len(new) - before:,} by {name}")
         if n_one_word := sum(len(words) == 1 for words in texts):
             log.info(f"augmentation: {n_one_word:,} of {len(texts):,} texts are one word without white space")
         if not rows:
-            raise InputError(
-                f"--augment {' '.join(self.operations)} could make no new text of {len(texts):,}; it needs "
-                "words between spaces and, for synonym and insert, words in --synonyms"
-            )
+            failed = f"--augment {' '.join(self.operations)} could make no new text of {len(texts):,}"
+            needs = "words between spaces and, for synonym and insert, words in --synonyms"
+            raise InputError(f"{failed}; it needs {needs}")
         log.info(f"augmented: {len(rows):,} training rows added to {len(texts):,} ({', '.join(counts)})")
         return pd.concat([train, train.iloc[rows].assign(text=new)], ignore_index=True)
 
 
 def read_synonyms(path: Path | None = None) -> Synonyms:
-    """A table of synonyms: UTF-8, a line a word, ``word<TAB>synonym,synonym``; None reads the package's own.
+    """A table of synonyms: UTF-8, one word per line, ``word<TAB>synonym,synonym``; None: the package's own.
 
     Words are looked up in lower case; a synonym may be several words. Raises InputError naming the line that
     is not of this form, or gives a word again.
@@ -165,14 +157,11 @@ def read_synonyms(path: Path | None = None) -> Synonyms:
             word, *rest = (field.strip() for field in line.split("\t"))
             found = tuple(filter(None, (name.strip() for name in rest[0].split(",")))) if rest else ()
             if len(rest) != 1 or not found or len(word.split()) != 1:
-                raise InputError(
-                    f"{path}, line {number}: {line.strip()!r:.60} is not a word, a tab, and its synonyms "
-                    "with commas between them"
-                )
+                said = "is not a word, a tab, and its synonyms with commas between them"
+                raise InputError(f"{path}, line {number}: {line.strip()!r:.60} {said}")
             if word.lower() in synonyms:
-                raise InputError(
-                    f"{path}, line {number}: {word!r} stands twice; put its synonyms in one line"
-                )
+                said = f"{word!r} stands twice; put its synonyms in one line"
+                raise InputError(f"{path}, line {number}: {said}")
             synonyms[word.lower()] = found
     return synonyms
 
@@ -186,11 +175,7 @@ def _with_synonyms(words: list[str], synonyms: Synonyms) -> list[int]:
     return [i for i, word in enumerate(words) if _core(word).lower() in synonyms]
 
 
-def _drawn(positions: list[int], n: int, random: np.random.RandomState) -> list[int]:
-    return [positions[i] for i in random.permutation(len(positions))[:n]]
-
-
-def _synonym(word: str, synonyms: Synonyms, random: np.random.RandomState) -> str:
+def _synonym(word: str, synonyms: Synonyms, random: RandomState) -> str:
     """One of the word's synonyms, with the marks around it and its capitals."""
     core = _core(word)
     choices = synonyms[core.lower()]

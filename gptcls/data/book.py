@@ -1,15 +1,15 @@
 """The data of chapter 6 of the book, row for row (Raschka, "Build a Large Language Model From Scratch").
 
 The book's numbers depend on its way of reading: pandas takes quotes as quoting and so swallows two of the
-5,574 messages, repeated messages stay, and the split comes from these seeds. 37 of its 300 test messages also
-stand in train; for results that generalise, use :mod:`gptcls.data.split`.
+5,574 messages, repeated messages stay, and the split comes from this seed. 37 of its 300 test messages also
+stand in train, to the letter; for results that generalise, use :mod:`gptcls.data.split`.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcls.core.errors import InputError
-from gptcls.data.readers import table_format
+from gptcls.data.readers import UCI, format_of
 from gptcls.data.sources import load_data, local_file
 from gptcls.data.split import Split
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEED = 123
-
-
 TRAIN, VALIDATION = 0.7, 0.1  # the rest is test
 
 
@@ -65,10 +63,8 @@ def book_split(
     Raises InputError for other labels.
     """
     with local_file(name_or_path) as path:
-        if table_format(path) == "uci":
-            frame = read_as_book(path)
-        else:
-            frame = load_data(path, text_column, label_column)
+        uci = format_of(path) is UCI
+        frame = read_as_book(path) if uci else load_data(path, text_column, label_column)
     if other := sorted(set(frame.label) - {"ham", "spam"}):
         raise InputError(
             f"{name_or_path}: label {other[0]!r}, but the book's recipe reads the SMS Spam Collection, whose "

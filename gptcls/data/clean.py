@@ -15,16 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
-# Unicode's control characters that are no white space, and the invisible ones that join nothing: zero width
+# Unicode's control characters that are not white space, and the invisible ones that join nothing: zero width
 # space, word joiner, byte order mark. The joiners that emoji and some scripts need stay.
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
-
-
 SPACE = re.compile(r"\s+")
-
-
 # No slash, since addresses hold two, and no currency: a row of dollars is a word of its own.
 REPEATED = re.compile(r"([!?.,;:\-_*#~=…–—·！？。，、；：～])\1+")  # noqa: RUF001 (full-width marks)
 
@@ -47,15 +41,15 @@ CLEANERS: dict[str, Callable[[str], str]] = {"none": str, "basic": basic}
 def cleaned(frame: "pd.DataFrame", cleaning: str) -> "pd.DataFrame":
     """The rows with cleaned texts, index 0 to N - 1; those of which nothing is left are dropped.
 
-    The log says how many texts changed and how many rows were dropped. ``"none"`` changes nothing.
+    The log counts the texts that changed and the rows dropped. ``"none"`` changes nothing.
     """
     if cleaning == "none":
         return frame
     texts = frame["text"].map(CLEANERS[cleaning])
     log.info("cleaned: %d of %d texts changed", int((texts != frame["text"]).sum()), len(frame))
-    gone = int((texts == "").sum())
-    if gone == len(frame):
+    empty = int((texts == "").sum())
+    if empty == len(frame):
         raise InputError("cleaning leaves nothing of any text: leave out --clean")
-    if gone:
-        log.info("dropped %d rows of whose texts cleaning left nothing", gone)
+    if empty:
+        log.info("dropped %d rows of whose texts cleaning left nothing", empty)
     return frame.assign(text=texts)[texts != ""].reset_index(drop=True)

@@ -13,20 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
-TEXT_NAMES = {"text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence"}
-
-
-TEXT_NAMES |= {"comment", "tweet", "body", "document", "question", "utterance", "post", "description"}
-
-
+TEXT_NAMES = {
+    "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence",
+    "comment", "tweet", "body", "document", "question", "utterance", "post", "description",
+}  # fmt: skip
 LABEL_NAMES = {"label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "y"}
-
-
 NO_LABEL = {"", "nan", "NaN", "<NA>"}  # what a missing label becomes in a saved table; "NA" may be a class
-
-
 FREE_TEXT = 15  # characters: labels are mostly shorter, messages mostly longer
 
 
@@ -73,74 +65,28 @@ def find_columns(
         raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
     text = text_column or _guess_text(columns, sample, besides=label_column)
     label = label_column or _guess_label(columns, sample, besides=text)
-    if text is None and label is None:
-        options = f"--text-column and {label_option}"
-        raise _cannot_tell(columns, "the text and which the label", options, source)
-    if text is None:
-        raise _cannot_tell(columns, "the text", "--text-column", source)
-    if label is None:
-        raise _cannot_tell(columns, "the label", label_option, source)
+    unknown = [("the text", "--text-column")] if text is None else []
+    unknown += [("the label", label_option)] if label is None else []
+    if unknown:
+        what, options = zip(*unknown, strict=True)
+        raise _cannot_tell(columns, " and which ".join(what), " and ".join(options), source)
     if (text_column is None and text != "text") or (label_column is None and label != "label"):
         said = "%s: text column %r, label column %r (guessed; set --text-column/--label-column)"
         log.info(said, source, text, label)
     return text, label
 
 
-def values_of(frame: "pd.DataFrame", column: str) -> list:
-    """One column as Python values, None where a value (or, in JSON lines, the whole column) is missing."""
-    if column not in frame.columns:
-        return [None] * len(frame)
-    values = frame[column]
-    return [None if gone else value for gone, value in zip(values.isna(), values.tolist(), strict=True)]
+def require_column(columns: list[str], wanted: str | None, option: str, source: object) -> None:
+    """Raise InputError, with the nearest name, for a wanted column that is not there."""
+    if wanted is None or wanted in columns:
+        return
+    lower = {name.strip().lower(): name for name in columns}
+    near = difflib.get_close_matches(wanted.strip().lower(), lower, n=1)
+    hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+    raise InputError(f"{source}: {option} names {wanted!r}, but the columns are {_listed(columns)}{hint}")
 
 
-def text_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str | None]:
-    """The values of a text column, unchanged, but None where there is nothing to read.
-
-    ``rows`` is the index of :func:`gptcls.data.readers.read_chunks`: numbers, and what they count
-    as its name.
-    Raises InputError naming the first three rows whose value is not text, or has a NUL character.
-    """
-    numbered = list(zip(rows, values, strict=True))
-    where = f"in column {column!r}"
-    if bad := [(n, value) for n, value in numbered if value is not None and not isinstance(value, str)]:
-        kind = type(bad[0][1]).__name__
-        way_out = "choose another --text-column"
-        raise bad_rows(bad, rows.name, f"a value of type {kind} {where}, not text", source, way_out)
-    if bad := [(n, value) for n, value in numbered if value and "\0" in value]:
-        raise bad_rows(bad, rows.name, f"a NUL character {where}", source, "remove it")
-    return [value if value and value.strip() else None for _, value in numbered]
-
-
-def label_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str]:
-    """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers.
-
-    Spaces around labels are removed, and that is logged. Raises InputError naming rows without a label.
-    """
-    where = f"in column {column!r}"
-    if bad := [(n, value) for n, value in zip(rows, values, strict=True) if isinstance(value, list | dict)]:
-        way_out = "give one label a row, or add --task multi for lists"
-        raise bad_rows(bad, rows.name, f"a list or object {where}", source, way_out)
-    names = ["" if value is None else str(value) for value in values]
-    labels = [name.strip() for name in names]
-    if bad := [(n, label) for n, label in zip(rows, labels, strict=True) if label in NO_LABEL]:
-        raise bad_rows(bad, rows.name, f"missing label {where}", source, "fill or delete these rows")
-    if spaces := sum(label != name for label, name in zip(labels, names, strict=True)):
-        log.info("%s: removed spaces around %d labels", source, spaces)
-    if all(re.fullmatch(r"-?\d+(\.0)?", label) for label in set(labels)):
-        labels = [label.removesuffix(".0") for label in labels]
-    return labels
-
-
-def bad_rows(bad: list[tuple[int, object]], row: str, what: str, source: object, way_out: str) -> InputError:
-    """An error about rows: ``bad`` has their numbers first in each pair, ``row`` is what these count."""
-    return InputError(f"{source}: {what} in {these_rows([n for n, _ in bad], row)}; {way_out}")
-
-
-def these_rows(numbers: Sequence[int], row: str) -> str:
-    """How many rows and the first three numbers: "line 2" or "4 rows (lines 3, 4, 6, …)"."""
-    listed = ", ".join(map(str, numbers[:3])) + (", …" if len(numbers) > 3 else "")
-    return f"{len(numbers)} rows ({row}s {listed})" if len(numbers) > 1 else f"{row} {listed}"
+# --- guesses ---
 
 
 def _guess_text(columns: list[str], sample, besides: str | None = None) -> str | None:
@@ -165,7 +111,7 @@ def _named(columns: list[str]) -> list[str]:
 
 
 def _pair(columns: list[str], sample) -> list[str]:
-    """The two columns of a two-column table whose header is no row of data; else nothing."""
+    """The two columns of a two-column table whose header is not a row of data; else nothing."""
     named = _named(columns)
     if sample is None or len(named) != 2 or any(_is_data(name, values_of(sample, name)) for name in named):
         return []
@@ -186,16 +132,6 @@ def _repeats(values: list) -> bool:
     return 2 * len(set(map(str, values))) <= len(values)
 
 
-def require_column(columns: list[str], wanted: str | None, option: str, source: object) -> None:
-    """Raise InputError, with the nearest name, for a wanted column that is not there."""
-    if wanted is None or wanted in columns:
-        return
-    lower = {name.strip().lower(): name for name in columns}
-    near = difflib.get_close_matches(wanted.strip().lower(), lower, n=1)
-    hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
-    raise InputError(f"{source}: {option} names {wanted!r}, but the columns are {_listed(columns)}{hint}")
-
-
 def _cannot_tell(columns: list[str], what: str, options: str, source: object) -> InputError:
     hint = f"name it with {options}"
     if len(columns) == 1 and (marks := [mark for mark in (",", "\t") if mark in columns[0]]):
@@ -209,3 +145,60 @@ def _cannot_tell(columns: list[str], what: str, options: str, source: object) ->
 def _listed(columns: list[str], most: int = 12) -> str:
     short = [repr(name if len(name) <= 30 else name[:29] + "…") for name in columns[:most]]
     return ", ".join(short) + (f" and {len(columns) - most} more" if len(columns) > most else "")
+
+
+# --- values ---
+
+
+def values_of(frame: "pd.DataFrame", column: str) -> list:
+    """One column as Python values, None where a value (or, in JSON lines, the whole column) is missing."""
+    if column not in frame.columns:
+        return [None] * len(frame)
+    values = frame[column]
+    return [None if missing else value for missing, value in zip(values.isna(), values.tolist(), strict=True)]
+
+
+def text_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str | None]:
+    """The values of a text column, unchanged, but None where there is nothing to read.
+
+    ``rows`` is the index of :func:`gptcls.data.readers.read_chunks`: numbers, and what they count as its
+    name. Raises InputError naming the first three rows whose value is not text, or has a NUL character.
+    """
+    where = f"in column {column!r}"
+    if bad := [i for i, value in enumerate(values) if value is not None and not isinstance(value, str)]:
+        what = f"a value of type {type(values[bad[0]]).__name__} {where}, not text"
+        raise bad_rows(rows[bad], rows.name, what, source, "choose another --text-column")
+    if bad := [i for i, value in enumerate(values) if value and "\0" in value]:
+        raise bad_rows(rows[bad], rows.name, f"a NUL character {where}", source, "remove it")
+    return [value if value and value.strip() else None for value in values]
+
+
+def label_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str]:
+    """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers.
+
+    Spaces around labels are removed, and that is logged. Raises InputError naming rows without a label.
+    """
+    where = f"in column {column!r}"
+    if bad := [i for i, value in enumerate(values) if isinstance(value, list | dict)]:
+        way_out = "give one label per row, or add --task multi for lists"
+        raise bad_rows(rows[bad], rows.name, f"a list or object {where}", source, way_out)
+    names = ["" if value is None else str(value) for value in values]
+    labels = [name.strip() for name in names]
+    if bad := [i for i, label in enumerate(labels) if label in NO_LABEL]:
+        raise bad_rows(rows[bad], rows.name, f"missing label {where}", source, "fill or delete these rows")
+    if spaces := sum(label != name for label, name in zip(labels, names, strict=True)):
+        log.info("%s: removed spaces around %d labels", source, spaces)
+    if all(re.fullmatch(r"-?\d+(\.0)?", label) for label in set(labels)):
+        labels = [label.removesuffix(".0") for label in labels]
+    return labels
+
+
+def bad_rows(numbers: Sequence[int], row: str, what: str, source: object, way_out: str) -> InputError:
+    """An error about the rows with these numbers; ``row`` is what the numbers count."""
+    return InputError(f"{source}: {what} in {these_rows(numbers, row)}; {way_out}")
+
+
+def these_rows(numbers: Sequence[int], row: str) -> str:
+    """How many rows and the first three numbers: "line 2" or "4 rows (lines 3, 4, 6, …)"."""
+    listed = ", ".join(map(str, numbers[:3])) + (", …" if len(numbers) > 3 else "")
+    return f"{len(numbers)} rows ({row}s {listed})" if len(numbers) > 1 else f"{row} {listed}"

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcls.core.errors import InputError
+from gptcls.data.encodings import require_file
 from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
-from gptcls.data.readers import PLAIN, Dialect, require_file
-from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_numbered
+from gptcls.data.readers import PLAIN, Dialect
+from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_data
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 
 
@@ -39,7 +38,7 @@ def trec6(folder: Path) -> dict[str, "pd.DataFrame"]:
     5,452 for training, 500 for testing, in ``train.txt`` and ``test.txt`` or under their authors' names.
     """
     names = {"train": ("train.txt", "train_5500.label"), "test": ("test.txt", "TREC_10.label")}
-    return {part: _questions(_first(folder, files)) for part, files in names.items()}
+    return {part: _questions(_first(folder, *files)) for part, files in names.items()}
 
 
 def _questions(path: Path) -> "pd.DataFrame":
@@ -48,17 +47,16 @@ def _questions(path: Path) -> "pd.DataFrame":
         label, _, text = line.partition(" ")
         coarse = label.partition(":")[0]
         if coarse not in TREC_CLASSES or not text.strip():
-            raise InputError(f"{path}, line {number}: {line!r:.60} is no question of TREC, COARSE:fine text")
+            raise InputError(f"{path}, line {number}: {line!r:.60} is not like TREC's, COARSE:fine text")
         rows.append((text.strip(), coarse))
     return _numbered(rows)
 
 
 def goemotions(folder: Path) -> dict[str, "pd.DataFrame"]:
     """Comments with any of 28 emotions (Demszky et al. 2020): ``text<TAB>ids<TAB>id``, and labels.txt."""
-    names = _first(folder, ("labels.txt", "emotions.txt"))
-    layout = Layout(LISTS, label_separator=",", label_names=names)
+    layout = Layout(LISTS, label_separator=",", label_names=_first(folder, "labels.txt", "emotions.txt"))
     files = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
-    return _tables(folder, files, layout, Dialect(columns=("text", "label", "id")))
+    return _tables(folder, files, layout, "text", "label", "id")
 
 
 def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
@@ -66,39 +64,37 @@ def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
 
     Trained on train.txt where the folder has it, else on dev.txt.
     """
-    layout = Layout(label_names=_first(folder, ("class.txt",)))
+    layout = Layout(label_names=_first(folder, "class.txt"))
+    files = {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}
     if not (folder / "train.txt").exists():
         log.info(f"{folder}: no train.txt, so dev.txt is trained on")
         files = {"train": "dev.txt", "test": "test.txt"}
-    else:
-        files = {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}
-    return _tables(folder, files, layout, Dialect(columns=("text", "label")))
+    return _tables(folder, files, layout, "text", "label")
 
 
-def _tables(
-    folder: Path, files: dict[str, str], layout: Layout, dialect: Dialect
-) -> dict[str, "pd.DataFrame"]:
-    return {
-        part: load_numbered(_first(folder, (file,)), layout=layout, dialect=dialect)
-        for part, file in files.items()
-    }
+def _tables(folder: Path, files: dict[str, str], layout: Layout, *columns: str) -> dict[str, "pd.DataFrame"]:
+    """Tables without a header, by part."""
+    how = {"layout": layout, "dialect": Dialect(columns=columns), "numbered": True}
+    return {part: load_data(_first(folder, file), **how) for part, file in files.items()}
 
 
 def chnsenticorp(folder: Path) -> dict[str, "pd.DataFrame"]:
     """Chinese hotel reviews, 1 for praise, 0 for blame: ``label,review``; rows without text are left out."""
-    return {"train": load_numbered(_first(folder, ("ChnSentiCorp_htl_all.csv",)), "review", "label")}
+    path = _first(folder, "ChnSentiCorp_htl_all.csv")
+    return {"train": load_data(path, "review", "label", numbered=True)}
 
 
 def movie_reviews(folder: Path) -> dict[str, "pd.DataFrame"]:
-    """Long film reviews, pos or neg (Pang and Lee 2004), a text file each inside movie_reviews.zip."""
-    path = _first(folder, ("movie_reviews.zip",))
+    """Long film reviews, pos or neg (Pang and Lee 2004), one text file each inside movie_reviews.zip."""
+    path = _first(folder, "movie_reviews.zip")
     try:
         with zipfile.ZipFile(path) as archive:
-            names = sorted(name for name in archive.namelist() if name.endswith(".txt"))
-            rows = [(archive.read(name).decode("latin-1"), Path(name).parent.name) for name in names]
+            names = [Path(name) for name in sorted(archive.namelist()) if name.endswith(".txt")]
+            names = [name for name in names if name.parent.name in ("neg", "pos")]
+            rows = [(archive.read(name.as_posix()).decode("latin-1"), name.parent.name) for name in names]
     except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{path} is no readable zip archive ({error}); fetch it again") from None
-    if not (rows := [(text, label) for text, label in rows if label in ("neg", "pos")]):
+        raise InputError(f"{path} is not a readable zip archive ({error}); fetch it again") from None
+    if not rows:
         raise InputError(f"{path} holds no neg/*.txt and no pos/*.txt; fetch it again")
     return {"train": _numbered(rows)}
 
@@ -127,11 +123,11 @@ def load_parts(
 ) -> dict[str, "pd.DataFrame"]:
     """The parts of a data set by name: ``{"train": …}``; of a corpus also its "validation" and "test".
 
-    The index is that of :func:`gptcls.data.sources.load_numbered`. Raises InputError for a corpus beside
-    options about columns, or of another task than the ``layout``'s.
+    The index has the numbers of the rows. Raises InputError for a corpus with options about columns, or of
+    another task than the ``layout``'s.
     """
     if (found := corpus_of(data)) is None:
-        return {"train": load_numbered(data, text_column, label_column, layout, dialect)}
+        return {"train": load_data(data, text_column, label_column, layout, dialect, numbered=True)}
     name, folder = found
     corpus = CORPORA[name]
     if corpus.kind is not layout.kind:
@@ -143,7 +139,7 @@ def load_parts(
     return parts
 
 
-def _first(folder: Path, names: tuple[str, ...]) -> Path:
+def _first(folder: Path, *names: str) -> Path:
     """The first of these files that is there."""
     for name in names:
         if (folder / name).exists():

@@ -1,4 +1,4 @@
-"""Fetching the SMS Spam Collection once, checked, and never leaving a broken file."""
+"""The SMS Spam Collection: downloaded once, checked, and never left as a broken file."""
 
 import hashlib
 import io
@@ -17,27 +17,15 @@ from gptcls.common.files import atomic_file
 from gptcls.core.errors import InputError
 
 log = logging.getLogger("gptcls")
-
-
 # UCI data set 228 (Almeida and Hidalgo 2011, doi 10.24432/C5CC84), then the mirror that the book uses.
 SMS_URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
 )
-
-
 ZIP_NAME = "sms+spam+collection.zip"
-
-
 ZIP_BYTES = 203_415
-
-
 ZIP_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
-
-
 MEMBER = "SMSSpamCollection"
-
-
 MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 
 
@@ -59,10 +47,8 @@ def sms_spam_file(
     path, archive = folder / MEMBER, folder / ZIP_NAME
     if path.exists():
         if _sha256(path.read_bytes()) != MEMBER_SHA256:
-            raise InputError(
-                f"{path} is not UCI's file (its checksum differs): delete it to download it again, "
-                "or give its path instead of the name sms-spam"
-            )
+            way_out = "delete it to download it again, or give its path instead of the name sms-spam"
+            raise InputError(f"{path} is not UCI's file (its checksum differs): {way_out}")
         return path
     if archive.exists():
         content = archive.read_bytes()
@@ -70,7 +56,10 @@ def sms_spam_file(
             raise InputError(f"{archive} is not UCI's zip ({problem}): delete it to download it again")
     else:
         content = _first_good(urls, folder, timeout, deadline)
-    text = _member(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # by name: nothing is extracted to disk
+        text = archive.read(MEMBER)
+    if _sha256(text) != MEMBER_SHA256:
+        raise InputError(f"{MEMBER} in {ZIP_NAME} has the wrong checksum: delete the zip and try again")
     with atomic_file(path) as temporary:
         temporary.write_bytes(text)
     log.info("SMS Spam Collection saved as %s", path)
@@ -121,15 +110,6 @@ def _wrong_zip(content: bytes) -> str | None:
     if len(content) < ZIP_BYTES:
         return f"{len(content):,} of {ZIP_BYTES:,} bytes"
     return "wrong checksum"
-
-
-def _member(content: bytes) -> bytes:
-    """The one file wanted from the zip, by name: nothing is extracted to disk."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        text = archive.read(MEMBER)
-    if _sha256(text) != MEMBER_SHA256:
-        raise InputError(f"{MEMBER} in {ZIP_NAME} has the wrong checksum: delete the zip and try again")
-    return text
 
 
 def _sha256(content: bytes) -> str:

@@ -15,7 +15,7 @@ def text_key(text: str) -> str:
     Marks belong to the letter that they stand on: without its vowel signs a word in Hindi is another one.
     Where there are no letters and digits, the text itself without white space, so that ":-)" is not "???".
 
-    >>> text_key('"FREE entry" - 1st prize!'), text_key("ｆｒｅｅ entry 1st prize"), text_key(": )")
+    >>> text_key('"FREE entry" -- 1st prize!'), text_key("Free Entry 1ˢᵗ Prize"), text_key(": )")
     ('freeentry1stprize', 'freeentry1stprize', ':)')
     """
     if not text.isascii():

@@ -1,10 +1,11 @@
-"""Named data sets and files -> a frame with the columns text and label."""
+"""Labelled texts from named data sets, files and frames: a frame with the columns text and label."""
 
 import difflib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +13,15 @@ from gptcls.core.errors import InputError
 from gptcls.data.columns import text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
 from gptcls.data.labels import Layout
-from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks
+from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeats
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
 ONE_CLASS_LAYOUT = Layout()
-
-
 NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
+SAMPLE = 4096  # rows that a guess at columns looks at
 
 
 def load_data(
@@ -32,6 +30,8 @@ def load_data(
     label_column: str | None = None,
     layout: Layout = ONE_CLASS_LAYOUT,
     dialect: Dialect = PLAIN,
+    *,
+    numbered: bool = False,
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
@@ -45,48 +45,56 @@ def load_data(
         label_column: column of the labels, likewise.
         layout: where the labels stand and how they are written.
         dialect: separator, encoding and columns of a file that is not written as its suffix says.
+        numbered: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
     be used, naming file, line and column.
     """
-    return load_numbered(name_or_path, text_column, label_column, layout, dialect).reset_index(drop=True)
-
-
-def load_numbered(
-    name_or_path: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
-    dialect: Dialect = PLAIN,
-) -> "pd.DataFrame":
-    """:func:`load_data`, but the index is that of :func:`gptcls.data.readers.read_chunks`, for messages."""
     import pandas as pd
 
     if dialect != PLAIN and str(name_or_path) in NAMES:
         raise InputError(
             f"--separator, --encoding and --columns go with a file; {name_or_path} needs none of them"
         )
-    texts, values, rows = [], {}, []
     with local_file(name_or_path) as path:
-        for chunk in read_chunks(path, dialect=dialect):
-            if not rows:
-                text, label_columns = layout.find(text_column, label_column, chunk, path)
-                values = {column: [] for column in label_columns}
-            texts += values_of(chunk, text)
-            for column in label_columns:
-                values[column] += values_of(chunk, column)
-            rows += chunk.index.tolist()
-    index = pd.Index(rows, name=chunk.index.name)
-    texts = text_values(texts, index, text, path)
-    there = [i for i, value in enumerate(texts) if value is not None]
-    if not there:
-        raise InputError(f"{path}: no row has text in column {text!r}; choose another --text-column")
-    if len(there) < len(texts):
-        blank = [n for n, value in zip(rows, texts, strict=True) if value is None]
-        log.info(f"{path}: no text in column {text!r} in {these_rows(blank, index.name)}: dropped")
-        texts, index = [texts[i] for i in there], index[there]
-        values = {column: [cells[i] for i in there] for column, cells in values.items()}
-    return labelled_frame(texts, layout.read(values, index, path)).set_index(index)
+        chunks = read_chunks(path, SAMPLE, dialect)
+        first = next(chunks)
+        text, labels = layout.find(text_column, label_column, first, path)
+        # Objects: what a chunk of JSON lacks stays missing, and no chunk's types change another's values.
+        frame = pd.concat([_objects(chunk, [text, *labels]) for chunk in chain([first], chunks)])
+    rows = _labelled(frame, text, labels, layout, path)
+    return rows if numbered else rows.reset_index(drop=True)
+
+
+def from_frame(
+    frame: "pd.DataFrame",
+    text_column: str | None = None,
+    label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT,
+) -> "pd.DataFrame":
+    """:func:`load_data` for rows in memory, with the same guesses, checks and messages.
+
+    A label is a string or whole number; a list of names, or any of what a file may hold, with
+    ``Layout(LISTS)``; a number or a dict of numbers with ``Layout(NUMBERS)``. NaN and None are missing
+    values. Messages name rows by the frame's own index.
+
+    >>> import pandas as pd
+    >>> from_frame(pd.DataFrame({"message": ["see you", "win a prize"], "class": [0, 1]}))
+              text label
+    0      see you     0
+    1  win a prize     1
+    """
+    source = "the frame"
+    if other := [name for name in frame.columns if not isinstance(name, str)]:
+        raise InputError(f"{source}: column {other[0]!r} is not named by a string; rename it")
+    refuse_repeats(list(frame.columns), source)
+    if frame.empty:
+        raise InputError(f"{source} has no rows: at least one is needed")
+    sample = _objects(frame[:SAMPLE], list(frame.columns))
+    text, labels = layout.find(text_column, label_column, sample, source)
+    rows = _objects(frame, [text, *labels])
+    rows.index = frame.index.to_flat_index().rename("row")
+    return _labelled(rows, text, labels, layout, source).reset_index(drop=True)
 
 
 def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":
@@ -94,6 +102,38 @@ def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame({"text": texts, "label": labels}, dtype=str)
+
+
+def _objects(frame: "pd.DataFrame", columns: list[str]) -> "pd.DataFrame":
+    """These columns as plain Python values, None where one is missing."""
+    import pandas as pd
+
+    values = {name: list(map(_plain, values_of(frame, name))) for name in columns}
+    return pd.DataFrame(values, frame.index, dtype=object)
+
+
+def _plain(value: object) -> object:
+    """NumPy's arrays and numbers, tuples and sets as Python's lists and numbers; all else as it is."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return list(map(_plain, value)) if isinstance(value, list | tuple | set) else value
+
+
+def _labelled(
+    frame: "pd.DataFrame", text: str, labels: list[str], layout: Layout, source: object
+) -> "pd.DataFrame":
+    """The rows that have text, as :func:`labelled_frame`, under their own index."""
+    texts = text_values(frame[text].tolist(), frame.index, text, source)
+    has_text = [value is not None for value in texts]
+    if not any(has_text):
+        raise InputError(f"{source}: no row has text in column {text!r}; choose another --text-column")
+    if not all(has_text):
+        blank = frame.index[[not has for has in has_text]]
+        log.info(f"{source}: no text in column {text!r} in {these_rows(blank, blank.name)}: dropped")
+        frame = frame[has_text]
+    values = {name: values_of(frame, name) for name in labels}
+    found = labelled_frame([value for value in texts if value], layout.read(values, frame.index, source))
+    return found.set_index(frame.index)
 
 
 @contextmanager

@@ -1,14 +1,11 @@
 """Train, validation and test: drawn from one frame, kept apart by their texts, and stored as three files.
 
-A frame has the columns ``text`` and ``label``; those made here have the index 0 to N - 1.
-
-Between a frame of labelled texts and training: duplicates, balance, class weights, extra rows.
-
 Every function takes frames with the columns ``text`` and ``label`` and returns new ones, index 0 to N - 1.
-The split itself is in :mod:`gptcls.data.split`.
+Texts are the same where :func:`gptcls.data.same_text.text_key` says so.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -19,20 +16,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptcls.common.files import atomic_file
 from gptcls.core.errors import InputError
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
+from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame
-from gptcls.data.writer import write_delimited
+from gptcls.data.writer import ChunkWriter
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
 PARTS = ("train", "validation", "test")
+UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")  # in UTF-8, or by the csv module
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,8 @@ def make_split(
     rows with every version of numpy. Rows of train whose text stands in validation or test are removed, and
     rows of validation whose text stands in test; both are logged.
 
-    Raises InputError for fractions that leave nothing, for fewer than two classes, for a class too small to
-    be drawn from, for a label in validation or test that train lacks, and for a part that is left empty.
+    Raises InputError for fractions that leave nothing, fewer than two classes, a class too small to be drawn
+    from, a label in validation or test that train lacks, and a part that is left empty.
     """
     for part in (validation, test):
         if part is not None:  # before drawing: else a drawn validation could take texts of the given test
@@ -85,69 +81,13 @@ def make_split(
     fractions = {"validation": validation_fraction} if validation is None else {}
     fractions |= {"test": test_fraction} if test is None else {}
     train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
-    validation, test = drawn.get("validation", validation), drawn.get("test", test)
-    return _separate(Split(*(part.reset_index(drop=True) for part in (train, validation, test))), kind)
-
-
-def save_split(split: Split, folder: str | Path) -> None:
-    """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
-
-    The columns are text and label, in UTF-8, quoted where needed (RFC 4180), so that :func:`load_split` gives
-    back every text exactly. Raises InputError for a text that no such file can hold: one with a NUL character
-    or half of a surrogate pair.
-    """
-    folder = Path(folder)
-    parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
-    with ExitStack() as stack:
-        for name, frame in parts.items():
-            if bad := [row for row, text in enumerate(frame.text) if not _writable(text)]:
-                raise InputError(
-                    f"{name}, row {bad[0]}: remove the NUL character or lone surrogate from the text"
-                )
-            path = stack.enter_context(atomic_file(folder / f"{name}.csv"))
-            with path.open("w", encoding="utf-8", newline="") as file:
-                write_delimited(file, frame[["text", "label"]])
-    if split.plain is None:
-        (folder / "plain.csv").unlink(missing_ok=True)  # of another split that stood here
-
-
-def load_split(folder: str | Path) -> Split:
-    """Read what :func:`save_split` has written. InputError if a file is missing or is not such a file."""
-    folder = Path(folder)
-    plain = folder / "plain.csv"
-    parts = (_load_part(folder / f"{name}.csv") for name in PARTS)
-    return Split(*parts, plain=_load_part(plain) if plain.exists() else None)
-
-
-def _load_part(path: Path) -> "pd.DataFrame":
-    if not path.exists():
-        raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    texts, labels = [], []
-    for chunk in read_chunks(path):
-        if list(chunk.columns) != ["text", "label"]:
-            raise InputError(f"{path}: its columns are {', '.join(chunk.columns)} instead of text, label")
-        texts += chunk["text"].tolist()
-        labels += chunk["label"].tolist()
-    return labelled_frame(texts, labels)
-
-
-def without(frame: "pd.DataFrame", other: "pd.DataFrame", name: str, where: str) -> "pd.DataFrame":
-    """The rows of ``frame``, called ``name``, whose text is not in ``other``, called ``where``: logged."""
-    shared = frame.text.isin(other.text)
-    if shared.any():
-        log.info("removed %d rows from %s: their texts also stand in %s", int(shared.sum()), name, where)
-    return frame[~shared].reset_index(drop=True)
-
-
-def names_in(frame: "pd.DataFrame", kind: LabelKind) -> set[str]:
-    """The classes (or the names of the numbers) in the labels of a frame."""
-    return set(chain.from_iterable(map(kind.names, frame.label.unique())))
-
-
-def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """The row positions of each group, such as a class; groups in sorted order."""
-    groups = np.array(groups, dtype=object)
-    return {name: np.flatnonzero(groups == name) for name in sorted(set(groups))}
+    # Apart, in favour of test, then of validation.
+    test = drawn.get("test", test).reset_index(drop=True)
+    validation = without(drawn.get("validation", validation), test, "validation", "test")
+    train = without(without(train, validation, "train", "validation"), test, "train", "test")
+    split = Split(train, validation, test)
+    _check_parts(split, kind)
+    return split
 
 
 def _draw(
@@ -168,10 +108,9 @@ def _draw(
             parts[0].append(rows)
             continue
         if len(rows) < needed:
-            raise InputError(
-                f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of train, "
-                f"{' and '.join(fractions)}: add rows or leave the class out"
-            )
+            needs = f"{needed} are needed, one for each of train, {' and '.join(fractions)}"
+            too_few = f"class {name!r} has too few rows ({len(rows)})"
+            raise InputError(f"{too_few}: {needs}: add rows or leave the class out")
         rows = random.permutation(rows)
         sizes = [max(1, round(len(rows) * fraction)) for fraction in fractions.values()]
         while sum(sizes) >= len(rows):  # a small class: train keeps one row at least
@@ -199,63 +138,49 @@ def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> N
             part[i] = rows[~unseen]
 
 
-def _separate(split: Split, kind: LabelKind) -> Split:
-    """Make the parts disjoint in their texts, in favour of test, then of validation; check what is left."""
-    validation = without(split.validation, split.test, "validation", "test")
-    train = without(split.train, validation, "train", "validation")
-    train = without(train, split.test, "train", "test")
-    split = Split(train, validation, split.test)
-    _require_classes(train, kind)
-    known = names_in(train, kind)
+def _check_parts(split: Split, kind: LabelKind) -> None:
+    _require_classes(split.train, kind)
+    known = names_in(split.train, kind)
     for name, part in split.items():
         if part.empty:
             raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
         if unseen := sorted(names_in(part, kind) - known):
             named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
-            raise InputError(
-                f"the {name} rows have labels that train lacks: {named}; train has "
-                f"{', '.join(map(repr, sorted(known)[:5]))}: correct them, or add such rows to train"
-            )
-    return split
+            trained = ", ".join(map(repr, sorted(known)[:5]))
+            said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
+            raise InputError(f"{said}: correct them, or add such rows to train")
 
 
 def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
     classes = frame.label.unique()
     if kind.every_class and len(classes) < 2:
         found = f"only {classes[0]!r}" if len(classes) else "none"
-        raise InputError(
-            f"at least two classes are needed to train, and the labels hold {found}: add rows of another"
-        )
-
-
-def _writable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+        said = f"at least two classes are needed to train, and the labels hold {found}"
+        raise InputError(f"{said}: add rows of another")
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
     """Keep the first row of each text; drop every row of a text that stands under several labels.
 
-    A text under several numbers keeps their mean.
+    A text under several numbers keeps their mean. The log counts both.
     """
-    by_text = frame.groupby("text", sort=False)["label"]
+    keys = frame["text"].map(text_key)
+    by_text = frame["label"].groupby(keys.to_numpy(), sort=False)
     contradictory = by_text.transform("nunique") > 1
     if contradictory.any():
-        texts = frame.text[contradictory].drop_duplicates()
-        rows, example = int(contradictory.sum()), _short(texts.iloc[0])
-        if kind.merge is not None:
-            means = by_text.agg(lambda labels: kind.merge(labels.tolist()))
-            frame = frame.assign(label=frame.text.map(means))
-            contradictory[:] = False
-            log.info(
-                "%d texts (e.g. %r) stand under several numbers: each gets the mean", len(texts), example
-            )
-        else:
+        n, example = keys[contradictory].nunique(), frame["text"][contradictory].iloc[0]
+        example = example if len(example) <= 40 else example[:39] + "…"
+        if kind.merge is None:
             said = "dropped %d rows: texts under several %s (%d, e.g. %r)"
-            log.info(said, rows, kind.differ, len(texts), example)
-    agreed = frame[~contradictory]
-    kept = agreed.drop_duplicates("text")
-    if repeats := len(agreed) - len(kept):
-        log.info("dropped %d repeated texts, %d rows left", repeats, len(kept))
+            log.info(said, int(contradictory.sum()), kind.differ, n, example)
+            frame, keys = frame[~contradictory], keys[~contradictory]
+        else:
+            frame = frame.assign(label=keys.map(by_text.agg(lambda labels: kind.merge(labels.tolist()))))
+            log.info("%d texts (e.g. %r) stand under several numbers: each gets the mean", n, example)
+    kept = frame[~keys.duplicated()]
+    if repeats := len(frame) - len(kept):
+        said = "dropped %d repeated texts, %d rows left (letters and digits compared)"
+        log.info(said, repeats, len(kept))
     return kept.reset_index(drop=True)
 
 
@@ -269,9 +194,9 @@ def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelK
 
     known = sorted(names_in(split.train, kind))
     if unseen := sorted(names_in(extra, kind) - set(known)):
+        trained = f"the labels of the training rows, {', '.join(known)}"
         raise InputError(
-            f"{source}: label {unseen[0]!r} is not among the labels of the training rows, "
-            f"{', '.join(known)}: correct or delete these rows"
+            f"{source}: label {unseen[0]!r} is not among {trained}: correct or delete these rows"
         )
     extra = drop_duplicates(extra, kind)
     for name, part in reversed(list(split.items())):
@@ -284,5 +209,61 @@ def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelK
     return replace(split, train=pd.concat([split.train, extra], ignore_index=True))
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else text[:39] + "…"
+def without(frame: "pd.DataFrame", other: "pd.DataFrame", name: str, where: str) -> "pd.DataFrame":
+    """The rows of ``frame``, called ``name``, whose text is not in ``other``, called ``where``: logged."""
+    shared = frame["text"].map(text_key).isin(set(map(text_key, other["text"])))
+    if shared.any():
+        log.info("removed %d rows from %s: their texts also stand in %s", int(shared.sum()), name, where)
+    return frame[~shared].reset_index(drop=True)
+
+
+def names_in(frame: "pd.DataFrame", kind: LabelKind) -> set[str]:
+    """The classes (or the names of the numbers) in the labels of a frame."""
+    return set(chain.from_iterable(map(kind.names, frame.label.unique())))
+
+
+def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """The row positions of each group, such as a class; groups in sorted order."""
+    groups = np.array(groups, dtype=object)
+    return {name: np.flatnonzero(groups == name) for name in sorted(set(groups))}
+
+
+# --- on disk ---
+
+
+def save_split(split: Split, folder: str | Path) -> None:
+    """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
+
+    The columns are text and label, in UTF-8, quoted where needed (RFC 4180), so that :func:`load_split` gives
+    back every text exactly. Raises InputError for a text that no such file can hold: one with a NUL character
+    or half of a surrogate pair.
+    """
+    folder = Path(folder)
+    parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
+    with ExitStack() as stack:
+        for name, frame in parts.items():
+            if bad := [row for row, text in enumerate(frame.text) if UNWRITABLE.search(text)]:
+                said = "remove the NUL character or lone surrogate from the text"
+                raise InputError(f"{name}, row {bad[0]}: {said}")
+            stack.enter_context(ChunkWriter(folder / f"{name}.csv")).write(frame[["text", "label"]])
+    if split.plain is None:
+        (folder / "plain.csv").unlink(missing_ok=True)  # of another split that stood here
+
+
+def load_split(folder: str | Path) -> Split:
+    """Read what :func:`save_split` has written. InputError if a file is missing or is not such a file."""
+    folder = Path(folder)
+    plain = folder / "plain.csv"
+    parts = (_load_part(folder / f"{name}.csv") for name in PARTS)
+    return Split(*parts, plain=_load_part(plain) if plain.exists() else None)
+
+
+def _load_part(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    if not path.exists():
+        raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
+    frame = pd.concat(read_chunks(path))
+    if list(frame.columns) != ["text", "label"]:
+        raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
+    return labelled_frame(frame["text"].tolist(), frame["label"].tolist())

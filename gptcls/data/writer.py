@@ -1,99 +1,137 @@
-"""Write tables of any size, chunk by chunk."""
+"""Tables to files, of any size: frames one after another, and nothing half-written stays."""
 
 import csv
 import gzip
 import io
 import json
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from gptcls.common.files import atomic_file
 from gptcls.core.errors import InputError
 from gptcls.data.columns import values_of
-from gptcls.data.readers import (
-    NEEDS_PYARROW,
-    SUFFIXES,
-    format_of,
-)
+from gptcls.data.readers import NEEDS_PYARROW, SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Write = Callable[["pd.DataFrame"], None]
+
 
 class ChunkWriter:
-    """Write frames one after another to one file; its suffix gives the format, as in :func:`read_chunks`.
+    """Write frames one after another to one file, whose suffix gives the format: :data:`WRITERS`.
 
         with ChunkWriter("labelled.csv", source="texts.csv") as writer:
             for chunk in read_chunks("texts.csv"):
                 writer.write(chunk.assign(label=…))
 
-    Everything goes to a temporary file beside the target, which takes the target's place when the block ends
+    Everything goes to a temporary file next to the target, which takes the target's place when the block ends
     without an error. On an error it is deleted, and what stood there before stays. The index is not written.
     Raises InputError when the target is a folder, of an unknown format, or the ``source`` itself, and when a
     frame has other columns than the first (JSON lines may vary); OSError when the disk refuses.
     """
 
+    write: Write  # appends the rows of a frame
+
     def __init__(self, path: str | Path, source: str | Path | None = None) -> None:
         self.path = Path(path)
-        self.kind = format_of(self.path)
-        if self.kind is None:
+        if suffix_of(self.path) not in WRITERS:
             raise InputError(f"{self.path}: unknown format {self.path.suffix!r} to write; give {SUFFIXES}")
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder: give the name of a file to write")
         if source is not None and self.path.exists() and self.path.samefile(source):
             raise InputError(f"{self.path} is the input itself: give the output another name")
-        self.columns: list[str] | None = None
 
     def __enter__(self) -> "ChunkWriter":
-        self._stack = ExitStack()
-        self._part = self._stack.enter_context(atomic_file(self.path))
-        self._part.touch()
-        if self.kind != "parquet":
-            self._file = self._stack.enter_context(_open_to_write(self._part))
+        with ExitStack() as stack:
+            part = stack.enter_context(atomic_file(self.path))
+            self.write = stack.enter_context(WRITERS[suffix_of(self.path)](part, self.path))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def write(self, frame: "pd.DataFrame") -> None:
-        """Append the rows of `frame`."""
-        first = self.columns is None
-        if first:
-            self.columns = list(frame.columns)
-        elif self.kind != "jsonl" and list(frame.columns) != self.columns:
-            changed = sorted(set(frame.columns) ^ set(self.columns)) or ["another order"]
-            raise InputError(f"{self.path}: the columns change midway ({changed[0]!r}); write .jsonl instead")
-        if self.kind == "parquet":
-            self._write_parquet(frame, first)
-        elif self.kind == "jsonl":
-            self._write_json(frame)
-        else:
-            write_delimited(self._file, frame, "," if self.kind == "csv" else "\t", header=first)
 
-    def _write_json(self, frame: "pd.DataFrame") -> None:
-        columns = [values_of(frame, name) for name in frame.columns]
-        for row in zip(*columns, strict=True):
+@contextmanager
+def delimited_writer(part: Path, path: Path, separator: str) -> Iterator[Write]:
+    """Fields in quotes where they need them (RFC 4180), so that reading gives the same strings."""
+    columns = None
+
+    def write(frame: "pd.DataFrame") -> None:
+        nonlocal columns
+        if columns is None:
+            rows.writerow(frame.columns)
+        columns = _same_columns(frame, columns, path)
+        rows.writerows(zip(*(values_of(frame, name) for name in columns), strict=True))
+
+    with _open_to_write(part) as file:
+        rows = csv.writer(_LineFeeds(file), delimiter=separator, lineterminator="\r\n")
+        yield write
+
+
+@contextmanager
+def json_lines_writer(part: Path, path: Path) -> Iterator[Write]:
+    """One JSON object per row."""
+
+    def write(frame: "pd.DataFrame") -> None:
+        for row in zip(*(values_of(frame, name) for name in frame.columns), strict=True):
             record = dict(zip(frame.columns, row, strict=True))
-            self._file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+            file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
 
-    def _write_parquet(self, frame: "pd.DataFrame", first: bool) -> None:
+    with _open_to_write(part) as file:
+        yield write
+
+
+@contextmanager
+def parquet_writer(part: Path, path: Path) -> Iterator[Write]:
+    """Parquet, through pyarrow; the first frame's types are those of the file."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise InputError(f"{path}: {NEEDS_PYARROW}") from None
+    columns = file = None
+
+    def write(frame: "pd.DataFrame") -> None:
+        nonlocal columns, file
+        columns = _same_columns(frame, columns, path)
         try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError:
-            raise InputError(f"{self.path}: {NEEDS_PYARROW}") from None
-        try:
-            schema = None if first else self._parquet.schema
+            schema = None if file is None else file.schema
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-            if first:
+            if file is None:
                 table = table.cast(_with_strings_for_nothing(table.schema, frame))
         except (pa.ArrowException, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"{self.path}: a column mixes types ({reason}); write .jsonl instead") from None
-        if first:
-            self._parquet = self._stack.enter_context(pq.ParquetWriter(self._part, table.schema))
-        self._parquet.write_table(table)
+            raise InputError(f"{path}: a column mixes types ({reason}); write .jsonl instead") from None
+        if file is None:
+            file = stack.enter_context(pq.ParquetWriter(part, table.schema))
+        file.write_table(table)
+
+    with ExitStack() as stack:
+        yield write
+
+
+WRITERS: dict[str, Callable[[Path, Path], AbstractContextManager[Write]]] = {  # by suffix
+    ".csv": partial(delimited_writer, separator=","),
+    ".tsv": partial(delimited_writer, separator="\t"),
+    ".tab": partial(delimited_writer, separator="\t"),
+    ".jsonl": json_lines_writer,
+    ".ndjson": json_lines_writer,
+    ".json": json_lines_writer,
+    ".parquet": parquet_writer,
+}
+
+
+def _same_columns(frame: "pd.DataFrame", columns: list | None, path: Path) -> list:
+    found = list(frame.columns)
+    if columns is not None and found != columns:
+        changed = sorted(set(found) ^ set(columns)) or ["another order"]
+        raise InputError(f"{path}: the columns change midway ({changed[0]!r}); write .jsonl instead")
+    return found
 
 
 def _with_strings_for_nothing(schema, frame: "pd.DataFrame"):
@@ -113,14 +151,6 @@ def _open_to_write(path: Path) -> TextIO:
     if path.suffix.lower() == ".gz":
         return io.TextIOWrapper(gzip.open(path, "wb"), encoding="utf-8", newline="")
     return path.open("w", encoding="utf-8", newline="")
-
-
-def write_delimited(file: TextIO, frame: "pd.DataFrame", delimiter: str = ",", header: bool = True) -> None:
-    """Write ``frame`` so that :func:`read_chunks` gives the same strings; open ``file`` with newline=""."""
-    writer = csv.writer(_LineFeeds(file), delimiter=delimiter, lineterminator="\r\n")
-    if header:
-        writer.writerow(frame.columns)
-    writer.writerows(zip(*(values_of(frame, name) for name in frame.columns), strict=True))
 
 
 class _LineFeeds:

@@ -1,48 +1,145 @@
-"""The classical yardstick: what a result is worth is seen only beside these.
+"""Classical baselines: what a result is worth shows only next to these.
 
-Two of them stand beside every run on its own split: always naming the commonest class, and TF-IDF
-of words with logistic regression. The character version is stronger on short, misspelt texts, and the only
-fair one where words are not set apart by spaces: there it takes the place of words by itself.
-
-The classical yardstick for lists of labels and for numbers: one trivial rule, and TF-IDF.
-
-TF-IDF is of words, or of characters where no spaces stand between them (:func:`tfidf_vectorizer`).
+Two go with every run, fitted on its own training rows: one trivial answer to every text (the majority class,
+the most frequent label, the mean), and TF-IDF with a linear model. On short, misspelt texts TF-IDF of
+characters is stronger than that of words (:func:`tfidf_char_baseline`).
 """
 
 import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gptcls.core.errors import InputError
-from gptcls.evaluation.metrics import classification_scores
-from gptcls.evaluation.multilabel import best_thresholds, multilabel_scores
-from gptcls.evaluation.regression import regression_scores
+from gptcls.evaluation.metrics import (
+    best_thresholds,
+    classification_scores,
+    multilabel_scores,
+    regression_scores,
+)
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import Pipeline
 
-logger = logging.getLogger("gptcls")
-
-
-MAJORITY = "majority class"
-
-
-TFIDF = "TF-IDF + logistic regression"
-
-
+log = logging.getLogger("gptcls")
+MAJORITY, TFIDF = "majority class", "TF-IDF + logistic regression"
+MOST_FREQUENT, ONE_VS_REST = "most frequent label", "TF-IDF + logistic regression, one vs rest"
+MEAN, RIDGE = "mean of the training rows", "TF-IDF + ridge regression"
 LETTERS = re.compile(r"[^\W\d_]")
-
-
 # Thai, Lao, Burmese, Khmer, kana, and the Chinese characters of the first two planes.
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0002fa1f]"
 )
+Parts = Mapping[str, tuple[Sequence[str], np.ndarray]]  # part name -> (texts, targets (N,) or (N, K))
+Scores = dict[str, dict[str, dict]]  # baseline name -> part name -> scores
+Predict = Callable[[Sequence[str]], np.ndarray]  # N texts -> (N, K)
+
+
+# --- scored on every part ---
+#
+# Each function fits on parts["train"], the classifier's own training rows as labelled, and scores every part.
+# TF-IDF is left out, and that is logged, where the training texts hold no word of two letters. InputError
+# where there is no part "train", or an empty one.
+
+
+def baselines(parts: Parts, labels: Sequence[str], seed: int = 0) -> Scores:
+    """The majority class, and TF-IDF with logistic regression, by :func:`classification_scores`.
+
+    TF-IDF is left out as well where the training texts hold a single class. InputError for a target outside
+    0 to K - 1.
+    """
+    score = partial(classification_scores, labels=labels)
+    texts, targets = _training(parts)
+    shares = majority_baseline(targets, len(labels))
+    results = {MAJORITY: _scored(parts, _always(shares), score)}
+    if (shares > 0).sum() < 2:
+        log.info(f"{TFIDF} left out: its training texts hold a single class")
+    elif model := _fitted(TFIDF, tfidf_baseline(seed, texts), texts, targets):
+        predict = partial(class_probabilities, model, n_classes=len(labels))
+        results[TFIDF] = _scored(parts, predict, score)
+    return results
+
+
+def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
+    """The most frequent label, and TF-IDF with one logistic regression (C=10) per label.
+
+    By :func:`multilabel_scores`; the second's thresholds are tuned on ``parts["validation"]`` where there is
+    one, as the classifier's own are.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    count, thresholds = len(labels), [0.5] * len(labels)
+    score = partial(multilabel_scores, labels=labels)
+    texts, targets = _training(parts)
+    most_frequent = np.eye(count)[targets.mean(axis=0).argmax()]
+    results = {MOST_FREQUENT: _scored(parts, _always(most_frequent), partial(score, thresholds=thresholds))}
+    if count == 1:  # scikit-learn takes a lone column of 0 and 1 for two classes
+        targets = np.hstack([targets, 1 - targets])
+    # liblinear: for one label at a time it takes a fraction of lbfgs's time to the same optimum.
+    regression = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
+    if model := _fitted(ONE_VS_REST, _after_tfidf(regression, texts), texts, targets):
+        predict = partial(_columns, model.predict_proba, count)
+        if "validation" in parts:
+            texts, targets = parts["validation"]
+            tuned = best_thresholds(targets, predict(texts))
+            thresholds = [0.5 if threshold is None else threshold for threshold in tuned]
+        results[ONE_VS_REST] = _scored(parts, predict, partial(score, thresholds=thresholds))
+    return results
+
+
+def regression_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
+    """The mean of the training rows, and TF-IDF with ridge regression, by :func:`regression_scores`."""
+    from sklearn.linear_model import Ridge
+
+    score = partial(regression_scores, labels=labels)
+    texts, targets = _training(parts)
+    results = {MEAN: _scored(parts, _always(targets.mean(axis=0)), score)}
+    if model := _fitted(RIDGE, _after_tfidf(Ridge(alpha=1.0), texts), texts, targets):
+        results[RIDGE] = _scored(parts, partial(_columns, model.predict, len(labels)), score)
+    return results
+
+
+def _training(parts: Parts) -> tuple[Sequence[str], np.ndarray]:
+    if "train" not in parts or not len(parts["train"][0]):
+        raise InputError(f"parts {list(parts)}: the baselines are fitted on a part named 'train' with rows")
+    texts, targets = parts["train"]
+    return texts, np.asarray(targets)
+
+
+def _fitted(name: str, model: "Pipeline", texts: Sequence[str], targets: np.ndarray) -> "Pipeline | None":
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Label .* is present in all training examples")
+            return model.fit(list(texts), targets)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        log.info(f"{name} left out: its training texts hold no word of two letters or more")
+        return None
+
+
+def _scored(parts: Parts, predict: Predict, score: Callable[[np.ndarray, np.ndarray], dict]) -> dict:
+    return {part: score(targets, predict(texts)) for part, (texts, targets) in parts.items()}
+
+
+def _always(row: np.ndarray) -> Predict:
+    return lambda texts: np.tile(row, (len(texts), 1))
+
+
+def _columns(predict: Predict, count: int, texts: Sequence[str]) -> np.ndarray:
+    """The first ``count`` columns that scikit-learn predicts; it refuses an empty list."""
+    return predict(list(texts)).reshape(len(texts), -1)[:, :count] if len(texts) else np.zeros((0, count))
+
+
+# --- the models, not fitted yet ---
 
 
 def majority_baseline(train_targets: Sequence[int], n_classes: int) -> np.ndarray:
@@ -64,39 +161,39 @@ def majority_baseline(train_targets: Sequence[int], n_classes: int) -> np.ndarra
 
 
 def tfidf_vectorizer(texts: Sequence[str] = ()) -> "TfidfVectorizer":
-    """TF-IDF of the words in ``texts``, or of single characters and pairs of them, not fitted yet.
+    """TF-IDF of the words in ``texts``, or of single characters and pairs of them.
 
     Characters where most letters belong to a script without spaces between words, such as Chinese: there
     scikit-learn takes each clause for a word, and hardly any occurs twice. The log says so.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    letters = unspaced = 0
-    for text in texts:
-        letters += len(LETTERS.findall(text))
-        unspaced += len(UNSPACED.findall(text))
+    letters = sum(len(LETTERS.findall(text)) for text in texts)
+    unspaced = sum(len(UNSPACED.findall(text)) for text in texts)
     if 2 * unspaced <= letters:
         return TfidfVectorizer()
-    logger.info("no spaces between the words of these texts: TF-IDF takes characters")
+    log.info("no spaces between the words of these texts: TF-IDF takes characters")
     return TfidfVectorizer(analyzer="char", ngram_range=(1, 2))
 
 
-def tfidf_baseline(seed: int = 0, texts: Sequence[str] = ()) -> "Pipeline":
-    """TF-IDF and logistic regression (C=10), not fitted yet: 96.67 % on the book's test split.
-
-    Of words, unless :func:`tfidf_vectorizer` finds that ``texts`` have no spaces between them.
-    """
-    from sklearn.linear_model import LogisticRegression
+def _after_tfidf(model: "BaseEstimator", texts: Sequence[str]) -> "Pipeline":
     from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(tfidf_vectorizer(texts), LogisticRegression(C=10, max_iter=1000, random_state=seed))
+    return make_pipeline(tfidf_vectorizer(texts), model)
+
+
+def tfidf_baseline(seed: int = 0, texts: Sequence[str] = ()) -> "Pipeline":
+    """TF-IDF of such texts and logistic regression (C=10): 96.67 % on the book's test split."""
+    from sklearn.linear_model import LogisticRegression
+
+    return _after_tfidf(LogisticRegression(C=10, max_iter=1000, random_state=seed), texts)
 
 
 def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -> "Pipeline":
-    """TF-IDF of 2 to 5 characters inside words and logistic regression (C=10), not fitted yet.
+    """TF-IDF of 2 to 5 characters inside words and logistic regression (C=10): 97.67 % on the book's split.
 
-    97.67 % on the book's test split. ``class_weight="balanced"`` weighs each class by the inverse of
-    its frequency: the strongest of these on spam at its natural rate.
+    ``class_weight="balanced"`` weighs each class by the inverse of its frequency: the strongest of these on
+    spam at its natural rate.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -107,179 +204,9 @@ def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -
     return make_pipeline(vectorizer, regression)
 
 
-def baselines(
-    parts: Mapping[str, tuple[Sequence[str], Sequence[int]]], labels: Sequence[str], seed: int = 0
-) -> dict[str, dict[str, dict]]:
-    """Fit the majority class and TF-IDF with logistic regression on ``parts["train"]``, score every part.
-
-    Args:
-        parts: part name ("train", "validation", "test") -> (texts, integer targets), the classifier's own
-            split, its training rows as labelled (:meth:`gptcls.data.split.Split.plain_items`).
-        labels: the K class names in order.
-
-    Returns baseline name -> part name -> ``classification_scores``. TF-IDF is left out, and that is
-    logged, where the training texts hold a single class or no word of two letters.
-
-    Raises:
-        InputError: no "train" part or an empty one, or targets outside 0 to K - 1.
-    """
-    if "train" not in parts:
-        raise InputError(f"parts {list(parts)}: the baselines are fitted on a part named 'train'")
-    train_texts, train_targets = parts["train"]
-    shares = majority_baseline(train_targets, len(labels))
-    results = {
-        MAJORITY: {
-            name: classification_scores(targets, np.tile(shares, (len(targets), 1)), labels)
-            for name, (_, targets) in parts.items()
-        }
-    }
-    if (shares > 0).sum() < 2:
-        logger.info("%s left out: its training texts hold a single class", TFIDF)
-        return results
-    model = tfidf_baseline(seed, train_texts)
-    try:
-        model.fit(list(train_texts), np.asarray(train_targets))
-    except ValueError as error:
-        if "empty vocabulary" not in str(error):
-            raise
-        logger.info("%s left out: its training texts hold no word of two letters or more", TFIDF)
-        return results
-    results[TFIDF] = {
-        name: classification_scores(targets, class_probabilities(model, texts, len(labels)), labels)
-        for name, (texts, targets) in parts.items()
-    }
-    return results
-
-
 def class_probabilities(model: "Pipeline", texts: Sequence[str], n_classes: int) -> np.ndarray:
     """``model.predict_proba`` as (N, K), with zeros for the classes that its training texts lacked."""
     probabilities = np.zeros((len(texts), n_classes))
     if len(texts):  # scikit-learn refuses an empty list
         probabilities[:, model.classes_] = model.predict_proba(list(texts))
     return probabilities
-
-
-COMMONEST = "commonest label"
-
-
-ONE_VS_REST = "TF-IDF + logistic regression, one vs rest"
-
-
-MEAN = "mean of the training rows"
-
-
-RIDGE = "TF-IDF + ridge regression"
-
-
-Parts = Mapping[str, tuple[Sequence[str], np.ndarray]]  # part name -> (texts, targets (N, K))
-
-
-def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> dict[str, dict[str, dict]]:
-    """The commonest label for every text, and TF-IDF with a logistic regression (C=10) for each label.
-
-    Both are fitted on ``parts["train"]``. The thresholds of the second are tuned on ``parts["validation"]``
-    where there is one, as the classifier's own are.
-
-    Returns baseline name -> part name -> ``multilabel_scores``. TF-IDF is left out, and that is logged,
-    where the training texts hold no word of two letters.
-
-    Raises:
-        InputError: no "train" part or an empty one.
-    """
-    texts, targets = _train(parts)
-    shares = targets.mean(axis=0)
-    commonest = np.eye(len(labels))[shares.argmax()]
-    halves = [0.5] * len(labels)
-    results = {
-        COMMONEST: {
-            name: multilabel_scores(targets, np.tile(commonest, (len(targets), 1)), labels, halves)
-            for name, (_, targets) in parts.items()
-        }
-    }
-    if len(labels) == 1:  # scikit-learn takes a lone column of 0 and 1 for two classes
-        targets = np.hstack([targets, 1 - targets])
-    model = _fitted(texts, targets, one_vs_rest_baseline, ONE_VS_REST)
-    if model is not None:
-        probabilities = {
-            name: _label_probabilities(model, texts, len(labels)) for name, (texts, _) in parts.items()
-        }
-        thresholds = halves
-        if "validation" in parts:
-            tuned = best_thresholds(parts["validation"][1], probabilities["validation"])
-            thresholds = [0.5 if threshold is None else threshold for threshold in tuned]
-        results[ONE_VS_REST] = {
-            name: multilabel_scores(targets, probabilities[name], labels, thresholds)
-            for name, (_, targets) in parts.items()
-        }
-    return results
-
-
-def regression_baselines(parts: Parts, labels: Sequence[str]) -> dict[str, dict[str, dict]]:
-    """The mean of the training rows for every text, and TF-IDF with ridge regression (alpha=1).
-
-    Both are fitted on ``parts["train"]``. Returns baseline name -> part name -> ``regression_scores``; what
-    is left out and raised is as in :func:`multilabel_baselines`.
-    """
-    texts, targets = _train(parts)
-    mean = targets.mean(axis=0)
-    results = {
-        MEAN: {
-            name: regression_scores(targets, np.tile(mean, (len(targets), 1)), labels)
-            for name, (_, targets) in parts.items()
-        }
-    }
-    model = _fitted(texts, targets, ridge_baseline, RIDGE)
-    if model is not None:
-        results[RIDGE] = {
-            name: regression_scores(targets, _numbers(model, texts, len(labels)), labels)
-            for name, (texts, targets) in parts.items()
-        }
-    return results
-
-
-def one_vs_rest_baseline(texts: Sequence[str] = ()) -> "Pipeline":
-    """TF-IDF of such texts and a logistic regression (C=10) for each label, not fitted yet."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline
-
-    # liblinear: for one label at a time it takes a fraction of lbfgs's time to the same optimum.
-    regression = LogisticRegression(C=10, solver="liblinear")
-    return make_pipeline(tfidf_vectorizer(texts), OneVsRestClassifier(regression))
-
-
-def ridge_baseline(texts: Sequence[str] = ()) -> "Pipeline":
-    """TF-IDF of such texts and ridge regression (alpha=1), not fitted yet."""
-    from sklearn.linear_model import Ridge
-    from sklearn.pipeline import make_pipeline
-
-    return make_pipeline(tfidf_vectorizer(texts), Ridge(alpha=1.0))
-
-
-def _train(parts: Parts) -> tuple[Sequence[str], np.ndarray]:
-    if "train" not in parts or not len(parts["train"][0]):
-        raise InputError(f"parts {list(parts)}: the baselines are fitted on a part named 'train' with rows")
-    return parts["train"]
-
-
-def _fitted(
-    texts: Sequence[str], targets: np.ndarray, pipeline: Callable[[Sequence[str]], "Pipeline"], name: str
-) -> "Pipeline | None":
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Label .* is present in all training examples")
-            warnings.filterwarnings("ignore", "Label not .* is present in all training examples")
-            return pipeline(texts).fit(list(texts), targets)
-    except ValueError as error:
-        if "empty vocabulary" not in str(error):
-            raise
-        logger.info("%s left out: its training texts hold no word of two letters or more", name)
-        return None
-
-
-def _label_probabilities(model: "Pipeline", texts: Sequence[str], count: int) -> np.ndarray:
-    return model.predict_proba(list(texts))[:, :count] if len(texts) else np.zeros((0, count))
-
-
-def _numbers(model: "Pipeline", texts: Sequence[str], count: int) -> np.ndarray:
-    return model.predict(list(texts)).reshape(len(texts), count) if len(texts) else np.zeros((0, count))

@@ -1,6 +1,7 @@
-"""Intervals of scores for which no formula is at hand: the percentile bootstrap over texts.
+"""How sure a score is: confidence intervals.
 
-The same experiment under several seeds: its mean, and how sure that is.
+Of a share, by Wilson's formula; of a rank correlation, by Bonett and Wright's; of a mean over several seeds,
+by Student's; of any other score, by the bootstrap over texts.
 """
 
 import math
@@ -10,8 +11,6 @@ from statistics import NormalDist
 import numpy as np
 
 RESAMPLES = 1000
-
-
 AT_ONCE = 50  # resamples in memory: so many times the number of texts
 
 
@@ -45,41 +44,6 @@ def bootstrap_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(scores, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def counts_per_text(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(N, 3 K) for two (N, K) arrays of 0 and 1: hits, predictions and targets of each label, for the F1s."""
-    return np.concatenate([targets & predicted, predicted, targets], axis=1)
-
-
-def macro_f1(sums: np.ndarray) -> np.ndarray:
-    """F1 averaged over the labels, of sums (R, 3 K) of :func:`counts_per_text`; 0/0 counts as 0.
-
-    Labels without a text and without a prediction are left out, as scikit-learn leaves them out by default
-    where a text has one class.
-    """
-    hits, both = _hits_and_both(sums)
-    seen = both > 0
-    f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=seen)
-    return np.divide(f1.sum(axis=1), seen.sum(axis=1), out=np.full(len(sums), np.nan), where=seen.any(axis=1))
-
-
-def macro_f1_of_all(sums: np.ndarray) -> np.ndarray:
-    """The same over all K labels, as scikit-learn averages where a text has several."""
-    hits, both = _hits_and_both(sums)
-    return np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0).mean(axis=1)
-
-
-def micro_f1(sums: np.ndarray) -> np.ndarray:
-    """F1 of all labels' counts together; 0/0 counts as 0."""
-    hits, both = (each.sum(axis=1) for each in _hits_and_both(sums))
-    return np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
-
-
-def _hits_and_both(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hits, and predictions plus targets, of each label: F1 is twice the first over the second."""
-    hits, predictions, targets = np.split(np.asarray(sums, dtype=float), 3, axis=1)
-    return hits, predictions + targets
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:

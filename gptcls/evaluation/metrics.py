@@ -1,16 +1,20 @@
-"""Scores of a classifier on labelled texts, as plain numbers that go straight into JSON.
+"""Scores of answers to labelled texts, as plain numbers that go straight into JSON.
 
-scikit-learn computes the scores; this file decides what is reported, and that a score which is
-undefined (0/0) is ``None`` and never NaN, a quiet zero, or a warning.
+For one class per text, for lists of labels, and for numbers. scikit-learn and scipy compute what is more than
+a count; this file decides what is reported, and that a score which is undefined (0/0) is ``None`` and never
+NaN, a quiet zero, or a warning. The ends of the 95 % interval of ``accuracy`` are ``accuracy_low`` and
+``accuracy_high``. InputError for shapes that do not fit together, and for a value that is not finite.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from gptcls.core.errors import InputError
-from gptcls.evaluation.intervals import bootstrap_interval, counts_per_text, macro_f1, wilson_interval
+from gptcls.evaluation.intervals import bootstrap_interval, spearman_interval, wilson_interval
 
 
 def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:
@@ -18,13 +22,13 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
 
     Args:
         targets: (N,) integer class indices.
-        probabilities: (N, K), one row a text; the predicted class is the row's largest entry, the
+        probabilities: (N, K), one row per text; the predicted class is the row's largest entry, the
             first of them in a tie.
-        labels: K names in the order of the columns.
+        labels: K different names.
 
-    Returns a dict of JSON values, shares between 0 and 1, ``None`` where a score is undefined:
+    Returns a dict of JSON values, shares between 0 and 1:
 
-    - ``n``; ``accuracy`` with ``accuracy_low`` and ``accuracy_high``, its 95 % Wilson interval.
+    - ``n``; ``accuracy`` with its Wilson interval.
     - ``precision``, ``recall``, ``f1``, ``roc_auc``: with K = 2 those of ``labels[1]``, the positive
       class. With K > 2 macro averages as scikit-learn's defaults form them: over the classes that
       occur among targets or predictions, 0/0 counted as 0. The macro ROC AUC (one against the rest)
@@ -34,30 +38,26 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     - ``support``: texts of each label. ``confusion``: (K, K) counts, rows true, columns predicted.
     - ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the classes'
       texts. ``per_class``: precision, recall, f1 and support of each label.
-    - Only with K > 2: ``f1_low`` and ``f1_high``, the 95 % interval of the bootstrap over texts.
+    - Only with K > 2: ``f1_low`` and ``f1_high``, of the bootstrap over texts.
 
-    Raises:
-        InputError: shapes that do not fit, a repeated label, a target outside 0 to K - 1, a
-            probability that is not finite.
+    InputError also for a repeated label and a target outside 0 to K - 1.
     """
-    targets, probabilities = _checked(targets, probabilities, labels)
-    n, n_classes = probabilities.shape
-    predicted = probabilities.argmax(axis=1) if n else np.zeros(0, dtype=np.int64)
-    correct = int((predicted == targets).sum())
-    low, high = wilson_interval(correct, n)
+    n_classes = len(labels)
+    if n_classes < 2 or len(set(labels)) < n_classes:
+        raise InputError(f"labels {list(labels)}: give at least two, each name once")
+    targets, probabilities = _fitting(targets, probabilities, labels, one_class=True)
+    targets = _indices(targets, n_classes)
+    predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (targets, predicted), 1)
-    per_class = _per_class(targets, predicted, labels)
-    averages = averaged(targets, predicted)
+    one_hot = np.eye(n_classes, dtype=bool)
+    per_class = _per_class(one_hot[targets], one_hot[predicted], labels)
+    averages = _averages(targets, predicted)
     average = averages["macro"] if n_classes > 2 else per_class[labels[1]]
     scores = {
-        "n": n,
-        "accuracy": correct / n if n else None,
-        "accuracy_low": low if n else None,
-        "accuracy_high": high if n else None,
-        "precision": average["precision"],
-        "recall": average["recall"],
-        "f1": average["f1"],
+        "n": len(targets),
+        **_share_right("accuracy", targets == predicted),
+        **{name: average[name] for name in ("precision", "recall", "f1")},
         "mcc": _mcc(targets, predicted),
         "roc_auc": _roc_auc(targets, probabilities),
         "support": {label: per_class[label]["support"] for label in labels},
@@ -66,76 +66,204 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
         "per_class": per_class,
     }
     if n_classes > 2:
-        one_hot = np.eye(n_classes, dtype=bool)
         counts = counts_per_text(one_hot[targets], one_hot[predicted])
-        scores["f1_low"], scores["f1_high"] = bootstrap_interval(counts, macro_f1) or (None, None)
+        interval = bootstrap_interval(counts, partial(f1_of_sums, over="seen"))
+        scores |= _with_ends("f1", average["f1"], interval)
     return scores
 
 
-def averaged(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Micro, macro and weighted precision, recall and F1; 0/0 counts as 0, and nothing is known of no text.
+def multilabel_scores(
+    targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], thresholds: Sequence[float]
+) -> dict:
+    """Scores of any-of-K classification.
 
-    Of class indices (N,), over the classes that occur among targets or predictions; or of (N, K) of 0 and 1,
-    over all K.
+    Args:
+        targets: (N, K) of 0 and 1.
+        probabilities: (N, K), each on its own between 0 and 1.
+        labels: K names.
+        thresholds: K numbers; a label is predicted where its probability is at least its threshold.
+
+    Returns a dict of JSON values:
+
+    - ``n``; ``subset_accuracy``, the share of texts whose labels are all right and none too many, with its
+      Wilson interval.
+    - ``hamming_loss``: the share of the N K decisions that are wrong.
+    - ``micro_f1`` and ``macro_f1`` with the interval of the bootstrap over texts.
+    - ``average_precision``: free of thresholds, the mean over the labels that have texts.
+    - ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the labels' texts.
+    - ``support``: texts of each label. ``per_class``: precision, recall, f1, support and threshold of each.
+
+    Over all K labels, 0/0 counted as 0 in the averages, as scikit-learn averages.
     """
-    from sklearn.metrics import precision_recall_fscore_support
+    if len(thresholds) != len(labels):
+        raise InputError(f"{len(thresholds)} thresholds for {len(labels)} labels: give one per label")
+    targets, probabilities = _fitting(targets, probabilities, labels)
+    targets, probabilities = targets.astype(bool), probabilities.astype(float)
+    predicted = probabilities >= np.asarray(thresholds, dtype=float)
+    averages, counts = _averages(targets, predicted), counts_per_text(targets, predicted)
+    per_class = _per_class(targets, predicted, labels)
+    for label, threshold in zip(labels, thresholds, strict=True):
+        per_class[label]["threshold"] = float(threshold)
+    scores = {
+        "n": len(targets),
+        **_share_right("subset_accuracy", (targets == predicted).all(axis=1)),
+        "hamming_loss": float((targets != predicted).mean()) if len(targets) else None,
+    }
+    for over in ("micro", "macro"):
+        interval = bootstrap_interval(counts, partial(f1_of_sums, over=over))
+        scores |= _with_ends(f"{over}_f1", averages[over]["f1"], interval)
+    return scores | {
+        "average_precision": _average_precision(targets, probabilities),
+        "averages": averages,
+        "support": {label: per_class[label]["support"] for label in labels},
+        "per_class": per_class,
+    }
 
-    names, results = ("precision", "recall", "f1"), {}
-    for average in ("micro", "macro", "weighted"):
-        values: tuple = (None, None, None)
-        if len(targets):
-            values = precision_recall_fscore_support(targets, predicted, average=average, zero_division=0)
-            values = tuple(map(float, values[:3]))
-        results[average] = dict(zip(names, values, strict=True))
-    return results
+
+def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
+    """For each label the threshold with the largest F1; None for a label that no text has.
+
+    Args:
+        targets: (N, K) of 0 and 1.
+        probabilities: (N, K); a label is given where its probability is at least its threshold.
+
+    Only a probability that occurs can change the F1. A threshold lies half-way between the lowest that is let
+    in and the next one below it, or, where none is below, at 0.5 at most; among equals the one nearest to 0.5
+    is taken.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    thresholds: list[float | None] = []
+    for target, probability in zip(targets.T, probabilities.T.astype(float), strict=True):
+        if not target.any():
+            thresholds.append(None)
+            continue
+        precision, recall, cuts = precision_recall_curve(target, probability)
+        precision, recall = precision[: len(cuts)], recall[: len(cuts)]
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        cuts = np.concatenate([[min(cuts[0], 0.5)], (cuts[1:] + cuts[:-1]) / 2])
+        best = np.flatnonzero(np.isclose(f1, f1.max(), rtol=0, atol=1e-12))
+        thresholds.append(float(cuts[best[np.abs(cuts[best] - 0.5).argmin()]]))
+    return thresholds
 
 
-def _checked(targets, probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
-    targets, probabilities = np.asarray(targets), np.asarray(probabilities)
-    n_classes = len(labels)
-    if n_classes < 2 or len(set(labels)) < n_classes:
-        raise InputError(f"labels {list(labels)}: give at least two, each name once")
-    if targets.ndim != 1 or probabilities.shape != (len(targets), n_classes):
+def regression_scores(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> dict:
+    """Scores of K numbers per text: targets and predictions (N, K) in the same units.
+
+    Returns a dict of JSON values: ``n``; ``mae``, the mean absolute error, and ``rmse``, the root of the mean
+    squared one, in the targets' units, with the interval of the bootstrap over texts; ``spearman``, the rank
+    correlation, with :func:`spearman_interval`. With K > 1 these are the means over the numbers, without
+    intervals, and ``per_number`` has the scores of each.
+    """
+    targets, predictions = (x.astype(float) for x in _fitting(targets, predictions, labels))
+    columns = zip(labels, targets.T, predictions.T, strict=True)
+    each = {label: _scores_of_one(target, predicted) for label, target, predicted in columns}
+    if len(labels) == 1:
+        return each[labels[0]]
+    means = {name: _mean([scores[name] for scores in each.values()]) for name in ("mae", "rmse", "spearman")}
+    return {"n": len(targets), **means, "per_number": each}
+
+
+# --- checks ---
+
+
+def _fitting(
+    targets: np.ndarray, outputs: np.ndarray, labels: Sequence[str], one_class: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets (N,) or (N, K) and outputs (N, K) as arrays; InputError where they are not."""
+    targets, outputs = np.asarray(targets), np.asarray(outputs)
+    wanted = (len(targets), len(labels))
+    if targets.shape != wanted[: 2 - one_class] or outputs.shape != wanted:
         raise InputError(
-            f"targets {targets.shape} and probabilities {probabilities.shape} do not fit together: "
-            f"give (N,) and (N, {n_classes}), a column for each of the {n_classes} labels"
+            f"targets {targets.shape} and outputs {outputs.shape} do not fit together: give "
+            f"{'(N,)' if one_class else f'(N, {len(labels)})'} and (N, {len(labels)}), a column per label"
         )
-    if len(targets) == 0:  # an empty list arrives as an array of floats
-        return targets.astype(np.int64), probabilities.astype(float)
-    if targets.dtype.kind not in "iub":
+    for what, values in (("targets", targets), ("outputs", outputs))[one_class:]:
+        broken = ~np.isfinite(values).all(axis=1)
+        if broken.any():
+            row = int(broken.argmax())
+            raise InputError(f"{what} {values[row].tolist()} in row {row}: not finite, so not scored")
+    return targets, outputs
+
+
+def _indices(targets: np.ndarray, n_classes: int) -> np.ndarray:
+    if len(targets) and targets.dtype.kind not in "iub":  # an empty list arrives as an array of floats
         raise InputError(f"targets of type {targets.dtype}: give integer class indices")
     targets = targets.astype(np.int64)
     outside = (targets < 0) | (targets >= n_classes)
     if outside.any():
         row = int(outside.argmax())
         raise InputError(f"target {targets[row]} in row {row}: {n_classes} labels allow 0 to {n_classes - 1}")
-    broken = ~np.isfinite(probabilities).all(axis=1)
-    if broken.any():
-        row = int(broken.argmax())
-        raise InputError(
-            f"probabilities {probabilities[row].tolist()} in row {row}: not finite, so not scored"
-        )
-    return targets, probabilities
+    return targets
 
 
-def _per_class(targets: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> dict:
-    """label -> precision, recall, f1 (None where 0/0) and support."""
+# --- scores ---
+
+
+def _with_ends(name: str, value: float | None, interval: tuple[float, float] | None) -> dict:
+    low, high = interval or (None, None)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _share_right(name: str, right: np.ndarray) -> dict:
+    """The share of the texts (N,) that are right, with Wilson's interval."""
+    n, hits = len(right), int(right.sum())
+    return _with_ends(name, hits / n if n else None, wilson_interval(hits, n) if n else None)
+
+
+def _averages(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Micro, macro and weighted precision, recall and F1; 0/0 counts as 0, and of no text they are None.
+
+    Of class indices (N,), over the classes that occur among targets or predictions; or of (N, K) of 0 and 1,
+    over all K.
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
-    if len(targets) == 0:
-        return {label: {"precision": None, "recall": None, "f1": None, "support": 0} for label in labels}
-    columns = precision_recall_fscore_support(
-        targets, predicted, labels=np.arange(len(labels)), zero_division=np.nan
-    )
-    return {
-        label: {
-            "precision": _number(precision),
-            "recall": _number(recall),
-            "f1": _number(f1),
-            "support": int(support),
+    names, results, options = ("precision", "recall", "f1"), {}, {"zero_division": 0}
+    if targets.shape[1:] == (1,):  # scikit-learn takes a lone column of 0 and 1 for two classes
+        targets, predicted, options["labels"] = targets[:, 0], predicted[:, 0], [1]
+    for average in ("micro", "macro", "weighted"):
+        values = [None] * 3
+        if len(targets):
+            found = precision_recall_fscore_support(targets, predicted, average=average, **options)
+            values = map(float, found[:3])
+        results[average] = dict(zip(names, values, strict=True))
+    return results
+
+
+def _per_class(targets: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> dict[str, dict]:
+    """Precision, recall, f1 (None where 0/0) and support of each label, of booleans (N, K)."""
+    table = {}
+    for label, target, guess in zip(labels, targets.T, predicted.T, strict=True):
+        hits, given, true = int((target & guess).sum()), int(guess.sum()), int(target.sum())
+        table[label] = {
+            "precision": hits / given if given else None,
+            "recall": hits / true if true else None,
+            "f1": 2 * hits / (given + true) if given + true else None,
+            "support": true,
         }
-        for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
-    }
+    return table
+
+
+def counts_per_text(targets: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """(N, 3 K) for two (N, K) arrays of 0 and 1: hits, predictions and targets of each label."""
+    return np.concatenate([targets & predicted, predicted, targets], axis=1)
+
+
+def f1_of_sums(sums: np.ndarray, over: str) -> np.ndarray:
+    """F1 (R,) of R sums (R, 3 K) of :func:`counts_per_text`; 0/0 counts as 0.
+
+    ``over="micro"``: of all labels' counts together. ``"macro"``: the mean over all K labels, as scikit-learn
+    averages where a text has several. ``"seen"``: the mean over the labels with a text or a prediction, as
+    scikit-learn averages where a text has one class.
+    """
+    hits, predictions, targets = np.split(np.asarray(sums, dtype=float), 3, axis=1)
+    both = predictions + targets
+    if over == "micro":
+        hits, both = hits.sum(axis=1, keepdims=True), both.sum(axis=1, keepdims=True)
+    seen = both > 0
+    f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=seen)
+    return f1.sum(axis=1) / (np.maximum(seen.sum(axis=1), 1) if over == "seen" else f1.shape[1])
 
 
 def _mcc(targets: np.ndarray, predicted: np.ndarray) -> float | None:
@@ -144,7 +272,7 @@ def _mcc(targets: np.ndarray, predicted: np.ndarray) -> float | None:
     # scikit-learn answers 0.0 to 0/0, which reads as "no better than chance" even where all is right.
     if len(np.unique(targets)) < 2 or len(np.unique(predicted)) < 2:
         return None
-    return _number(matthews_corrcoef(targets, predicted))
+    return float(matthews_corrcoef(targets, predicted))
 
 
 def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
@@ -161,5 +289,42 @@ def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
     return float(np.mean(areas)) if areas else None
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _average_precision(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
+    from sklearn.metrics import average_precision_score
+
+    some = targets.any(axis=0)
+    if not some.any():
+        return None
+    return float(average_precision_score(targets[:, some], probabilities[:, some], average="macro"))
+
+
+def _scores_of_one(targets: np.ndarray, predicted: np.ndarray) -> dict:
+    """MAE, RMSE and Spearman's correlation of (N,) numbers, with their intervals."""
+    n, errors = len(targets), np.abs(targets - predicted)
+    correlation = _spearman(targets, predicted)
+    squares = np.stack([errors, errors**2], axis=1)
+    mae, rmse = (errors.mean().item(), math.sqrt((errors**2).mean())) if n else (None, None)
+    ends = None if correlation is None else spearman_interval(correlation, n)
+    return {
+        "n": n,
+        **_with_ends("mae", mae, bootstrap_interval(squares, lambda sums: sums[:, 0] / n)),
+        **_with_ends("rmse", rmse, bootstrap_interval(squares, lambda sums: np.sqrt(sums[:, 1] / n))),
+        **_with_ends("spearman", correlation, ends),
+    }
+
+
+def _spearman(targets: np.ndarray, predicted: np.ndarray) -> float | None:
+    """Undefined where all targets or all predictions are equal."""
+    from scipy.stats import spearmanr
+
+    if len(np.unique(targets)) < 2 or len(np.unique(predicted)) < 2:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values that are equal up to rounding
+        correlation = float(spearmanr(targets, predicted).statistic)
+    return None if math.isnan(correlation) else correlation
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,11 +1,7 @@
-"""What the pictures share: an empty figure, colours, and names that the fonts at hand can draw.
-
-Pictures of a run. Each function returns a Figure and neither shows nor saves it.
+"""Pictures of a run. Each function returns a Figure and neither shows nor saves it.
 
 Figures are built without pyplot, so drawing touches no global state and needs no display:
 ``plot_history(rows).savefig("loss.png")``. Lines differ in dash and marker as well as in colour.
-
-Pictures of tasks other than one class a text: F1 of each label, predicted against true numbers.
 """
 
 import logging
@@ -21,18 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-logger = logging.getLogger("gptcls")
-
-
+log = logging.getLogger("gptcls")
 # Okabe and Ito's colours, told apart by readers of every colour vision (https://jfly.uni-koeln.de/color/).
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
-
-
-LONGEST = 28  # characters of a label name that are drawn
-
-
 # With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.
 FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
+LONGEST = 28  # characters of a label name that are drawn
+UNITS = {"loss": "nats", "accuracy": "%"}
+CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
+TICKS = 60  # label at most so many classes on an axis
+MOST_LABELS = 60  # in one picture
+MOST_NUMBERS = 6
+
+
+# --- shared ---
 
 
 def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
@@ -43,7 +41,7 @@ def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
     return figure, figure.add_subplot()
 
 
-def say(axes: "Axes", text: str, **style) -> None:
+def _write_instead(axes: "Axes", text: str, **style) -> None:
     """Words in place of a drawing."""
     axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
@@ -59,27 +57,23 @@ def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
 
     installed = {entry.name for entry in fontManager.ttflist}
     families = ["sans-serif", *(font for font in FALLBACK_FONTS.split(", ") if font in installed)]
-    glyphs: set[int] = set()
-    for family in families:
-        glyphs.update(get_font(findfont(FontProperties(family=[family]))).get_charmap())
+    fonts = (get_font(findfont(FontProperties(family=[family]))) for family in families)
+    glyphs = set().union(*(font.get_charmap() for font in fonts))
     names = []
     for number, label in enumerate(labels):
         name = shortened(" ".join(label.split()), LONGEST)
         if not name or not glyphs.issuperset(map(ord, name)):
-            reason = "label %r: no font here can draw it, the picture says class %d (install Noto Sans CJK?)"
-            logger.info(reason, label, number)
             name = f"class {number}"
+            log.info(f"label {label!r}: no font here can draw it, so it is {name!r} (install Noto Sans CJK?)")
         names.append(name)
     return names, families
 
 
-UNITS = {"loss": "nats", "accuracy": "%"}
+def _floats(values: Iterable[float | str | None]) -> np.ndarray:
+    return np.array([math.nan if value is None or value == "" else float(value) for value in values])
 
 
-CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
-
-
-TICKS = 60  # label at most so many classes on an axis
+# --- training ---
 
 
 def plot_history(
@@ -88,82 +82,64 @@ def plot_history(
     kept_epoch: int | None = None,
     unit: str | None = None,
 ) -> "Figure":
-    """A measure of train and validation against epochs (below) and examples seen (above).
+    """Training and validation against epochs (below) and examples seen (above), as in the book's chapter 6.
 
     Args:
-        history_rows: mappings, one an evaluation, with ``epoch`` (epochs seen, may be fractional),
+        history_rows: mappings, one per evaluation, with ``epoch`` (epochs seen, may be fractional),
             ``examples_seen``, ``train_{label}`` and ``val_{label}``; a value that is absent, None,
             empty or not finite is left out. ``full_val_{label}``, where present, was measured on all
-            validation rows at the end of an epoch and is drawn beside the samples.
+            validation rows at the end of an epoch and is drawn next to the samples.
         label: "loss", "accuracy" or another measure.
         kept_epoch: where early stopping took the weights from; marked by a line.
-        unit: as in :func:`plot_values`.
-    """
-    rows = list(history_rows)
-    columns = ("epoch", "examples_seen", f"train_{label}", f"val_{label}")
-    figure = plot_values(*([row.get(column) for row in rows] for column in columns), label=label, unit=unit)
-    axes = figure.axes[0]
-    epochs, full = (_floats([row.get(column) for row in rows]) for column in ("epoch", f"full_val_{label}"))
-    known = np.isfinite(full) & np.isfinite(epochs)
-    if known.any():
-        for line in axes.lines:
-            line.set_label(f"{line.get_label()}, sampled")
-        axes.plot(epochs[known], full[known], "-^", color=GREEN, ms=5, label=f"Validation {label}, all rows")
-    if kept_epoch:
-        axes.axvline(kept_epoch, color=GREY, ls=":", label=f"Weights kept: epoch {kept_epoch}")
-    if known.any() or kept_epoch:
-        axes.legend()
-    return figure
-
-
-def plot_values(
-    epochs_seen: Sequence[float],
-    examples_seen: Sequence[float],
-    train_values: Sequence[float | None],
-    val_values: Sequence[float | None],
-    label: str = "loss",
-    unit: str | None = None,
-) -> "Figure":
-    """The picture of the book's chapter 6: train and validation against epochs and examples seen.
-
-    All four sequences have one entry an evaluation; ``val_values`` may be empty. Of the ``unit`` "%" are
-    shares between 0 and 1, shown in per cent; without one, losses are in nats and accuracies such shares.
-
-    Raises:
-        ValueError: sequences of different lengths.
+        unit: of the measure; "%" for shares between 0 and 1, shown in per cent. Without one, losses are in
+            nats and accuracies such shares.
     """
     from matplotlib.ticker import MaxNLocator
 
-    epochs, examples, train, val = map(_floats, (epochs_seen, examples_seen, train_values, val_values))
-    val = val if len(val) else np.full(len(epochs), np.nan)
-    if not len(epochs) == len(examples) == len(train) == len(val):
-        lengths = [len(epochs), len(examples), len(train), len(val)]
-        raise ValueError(f"epochs, examples, train and val of lengths {lengths}: give equal ones")
+    rows, unit = list(history_rows), UNITS.get(label, "") if unit is None else unit
+    epochs, examples, train, val, full = (
+        _floats(row.get(column) for row in rows)
+        for column in ("epoch", "examples_seen", f"train_{label}", f"val_{label}", f"full_val_{label}")
+    )
     figure, axes = new_figure(6.4, 4.0)
-    styles = (("Training", train, BLUE, "-", "o"), ("Validation", val, VERMILION, "--", "s"))
-    for name, values, colour, dash, marker in styles:
+    has_full = (np.isfinite(full) & np.isfinite(epochs)).any()
+    sampled = ", sampled" if has_full else ""
+    lines = (
+        (f"Training {label}{sampled}", train, BLUE, "-", "o"),
+        (f"Validation {label}{sampled}", val, VERMILION, "--", "s"),
+        (f"Validation {label}, all rows", full, GREEN, "-", "^"),
+    )
+    for name, values, colour, dash, marker in lines:
         known = np.isfinite(values) & np.isfinite(epochs)
         if known.any():
-            shape = marker if known.sum() <= 25 else ""  # a lone point shows only by its marker
-            lines = axes.plot(epochs[known], values[known], dash + shape, color=colour, ms=4)
-            lines[0].set_label(f"{name} {label}")
+            shape = marker if known.sum() <= 25 or values is full else ""  # a lone point shows only by it
+            size = 5 if values is full else 4
+            axes.plot(epochs[known], values[known], dash + shape, color=colour, ms=size, label=name)
     axes.set_xlabel("Epochs")
-    unit, name = UNITS.get(label, "") if unit is None else unit, label[:1].upper() + label[1:]
-    axes.set_ylabel(f"{name} ({unit})" if unit else name)
+    axes.set_ylabel(label[:1].upper() + label[1:] + (f" ({unit})" if unit else ""))
     axes.grid(alpha=0.3)
     if unit == "%":
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
-    if axes.lines:
-        axes.legend()
-        last = np.nanmax(epochs)
-        if last > 0:  # from the start of training, so that one evaluation alone has a place in it
-            axes.set_xlim(-0.03 * last, 1.03 * last)
-        if last >= 2:
-            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
-        _examples_axis(axes, epochs, examples)
-    else:
-        say(axes, f"no {label} was recorded")
+    if not axes.lines:
+        _write_instead(axes, f"no {label} was recorded")
+        return figure
+    last = np.nanmax(epochs)
+    if last > 0:  # from the start of training, so that one evaluation alone has a place in it
+        axes.set_xlim(-0.03 * last, 1.03 * last)
+    if last >= 2:
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
+    if kept_epoch:
+        axes.axvline(kept_epoch, color=GREY, ls=":", label=f"Weights kept: epoch {kept_epoch}")
+    axes.legend()
+    known = np.isfinite(epochs) & np.isfinite(examples) & (epochs > 0)
+    rate = examples[known][-1] / epochs[known][-1] if known.any() else 0
+    if rate > 0:  # a second x-axis on top; an epoch always holds the same number of examples
+        top = axes.secondary_xaxis("top", functions=(lambda epoch: epoch * rate, lambda seen: seen / rate))
+        top.set_xlabel("Examples seen")
     return figure
+
+
+# --- one class per text ---
 
 
 def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "Figure":
@@ -172,11 +148,8 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
     Each cell shows the count and that percentage; with more than 12 classes the colour speaks alone.
 
     Args:
-        matrix: (K, K) counts, ``classification_scores(...)["confusion"]``.
+        matrix: (K, K) counts, ``classification_scores(...)["confusion"]``; ValueError for another shape.
         labels: K names; what no installed font can draw appears as the class's number.
-
-    Raises:
-        ValueError: a matrix that is not K x K.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
@@ -196,7 +169,7 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
     axes.set_facecolor("#e5e5e5")  # shows where a label has no text
     if not with_text:
         bar = figure.colorbar(image, ax=axes, aspect=40, pad=0.02, label="Share of the true label (%)")
-        axes.set_aspect("auto")  # beside a bar, forced squares defeat the constrained layout: text is cut off
+        axes.set_aspect("auto")  # with a bar, forced squares defeat the constrained layout: text is cut off
         bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=None))
     for (row, column), share in np.ndenumerate(shares) if with_text else ():
         known = np.isfinite(share)
@@ -221,17 +194,14 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
 def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[float], label: str) -> "Figure":
     """Precision against recall of one class over all thresholds, with its average precision.
 
-    Beside the curve: a classifier without skill (precision = share of the class in the data) and the
+    Next to the curve: a classifier without skill (precision = share of the class in the data) and the
     point of threshold 0.5, where scores above 0.5 are called positive, as the largest of two
     probabilities does.
 
     Args:
         targets: (N,) with 1 where the text is of the class, else 0.
-        positive_scores: (N,) probabilities of the class.
+        positive_scores: (N,) probabilities of the class; ValueError for another shape than the targets'.
         label: the class's name.
-
-    Raises:
-        ValueError: targets and scores of different shapes.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
@@ -246,7 +216,7 @@ def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[floa
     axes.set_ylabel(f"Precision of {name} (share right)", **style)
     axes.grid(alpha=0.3)
     if not targets.any():
-        say(axes, f"undefined: none of {len(targets)} texts is {name}", **style)
+        _write_instead(axes, f"undefined: none of {len(targets)} texts is {name}", **style)
         return figure
     precision, recall, _ = precision_recall_curve(targets, scores, drop_intermediate=True)
     curve = f"classifier: average precision {average_precision_score(targets, scores):.3f}"
@@ -266,29 +236,13 @@ def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[floa
     return figure
 
 
-def _examples_axis(axes: "Axes", epochs: np.ndarray, examples: np.ndarray) -> None:
-    """A second x-axis on top; an epoch always holds the same number of examples."""
-    known = np.isfinite(epochs) & np.isfinite(examples) & (epochs > 0)
-    rate = examples[known][-1] / epochs[known][-1] if known.any() else 0
-    if rate > 0:
-        top = axes.secondary_xaxis("top", functions=(lambda epoch: epoch * rate, lambda seen: seen / rate))
-        top.set_xlabel("Examples seen")
-
-
 def _luminance(colour: Sequence[float]) -> float:
     """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2.2); below 0.18 white reads better on it."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _floats(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([math.nan if value is None or value == "" else float(value) for value in values])
-
-
-MOST_LABELS = 60  # in one picture
-
-
-MOST_NUMBERS = 6
+# --- labels and numbers ---
 
 
 def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
@@ -302,26 +256,23 @@ def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
             ``multilabel_scores(...)["per_class"]``.
     """
     shown = sorted(per_class, key=lambda label: -per_class[label]["support"])[:MOST_LABELS]
-    shown.sort(key=lambda label: _or_nan(per_class[label]["f1"], -1.0))
+    shown.sort(key=lambda label: -1.0 if per_class[label]["f1"] is None else per_class[label]["f1"])
     names, families = drawable(shown)
     rows = np.arange(len(shown))
     figure, axes = new_figure(7.0, 1.5 + 0.26 * len(shown))
-    values = {
-        measure: np.array([_or_nan(per_class[label][measure]) for label in shown])
-        for measure in ("precision", "recall", "f1")
-    }
-    axes.barh(rows, np.nan_to_num(values["f1"]), color=BLUE, alpha=0.55, height=0.7, label="F1")
+    f1 = np.nan_to_num(_floats(per_class[label]["f1"] for label in shown))
+    axes.barh(rows, f1, color=BLUE, alpha=0.55, height=0.7, label="F1")
     marks = (("precision", ">", VERMILION, VERMILION), ("recall", "o", "white", "black"))
     for measure, marker, face, edge in marks:
-        known = np.isfinite(values[measure])
+        values = _floats(per_class[label][measure] for label in shown)
+        known = np.isfinite(values)
         style = {"mfc": face, "mec": edge, "ms": 5, "ls": "", "label": measure.capitalize()}
-        axes.plot(values[measure][known], rows[known], marker, **style)
-    supports = [per_class[label]["support"] for label in shown]
-    ticks = [f"{name} ({n:,})" for name, n in zip(names, supports, strict=True)]
+        axes.plot(values[known], rows[known], marker, **style)
+    ticks = [f"{name} ({per_class[label]['support']:,})" for name, label in zip(names, shown, strict=True)]
     axes.set_yticks(rows, ticks, parse_math=False, fontfamily=families, size=8)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(shown) - 0.3))
-    omitted = len(per_class) - len(shown)
-    more = f"; the {len(shown)} most frequent of {len(per_class)}" if omitted else ""
+    some = len(shown) < len(per_class)
+    more = f"; the {len(shown)} most frequent of {len(per_class)}" if some else ""
     axes.set_xlabel(f"F1, precision and recall of each label (number of its texts{more})")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
@@ -330,7 +281,7 @@ def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
 
 
 def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> "Figure":
-    """Predicted against true numbers (N, D), a panel a number (six at most); on the line both are equal."""
+    """Predicted against true numbers (N, K), a panel per number (at most six); on the line they are equal."""
     names, families = drawable(labels[:MOST_NUMBERS])
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
@@ -346,7 +297,7 @@ def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Seque
 
 def _scatter(axes: "Axes", targets: np.ndarray, predictions: np.ndarray) -> None:
     if not len(targets):
-        say(axes, "no texts")
+        _write_instead(axes, "no texts")
         return
     ends = [float(min(targets.min(), predictions.min())), float(max(targets.max(), predictions.max()))]
     axes.plot(ends, ends, color=GREY, ls="--", label="predicted = true", zorder=3)
@@ -358,7 +309,3 @@ def _scatter(axes: "Axes", targets: np.ndarray, predictions: np.ndarray) -> None
     axes.grid(alpha=0.3)
     for handle in axes.legend(loc="best").legend_handles:
         handle.set_alpha(1)
-
-
-def _or_nan(value: float | None, otherwise: float = math.nan) -> float:
-    return otherwise if value is None else value

@@ -1,4 +1,4 @@
-"""What a run says about its result: the table, ``metrics.json`` and the pictures."""
+"""What a run says about its result: the table, ``metrics.json``, ``history.csv`` and the pictures."""
 
 import csv
 from collections.abc import Sequence
@@ -8,19 +8,24 @@ import numpy as np
 
 from gptcls.common.files import atomic_file, write_json
 from gptcls.core.task import Task
+from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.plots import plot_history
 
 
-def scores_table(task: Task, scores: dict[str, dict], yardsticks: dict[str, dict[str, dict]]) -> str:
+def scores_table(task: Task, scores: dict[str, dict], baselines: dict[str, dict[str, dict]]) -> str:
     """The classifier's scores on each part and, below them, the baselines' on the test part.
 
     Then, where the task has more to say, the scores of each class or number on the last part.
     """
-    rows = list(scores.items())
-    rows += [(f"test, {name}", parts["test"]) for name, parts in yardsticks.items()]
-    last = list(scores)[-1]
-    details = task.details(scores[last])
-    return task.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
+    judge, last = judge_of(task), list(scores)[-1]
+    rows = [*scores.items(), *((f"test, {name}", parts["test"]) for name, parts in baselines.items())]
+    details = judge.details(scores[last])
+    return judge.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
+
+
+def write_metrics(path: Path, scores: dict, baselines: dict, **more: object) -> None:
+    """``metrics.json``: the scores of every part, the baselines' and whatever else the run measured."""
+    write_json(path, {"scores": scores, "baselines": baselines, **more})
 
 
 def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> None:
@@ -40,17 +45,12 @@ def write_pictures(
     history: list[dict] | None = None,
     kept_epoch: int | None = None,
 ) -> None:
-    """The task's pictures of a part's targets, outputs (N, K) and scores; with a history also the loss and
-    the task's measure during training, and where the weights were taken from."""
-    figures = task.pictures(targets, outputs, scores)
+    """The pictures of a part's targets, outputs (N, K) and scores; with a history also those of training."""
+    judge = judge_of(task)
+    figures = judge.pictures(targets, outputs, scores)
     if history:
-        for measure, unit in task.units.items():
+        for measure, unit in judge.units.items():
             figures[f"{measure.lower()}.png"] = plot_history(history, measure, kept_epoch, unit)
     for name, figure in figures.items():
         with atomic_file(folder / name) as temporary:
             figure.savefig(temporary, dpi=150)
-
-
-def write_metrics(path: Path, scores: dict, yardsticks: dict, **more: object) -> None:
-    """``metrics.json``: the scores of every part, the baselines' and whatever else the run measured."""
-    write_json(path, {"scores": scores, "baselines": yardsticks, **more})

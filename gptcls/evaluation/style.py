@@ -2,13 +2,8 @@
 
 from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION
 
-ORANGE, SKY, PURPLE = (
-    "#E69F00",
-    "#56B4E9",
-    "#CC79A7",
-)  # the rest of Okabe and Ito's colours that show on white
-
-
+# The rest of Okabe and Ito's colours that show on white.
+ORANGE, SKY, PURPLE = "#E69F00", "#56B4E9", "#CC79A7"
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
 
 

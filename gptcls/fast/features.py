@@ -30,16 +30,14 @@ from gptcls.common.files import atomic_file, flush
 from gptcls.core.answer import token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
 from gptcls.core.errors import InputError
-from gptcls.fast.frozen import Lower
+from gptcls.fast.frozen import Frozen
 
 log = logging.getLogger("gptcls")
-
-
 FORMAT = "1"
 
 
 class FeatureDataset(Dataset):
-    """A :class:`TextDataset` after a :class:`Lower`: rows of hidden vectors (T, C) beside the targets."""
+    """A :class:`TextDataset` after a :class:`Frozen`: rows of hidden vectors (T, C) beside the targets."""
 
     def __init__(self, source: TextDataset, features: list[Tensor]) -> None:
         self.features = features
@@ -80,13 +78,17 @@ class FeatureCache:
     budget: float = 2**31
 
     def datasets(
-        self, lower: Lower, parts: Mapping[str, TextDataset], device: torch.device
+        self, frozen: Frozen, parts: Mapping[str, TextDataset], device: torch.device
     ) -> dict[str, FeatureDataset]:
-        """``lower`` applied to every distinct row of ``parts``, once.
+        """``frozen`` applied to every distinct row of ``parts``, once.
 
         Raises InputError where a file of features does not fit the disk.
         """
-        if lower.pools and lower.pooling == "position-1" and len({d.pad_to for d in parts.values()}) > 1:
+        if (
+            frozen.pools
+            and frozen.classifier.pool.sees_padding
+            and len({d.pad_to for d in parts.values()}) > 1
+        ):
             raise ValueError("the last position is pooled: pad all parts to one length")
         keys = {
             part: [_row_key(*row) for row in zip(d.rows, d.widths, strict=True)] for part, d in parts.items()
@@ -96,12 +98,12 @@ class FeatureCache:
             for part, dataset in parts.items()
             for key, row, width in zip(keys[part], dataset.rows, dataset.widths, strict=True)
         }
-        folder = None if self.folder is None else self.folder / _lower_key(lower)
-        found = _read(folder, lower) if folder is not None else {}
+        folder = None if self.folder is None else self.folder / _frozen_key(frozen)
+        found = _read(folder, frozen) if folder is not None else {}
         missing = [key for key in todo if key not in found]
         if missing:
             pad_id = next(iter(parts.values())).pad_id
-            computed = self._compute(lower, [todo[key] for key in missing], folder, missing, pad_id, device)
+            computed = self._compute(frozen, [todo[key] for key in missing], folder, missing, pad_id, device)
             found |= dict(zip(missing, computed, strict=True))
         if folder is not None:
             log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")
@@ -109,7 +111,7 @@ class FeatureCache:
 
     def _compute(
         self,
-        lower: Lower,
+        frozen: Frozen,
         rows: list[tuple[list[int], int]],
         folder: Path | None,
         keys: list[bytes],
@@ -117,9 +119,9 @@ class FeatureCache:
         device: torch.device,
     ) -> list[Tensor]:
         """Features (T, C) of each row; several are views of one storage."""
-        n_stored = [1 if lower.pools else width for _, width in rows]
+        n_stored = [1 if frozen.pools else width for _, width in rows]
         name = uuid.uuid4().hex
-        storage = self._storage(sum(n_stored), lower.backbone.config.n_embd, lower.out_dtype, folder, name)
+        storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, folder, name)
         views: list[Tensor] = [storage] * len(rows)
         start = 0
         bar = tqdm(total=sum(len(row) for row, _ in rows), desc="frozen blocks", unit="tok", disable=None)
@@ -127,7 +129,7 @@ class FeatureCache:
         with bar, _removed_on_error(folder and folder / f"{name}.bin"):
             for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
                 ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
-                hidden = lower(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
+                hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
                 for i, row in zip(batch, hidden, strict=True):
                     end = start + n_stored[i]
                     views[i] = storage[start:end]
@@ -195,15 +197,15 @@ def _row_key(row: list[int], width: int) -> bytes:
     return hashlib.sha256(torch.tensor([width, *row], dtype=torch.int32).numpy().tobytes()).digest()
 
 
-def _lower_key(lower: Lower) -> str:
+def _frozen_key(frozen: Frozen) -> str:
     """What all features depend on: sizes, depth, number format, kernels, and every weight that is read."""
-    backbone, depth = lower.backbone, len(lower.blocks)
-    kernels = {type(block).__name__ for block in lower.blocks} | {next(backbone.parameters()).device.type}
+    backbone, depth = frozen.backbone, len(frozen.blocks)
+    kernels = {type(block).__name__ for block in frozen.blocks} | {next(backbone.parameters()).device.type}
     masks_padding = not getattr(backbone.config, "causal", True)  # then the pooling says what is padding
-    pooling = lower.pooling if lower.pools or masks_padding else ""
-    settings = (FORMAT, torch.__version__, backbone.config, depth, lower.dtype, sorted(kernels), pooling)
+    pooling = frozen.classifier.pooling if frozen.pools or masks_padding else ""
+    settings = (FORMAT, torch.__version__, backbone.config, depth, frozen.dtype, sorted(kernels), pooling)
     digest = hashlib.sha256(repr(settings).encode())
-    unread = [*backbone.blocks[depth:], *([] if lower.pools else [backbone.norm])]
+    unread = [*backbone.blocks[depth:], *([] if frozen.pools else [backbone.norm])]
     unread_ids = {id(parameter) for module in unread for parameter in module.parameters()}
     for name, parameter in backbone.named_parameters():
         if id(parameter) not in unread_ids:
@@ -219,18 +221,18 @@ def _write_index(path: Path, keys: list[bytes], offsets: Tensor, counts: Tensor)
         save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)
 
 
-def _read(folder: Path, lower: Lower) -> dict[bytes, Tensor]:
+def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:
     """The features that earlier runs left in ``folder``, memory-mapped, by row key."""
     found: dict[bytes, Tensor] = {}
-    width = lower.backbone.config.n_embd
+    width = frozen.backbone.config.n_embd
     for path in sorted(folder.glob("[!.]*.safetensors")):  # what another run is still writing has a dot
         file = path.with_suffix(".bin")
         try:
             index = load_file(path)
             offsets, counts = index["offsets"].tolist(), index["counts"].tolist()
-            if file.stat().st_size != sum(counts) * width * lower.out_dtype.itemsize:
+            if file.stat().st_size != sum(counts) * width * frozen.out_dtype.itemsize:
                 raise OSError("wrong size")
-            storage = _mapped(file, sum(counts), width, lower.out_dtype, shared=False)
+            storage = _mapped(file, sum(counts), width, frozen.out_dtype, shared=False)
         except (OSError, RuntimeError, KeyError, SafetensorError) as error:
             log.info(f"{path} is incomplete ({error!s:.60}): its features are computed again")
             continue

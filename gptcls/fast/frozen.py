@@ -1,11 +1,11 @@
-"""The fast path: a classifier as two stages, of which the lower is a fixed function of the text.
+"""The fast path: a classifier as two stages, of which the first is a fixed function of the text.
 
-``Upper(Lower(ids)) == Classifier(ids)``, exactly in fp32. Two facts make it fast:
+``Trained(Frozen(ids)) == Classifier(ids)``, exactly in fp32. Two facts make it fast:
 
-- What lies below the lowest trained block never changes, so it may run once a text, in a narrow number
-  format (``training/features.py``).
+- What lies below the lowest trained block never changes, so it may run once per text, in a narrow number
+  format (``fast/features.py``).
 - The head reads one position. So the last block needs its attention and MLP at that position alone
-  (:meth:`gptcls.core.gpt2.Block.at`).
+  (``fast/one_position.py``).
 
 The plain path, :class:`gptcls.core.classifier.Classifier`, knows nothing of all this and stays the reference.
 """
@@ -15,30 +15,30 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from gptcls.core.classifier import POOLERS, Classifier, pooled_positions, seen_lengths
+from gptcls.core.classifier import Classifier
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.int8 import int8_blocks
+from gptcls.fast.one_position import at
 
 
-class Lower(nn.Module):
+class Frozen(nn.Module):
     """The embeddings and the first ``depth`` blocks, as a fixed function in ``dtype``.
 
     With ``depth`` equal to the number of blocks also the final norm and the pooling: then all that is left
-    is the head, and the output is one vector a text.
+    is the head, and the output is one vector per text.
 
     Blocks whose weights are in ``dtype`` share them with the classifier as far as their layout allows; others
-    are copies of them as they are now.
-    With ``int8`` their weights are rounded to 8 bits.
+    are copies of them as they are now. With ``int8`` their weights are rounded to 8 bits.
     """
 
     def __init__(
         self, classifier: Classifier, depth: int, dtype: torch.dtype = torch.float32, int8: bool = False
     ) -> None:
         super().__init__()
+        self.classifier = classifier
         self.backbone = classifier.backbone
-        self.pooling = classifier.pooling
         self.dtype = dtype
-        self.pools = depth == len(self.backbone.blocks)
+        self.pools = depth == len(self.backbone.blocks) and not list(classifier.pool.parameters())
         self.out_dtype = torch.float32 if self.pools else dtype
         blocks = self.backbone.blocks[:depth]
         if int8:
@@ -53,11 +53,11 @@ class Lower(nn.Module):
     @torch.no_grad()
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, T, C) or (B, 1, C)
         x = self.backbone.embed(ids).to(self.dtype)
-        seen = seen_lengths(self.pooling, lengths, ids.shape[1])
+        seen = self.classifier.seen(lengths, ids.shape[1])
         for block in self.blocks:
             x = block(x, seen)
         if self.pools:
-            return POOLERS[self.pooling](self.backbone.norm(x.float()), lengths)[:, None]
+            return self.classifier.pool(self.backbone.norm(x.float()), lengths)[:, None]
         return x
 
 
@@ -67,8 +67,8 @@ def _in_dtype(block: nn.Module, dtype: torch.dtype) -> nn.Module:
     return block if same else deepcopy(block).to(dtype)
 
 
-class Upper(nn.Module):
-    """What is left above a :class:`Lower` of the same ``depth``: its output (B, T, C) -> logits (B, K).
+class Trained(nn.Module):
+    """What is left above a :class:`Frozen` of the same ``depth``: its output (B, T, C) -> logits (B, K).
 
     It computes in fp32 with the classifier's own parameters: training it trains the classifier.
     """
@@ -79,31 +79,26 @@ class Upper(nn.Module):
         self.depth = depth
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, K)
-        model = self.classifier
-        x = hidden.float()
-        blocks = model.backbone.blocks[self.depth :]
-        if not blocks:
-            return model.head(x[:, 0])
-        positions = pooled_positions(model.pooling, lengths, x.shape[1])
-        seen = seen_lengths(model.pooling, lengths, x.shape[1])
+        model, x = self.classifier, hidden.float()
+        blocks, norm, width = model.backbone.blocks[self.depth :], model.backbone.norm, hidden.shape[1]
+        if not blocks:  # pooled already, unless the pooler itself is trained
+            return model.head(model.pool(norm(x), lengths) if list(model.pool.parameters()) else x[:, 0])
+        seen = model.seen(lengths, width)
         for block in blocks[:-1]:
             x = block(x, seen)
-        if positions is None:  # the mean and the maximum read them all
-            return model.head(POOLERS[model.pooling](model.backbone.norm(blocks[-1](x, seen)), lengths))
-        return model.head(model.backbone.norm(blocks[-1].at(x, positions, seen)))
+        positions = model.pool.positions(lengths, width)
+        if positions is None:
+            return model.head(model.pool(norm(blocks[-1](x, seen)), lengths))
+        return model.head(norm(at(blocks[-1], x, positions, seen)))
 
     @property
     def n_outputs(self) -> int:
         """The classifier's."""
         return self.classifier.n_outputs
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The classifier's, under the same names."""
-        return self.classifier.trained_parameters()
-
 
 class Autocast(nn.Module):
-    """A network whose matrix products run in ``dtype`` on a GPU; its parameters stay in fp32."""
+    """A network whose matrix products run in ``dtype``; its parameters stay in fp32."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -119,10 +114,6 @@ class Autocast(nn.Module):
         """The network's."""
         return self.network.n_outputs
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The network's, under the same names."""
-        return self.network.trained_parameters()
-
 
 class Staged(nn.Module):
     """Both stages for inference: all but the last block runs in ``dtype``, with ``int8`` weights if asked.
@@ -135,13 +126,13 @@ class Staged(nn.Module):
     ) -> None:
         super().__init__()
         depth = len(classifier.backbone.blocks) - 1
-        self.lower = Lower(classifier, depth, dtype, int8)
-        self.upper = Upper(classifier, depth)
+        self.frozen = Frozen(classifier, depth, dtype, int8)
+        self.trained = Trained(classifier, depth)
 
     @property
     def n_outputs(self) -> int:
         """The classifier's."""
-        return self.upper.n_outputs
+        return self.trained.n_outputs
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        return self.upper(self.lower(ids, lengths), lengths)
+        return self.trained(self.frozen(ids, lengths), lengths)

@@ -3,7 +3,7 @@
 The same formula as :class:`gptcls.core.gpt2.Block`. Bias, GELU and residual addition happen inside the
 matrix product that feeds them, while its output is still in the cache; apart, each is a pass over memory of
 its own. The operators are those that ``torch.compile`` emits for a CPU, called by name, so that nothing has
-to be compiled first.
+to be compiled first; where a version of torch lacks one, blocks stay as they are.
 """
 
 import math
@@ -15,8 +15,6 @@ from torch.nn import functional as F
 from gptcls.core.gpt2 import Block
 
 PACKED_FOR = 1024  # rows of a batch that the packed weights are laid out for; others work as well
-
-
 SHORT = 128  # tokens
 
 
@@ -24,10 +22,12 @@ def can_fuse(block: nn.Module, dtype: torch.dtype) -> bool:
     """Whether ``block`` is a causal GPT-2 block on a CPU with fused operators in ``dtype`` (oneDNN's)."""
     if type(block) is not Block or not block.attn.causal or block.norm1.weight.device.type != "cpu":
         return False
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    mkldnn = torch.ops.mkldnn
+    linear = getattr(mkldnn, "_linear_pointwise", None)
+    if not torch.backends.mkldnn.is_available() or not hasattr(linear, "binary"):
         return False
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.bfloat16 and hasattr(mkldnn, "_reorder_linear_weight"):
+        return getattr(mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
     return dtype == torch.float32
 
 
@@ -75,8 +75,6 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)
     if T > SHORT:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-    hidden = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(
-        1
-    )  # what stands behind a token
-    scores = torch.baddbmm(hidden.expand(B * H, T, T), q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
+    unseen = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)
+    scores = torch.baddbmm(unseen.expand(B * H, T, T), q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
     return torch.bmm(scores.softmax(dim=-1), v).view(B, H, T, D)

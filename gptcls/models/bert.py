@@ -5,7 +5,7 @@ What differs from GPT-2: no causal mask, so that padding has to be masked instea
 stream itself after each addition, not a copy of it before; token vectors that know their segment; the exact
 GELU; and a pooler on top.
 
-The shape alphabet is that of ``gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
+The shape alphabet is that of ``core/gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_head {self.n_head} is no divisor of n_embd {self.n_embd}")
+            raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
 
 
 class RobertaConfig(BertConfig):
@@ -95,7 +95,7 @@ class Block(nn.Module):
         return self._read(x, x, lengths)
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``self(x, lengths)`` at one position (B,) of each row: (B, C), all that pooling needs."""
+        """``self(x, lengths)`` at one position (B,) of each row: (B, C)."""
         tokens = x[torch.arange(len(x), device=x.device), positions]
         return self._read(tokens[:, None], x, lengths)[:, 0]
 
@@ -117,14 +117,11 @@ class Pooler(nn.Module):
 
 
 class Bert(nn.Module):
-    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors out.
+    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out.
 
-    ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``; what stands
-    behind the lengths is masked, so that padding changes no real token's vector. The last block has
-    normalised its output already: in the place of a final ``norm`` stands the pooler, or nothing where the
-    checkpoint has none. It works token by token, so pooling the first token before or after is the same.
-
-    Random weights are normal(0, 0.02), biases zero.
+    What stands behind the lengths is masked, so that padding changes no real token's vector. The last block
+    has normalised its output already: in the place of a final ``norm`` stands the pooler, or nothing where
+    there is none. It works token by token, so pooling the first token before or after is the same.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -148,11 +145,8 @@ class Bert(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
         """Token, segment and position vectors added up and normalised, the input of the first block."""
         T = ids.shape[1]
-        if self.config.n_positions < T:
-            raise ValueError(
-                f"{T} tokens do not fit the {self.config.n_positions} positions; "
-                "truncate to config.n_positions first"
-            )
+        if (n := self.config.n_positions) < T:
+            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.drop(self.embed_norm(self.wte(ids) + self.wse.weight[0] + self.wpe.weight[:T]))
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
@@ -164,7 +158,4 @@ class Bert(nn.Module):
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """Part of the contract, and nothing that an encoder has: raises InputError."""
-        raise InputError(
-            "an encoder sees what follows a token before it could predict it: it can classify, not generate; "
-            "take a decoder"
-        )
+        raise InputError("an encoder sees what follows: it can classify, not generate; take a decoder")

@@ -10,7 +10,7 @@ from torch import Tensor
 from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
 from gptcls.models.bert import BertConfig, RobertaConfig
-from gptcls.models.config_json import Entries
+from gptcls.models.config_json import ConfigReader
 
 TABLE = {
     "embeddings.word_embeddings": "wte",
@@ -26,14 +26,8 @@ TABLE = {
     "encoder.layer.{}.output.dense": "blocks.{}.mlp.proj",
     "encoder.layer.{}.output.LayerNorm": "blocks.{}.norm2",
 }
-
-
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-
-
 KINDS = {"gamma": "weight", "beta": "bias"}  # of a LayerNorm, in files that came from TensorFlow
-
-
 BERT = NameMap(
     what="a BERT",
     table=TABLE | {"pooler.dense": "norm.dense"},
@@ -50,8 +44,6 @@ BERT = NameMap(
     ),
     kinds=KINDS,
 )
-
-
 ROBERTA = NameMap(
     what="a RoBERTa",
     # The first layer of a classifier's head is what BERT calls the pooler, and learned with the rest.
@@ -71,19 +63,6 @@ ROBERTA = NameMap(
     ),
     kinds=KINDS,
 )
-
-
-SIZES = {
-    "n_layer": "num_hidden_layers",
-    "n_embd": "hidden_size",
-    "n_head": "num_attention_heads",
-    "n_inner": "intermediate_size",
-    "n_positions": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-    "n_segments": "type_vocab_size",
-}
-
-
 # Entries of config.json that choose another computation, and what there is here.
 ARCHITECTURE = {
     "hidden_act": "gelu",
@@ -99,11 +78,11 @@ def read_bert(
     """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
 
     Heads for another purpose are left out, and the log says so; the pooler is kept. Raises InputError for an
-    entry that chooses what this network does not compute, and for a tensor that is none of its own.
+    entry that chooses what this network does not compute, and for a tensor that is not one of its own.
     """
-    entries = Entries(declared, source)
-    sizes, state = _sizes(entries), BERT.to_ours(tensors)
-    return _config(BertConfig, entries, sizes, state), state
+    reader = ConfigReader(declared, source)
+    sizes, state = _sizes(reader), BERT.to_ours(tensors)
+    return _config(BertConfig, reader, sizes, state), state
 
 
 def read_roberta(
@@ -114,9 +93,9 @@ def read_roberta(
     The first rows of its position table belong to no token (fairseq numbers tokens from its padding id plus
     1, so they are 2): they are left out.
     """
-    entries = Entries(declared, source)
-    sizes, state = _sizes(entries), ROBERTA.to_ours(tensors)
-    rows, unused = sizes["n_positions"], entries.whole("pad_token_id", 1, least=0) + 1
+    reader = ConfigReader(declared, source)
+    sizes, state = _sizes(reader), ROBERTA.to_ours(tensors)
+    rows, unused = sizes["n_positions"], reader.whole("pad_token_id", 1, least=0) + 1
     if unused >= rows:
         raise InputError(f"{source} says pad_token_id {unused - 1}, which leaves none of {rows} positions")
     table = state.get("wpe.weight")
@@ -128,23 +107,23 @@ def read_roberta(
             )
         state["wpe.weight"] = table[unused:]
     sizes["n_positions"] = rows - unused
-    return _config(RobertaConfig, entries, sizes, state), state
+    return _config(RobertaConfig, reader, sizes, state), state
 
 
-def _sizes(entries: Entries) -> dict[str, int]:
+def _sizes(reader: ConfigReader) -> dict[str, int]:
     for key, value in ARCHITECTURE.items():
-        entries.require(key, value, value)
-    return {ours: entries.whole(theirs) for ours, theirs in SIZES.items()}
+        reader.require(key, value, value)
+    return {**reader.sizes(), "n_segments": reader.whole("type_vocab_size")}
 
 
-def _config(kind: type[BertConfig], entries: Entries, sizes: dict[str, int], state: State) -> BertConfig:
+def _config(kind: type[BertConfig], reader: ConfigReader, sizes: dict[str, int], state: State) -> BertConfig:
     values = {
-        "norm_eps": entries.number("layer_norm_eps", 1e-12),
-        "dropout": entries.share("hidden_dropout_prob", 0.1),
-        "attn_dropout": entries.share("attention_probs_dropout_prob", 0.1),
+        "norm_eps": reader.number("layer_norm_eps", 1e-12),
+        "dropout": reader.share("hidden_dropout_prob", 0.1),
+        "attn_dropout": reader.share("attention_probs_dropout_prob", 0.1),
         "pooler": "norm.dense.weight" in state,
     }
     try:
         return kind(**sizes, **values)
     except ValueError as error:
-        raise InputError(f"{entries.source}: {error}") from None
+        raise InputError(f"{reader.source}: {error}") from None

@@ -6,11 +6,24 @@ from typing import Any
 
 from gptcls.core.errors import InputError
 
+# Our names of the sizes that all families but GPT-2 spell alike.
+SIZES = {
+    "n_layer": "num_hidden_layers",
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size",
+    "n_positions": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+}
 
-class Entries:
-    """config.json's entries, each checked as it is read; null counts as absent.
 
-    Raises InputError, as each of its methods, where the weights are quantized.
+class ConfigReader:
+    """The entries of a config.json, each checked as it is read; null counts as absent.
+
+    Every method raises InputError for an unfit value; reading quantized weights' config.json does at once.
+
+    >>> ConfigReader({"hidden_size": 48}, "config.json").whole("hidden_size")
+    48
     """
 
     def __init__(self, values: Mapping[str, Any], source: str) -> None:
@@ -24,31 +37,35 @@ class Entries:
         wanted = f"a whole number above {least - 1}"
         return self._checked(key, default, lambda v: type(v) is int and v >= least, wanted)
 
+    def sizes(self) -> dict[str, int]:
+        """:data:`SIZES` under our names."""
+        return {ours: self.whole(theirs) for ours, theirs in SIZES.items()}
+
     def number(self, key: str, default: float | None = None) -> float:
-        return float(
-            self._checked(
-                key, default, lambda v: type(v) in (int, float) and 0 < v < math.inf, "a number above 0"
-            )
-        )
+        return float(self._checked(key, default, lambda v: _is_number(v) and v > 0, "a number above 0"))
 
     def share(self, key: str, default: float) -> float:
-        return float(
-            self._checked(
-                key, default, lambda v: type(v) in (int, float) and 0 <= v < 1, "a number from 0 to below 1"
-            )
-        )
+        wanted = "a number from 0 to below 1"
+        return float(self._checked(key, default, lambda v: _is_number(v) and 0 <= v < 1, wanted))
 
     def flag(self, key: str) -> bool:
         return self._checked(key, False, lambda v: type(v) is bool, "true or false")
 
-    def require(self, key: str, default: Any, *allowed: Any) -> Any:
-        wanted = " or ".join(map(repr, allowed))
-        return self._checked(key, default, lambda v: v in allowed, f"{wanted}, all that is computed here")
+    def require(self, key: str, default: Any, *allowed: Any) -> None:
+        """Raise InputError unless the entry is one of ``allowed``, or absent and its ``default`` is."""
+        wanted = f"{' or '.join(map(repr, allowed))}, all that is computed here"
+        self._checked(key, default, lambda v: v in allowed, wanted)
 
     def _checked(self, key: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
         value = self.values.get(key, default)
         if value is None:
-            raise InputError(f"{self.source} has no {key}: take the config.json of the checkpoint")
+            raise InputError(
+                f"{self.source} has no {key}: take that file whole from where the weights are from"
+            )
         if not fits(value):
             raise InputError(f"{self.source} says {key} {value!r}, which is not {wanted}")
         return value
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

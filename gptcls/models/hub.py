@@ -7,13 +7,14 @@ off stays in ``blobs/<etag>.gptcls.incomplete`` for the next attempt: ``hf_hub_d
 """
 
 import errno
-import hashlib
 import logging
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 from gptcls.core.errors import InputError
+from gptcls.models.weight_files import file_sha256
 
 log = logging.getLogger("gptcls")
 
@@ -45,15 +46,12 @@ def hub_file(
             Checked once, after the download: a file gets its name in the cache only then.
         size: in bytes; a cached file of another size is broken and is downloaded again.
 
-    Raises:
-        NotOnHubError: the hub says that it has no such file.
-        InputError: anything else that went wrong.
+    Raises NotOnHubError where the hub says that it has no such file, InputError for anything else.
     """
     try:
         cached = cached_file(repo, filename, revision)
         if cached is not None and size is not None and cached.stat().st_size != size:
-            found = cached.stat().st_size
-            log.info("%s has %d bytes instead of %d: downloading it again", cached, found, size)
+            log.info(f"{cached} has {cached.stat().st_size} bytes instead of {size}: downloading it again")
             cached.resolve().unlink()
             cached.unlink(missing_ok=True)
             cached = None
@@ -68,14 +66,44 @@ def hub_file(
 
 
 def _download(repo: str, filename: str, revision: str, sha256: str | None) -> Path:
+    try:
+        return _resumable_download(repo, filename, revision, sha256)
+    except (ImportError, AttributeError, TypeError) as error:  # of inner functions, which no version promises
+        _say_once(f"{type(error).__name__}: {error}")
+    return _plain_download(repo, filename, revision, sha256)
+
+
+@cache
+def _say_once(reason: str) -> None:
+    log.warning(f"with this huggingface_hub a download that breaks off starts over ({reason})")
+
+
+def _plain_download(repo: str, filename: str, revision: str, sha256: str | None) -> Path:
+    """What every version of huggingface_hub can do, with the same checks."""
+    from huggingface_hub import hf_hub_download, hf_hub_url
+
+    url = hf_hub_url(repo, filename, revision=revision)
+    path = Path(hf_hub_download(repo, filename, revision=revision))
+    blob = path.resolve()
+    try:
+        _refuse_html(blob, url)
+        _check_sha256(blob, _check_etag(blob.name, sha256, url), url)
+    except InputError:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _resumable_download(repo: str, filename: str, revision: str, sha256: str | None) -> Path:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
+    # What the hub says of the file, and where it belongs in the cache.
     url = hf_hub_url(repo, filename, revision=revision)
     meta = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     if meta.commit_hash is None or not meta.etag or Path(meta.etag).name != meta.etag:
-        raise OSError("what answers there is no Hugging Face hub, perhaps a proxy or a login page")
+        raise OSError("what answers there is not a Hugging Face hub, perhaps a proxy or a login page")
     sha256 = _check_etag(meta.etag, sha256, url)
     folder = repo_folder_name(repo_id=repo, repo_type="model")
     blob = Path(constants.HF_HUB_CACHE, folder, "blobs", meta.etag)
@@ -92,26 +120,14 @@ def _download(repo: str, filename: str, revision: str, sha256: str | None) -> Pa
             log.info("%s %s", "resuming the download of" if have else "downloading", url)
             # A compressed answer could not be continued at a byte of the file.
             headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
+            options = {"headers": headers, "expected_size": meta.size, "displayed_filename": filename}
             try:
                 with partial.open("r+b" if have else "wb") as file:
                     file.seek(have)
-                    http_get(
-                        url,
-                        file,
-                        resume_size=have,
-                        headers=headers,
-                        expected_size=meta.size,
-                        displayed_filename=filename,
-                    )
+                    http_get(url, file, resume_size=have, **options)
             finally:
                 _refuse_html(partial, url)
-            found = file_sha256(partial)
-            if sha256 is not None and found != sha256:
-                partial.unlink()
-                raise InputError(
-                    f"{url} has the sha256 {found} instead of {sha256}: it was deleted; try again, or set "
-                    "HF_ENDPOINT to another mirror"
-                )
+            _check_sha256(partial, sha256, url)
             partial.replace(blob)
     # With the blob in place this only gives it its name in the snapshot, in whichever way the system allows.
     path = Path(hf_hub_download(repo, filename, revision=revision))
@@ -132,25 +148,23 @@ def _check_etag(etag: str, sha256: str | None, what: str) -> str | None:
     return etag
 
 
-def file_sha256(*paths: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal; of several files, of their bytes one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+def _check_sha256(file: Path, sha256: str | None, url: str) -> None:
+    if sha256 is not None and (found := file_sha256(file)) != sha256:
+        file.unlink()
+        raise InputError(
+            f"{url} has the sha256 {found} instead of {sha256}: it was deleted; try again, or set "
+            "HF_ENDPOINT to another mirror"
+        )
 
 
-def _refuse_html(partial: Path, url: str) -> None:
-    if not partial.exists():
-        return
-    with partial.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    if start.startswith(
-        (b"<!doctype", b"<html")
-    ):  # "<" alone may begin a safetensors file: the header's size
-        partial.unlink()
+def _refuse_html(file: Path, url: str) -> None:
+    start = b""
+    if file.exists():
+        with file.open("rb") as opened:
+            start = opened.read(512).lstrip().lower()
+    # "<" alone may begin a safetensors file: the header's size.
+    if start.startswith((b"<!doctype", b"<html")):
+        file.unlink()
         raise InputError(
             f"{url} gives an HTML page instead of the file, perhaps a proxy's or a login page: it was "
             "deleted; open that address in a browser to see it, or set HF_ENDPOINT to a mirror"
@@ -169,18 +183,17 @@ def _explain(error: Exception, repo: str, filename: str, revision: str) -> Input
     from huggingface_hub.utils import HFValidationError
 
     if isinstance(error, HFValidationError):
-        return InputError(f"{repo!r} is no name of a hub repository; those look like openai-community/gpt2")
+        return InputError(f"{repo!r} is not a hub repository's name, which looks like openai-community/gpt2")
     status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = " ".join(str(error).split()) or "no answer"
-    reason = f"{type(error).__name__}: {reason if len(reason) < 200 else reason[:200] + '…'}"
+    where = f"{filename} of {repo}"
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return InputError(
-            f"no room for {filename} of {repo} in {constants.HF_HUB_CACHE} ({error.strerror}): "
+            f"no room for {where} in {constants.HF_HUB_CACHE} ({error.strerror}): "
             "free some, or set HF_HOME to a folder on a larger disk"
         )
     if constants.HF_HUB_OFFLINE:
         return InputError(
-            f"{filename} of {repo} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to get it: "
+            f"{where} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to get it: "
             "unset HF_HUB_OFFLINE, or pass the path of a local copy"
         )
     if status in (401, 403, 404):
@@ -188,9 +201,9 @@ def _explain(error: Exception, repo: str, filename: str, revision: str) -> Input
             f"{constants.ENDPOINT} has no {filename} in {repo} at {revision} for you (status {status}): "
             "check the name; what is private or gated needs HF_TOKEN"
         )
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no answer':.200}"
     url = hf_hub_url(repo, filename, revision=revision)
     return InputError(
-        f"{filename} of {repo} could not be downloaded from {constants.ENDPOINT} ({reason}): try again (it "
-        f"continues where it stopped), set HF_ENDPOINT to a mirror, or download {url} by hand and pass its "
-        "path"
+        f"{where} could not be downloaded from {constants.ENDPOINT} ({reason}): try again (it continues "
+        f"where it stopped), set HF_ENDPOINT to a mirror, or download {url} by hand and pass its path"
     )

@@ -4,7 +4,7 @@ What changed since GPT-2: RMSNorm (Zhang & Sennrich 2019) instead of LayerNorm, 
 2021) instead of a trained table, keys and values shared by groups of heads (Ainslie et al. 2023), SwiGLU
 (Shazeer 2020) instead of GELU, hardly any biases, and in Mistral a window of attention (Jiang et al. 2023).
 
-The shape alphabet is that of ``gpt2.py``; G is the number of heads that keys and values have.
+The shape alphabet is that of ``core/gpt2.py``; G is the number of heads that keys and values have.
 
 The blocks compute in the number format of their weights, and each may have another: frozen ones stay in bf16
 while the trained ones are in fp32. Every norm hands on what the layers behind it need.
@@ -49,34 +49,42 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         if self.n_kv_head > self.n_head or self.n_head % self.n_kv_head:
-            raise ValueError(f"n_kv_head {self.n_kv_head} is no divisor of n_head {self.n_head}")
+            raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
         if self.rope_low_freq >= self.rope_high_freq:
             low, high = self.rope_low_freq, self.rope_high_freq
-            raise ValueError(
-                f"low_freq_factor {low} of the rotary positions is not below high_freq_factor {high}"
-            )
+            raise ValueError(f"rotary positions: low_freq_factor {low} is not below high_freq_factor {high}")
 
 
-@lru_cache(maxsize=8)
 def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels.
 
     Channel d is paired with d + D/2, as Hugging Face stores the projections.
     """
+    fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
+    turns = 1 / config.rope_theta**fast  # (D / 2,) radians per position
+    if config.rope_factor != 1:
+        # Turns that fit the old length many times stay, those that do not are slowed down, and between the
+        # two it goes smoothly (Llama 3.1's apply_scaling).
+        fits = config.rope_old_positions * turns / (2 * math.pi)
+        low, high = config.rope_low_freq, config.rope_high_freq
+        kept = ((fits - low) / (high - low)).clamp(0, 1)
+        turns = turns * (kept + (1 - kept) / config.rope_factor)
+    angles = torch.outer(torch.arange(n, device=device).float(), turns).repeat(1, 2)  # (n, D)
+    return angles.cos(), angles.sin()
+
+
+@lru_cache(maxsize=8)
+def _kept_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # what is kept must also serve a training step
-        fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
-        turns = 1 / config.rope_theta**fast  # (D / 2,) radians a position
-        if config.rope_factor != 1:
-            # Turns that fit the old length many times stay, those that do not are slowed down, and between
-            # the two it goes smoothly (Llama 3.1's apply_scaling).
-            fits = config.rope_old_positions * turns / (2 * math.pi)
-            kept = (fits - config.rope_low_freq) / (config.rope_high_freq - config.rope_low_freq)
-            kept = kept.clamp(0, 1)
-            turns = turns * (kept + (1 - kept) / config.rope_factor)
-        angles = torch.outer(torch.arange(n, device=device).float(), turns).repeat(1, 2)  # (n, D)
-        return angles.cos(), angles.sin()
+        return rotary_table(config, n, device)
+
+
+def _traced() -> bool:
+    """Whether torch records a computation instead of doing it: asking a size would fix it, and the tensors
+    hold no values, so that none may be kept."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -117,7 +125,7 @@ class Attention(nn.Module):
         T = x.shape[1]
         cos, sin = self._angles(x)
         q, k, v = rotate(self._heads(self.q(x)), cos, sin), *self._keys_and_values(x, cos, sin)
-        if self.window is None or self.window >= T:
+        if self.window is None or (not _traced() and self.window >= T):
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, T, D)
         else:
             seen = self._seen(torch.arange(T, device=x.device), T)  # (T, T)
@@ -143,8 +151,10 @@ class Attention(nn.Module):
 
     def _angles(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, T, C) -> (T, D), (T, D)
         T = x.shape[1]
+        if _traced():
+            return rotary_table(self.config, T, x.device)
         n = min(1 << (T - 1).bit_length(), self.config.n_positions)  # few tables serve all lengths
-        cos, sin = rotary_table(self.config, n, x.device)
+        cos, sin = _kept_table(self.config, n, x.device)
         return cos[:T], sin[:T]
 
     def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n)
@@ -181,18 +191,15 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``self(x)`` at one position (B,) of each row: (B, C), all that pooling needs of the last block."""
+        """``self(x)`` at one position (B,) of each row: (B, C)."""
         pooled = x[torch.arange(len(x), device=x.device), positions]
         pooled = pooled + self.attn.at(self.norm1(x), positions)
         return pooled + self.mlp(self.norm2(pooled))
 
 
 class Llama(nn.Module):
-    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors out.
-
-    ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``, in fp32
-    whatever the blocks compute in, and whatever the lengths. Random weights are normal(0, 0.02), biases zero.
-    """
+    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out,
+    in fp32 whatever the blocks compute in. Random weights are normal(0, 0.02), biases zero."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -215,11 +222,8 @@ class Llama(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
         """Token vectors, the input of the first block; positions come in with the attention."""
         T = ids.shape[1]
-        if self.config.n_positions < T:
-            raise ValueError(
-                f"{T} tokens do not fit the {self.config.n_positions} positions; "
-                "truncate to config.n_positions first"
-            )
+        if (n := self.config.n_positions) < T:
+            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.wte(ids)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)

@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
 
-A linear layer stays as it is; beside it two thin matrices learn what should be added to it:
+A linear layer stays as it is; next to it two thin matrices learn what should be added to it:
 
     y = x Wᵀ + b + alpha / r · dropout(x) Aᵀ Bᵀ        W (out, in), A (r, in), B (out, r)
 
@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 
 
@@ -35,16 +36,13 @@ class LoRAConfig:
 
 
 class LoRALinear(nn.Module):
-    """``base``, frozen, and an adapter beside it. The adapter is in fp32 whatever the base's format.
+    """``base``, frozen, and an adapter next to it. The adapter is in fp32 whatever the base's format.
 
     ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes
-    with a layer's matrix instead of calling the layer (:meth:`gptcls.core.gpt2.Attention.at`,
+    with a layer's matrix instead of calling the layer (:func:`gptcls.fast.one_position.at`,
     :class:`gptcls.fast.fused.FusedBlock`) sees the adapter too, and gradients reach it.
 
-    Args:
-        base: the layer to adapt; it becomes a part of this one.
-        config: see :class:`LoRAConfig`.
-        device: where the adapter lives; by default with the base.
+    ``base`` becomes a part of this layer; the adapter is on its device unless another is given.
     """
 
     def __init__(self, base: nn.Linear, config: LoRAConfig, device: torch.device | str | None = None) -> None:
@@ -66,7 +64,7 @@ class LoRALinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """W + alpha / r · B A (out, in), in the base's format; dropout, which acts on inputs, has no part."""
+        """W + alpha / r · B A (out, in), in the base's format, without the dropout, which acts on inputs."""
         base = self.base.weight
         update = self.config.scale * (self.lora_B.weight @ self.lora_A.weight)
         return (base + update).to(base.dtype)  # added in fp32 and rounded once
@@ -83,35 +81,40 @@ def add_lora(
     """Wrap the linear layers of ``module`` whose names match; returns them by name.
 
     Args:
-        module: changed in place. Which parameters of it train is the caller's business.
+        module: changed in place. Which parameters of it train is for the caller to decide.
         config: see :class:`LoRAConfig`.
         targets: patterns (``*``, ``?``, ``[…]``) for a layer's name or its end: ``qkv``, ``attn.*``,
             ``blocks.11.*``.
         prefix: stands before the names, where ``module`` is a part of a network.
 
-    Raises:
-        InputError: there is no pattern, one matches no layer, or the rank is larger than any of the matrices
-            could have.
+    Raises InputError where there is no pattern, one matches no layer, or no matrix could have that rank.
     """
     if not targets:
         raise InputError("--lora-targets names no layer to adapt; leave it out for all of them")
     linears = linear_layers(module, prefix)
     for pattern in targets:
         if not any(_matches(name, pattern) for name in linears):
-            kinds = dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in linears)
-            raise InputError(
-                f"--lora-targets {pattern!r} matches no linear layer; there are {', '.join(kinds)}"
-            )
-    wrapped = {
-        name: linear
-        for name, linear in linears.items()
-        if any(_matches(name, pattern) for pattern in targets)
-    }
-    if config.rank > (most := max(min(x.in_features, x.out_features) for x in wrapped.values())):
-        raise InputError(f"--lora-rank {config.rank} is no low rank: these layers have at most {most}")
-    layers = {name: LoRALinear(linear, config) for name, linear in wrapped.items()}
+            kinds = ", ".join(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in linears))
+            raise InputError(f"--lora-targets {pattern!r} matches no linear layer; there are {kinds}")
+    chosen = {name: x for name, x in linears.items() if any(_matches(name, pattern) for pattern in targets)}
+    if config.rank > (most := max(min(x.in_features, x.out_features) for x in chosen.values())):
+        raise InputError(f"--lora-rank {config.rank} is not a low rank: these layers have at most {most}")
+    layers = {name: LoRALinear(linear, config) for name, linear in chosen.items()}
     _put(module, {name.removeprefix(f"{prefix}."): layer for name, layer in layers.items()})
     return layers
+
+
+def learn_adapters(classifier: Classifier) -> None:
+    """Train the head and the adapters that :func:`add_lora` put on the blocks, no norm, as in PEFT.
+
+    Raises ValueError where there are none.
+    """
+    layers = lora_layers(classifier.backbone).values()
+    if not layers:
+        raise ValueError("there are no adapters to train; call add_lora first")
+    adapted = [block for block in classifier.backbone.blocks if lora_layers(block)]
+    matrices = [layer.lora_A.weight for layer in layers] + [layer.lora_B.weight for layer in layers]
+    classifier.learn(adapted, "lora", matrices)
 
 
 def linear_layers(module: nn.Module, prefix: str = "") -> dict[str, nn.Linear]:

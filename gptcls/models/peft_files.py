@@ -3,30 +3,25 @@
 The format is that of ``huggingface/peft`` (``peft/utils/save_and_load.py``, ``peft/tuners/lora/config.py``).
 The tensors are called ``base_model.model.<module>.lora_A.weight`` (r, in) and ``….lora_B.weight`` (out, r),
 where ``<module>`` is the layer's name in ``transformers``' network with a head on top; what PEFT trained in
-full beside them, the head, is ``base_model.model.score.weight``, of a BERT ``….classifier.weight``.
+full with them, the head, is ``base_model.model.score.weight``, of a BERT ``….classifier.weight``.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gptcls.core.errors import InputError
+from gptcls.models.config_json import ConfigReader
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import LoRAConfig, LoRALinear, linear_layers, lora_layers
 from gptcls.models.pretrained import RELEASES, check_numbers
-from gptcls.models.weight_files import read_state
+from gptcls.models.weight_files import read_object, read_state
 
-CONFIG = "adapter_config.json"
-
-
-TENSORS = "adapter_model.safetensors"
-
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 # Entries of adapter_config.json that do not change what a given adapter computes.
 HARMLESS = (
@@ -35,7 +30,6 @@ HARMLESS = (
     "modules_to_save", "peft_version", "qalora_group_size", "r", "revision", "runtime_config",
     "target_modules", "task_type",
 )  # fmt: skip
-
 
 # What plain LoRA has in others; the ways to begin that are left out here (pissa, olora, …) change the base.
 PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
@@ -54,7 +48,7 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
             weight = getattr(layer, part).weight.detach().cpu().contiguous()
             tensors[f"base_model.model.{name}.{part}.weight"] = weight
     config = next(iter(layers.values())).config
-    release = RELEASES.get(base)
+    release, names = RELEASES.get(base), FAMILIES[family_name(backbone)].names
     description = {
         "peft_type": "LORA",
         "task_type": None,
@@ -64,7 +58,7 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
         "bias": "none",
-        "fan_in_fan_out": FAMILIES[family_name(backbone)].transposed,  # PEFT's word for it
+        "fan_in_fan_out": bool(names and names.transposed),  # PEFT's word for it
         "target_modules": list(layers),
         "inference_mode": True,
     }
@@ -79,23 +73,24 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     BERT's is called ``classifier`` and has a bias. A RoBERTa's head has two layers and is not read.
 
     Raises:
-        InputError: a file is absent or damaged, the adapter is no plain LoRA, or it does not fit the
-            backbone.
+        InputError: a file is absent or damaged, the adapter is not plain LoRA, or it does not fit
+            the backbone.
     """
     folder = Path(folder)
-    description = _read_description(folder / CONFIG)
-    path = folder / TENSORS
+    path, reader = folder / TENSORS, _read_description(folder / CONFIG)
+    config = LoRAConfig(reader.whole("r"), reader.number("lora_alpha"), reader.share("lora_dropout", 0.0))
     rest, parts = _sorted_out(read_state(path), path)
     linears = linear_layers(backbone)
     theirs = {ours: _their_name(backbone, ours) for ours in linears}
     names = {name: ours for ours, name in theirs.items()}
     names |= {name.partition(".")[2]: ours for ours, name in theirs.items()}  # in a network without a head
     if unknown := [name for name in parts if name not in names]:
-        raise InputError(f"{path} adapts {unknown[0]}, which this network has not: it is for another one")
+        raise InputError(
+            f"{path} adapts {unknown[0]}, which this network does not have: it is for another one"
+        )
     if twice := [name for name in parts if name != theirs[names[name]] and theirs[names[name]] in parts]:
         raise InputError(f"{path} adapts {twice[0]} twice, with and without the name of the network")
-    _check_targets(description, {theirs[names[name]] for name in parts}, theirs.values(), folder / CONFIG)
-    config = LoRAConfig(description["r"], description["lora_alpha"], description["lora_dropout"])
+    _check_targets(reader, {theirs[names[name]] for name in parts}, theirs.values())
     layers = {}
     for name, pair in parts.items():
         linear = linears[names[name]]
@@ -111,38 +106,19 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
 
 def _their_name(backbone: nn.Module, ours: str) -> str:
     """A layer's name in ``transformers``' network: blocks.3.mlp.fc -> transformer.h.3.mlp.c_fc."""
-    return FAMILIES[family_name(backbone)].their_name(f"{ours}.weight").removesuffix(".weight")
+    return FAMILIES[family_name(backbone)].theirs(f"{ours}.weight").removesuffix(".weight")
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def _read_description(path: Path) -> ConfigReader:
     """What adapter_config.json says, once it is known to be plain LoRA."""
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: an adapter is {CONFIG} and {TENSORS}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error})") from None
-    if not isinstance(description, dict):
-        raise InputError(f"{path} is no JSON object")
+    if not path.is_file():
+        raise InputError(f"{path} is missing: an adapter is {CONFIG} and {TENSORS}")
+    description = {"peft_type": None} | read_object(path)
     for key, value in description.items():
         plain = value in PLAIN[key] if key in PLAIN else key in HARMLESS or not value
         if not plain:
             raise InputError(f"{path} says {key} {value!r}: only plain LoRA can be read")
-    description = {"peft_type": None, "lora_dropout": 0.0} | description
-    rank, alpha, dropout = (description.get(key) for key in ("r", "lora_alpha", "lora_dropout"))
-    for key, value, fits, wanted in (
-        ("peft_type", description["peft_type"], description["peft_type"] == "LORA", "LORA"),
-        ("r", rank, type(rank) is int and rank >= 1, "a whole number of at least 1"),
-        ("lora_alpha", alpha, _is_number(alpha) and 0 < alpha < math.inf, "a number above 0"),
-        ("lora_dropout", dropout, _is_number(dropout) and 0 <= dropout < 1, "a number from 0 to below 1"),
-    ):
-        if not fits:
-            raise InputError(f"{path} says {key} {value!r}, which is not {wanted}")
-    return description
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return ConfigReader(description, str(path))
 
 
 def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, dict]]:
@@ -155,23 +131,25 @@ def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
             rest[found[1]] = tensor
         else:
             raise InputError(
-                f"{path} holds {key}: only adapters of linear layers and a head of one layer are read"
+                f"{path} holds {key}: only linear layers' adapters and a head of one layer are read"
             )
     if not parts:
         raise InputError(f"{path} holds no adapter")
     return rest, parts
 
 
-def _check_targets(description: dict, adapted: set[str], names: Iterable[str], path: Path) -> None:
+def _check_targets(reader: ConfigReader, adapted: set[str], names: Iterable[str]) -> None:
     """Where the targets are a plain list of names (or their ends), they are those of the adapted layers."""
-    targets = description.get("target_modules")
-    exceptions = description.get("layers_to_transform") or description.get("exclude_modules")
+    targets = reader.values.get("target_modules")
+    exceptions = reader.values.get("layers_to_transform") or reader.values.get("exclude_modules")
     if not isinstance(targets, list) or exceptions:
         return
     meant = {name for name in names if f".{name}".endswith(tuple(f".{target}" for target in targets))}
     if odd := sorted(meant ^ adapted):
         only = "target_modules" if odd[0] in meant else TENSORS
-        raise InputError(f"{path}: target_modules and {TENSORS} disagree: {odd[0]} is in {only} alone")
+        raise InputError(
+            f"{reader.source}: target_modules and {TENSORS} disagree: {odd[0]} is in {only} alone"
+        )
 
 
 def _check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:

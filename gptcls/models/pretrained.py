@@ -1,14 +1,13 @@
 """``load_pretrained``: a name or a path in, its network with weights out; ``load_tokenizer``: its tokenizer.
 
-What can be named: a preset (``gpt2-small``), a repository of the Hugging Face hub (``owner/name``), a folder
-or a file. Which network it is says config.json (``families.py``). Loading is strict: every tensor is there,
-has its shape and is finite, and the configuration beside it agrees.
+Which network it is says config.json (``families.py``). Loading is strict: every tensor is there, has its
+shape and is finite, and the configuration next to it agrees.
 """
 
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,20 +20,11 @@ from torch.overrides import TorchFunctionMode
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import GPT2, Tokenizer
-from gptcls.core.weights import State
+from gptcls.core.weights import NameMap, State
+from gptcls.models import weight_files as files
 from gptcls.models.families import declared_family
-from gptcls.models.hub import NotOnHubError, cached_file, file_sha256, hub_file
+from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
-from gptcls.models.weight_files import (
-    CANDIDATES,
-    INDEX,
-    SUFFIXES,
-    find_weights,
-    present_parts,
-    read_object,
-    read_state,
-    weight_parts,
-)
 
 log = logging.getLogger("gptcls")
 
@@ -47,31 +37,27 @@ class Release:
     sha256: str
     revision: str = "main"
     size: int | None = None  # bytes
-    filename: str = "model.safetensors"
 
 
+# Only gpt2-small is pinned to a revision. We know none of the other three: they come from the branch main,
+# and their sha256 pins the content.
 RELEASES = {
     "gpt2-small": Release(
-        repo="openai-community/gpt2",
-        sha256="248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+        "openai-community/gpt2",
+        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
         revision="607a30d783dfa663caf39e06633721c8d4cfcd7e",
         size=548_105_171,
     ),
     "gpt2-medium": Release(
-        repo="openai-community/gpt2-medium",
-        sha256="fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+        "openai-community/gpt2-medium", "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"
     ),
     "gpt2-large": Release(
-        repo="openai-community/gpt2-large",
-        sha256="5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+        "openai-community/gpt2-large", "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce"
     ),
     "gpt2-xl": Release(
-        repo="openai-community/gpt2-xl",
-        sha256="0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+        "openai-community/gpt2-xl", "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"
     ),
 }
-
-
 # Weights that ship with the package.
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
@@ -87,21 +73,20 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
         dtype: of the weights. GPT-2's are always in float32. Those of a file in the same format stay where
             they are, mapped into memory, and take no second copy.
 
-    Raises:
-        InputError: the weights are nowhere, do not arrive, or are not those of one whole network of a family
-            that gptcls knows.
+    Raises InputError where the weights are nowhere, do not arrive, or are not one whole network of a family
+    that gptcls knows.
     """
     path = weights_file(name_or_path)
     declared, source = _declared(str(name_or_path), path)
     family = declared_family(declared, source)
-    tensors = read_state(path, dtype if family.narrow else torch.float32)
+    tensors = files.read_state(path, dtype if family.narrow else torch.float32)
     try:
         config, state = family.read(tensors, declared, source)
         with shapes_only():
             model = family.network(config)
         if "lm_head.weight" not in state:
             model.lm_head = None  # tied, or a checkpoint without one
-        _check_tensors(state, model.state_dict(), family.both_names)
+        _check_tensors(state, model.state_dict(), family.names)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
@@ -111,11 +96,9 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """The tokenizer that the weights of that name (see :func:`load_pretrained`) were trained with.
 
-    GPT-2's is the bundled one; other families have ``tokenizer.json`` beside the weights. Which tokens end a
-    text says ``generation_config.json``, else ``config.json``.
-
-    Raises:
-        InputError: there is no such model, or its tokenizer is missing or broken.
+    GPT-2's is the bundled one; other families have ``tokenizer.json`` next to the weights. Which tokens end a
+    text is in ``generation_config.json``, else in ``config.json``. Raises InputError where there is no such
+    model, or its tokenizer is missing or broken.
     """
     if str(name_or_path) in PRESETS:
         return GPT2
@@ -124,13 +107,10 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     if not declared_family(declared, source).own_tokenizer:
         return GPT2
     generation = path.with_name("generation_config.json")
-    ends = declared | (read_object(generation) if generation.is_file() else {})
+    ends = declared | (files.read_object(generation) if generation.is_file() else {})
     eos_ids = ends.get("eos_token_id")
-    return FileTokenizer(
-        path.with_name("tokenizer.json"),
-        declared.get("pad_token_id"),
-        eos_ids if isinstance(eos_ids, list) else [eos_ids],
-    )
+    eos_ids = eos_ids if isinstance(eos_ids, list) else [eos_ids]
+    return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids)
 
 
 @contextmanager
@@ -152,23 +132,22 @@ class _NoRandomNumbers(TorchFunctionMode):
 def weights_file(name_or_path: str | Path) -> Path:
     """The file that holds the weights, downloaded if need be; of several, the one that leads to them.
 
-    Raises:
-        InputError: there is no such preset, repository, folder or file, or the download failed.
+    Raises InputError where there is no such preset, repository, folder or file, or the download failed.
     """
     name = str(name_or_path)
     path = Path(name_or_path).expanduser()
     if name in RELEASES:
         release = RELEASES[name]
-        return hub_file(release.repo, release.filename, release.revision, release.sha256, release.size)
+        return hub_file(release.repo, "model.safetensors", release.revision, release.sha256, release.size)
     if name in BUNDLED:
         return BUNDLED[name]
     if name and path.is_dir():
-        return find_weights(path)
+        return files.find_weights(path)
     if path.is_file():
-        if path.suffix in SUFFIXES or path.name in CANDIDATES:
+        if path.suffix in files.SUFFIXES or path.name in files.CANDIDATES:
             return path
-        raise InputError(f"{path} has no known format: pass a {', '.join(SUFFIXES)} file or a folder")
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in SUFFIXES:
+        raise InputError(f"{path} has no known format: pass a {', '.join(files.SUFFIXES)} file or a folder")
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in files.SUFFIXES:
         return _hub_weights(name)
     close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"take {', '.join(PRESETS)} or owner/name on the hub"
@@ -180,21 +159,21 @@ def weights_sha256(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     if name in RELEASES:
         return RELEASES[name].sha256
-    return file_sha256(*present_parts(weights_file(name_or_path)))
+    return files.remembered_sha256(*files.present_parts(weights_file(name_or_path)))
 
 
 def _hub_weights(repo: str) -> Path:
-    """Weights, config.json and what else the family needs of a hub repository, side by side in the cache."""
-    names = ("model.safetensors", INDEX, "pytorch_model.bin")
+    """Weights, config.json and what else the family needs of a hub repository, together in the cache."""
+    names = ("model.safetensors", files.INDEX, "pytorch_model.bin")
     path = next((cached for name in names if (cached := cached_file(repo, name))), None)
     if path is None:
-        log.info("%s is no local path: looking on the Hugging Face hub", repo)
+        log.info(f"{repo} is not a local path: looking on the Hugging Face hub")
     # Before the weights: so where they are in the cache and it is not, the hub had none, and may be away now.
     absent = NotOnHubError if path is None else InputError
     family = declared_family({}, "")
     with suppress(absent):
         config = hub_file(repo, "config.json")
-        family = declared_family(read_object(config), str(config))
+        family = declared_family(files.read_object(config), str(config))
     if family.own_tokenizer:
         for name in ("tokenizer.json", "generation_config.json"):
             with suppress(absent):
@@ -205,10 +184,10 @@ def _hub_weights(repo: str) -> Path:
                 path = hub_file(repo, name)
     if path is None:
         raise InputError(
-            f"{repo} is no local path, and the hub has none of {', '.join(names)} under that name: "
+            f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name: "
             "check the spelling; what is private or gated needs HF_TOKEN"
         )
-    for part in weight_parts(path):
+    for part in files.weight_parts(path):
         hub_file(repo, part.name)
     return path
 
@@ -219,26 +198,25 @@ def _declared(name: str, path: Path) -> tuple[dict[str, Any], str]:
         return asdict(PRESETS[name]), f"the preset {name}"
     for file in (path.with_name("config.json"), path.with_name("hparams.json")):
         if file.is_file():
-            return read_object(file), str(file)
+            return files.read_object(file), str(file)
     return {}, ""
 
 
-def _check_tensors(state: State, expected: State, both_names: Callable[[str], str]) -> None:
-    for name in expected:
-        if name not in state:
-            raise InputError(f"{both_names(name)} is missing")
+def _check_tensors(state: State, expected: State, names: NameMap) -> None:
+    if missing := [name for name in expected if name not in state]:
+        raise InputError(f"{names.both(missing[0])} is missing")
     for name, tensor in state.items():
         if name not in expected:
-            raise InputError(f"{both_names(name)} is no tensor of this network")
-        if tensor.shape != expected[name].shape:
-            found, wanted = list(tensor.shape), list(expected[name].shape)
-            raise InputError(f"{both_names(name)} has the shape {found} instead of {wanted}")
-        check_numbers(both_names(name), tensor)
+            raise InputError(f"{names.both(name)} is not a tensor of this network")
+        found, wanted = list(tensor.shape), list(expected[name].shape)
+        if found != wanted:
+            raise InputError(f"{names.both(name)} has the shape {found} instead of {wanted}")
+        check_numbers(names.both(name), tensor)
 
 
 def check_numbers(name: str, tensor: Tensor) -> None:
     """Raise InputError, which begins with ``name``, unless the tensor holds finite floating-point numbers."""
     if not tensor.is_floating_point():
-        raise InputError(f"{name} holds {tensor.dtype}, no floating-point numbers")
+        raise InputError(f"{name} holds {tensor.dtype}, not floating-point numbers")
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
         raise InputError(f"{name} holds a value that is not finite")

@@ -1,4 +1,4 @@
-"""The tokenizer in a ``tokenizer.json``, as published beside the weights of most models."""
+"""The tokenizer in a ``tokenizer.json``, as published next to the weights of most models."""
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from gptcls.core.errors import InputError
-from gptcls.core.tokenizer import Tokenizer, _require_text
+from gptcls.core.tokenizer import Tokenizer, require_text
 
 
 class FileTokenizer(Tokenizer):
-    """The tokenizer in a ``tokenizer.json``, through the ``tokenizers`` library, as ``transformers`` has it.
+    """The tokenizer in a ``tokenizer.json``, through the ``tokenizers`` library.
 
     What its post-processor adds (a begin-of-text token, [CLS] and [SEP]) is added, and nothing else. The name
-    of a special token inside a text is that token.
+    of a special token inside a text is ordinary text: who writes "[SEP]" or "</s>" controls nothing, as with
+    ``transformers``' ``split_special_tokens=True``.
 
     Args:
         path: the file.
@@ -21,7 +22,7 @@ class FileTokenizer(Tokenizer):
         eos_ids: see :class:`Tokenizer`; ``tokenizer.json`` does not say.
 
     Raises:
-        InputError: there is no such file, or it is no tokenizer.
+        InputError: there is no such file, or it does not hold a tokenizer.
     """
 
     def __init__(self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = ()) -> None:
@@ -35,9 +36,10 @@ class FileTokenizer(Tokenizer):
                 "(vocab.json, tokenizer.model), transformers' AutoTokenizer reads those and saves this one"
             ) from None
         except Exception as error:  # the library raises plain ones
-            raise InputError(f"{path} is no tokenizer ({error!s:.100}): download it again") from None
+            raise InputError(f"{path} is not a tokenizer ({error!s:.100}): download it again") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # their names as text
         self.vocab_size = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may have gaps
         self.eos_ids = tuple(self._known(eos_ids))
         self.pad_id = [*self._known([pad_id]), *self.eos_ids, 0][0]
@@ -49,16 +51,14 @@ class FileTokenizer(Tokenizer):
             self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :])
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
+        require_text(text)
         return self.encode_rows([text], max_length)[0]
 
     def encode_rows(self, texts: Iterable[str], max_length: int | None = None) -> list[list[int]]:
         """As in the base class, on all cores."""
         texts = list(texts)
         for row, text in enumerate(texts):
-            try:
-                _require_text(text)
-            except TypeError as error:
-                raise TypeError(f"row {row}: {error}") from None
+            require_text(text, f"row {row}: ")
         rows = []
         for start in range(0, len(texts), 1024):  # the library's results are far larger than their ids
             batch = [_without_surrogates(text) for text in texts[start : start + 1024]]
@@ -78,5 +78,5 @@ class FileTokenizer(Tokenizer):
 
 
 def _without_surrogates(text: str) -> str:
-    """Half a UTF-16 pair is no character: it becomes U+FFFD."""
+    """Half a UTF-16 pair is not a character: it becomes U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

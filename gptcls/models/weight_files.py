@@ -1,24 +1,29 @@
-"""The file formats that hold a network's tensors: a path in, a state dict with the file's own names out."""
+"""The file formats that hold a network's tensors: a path in, a state dict with the file's own names out; and
+what a file's bytes hash to.
+"""
 
+import hashlib
 import json
+import os
 import pickle
+import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gptcls.common.files import write_json
 from gptcls.core.errors import InputError
 
 INDEX = "model.safetensors.index.json"  # names the shards of a large model
-
-
 # In a folder, the first of these that is there holds the weights.
 CANDIDATES = ("model.safetensors", INDEX, "pytorch_model.bin", "checkpoint")
-
-
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+# Bytes from which the hash of a file is remembered: below, computing it takes less than a tenth of a second.
+LARGE = 1 << 26
 
 
 def find_weights(folder: Path) -> Path:
@@ -32,9 +37,8 @@ def find_weights(folder: Path) -> Path:
     if files:
         names = ", ".join(file.name for file in files)
         raise InputError(f"{folder} holds several weight files ({names}): pass the path of one of them")
-    raise InputError(
-        f"{folder} holds no weights: no {', '.join(CANDIDATES)}, and no {', '.join(SUFFIXES)} file"
-    )
+    known, suffixes = ", ".join(CANDIDATES), ", ".join(SUFFIXES)
+    raise InputError(f"{folder} holds no weights: no {known}, and no {suffixes} file")
 
 
 def weight_parts(path: Path) -> list[Path]:
@@ -42,18 +46,16 @@ def weight_parts(path: Path) -> list[Path]:
     if path.name == "checkpoint":
         parts = sorted(path.parent.glob("*.data-*"))
         if not parts:
-            raise InputError(f"{path} has no model.ckpt.data-00000-of-00001 beside it")
+            raise InputError(f"{path} has no model.ckpt.data-00000-of-00001 next to it")
         return parts
-    if path.name == INDEX:
-        try:
-            shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise InputError(f"{path} is no index of shards ({error!r}): download it again") from None
-        for shard in shards:
-            if not isinstance(shard, str) or Path(shard).name != shard:
-                raise InputError(f"{path} names {shard!r}, which is no file beside it: download it again")
-        return [path.with_name(shard) for shard in sorted(shards)]
-    return [path]
+    if path.name != INDEX:
+        return [path]
+    shards = read_object(path).get("weight_map")
+    shards = list(shards.values()) if isinstance(shards, dict) else [None]
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise InputError(f"{path} names {shard!r}, which is not a file next to it: download it again")
+    return [path.with_name(shard) for shard in sorted(set(shards))]
 
 
 def present_parts(path: Path) -> list[Path]:
@@ -72,19 +74,16 @@ def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tens
     Safetensors and new PyTorch files are mapped into memory, copy on write: reading them takes no second
     copy where they are in ``dtype`` already, and writing to the tensors changes no file.
 
-    Raises:
-        InputError: the file is absent, broken, of another format, or holds something that is no weight.
+    Raises InputError where the file is absent, broken, of another format, or holds something else.
     """
     parts = present_parts(path)
-    if path.name == "checkpoint":
-        state = _read_tensorflow(path.parent)
-    else:
-        state = {}
-        for part in parts:
-            state |= _read_safetensors(part) if part.suffix == ".safetensors" else _read_torch(part)
+    readers = {".safetensors": _read_safetensors, "": _read_tensorflow}
+    state: dict[str, Tensor] = {}
+    for part in [path] if path.name == "checkpoint" else parts:
+        state |= readers.get(part.suffix, _read_torch)(part)
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
-            raise InputError(f"{path} is no state dict: {name} is of the type {type(tensor).__name__}")
+            raise InputError(f"{path} is not a state dict: {name} is of the type {type(tensor).__name__}")
         if tensor.is_floating_point():  # masks need not be; whether a weight is, load_pretrained checks
             state[name] = tensor.detach().to(dtype)
     return state
@@ -97,7 +96,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise InputError(f"{path} is no whole safetensors file ({error}){_hint(path)}") from None
+        raise InputError(f"{path} is not a whole safetensors file ({error}){_hint(path)}") from None
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -105,19 +104,20 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         raise InputError(
-            f"{path} is no file of plain tensors: it is broken, or holds other Python objects, which are "
+            f"{path} is not a file of plain tensors: it is broken, or holds other Python objects, which are "
             f"never loaded since they could run code{_hint(path)}"
         ) from None
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is no whole PyTorch file ({_reason(error)}){_hint(path)}") from None
+        raise InputError(f"{path} is not a whole PyTorch file ({_reason(error)}){_hint(path)}") from None
     if isinstance(state, dict) and "model_state_dict" in state:
-        state = state["model_state_dict"]  # in chapter 5 of the book the optimizer's state lies beside it
+        state = state["model_state_dict"]  # in chapter 5 of the book the optimizer's state lies next to it
     if not isinstance(state, dict):
-        raise InputError(f"{path} is no state dict but a {type(state).__name__}")
+        raise InputError(f"{path} is not a state dict but a {type(state).__name__}")
     return dict(state)
 
 
-def _read_tensorflow(folder: Path) -> dict[str, Tensor]:
+def _read_tensorflow(path: Path) -> dict[str, Tensor]:
+    folder = path.parent
     try:
         import tensorflow as tf
     except ImportError:
@@ -130,9 +130,44 @@ def _read_tensorflow(folder: Path) -> dict[str, Tensor]:
         names = reader.get_variable_to_shape_map()
         return {name: torch.from_numpy(reader.get_tensor(name)) for name in names}
     except (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = _reason(error)
         raise InputError(
-            f"{folder} is no whole TensorFlow checkpoint ({_reason(error)}): download it again"
+            f"{folder} is not a whole TensorFlow checkpoint ({reason}): download it again"
         ) from None
+
+
+def file_sha256(*paths: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal; of several files, of their bytes one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def remembered_sha256(*paths: Path) -> str:
+    """:func:`file_sha256`, computed once for large files: until a size or a time of change differs,
+    ``~/.cache/gptcls/sha256.json`` (``XDG_CACHE_HOME``) remembers it. Where that cannot be read or written,
+    it is computed again.
+    """
+    stats = [path.stat() for path in paths]
+    if sum(stat.st_size for stat in stats) < LARGE:
+        return file_sha256(*paths)
+    name = os.pathsep.join(str(path.resolve()) for path in paths)
+    state = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+    known, memory = {}, None
+    with suppress(OSError, RuntimeError, InputError):  # RuntimeError: there is no home
+        memory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptcls" / "sha256.json"
+        known = read_object(memory)
+    match known.get(name):
+        case {"files": files, "sha256": str(found)} if files == state and re.fullmatch("[0-9a-f]{64}", found):
+            return found
+    known[name] = {"files": state, "sha256": file_sha256(*paths)}
+    if memory is not None:
+        with suppress(OSError):
+            write_json(memory, known)
+    return known[name]["sha256"]
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -140,9 +175,9 @@ def read_object(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{file} is no JSON ({error})") from None
+        raise InputError(f"{file} is not JSON ({error})") from None
     if not isinstance(values, dict):
-        raise InputError(f"{file} is no JSON object")
+        raise InputError(f"{file} is not a JSON object")
     return values
 
 

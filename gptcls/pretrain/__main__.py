@@ -8,14 +8,14 @@ from gptcls.pretrain.run import RESULT, pretrain
 
 
 def main() -> None:
-    """The command line."""
+    """Parse, pretrain, print."""
     cli.run(PretrainConfig, _pretrain_and_print)
 
 
 def _pretrain_and_print(config: PretrainConfig) -> None:
-    run = pretrain(config)
-    rate = run.progress.tokens_seen / run.progress.seconds
-    print(f"{run.progress.tokens_seen:,} tokens in {run.progress.seconds:,.0f} s, {rate:,.0f} a second")
+    run = pretrain(config, explicit=cli.given_options())
+    rate = run.tokens_seen / run.seconds
+    print(f"{run.tokens_seen:,} tokens in {run.seconds:,.0f} s, {rate:,.0f} per second")
     for name, value in run.perplexity.items():
         print(f"held-out perplexity {value:,.1f}  {name}")
     model = shlex.quote(str(run.folder / RESULT))

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from gptcls.common.options import Options, flag
+from gptcls.common.options import Options, check_at_least, check_seed, flag
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import VOCAB_SIZE
@@ -22,11 +22,10 @@ class PretrainConfig(Options):
     texts (Gururangan et al. 2020, "Don't Stop Pretraining").
     """
 
-    PATHS: ClassVar[tuple[str, ...]] = ("out",)
     WINDOW: ClassVar[int] = 256  # short enough to be fast, long enough for what the model can learn
 
     data: tuple[str, ...]
-    """Files of text: .txt (one document) or .jsonl, .csv, .tsv, .parquet (a document a row), also .gz."""
+    """Files of text: .txt (one document) or .jsonl, .csv, .tsv, .parquet (a document per row), also .gz."""
     mix: tuple[float, ...] = ()
     """Share of each file in what is trained on, in the order of --data; otherwise that of its tokens."""
     text_column: str | None = None
@@ -45,9 +44,9 @@ class PretrainConfig(Options):
     n_positions: int | None = None
     """Longest sequence, likewise."""
     window: int | None = None
-    """Tokens a row; otherwise 256, or the model's longest sequence where that is shorter."""
+    """Tokens per row; otherwise 256, or the model's longest sequence where that is shorter."""
     batch_size: int = 16
-    """Rows a step."""
+    """Rows per step."""
     steps: int = 1000
     """Steps of the optimizer."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=(
@@ -65,8 +64,8 @@ class PretrainConfig(Options):
     """Tokens that the softmax of a training step runs over: the most common ones, a sample that stands for
     the rest, and the target. 0 takes all 50,257, which with a small model is several times slower."""
     held_out: float = 0.02
-    """Share of each file's text that is not trained on, to measure the perplexity. Which part it is hangs on
-    the text alone: a later run over the same files does not train on it, whatever its seed."""
+    """Share of each file's text that is not trained on, to measure the perplexity. The text alone decides
+    which part: a later run over the same files does not train on it, whatever its seed."""
     eval_freq: int = 250
     """Steps between two looks at the held-out text, each with a sample of what the model writes."""
     prompt: str = ""
@@ -99,8 +98,8 @@ class PretrainConfig(Options):
 
     def checked(self) -> "PretrainConfig":
         """The same with the learning rate filled in; InputError for a value that no run can use."""
-        self.check_seed()
-        self.check_at_least({
+        check_seed(self.seed)
+        check_at_least(self.flat(), {
             "batch_size": 1, "steps": 1, "lr": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "dropout": 0,
             "candidates": 0, "eval_freq": 1, "window": 2, "n_layer": 1, "n_embd": 1, "n_head": 1,
             "n_positions": 2,
@@ -108,11 +107,11 @@ class PretrainConfig(Options):
         for name in ("warmup", "dropout", "held_out"):
             if not 0 <= getattr(self, name) < 1 or (name == "held_out" and not self.held_out):
                 raise InputError(
-                    f"{flag(name)} {getattr(self, name)} is no share; use a number above 0 and below 1"
+                    f"{flag(name)} {getattr(self, name)} is not a share; use a number above 0 and below 1"
                 )
         if self.candidates and not 16 <= self.candidates <= VOCAB_SIZE // 2:
             raise InputError(
-                f"--candidates {self.candidates} is no sample of {VOCAB_SIZE:,} tokens; "
+                f"--candidates {self.candidates} is not a sample of {VOCAB_SIZE:,} tokens; "
                 f"use 16 to {VOCAB_SIZE // 2}, or 0 for all"
             )
         if self.mix and (len(self.mix) != len(self.data) or min(self.mix) < 0 or not sum(self.mix) > 0):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gptcls.core.gpt2 import GPT2
+
 CHUNK = 512  # tokens at a time: with 8,192 candidates in bf16 their logits fit a processor's cache
-
-
 COMMON = 0.75  # share of the candidates that are always the same
 
 
@@ -74,6 +74,32 @@ def next_token_loss(
         return _ChunkedCrossEntropy.apply(hidden, table, targets, None, dtype)
     rows = table.index_select(0, candidates.ids)  # (V', C)
     return _ChunkedCrossEntropy.apply(hidden, rows, candidates.slots, candidates.log_weight, dtype)
+
+
+class NextToken:
+    """The task of pretraining, as the :class:`gptcls.core.loop.Trainer` knows tasks.
+
+    Args:
+        model: the network; its table of the language-model head is the softmax's.
+        by_count: (V,) all token ids, the most common first.
+        n_candidates: tokens that a softmax runs over; 0 takes all.
+        dtype: of the matrix products.
+    """
+
+    def __init__(self, model: GPT2, by_count: Tensor, n_candidates: int, dtype: torch.dtype) -> None:
+        self.model, self.by_count, self.n_candidates, self.dtype = model, by_count, n_candidates, dtype
+
+    def loss_weight(self, targets: Tensor) -> float:
+        """The number of tokens that the loss is a mean over."""
+        return float(targets.numel())
+
+    def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:  # (B, T, C), (B, T) -> ()
+        """See :func:`next_token_loss`; the candidates are drawn from torch's global generator."""
+        targets, candidates = targets.flatten(), None
+        if self.n_candidates:
+            candidates = Candidates.draw(targets.cpu(), self.by_count, self.n_candidates).to(hidden.device)
+        table = (self.model.wte if self.model.lm_head is None else self.model.lm_head).weight
+        return next_token_loss(hidden.flatten(0, 1).float(), table, targets, self.dtype, candidates)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

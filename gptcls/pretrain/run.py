@@ -1,252 +1,80 @@
-"""The loop of next-token training.
-
-python -m gptcls.pretrain: a GPT-2 learns to continue text, from random weights or further on your own.
+"""A GPT-2 learns to continue text, from random weights or further on your own.
 
     python -m gptcls.pretrain --init random --data novels.jsonl.gz messages.txt
     python -m gptcls.train --model runs/gpt2-nano-pretrained/model --data labelled.csv
 
-What comes out is a folder in Hugging Face's format, which this package and ``transformers`` both load.
+What comes out is a folder in Hugging Face's format, which this package and ``transformers`` both load. The
+loop is that of fine-tuning (``core/loop.py``); task, loader and the hook that looks on are its own.
 """
 
 import logging
-import math
 import shlex
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from torch import Tensor
 
 from gptcls.common.files import write_json
 from gptcls.common.hardware import pick_device, pick_dtype
-from gptcls.common.interrupt import stop_requested
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
-from gptcls.core.loop import CHECKPOINT_SECONDS, NonFiniteLossError, StoppedError, lr_factor
+from gptcls.core.loop import FitSettings, Hook, NonFiniteLossError, Trainer
 from gptcls.core.tokenizer import PAD_ID, VOCAB_SIZE, decode, encode
 from gptcls.evaluation import report
+from gptcls.fast.frozen import Autocast
 from gptcls.models.gpt2_files import save_pretrained
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 from gptcls.models.sampling import generate
 from gptcls.pretrain.config import PretrainConfig
-from gptcls.pretrain.next_token import Candidates, next_token_loss, perplexity
-from gptcls.pretrain.text import Stream, WindowSampler, hold_out, read_documents
-from gptcls.train import folder as runs
-from gptcls.train.checkpoint import load_checkpoint, save_checkpoint, try_checkpoint
+from gptcls.pretrain.next_token import NextToken, perplexity
+from gptcls.pretrain.text import Stream, WindowLoader, hold_out, read_documents
+from gptcls.train import folder as folders
+from gptcls.train.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
+from gptcls.train.hooks import ProgressBar, StopOnSignal, StoppedError
 
 log = logging.getLogger("gptcls")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainSettings:
-    """How :class:`Pretrainer` trains. A step is one of the optimizer, counted from 0."""
-
-    steps: int
-    lr: float  # at the peak
-    warmup_steps: int
-    weight_decay: float
-    clip: float  # largest gradient norm; 0 does not clip
-    candidates: int  # tokens a softmax runs over; 0: all of them
-    eval_freq: int  # steps between two looks at the held-out text
-    seed: int
-
-
-@dataclass
-class PretrainProgress:
-    """Where a run stands: everything about it that is no tensor."""
-
-    step: int = 0
-    tokens_seen: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)  # of the steps since the last entry of the history
-    history: list[dict] = field(default_factory=list)
-
-
-class Pretrainer:
-    """One next-token training run of ``model`` that can stop and go on, bit for bit, on a CPU.
-
-    Windows, candidates and dropout of a step are drawn from the seed and the number of the step alone, so
-    weights, optimizer and counters are all that a checkpoint has to keep.
-
-    Args:
-        model: a GPT2; all of it is trained.
-        sampler: gives the windows of each step.
-        settings: see :class:`PretrainSettings`.
-        dtype: of the matrix products; the weights stay in fp32.
-    """
-
-    def __init__(
-        self,
-        model: GPT2,
-        sampler: WindowSampler,
-        settings: PretrainSettings,
-        dtype: torch.dtype,
-    ) -> None:
-        self.model, self.sampler, self.settings, self.dtype = model, sampler, settings, dtype
-        self.device = model.wte.weight.device
-        self.parameters = dict(model.named_parameters())
-        for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
-            parameter.data = parameter.data.contiguous()
-        matrices = [p for p in self.parameters.values() if p.ndim == 2]
-        others = [p for p in self.parameters.values() if p.ndim != 2]
-        groups = [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},  # decay would pull norms and biases to a meaningless 0
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95), fused=True)
-        # The most common tokens first: the candidates of a step are mostly they.
-        self.by_count = sampler.counts(len(model.wte.weight)).argsort(descending=True, stable=True)
-        self.progress = PretrainProgress()
-
-    def fit(
-        self, look: Callable[[], dict[str, float]], on_checkpoint: Callable[[], None] | None = None
-    ) -> PretrainProgress:
-        """Train to the last step, or to the first Ctrl-C.
-
-        ``look`` judges the model (in eval mode) every ``eval_freq`` steps, before the first and after the
-        last; what it returns goes to the history. ``on_checkpoint`` is called whenever
-        :data:`CHECKPOINT_SECONDS` have passed since the last time.
-
-        Raises StoppedError after the step in which Ctrl-C came, NonFiniteLossError when the loss is no
-        longer a number (the last checkpoint is then what there is).
-        """
-        progress, settings = self.progress, self.settings
-        started = saved_at = time.perf_counter()
-        started -= progress.seconds
-        bar = tqdm(
-            total=settings.steps * self._tokens_a_step(),
-            initial=progress.tokens_seen,
-            desc="pretraining",
-            unit="tok",
-            unit_scale=True,
-            disable=None,
-        )
-        self.model.train()
-        with stop_requested() as stop, logging_redirect_tqdm([log]), bar:
-            if not progress.history:
-                self._look(look)
-            while progress.step < settings.steps:
-                progress.losses.append(self._step())
-                bar.set_postfix(loss=f"{progress.losses[-1]:.3f}", refresh=False)
-                bar.update(self._tokens_a_step())
-                now = time.perf_counter()
-                progress.seconds = now - started
-                if progress.step % settings.eval_freq == 0 or progress.step == settings.steps:
-                    self._look(look)
-                if stop():
-                    raise StoppedError
-                if on_checkpoint and now - saved_at > CHECKPOINT_SECONDS:
-                    on_checkpoint()
-                    saved_at = time.perf_counter()
-        self.model.eval()
-        return progress
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing: weights, optimizer and the number of the step are all that a step depends on."""
-        return {}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing to take up, see :meth:`state`."""
-
-    def _tokens_a_step(self) -> int:
-        return self.sampler.batch_size * (self.sampler.length - 1)
-
-    def lr(self, step: int) -> float:
-        """The learning rate of a step."""
-        settings = self.settings
-        return settings.lr * lr_factor("cosine", step, settings.steps, settings.warmup_steps)
-
-    def _step(self) -> float:
-        """One update; returns its loss."""
-        settings, step = self.settings, self.progress.step
-        torch.manual_seed((settings.seed << 32) + step)  # of dropout and of the candidates
-        windows = self.sampler.batch(step)
-        targets = windows[:, 1:].flatten()
-        candidates = None
-        if settings.candidates:
-            candidates = Candidates.draw(targets, self.by_count, settings.candidates).to(self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step)
-        self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden = self.model(windows[:, :-1].to(self.device))  # (B, T, C)
-        table = (self.model.wte if self.model.lm_head is None else self.model.lm_head).weight
-        loss = next_token_loss(
-            hidden.flatten(0, 1).float(), table, targets.to(self.device), self.dtype, candidates
-        )
-        loss.backward()
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
-        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-            raise NonFiniteLossError(
-                f"the loss is no longer finite at step {step} (lr {self.lr(step):.3g}); try a smaller --lr"
-            )
-        if settings.clip and norm > settings.clip:
-            nn.utils.clip_grads_with_norm_(self.parameters.values(), settings.clip, norm)
-        self.optimizer.step()
-        self.progress.step += 1
-        self.progress.tokens_seen += len(targets)
-        return loss.item()
-
-    def _look(self, look: Callable[[], dict[str, float]]) -> None:
-        """An entry of the history: the mean training loss since the last one, and what ``look`` finds."""
-        progress, losses = self.progress, self.progress.losses
-        self.model.eval()
-        entry = {
-            "step": progress.step,
-            "tokens": progress.tokens_seen,
-            "seconds": round(progress.seconds, 1),
-            "train_loss": sum(losses) / len(losses) if losses else None,
-        }
-        progress.history.append(entry | look())
-        progress.losses = []
-        self.model.train()
-
-
 RESULT = "model"  # the folder that a finished run leaves in its own
-
-
 LOOK_WINDOWS = 64  # of each file's held-out text while the run goes on
-
-
 FINAL_WINDOWS = 1024  # and at its end
-
-
 SAMPLE_TOKENS = 30
 
 
 @dataclass(frozen=True)
 class PretrainRun:
-    """A finished run: its folder, the held-out perplexity of each file, the network, the history."""
+    """A finished run: its folder, the held-out perplexity of each file, the network, how it went."""
 
     folder: Path
     perplexity: dict[str, float]
     model: GPT2
-    progress: PretrainProgress
+    tokens_seen: int
+    seconds: float
+    history: list[dict]
 
 
-def pretrain(config: PretrainConfig) -> PretrainRun:
+def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> PretrainRun:
     """Train as ``config`` says; the weights are in ``model``, in the run's folder, in Hugging Face's format.
+
+    ``explicit`` is as in :func:`gptcls.train.run.train`.
 
     Raises:
         InputError: something in the options or the data cannot be used; the line says what.
         KeyboardInterrupt: after Ctrl-C, once what is trained so far is saved.
     """
     if config.resume:
-        (config, origin_then, there), folder = runs.resumed(config), config.out
+        (config, origin_then, there), folder = folders.resumed(config, explicit), config.out
     else:
         config = config.checked()
-        folder = runs.new_folder(config.out, config.run_name, RESULT)
+        folder = folders.new_folder(config.out, config.run_name, RESULT)
     device = pick_device(config.device)
     dtype = pick_dtype(config.precision, device)
     if dtype == torch.float16:  # its gradients would need loss scaling
         dtype = torch.float32
-    here = runs.environment(device, dtype)
+    here = folders.environment(device, dtype)
     model, base = _build_model(config)
     window = config.window or min(config.WINDOW, model.config.n_positions)
     if window > model.config.n_positions:
@@ -254,41 +82,30 @@ def pretrain(config: PretrainConfig) -> PretrainRun:
     streams, held = _read_streams(config, window + 1)
     origin = {"weights": base, "tokens": {stream.name: len(stream.tokens) for stream in streams}}
     if config.resume:
-        runs.warn_of_changes(there, here)
+        folders.warn_of_changes(there, here)
         if origin != origin_then:
             raise InputError(f"the text or the weights that {folder} was started with changed; put them back")
     else:
-        folder = runs.claim(folder, config.out, config.run_name, RESULT)
-        runs.write_config(folder, config, origin, here)
-    settings = PretrainSettings(
-        steps=config.steps,
-        lr=config.lr,
-        warmup_steps=round(config.warmup * config.steps),
-        weight_decay=config.weight_decay,
-        clip=config.clip,
-        candidates=config.candidates,
-        eval_freq=config.eval_freq,
-        seed=config.seed,
-    )
+        folder = folders.claim(folder, config.out, config.run_name, RESULT)
+        folders.write_config(folder, config, origin, here)
     shares = config.mix or [len(stream.tokens) for stream in streams]
-    sampler = WindowSampler(streams, shares, window + 1, config.batch_size, config.seed)
-    trainer = Pretrainer(model.to(device), sampler, settings, dtype)
+    loader = WindowLoader(streams, shares, window, config.batch_size, config.steps, config.seed)
+    look = HeldOut(model.to(device), held, config, loader.batch_size * window)
+    hooks = [look, StopOnSignal(), Checkpoints(folder / "checkpoint")]
+    trainer = _trainer(model, loader, config, device, dtype, hooks)
     if config.resume:
         load_checkpoint(folder / "checkpoint", trainer)
     try:
-        trainer.fit(
-            look=lambda: _look(trainer, held, config),
-            on_checkpoint=lambda: try_checkpoint(folder / "checkpoint", trainer),
-        )
+        trainer.fit()
     except StoppedError:
-        save_pretrained(trainer.model, folder / RESULT, config.save)
+        save_pretrained(model, folder / RESULT, config.save)
         save_checkpoint(folder / "checkpoint", trainer)
         where = shlex.quote(str(folder))
         log.info(f"interrupted; the weights so far: {folder / RESULT} (continue with --out {where} --resume)")
         raise
     except NonFiniteLossError as error:
-        raise NonFiniteLossError(f"{error}; {folder} has what was saved before") from None
-    return _finish(folder, trainer, held, config)
+        raise NonFiniteLossError(f"{error}; try a smaller --lr, {folder} has what was saved before") from None
+    return _finish(folder, trainer, look, config)
 
 
 def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
@@ -303,7 +120,7 @@ def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
     else:
         loaded = load_pretrained(config.model)
         if not isinstance(loaded, GPT2):
-            raise InputError(f"{config.model} is no GPT-2: pretraining is for these alone")
+            raise InputError(f"{config.model} is not a GPT-2: pretraining is for these alone")
         model = GPT2(replace(loaded.config, dropout=config.dropout))
         model.load_state_dict(loaded.state_dict())
         base = {"name": config.model, "sha256": weights_sha256(config.model)}
@@ -340,47 +157,110 @@ def _read_streams(config: PretrainConfig, length: int) -> tuple[list[Stream], di
     return streams, held
 
 
-def _look(trainer: Pretrainer, held: dict[str, Tensor], config: PretrainConfig) -> dict[str, float]:
-    """Held-out perplexities, and a sample of what the model writes by now, to the log."""
-    progress = trainer.progress
-    windows = {name: w[:LOOK_WINDOWS].to(trainer.device) for name, w in held.items()}
-    found = {name: perplexity(trainer.model, w) for name, w in windows.items()}
-    text = _sample(trainer, config)
-    losses = progress.losses
-    train_loss = f"train loss {sum(losses) / len(losses):.3f}, " if losses else ""
-    log.info(
-        f"step {progress.step}: {train_loss}held-out perplexity "
-        + ", ".join(f"{value:,.1f} ({Path(name).name})" for name, value in found.items())
-        + f'; it writes: "{" ".join(text.split())}"'
-    )
-    return {f"perplexity {name}": value for name, value in found.items()}
+def _trainer(
+    model: GPT2,
+    loader: WindowLoader,
+    config: PretrainConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    hooks: list[Hook],
+) -> Trainer:
+    """One long epoch; weight decay on matrices alone: it would pull norms and biases to a meaningless 0."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+    # The most common tokens first: the candidates of a step are mostly they.
+    by_count = loader.counts(len(model.wte.weight)).argsort(descending=True, stable=True)
+    task = NextToken(model, by_count, config.candidates, dtype)
+    settings = FitSettings(epochs=1, lr=config.lr, schedule="cosine", warmup=config.warmup, clip=config.clip)
+    network = model if dtype == torch.float32 else Autocast(model, dtype)
+    bar = ProgressBar("pretraining", "tok", loader.batch_size * loader.window)
+    return Trainer(network, task, loader, settings, device, [bar, *hooks], optimizer)
 
 
-def _sample(trainer: Pretrainer, config: PretrainConfig) -> str:
-    """A text by the model, from the prompt on; without one from the beginning of a document."""
-    ids = torch.tensor([[PAD_ID, *encode(config.prompt)]], device=trainer.device)
-    generator = torch.Generator(trainer.device).manual_seed(config.seed)
-    written = generate(trainer.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_id=PAD_ID)[0, 1:]
-    return decode(written[written != PAD_ID].tolist())
+class HeldOut(Hook):
+    """Looks at the held-out text every ``eval_freq`` steps, before the first and after the last.
+
+    What it finds goes to the history and the log, which also shows what the model writes by now.
+    """
+
+    def __init__(
+        self, model: GPT2, held: dict[str, Tensor], config: PretrainConfig, tokens_per_step: int
+    ) -> None:
+        self.model, self.held, self.config, self.tokens_per_step = model, held, config, tokens_per_step
+        self.losses: list[float] = []  # of the steps since the last look
+
+    def on_start(self, trainer: Trainer) -> None:
+        if not trainer.progress.history:
+            self._look(trainer)
+
+    def on_step(self, trainer: Trainer) -> None:
+        self.losses.append(trainer.loss)
+        if trainer.progress.step % self.config.eval_freq == 0 or trainer.progress.step == trainer.total_steps:
+            self._look(trainer)
+
+    def on_end(self, trainer: Trainer) -> None:
+        self.model.eval()
+
+    def state(self) -> dict[str, Any]:
+        return {"losses": self.losses}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.losses = state["losses"]
+
+    def perplexities(self, n_windows: int) -> dict[str, float]:
+        """The perplexity of each file's first windows, exact; the model is left in eval mode."""
+        self.model.eval()
+        device = self.model.wte.weight.device
+        return {name: perplexity(self.model, w[:n_windows].to(device)) for name, w in self.held.items()}
+
+    def _look(self, trainer: Trainer) -> None:
+        progress, found = trainer.progress, self.perplexities(LOOK_WINDOWS)
+        train_loss = sum(self.losses) / len(self.losses) if self.losses else None
+        entry = {
+            "step": progress.step,
+            "tokens": progress.step * self.tokens_per_step,
+            "seconds": round(progress.seconds, 1),
+            "train_loss": train_loss,
+        }
+        progress.history.append(entry | {f"perplexity {name}": value for name, value in found.items()})
+        log.info(
+            f"step {progress.step}: " + (f"train loss {train_loss:.3f}, " if self.losses else "")
+            + "held-out perplexity "
+            + ", ".join(f"{value:,.1f} ({Path(name).name})" for name, value in found.items())
+            + f'; it writes: "{" ".join(self._sample().split())}"'
+        )  # fmt: skip
+        self.losses = []
+        self.model.train()
+
+    def _sample(self) -> str:
+        """A text by the model, from the prompt on; without one from the beginning of a document."""
+        device = self.model.wte.weight.device
+        ids = torch.tensor([[PAD_ID, *encode(self.config.prompt)]], device=device)
+        generator = torch.Generator(device).manual_seed(self.config.seed)
+        written = generate(self.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_id=PAD_ID)[0, 1:]
+        return decode(written[written != PAD_ID].tolist())
 
 
-def _finish(
-    folder: Path, trainer: Pretrainer, held: dict[str, Tensor], config: PretrainConfig
-) -> PretrainRun:
+def _finish(folder: Path, trainer: Trainer, look: HeldOut, config: PretrainConfig) -> PretrainRun:
     """Save everything, then measure the perplexity on all of the held-out windows."""
-    save_pretrained(trainer.model, folder / RESULT, config.save)  # before anything else can go wrong
+    save_pretrained(look.model, folder / RESULT, config.save)  # before anything else can go wrong
     progress = trainer.progress
     columns = list(dict.fromkeys(key for row in progress.history for key in row))
     report.write_history(folder / "history.csv", progress.history, columns)
-    final = {name: perplexity(trainer.model, w.to(trainer.device)) for name, w in held.items()}
+    final, tokens_seen = look.perplexities(FINAL_WINDOWS), progress.step * look.tokens_per_step
     write_json(
         folder / "metrics.json",
         {
             "perplexity": final,
-            "held_out_tokens": {name: w[:, 1:].numel() for name, w in held.items()},
-            "tokens_seen": progress.tokens_seen,
+            "held_out_tokens": {name: w[:, 1:].numel() for name, w in look.held.items()},
+            "tokens_seen": tokens_seen,
             "seconds_training": round(progress.seconds, 1),
         },
     )
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return PretrainRun(folder, final, trainer.model, progress)
+    return PretrainRun(folder, final, look.model, tokens_seen, progress.seconds, progress.history)

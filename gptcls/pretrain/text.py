@@ -5,8 +5,7 @@ on padding (Brown et al. 2020, appendix B).
 """
 
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import PAD_ID, encode
 from gptcls.data.columns import text_values, values_of
-from gptcls.data.readers import open_text, read_chunks, require_file, require_utf8
+from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.readers import read_chunks
+from gptcls.data.same_text import text_key
 
 log = logging.getLogger("gptcls")
 
@@ -65,7 +67,7 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
     path = Path(path)
     if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
         require_file(path)
-        require_utf8(path)
+        require_text(path)
         with open_text(path, newline="\n") as file:
             documents = [file.read()]
     else:
@@ -84,16 +86,16 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
 def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
     """Documents to train on, and others to judge by: at least ``share`` of all characters.
 
-    Whole documents are held out, of a single one its end. Which ones hangs on nothing but their letters and
-    digits (those with the lowest hashes), so that a later run over the same texts, whatever its seed, trains
-    on none that an earlier one was judged by. A held-out document that also stands among the others (letters
-    and digits compared) is left out: it would only measure memory.
+    Whole documents are held out, of a single one its end: those with the lowest hashes of their
+    :func:`gptcls.data.same_text.text_key`, so that a later run over the same texts, whatever its seed, trains
+    on none that an earlier one was judged by. A held-out document that also stands among the others is left
+    out: it would only measure memory.
     """
     if len(documents) == 1:
         text = documents[0]
         cut = len(text) - round(share * len(text))
         return [text[:cut]], [text[cut:]]
-    hashes = [_hash_of_letters(text) for text in documents]
+    hashes = [_hash_of(text) for text in documents]
     order = sorted(range(len(documents)), key=hashes.__getitem__)
     reached = np.cumsum([len(documents[i]) for i in order])  # characters up to and with each
     n_held = min(int(np.searchsorted(reached, share * reached[-1])) + 1, len(documents) - 1)
@@ -102,27 +104,56 @@ def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[st
     return [documents[i] for i in rest], [documents[i] for i in held if hashes[i] not in seen]
 
 
-def _hash_of_letters(text: str) -> bytes:
-    letters = re.sub(r"[\W_]+", "", text.casefold())
-    return blake2b(letters.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _hash_of(text: str) -> bytes:
+    return blake2b(text_key(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-class WindowSampler:
-    """Batches of windows drawn from several streams; each batch is a pure function of the step.
+class WindowLoader:
+    """One batch per step, ``(ids (B, T), lengths (B,), targets (B, T))``, of windows of several streams.
+
+    The target of a token is the one that follows it. A batch is a pure function of the seed and the number of
+    its step, and so is what the step draws from torch's global generator, which is seeded before each batch.
 
     Args:
         streams: where the windows come from.
         shares: each stream's share of the windows.
-        length: tokens a window; the last one is only ever a target.
-        batch_size: windows a batch.
+        window: T, the tokens per window.
+        batch_size: B, the windows per batch.
+        steps: how many batches there are.
         seed: with the step, of everything random.
     """
 
     def __init__(
-        self, streams: Sequence[Stream], shares: Sequence[float], length: int, batch_size: int, seed: int
+        self,
+        streams: Sequence[Stream],
+        shares: Sequence[float],
+        window: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
     ) -> None:
-        self.streams, self.length, self.batch_size, self.seed = streams, length, batch_size, seed
+        self.streams, self.window, self.batch_size = streams, window, batch_size
+        self.steps, self.seed = steps, seed
         self.shares = np.array(shares) / sum(shares)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.steps):
+            windows = self.windows(step)
+            torch.manual_seed((self.seed << 32) + step)  # of dropout, and of the candidates of the softmax
+            yield windows[:, :-1], torch.full((self.batch_size,), self.window), windows[:, 1:]
+
+    def windows(self, step: int) -> Tensor:
+        """The windows (B, T + 1) of one step, int64; the last token is only ever a target."""
+        rng = np.random.default_rng([self.seed, step])
+        chosen = rng.choice(len(self.streams), self.batch_size, p=self.shares)
+        windows = [
+            stream.window(int(rng.integers(len(stream.tokens))), self.window + 1)
+            for stream in (self.streams[i] for i in chosen)
+        ]
+        return torch.from_numpy(np.stack(windows).astype(np.int64))
 
     def counts(self, vocab_size: int) -> Tensor:
         """How often each token (V,) is expected in a million trained on, float64."""
@@ -130,13 +161,3 @@ class WindowSampler:
         for stream, share in zip(self.streams, self.shares, strict=True):
             expected += 1e6 * share * np.bincount(stream.tokens, minlength=vocab_size) / len(stream.tokens)
         return torch.from_numpy(expected)
-
-    def batch(self, step: int) -> Tensor:
-        """Windows (batch_size, length) for one step, int64."""
-        rng = np.random.default_rng([self.seed, step])
-        chosen = rng.choice(len(self.streams), self.batch_size, p=self.shares)
-        windows = [
-            stream.window(int(rng.integers(len(stream.tokens))), self.length)
-            for stream in (self.streams[i] for i in chosen)
-        ]
-        return torch.from_numpy(np.stack(windows).astype(np.int64))

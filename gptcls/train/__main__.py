@@ -5,18 +5,16 @@ import shlex
 from gptcls.common import cli
 from gptcls.evaluation import report
 from gptcls.train.config import TrainConfig
-from gptcls.train.run import (
-    train,
-)
+from gptcls.train.run import train
 
 
 def main() -> None:
-    """The command line."""
+    """Parse, train, print the table."""
     cli.run(TrainConfig, _train_and_print)
 
 
 def _train_and_print(config: TrainConfig) -> None:
-    run = train(config)
+    run = train(config, explicit=cli.given_options())
     print(report.scores_table(run.classifier.task, run.scores, run.baselines))
     folder = shlex.quote(str(run.folder))
     print(f'\nsaved in {run.folder}; try: python -m gptcls.classify --model {folder} "…"')

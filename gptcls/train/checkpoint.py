@@ -1,15 +1,15 @@
 """An unfinished run on disk: ``progress.json`` and ``state.safetensors``, no pickle.
 
-Everything that the rest of the run depends on is in it: the trained weights, AdamW's moments and step
-counts, the counters of the loop, and whatever else the loop says its state is (torch's generators, the
-weights to go back to). So a run that continues ends with the same bits as one that was never interrupted.
+Everything that the rest of the run depends on is in it: the trained weights, the optimizer's moments and step
+counts, torch's generators, the counters of the loop, and what its hooks say their state is. So a run that
+continues ends with the same bits as one that was never interrupted.
 """
 
 import json
 import logging
-from dataclasses import asdict, fields
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -18,66 +18,72 @@ from torch import Tensor
 
 from gptcls.common.files import atomic_folder
 from gptcls.core.errors import InputError
+from gptcls.core.loop import Hook, Progress, Trainer, rng_state, set_rng_state
 
 log = logging.getLogger("gptcls")
+CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
 
 
-class Loop(Protocol):
-    """What can be checkpointed: :class:`gptcls.core.loop.Trainer` and
-    :class:`gptcls.pretrain.run.Pretrainer`."""
+class Checkpoints(Hook):
+    """A checkpoint in ``folder`` whenever :data:`CHECKPOINT_SECONDS` have passed since the last one."""
 
-    parameters: dict[str, torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    progress: Any  # a dataclass of plain values
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-    def state(self) -> dict[str, Tensor]:
-        """The tensors that the rest of the run depends on, beside weights and optimizer."""
+    def on_start(self, trainer: Trainer) -> None:
+        self.saved_at = time.perf_counter()
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Undo the passing of time since :meth:`state`."""
+    def on_step(self, trainer: Trainer) -> None:
+        if time.perf_counter() - self.saved_at <= CHECKPOINT_SECONDS:
+            return
+        try:
+            save_checkpoint(self.folder, trainer)
+        except InputError as error:  # a full disk does not end a healthy run
+            log.info(f"{error}; training goes on")
+        self.saved_at = time.perf_counter()
 
 
-def save_checkpoint(folder: Path, trainer: Loop) -> None:
+def save_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Write the trainer's state to ``folder``, replacing an earlier one only when it is complete.
 
     Raises InputError when the disk is full or the folder cannot be written.
     """
     tensors = {f"model.{name}": p.detach() for name, p in trainer.parameters.items()}
-    tensors |= {f"state.{name}": value for name, value in trainer.state().items()}
+    tensors |= {f"rng.{name}": value for name, value in rng_state().items()}
+    tensors |= {f"epoch_rng.{name}": value for name, value in trainer.epoch_rng.items()}
     for name, p in trainer.parameters.items():
         tensors |= {f"optimizer.{key}.{name}": v for key, v in trainer.optimizer.state[p].items()}
+    values: dict[str, dict] = {}
+    for hook in trainer.hooks:
+        kind = type(hook).__name__
+        state = hook.state()
+        tensors |= {f"hook.{kind}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        if plain := {k: v for k, v in state.items() if not isinstance(v, Tensor)}:
+            values[kind] = plain
+    description = {"progress": asdict(trainer.progress), "hooks": values}
     try:
         with atomic_folder(folder) as temporary:
             save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
-            progress = json.dumps(asdict(trainer.progress), indent=2)
-            (temporary / "progress.json").write_text(progress + "\n", encoding="utf-8")
+            text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+            (temporary / "progress.json").write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot save the checkpoint to {folder}: {error}; free space") from error
 
 
-def try_checkpoint(folder: Path, trainer: Loop) -> None:
-    """:func:`save_checkpoint`, but a full disk is said and does not end a healthy run."""
-    try:
-        save_checkpoint(folder, trainer)
-    except InputError as error:
-        log.info(f"{error}; training goes on")
-
-
-def load_checkpoint(folder: Path, trainer: Loop) -> None:
+def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it.
 
     Raises InputError when the folder holds no checkpoint, a damaged one, or one of another model.
     """
     try:
-        values = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        if values.keys() != {field.name for field in fields(trainer.progress)}:
-            raise ValueError("progress.json has other entries")
+        description = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        progress, values = Progress(**description["progress"]), dict(description["hooks"])
         tensors = load_file(folder / "state.safetensors")
     except FileNotFoundError:
         raise InputError(f"{folder} holds no interrupted run; start again without --resume") from None
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder} is damaged ({error!s:.80}); start again in another --out") from None
-    weights = part(tensors, "model.")
+    weights = _part(tensors, "model.")
     if weights.keys() != trainer.parameters.keys():
         raise InputError(
             f"{folder} belongs to a run that trained other parameters; start again without --resume"
@@ -85,14 +91,19 @@ def load_checkpoint(folder: Path, trainer: Loop) -> None:
     with torch.no_grad():
         for name, value in weights.items():
             trainer.parameters[name].copy_(value)
-    trainer.progress = type(trainer.progress)(**values)
-    for key in ("step", "exp_avg", "exp_avg_sq"):
-        for name, value in part(tensors, f"optimizer.{key}.").items():
-            parameter = trainer.parameters[name]
-            trainer.optimizer.state[parameter][key] = value.to(parameter.device)
-    trainer.restore(part(tensors, "state."))
+    trainer.progress = progress
+    for full, value in _part(tensors, "optimizer.").items():
+        key, _, name = full.partition(".")
+        parameter = trainer.parameters[name]
+        trainer.optimizer.state[parameter][key] = value.to(parameter.device)
+    trainer.epoch_rng = _part(tensors, "epoch_rng.")
+    for hook in trainer.hooks:
+        kind = type(hook).__name__
+        moved = {k: v.to(trainer.device) for k, v in _part(tensors, f"hook.{kind}.").items()}
+        hook.restore(values.get(kind, {}) | moved)
+    set_rng_state(_part(tensors, "rng."))
 
 
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

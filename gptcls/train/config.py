@@ -1,38 +1,87 @@
-"""The options of a training run: one definition for Python, the command line, its help and config.json."""
+"""The options of a training run: one definition for Python, the command line, its help and config.json.
 
-from dataclasses import dataclass, replace
+They are grouped by theme. :func:`gptcls.train.resolve.resolve` fills in what is None here, by the recipe, the
+model and what is trained.
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from gptcls.common.options import Options
+from gptcls.common.options import Options, own_first
+from gptcls.core.classifier import POOLERS
 from gptcls.data.augment import Augmentation, Operation
 from gptcls.data.corpora import corpus_of
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.long_texts import Long
-from gptcls.data.readers import Dialect
-from gptcls.train.recipes import FOR_MODEL, FROM_RANDOM, LORA, RECIPES, by_recipe, with_lora
-from gptcls.train.resolve import check_config
+from gptcls.data.options import LabelOptions
+
+# What a recipe sets where the user sets nothing.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {
+        "balance": "none",
+        "train": "last_block",
+        "pooling": "auto",
+        "epochs": 5,
+        "batch_size": 8,
+        "lr": 5e-5,
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "clip": 1.0,
+        "patience": 3,
+        "precision": "auto",
+    },
+    # Chapter 6 of the book, settings of its sections 6.2 to 6.7.
+    "book": {
+        "balance": "undersample",
+        "train": "last_block",
+        "pooling": "position-1",
+        "epochs": 5,
+        "batch_size": 8,
+        "lr": 5e-5,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip": 0.0,
+        "patience": 0,
+        "precision": "fp32",
+    },
+}
+# Random weights know nothing worth freezing, and need larger and more steps.
+FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
+# A narrow network takes larger steps than gpt2-small, and can afford more of them.
+FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10}}
+# Appendix E of the book. The head is left out: it is new and smaller than an adapter of it would be.
+LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
 
 
+def by_recipe(name: str, metavar: str) -> Any:
+    """What --help shows of an option whose default depends on the recipe and the model."""
+    default, book = RECIPES["default"][name], RECIPES["book"][name]
+    hint = f"default: {default}"
+    for model, own in FOR_MODEL.items():
+        if name in own:
+            hint += f"; {model}: {own[name]}"
+    if name in FROM_RANDOM:
+        hint += f"; from random weights: {FROM_RANDOM[name]}"
+    if name in LORA:
+        hint += f"; with lora: {LORA[name]}"
+    if book != default:
+        hint += f"; book: {book}"
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})")
+
+
+def with_lora(default: str, metavar: str) -> Any:
+    """What --help shows of an option whose default --train lora brings."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+@own_first
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Options):
-    """Fine-tune a pretrained GPT, Llama, Mistral, Qwen2, BERT or RoBERTa on labelled texts: to name one class
-    of each, any number of labels, or numbers.
+class DataOptions(LabelOptions):
+    """What is read, how it is split, and what becomes of the training rows."""
 
-    Without options: a small GPT on a bundled sample of text messages, in under a minute.
-    """
-
-    PATHS: ClassVar[tuple[str, ...]] = (
-        "validation", "test", "label_names", "synonyms", "extra", "cache", "out",
-    )  # fmt: skip
-
-    model: str = "gpt2-nano"
-    """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
-    local folder or file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
-    init: Literal["pretrained", "random"] = "pretrained"
-    """Start from the model's pretrained weights, or a preset from random ones."""
     data: str = "sms-sample"
     """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection), or a
     public data set in a folder of yours: trec6:FOLDER, goemotions:FOLDER, thucnews:FOLDER,
@@ -43,23 +92,6 @@ class TrainConfig(Options):
     """File to validate on; otherwise a part of --data is split off."""
     test: Path | None = None
     """File to test on; otherwise a part of --data is split off."""
-    text_column: str | None = None
-    """Column with the text; guessed where only one can be meant."""
-    label_column: str | None = None
-    """Column with the label; guessed where only one can be meant."""
-    label_columns: tuple[str, ...] = ()
-    """Several columns of 0 and 1, each named like its label; of a regression, a column for each number."""
-    label_separator: str | None = None
-    """What stands between the labels of a row, such as ","; lists in .jsonl need none."""
-    label_names: Path | None = None
-    """File whose lines name the ids 0, 1, 2, … that stand in the label column."""
-    separator: str | None = None
-    """Character between the fields of --data, --validation and --test, such as ';', or tab; otherwise by the
-    suffix."""
-    encoding: str | None = None
-    """Encoding of these files, such as cp1252 or gb18030; otherwise UTF-8."""
-    columns: tuple[str, ...] = ()
-    """Names of their columns, for .csv, .tsv or tab-separated .txt files without a header line."""
     positive: str | None = None
     """The label that precision, recall and F1 are about, of two; otherwise the second in sorted order."""
     validation_fraction: float = 0.1
@@ -73,11 +105,6 @@ class TrainConfig(Options):
     """Leave the classes as they are; in the training rows, cut each to the smallest or repeat rows of each up
     to the largest; or weigh them in the loss (of several labels, weigh the texts that have one against those
     that lack it)."""
-    label_smoothing: float = 0.0
-    """Share of each target that the loss gives to all classes alike."""
-    raw_targets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Regression: the head predicts the numbers as they are. Without it, in standard deviations from the mean
-    of the training rows, so that one learning rate serves all units; answers and errors are in the data's."""
     clean: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Collapse white space and repeated punctuation and strip control characters, here and whenever the
     classifier is used."""
@@ -95,9 +122,32 @@ class TrainConfig(Options):
     """File of rows to add to the training rows, such as gptcls.pseudo_label writes: columns text and label,
     several labels as a JSON list. The baselines are fitted without them, as without what --balance and
     --augment make of the rows."""
-    long: Long = "head"
-    """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it in
-    overlapping windows whose logits are averaged."""
+
+    @property
+    def label_layout(self) -> Layout:
+        """How the labels are written in the files."""
+        return self.layout(KINDS[self.task])
+
+    @property
+    def cleaning(self) -> str:
+        """What is done to every text first."""
+        return "basic" if self.clean else "none"
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is made of each training text."""
+        return Augmentation(self.augment, self.augment_copies, self.augment_share, self.synonyms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The network, what of it is trained, and what it reads of a text."""
+
+    model: str = "gpt2-nano"
+    """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
+    local folder or file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """Start from the model's pretrained weights, or a preset from random ones."""
     train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
     """What is trained: the new head, the last blocks with the final norm, everything, or the head and small
     matrices beside the frozen ones (LoRA)."""
@@ -109,21 +159,27 @@ class TrainConfig(Options):
     """Dropout on what they read, while training."""
     lora_targets: Annotated[tuple[str, ...] | None, with_lora("*", "PATTERN …")] = None
     """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
-    pooling: Annotated[
-        Literal["auto", "last", "first", "mean", "max", "position-1"] | None,
-        by_recipe("pooling", "{auto,last,first,mean,max,position-1}"),
-    ] = None
+    pooling: Annotated[str | None, by_recipe("pooling", f"{{auto,{','.join(POOLERS)}}}")] = None
     """What the head reads: the last real token, the first, the mean of all, each channel's largest value, or
     the last position of a text padded to a fixed length (the book's). auto is the last of a decoder, the
     first of an encoder (BERT)."""
     no_causal_mask: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Of a GPT-2: every token sees the whole text, also what follows it. Padding stays unseen, except with
     position-1, which reads it."""
+    long: Long = "head"
+    """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it in
+    overlapping windows whose logits are averaged."""
+    max_length: int | None = None
+    """Tokens kept of each text; otherwise what the model can read (book: the longest training text)."""
     pad_to: int | None = None
     """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
     takes the longest training text."""
-    max_length: int | None = None
-    """Tokens kept of each text; otherwise what the model can read (book: the longest training text)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """How it is trained."""
+
     epochs: Annotated[int | None, by_recipe("epochs", "INT")] = None
     """Passes over the training rows."""
     batch_size: Annotated[int | None, by_recipe("batch_size", "INT")] = None
@@ -145,10 +201,21 @@ class TrainConfig(Options):
     patience: Annotated[int | None, by_recipe("patience", "INT")] = None
     """Epochs without a better validation loss before the run stops; the weights of the best epoch are kept.
     0 trains to the end and keeps the last weights."""
+    label_smoothing: float = 0.0
+    """Share of each target that the loss gives to all classes alike."""
+    raw_targets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Regression: the head predicts the numbers as they are. Without it, in standard deviations from the mean
+    of the training rows, so that one learning rate serves all units; answers and errors are in the data's."""
     eval_freq: int = 50
     """Steps between two points of the loss curve."""
     eval_iter: int = 5
     """Batches that such a point looks at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where the run computes, and what it leaves."""
+
     seed: int = 123
     """Seed of the split, the head, random weights and the shuffling. On one CPU with as many threads the same
     seed gives the same bits."""
@@ -181,44 +248,24 @@ class TrainConfig(Options):
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue the interrupted run in --out with the options it was started with."""
 
-    def resolved(self) -> "TrainConfig":
-        """The same with every default that hangs on the recipe and the model filled in.
 
-        Raises InputError for a value that no run can use.
-        """
-        defaults = dict(RECIPES[self.recipe])
-        if self.recipe == "default":
-            defaults |= FROM_RANDOM if self.init == "random" else FOR_MODEL.get(self.model, {})
-        if self.train == "lora":
-            defaults |= LORA
-        given = {k: v for k, v in defaults.items() if getattr(self, k) is None}
-        config = replace(self, **given)
-        check_config(config)
-        return config
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Options):
+    """Fine-tune a pretrained GPT, Llama, Mistral, Qwen2, BERT or RoBERTa on labelled texts: to name one class
+    of each, any number of labels, or numbers.
 
-    @property
-    def layout(self) -> Layout:
-        """How the labels stand in the files."""
-        return Layout(KINDS[self.task], self.label_columns, self.label_separator, self.label_names)
+    Without options: a small GPT on a bundled sample of text messages, in under a minute.
+    """
 
-    @property
-    def dialect(self) -> Dialect:
-        """How the files of labelled rows were written."""
-        return Dialect(self.separator, self.encoding, self.columns)
-
-    @property
-    def cleaning(self) -> str:
-        """What is done to every text first."""
-        return "basic" if self.clean else "none"
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """What is made of each training text."""
-        return Augmentation(self.augment, self.augment_copies, self.augment_share, self.synonyms)
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    fit: FitOptions = field(default_factory=FitOptions)
+    run: RunOptions = field(default_factory=RunOptions)
 
     @property
     def run_name(self) -> str:
         """What the run's folder is called where nothing else is said."""
-        data = self.data.split(":")[0] if corpus_of(self.data) else Path(self.data).stem
-        name = f"{Path(self.model).name}-{data}"
-        return name if self.recipe == "default" else f"{name}-{self.recipe}"
+        source = self.data.data
+        data = source.split(":")[0] if corpus_of(source) else Path(source).stem
+        name = f"{Path(self.model.model).name}-{data}"
+        return name if self.run.recipe == "default" else f"{name}-{self.run.recipe}"

@@ -3,25 +3,23 @@
 import json
 import logging
 import os
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
 from gptcls.common.files import write_json
-from gptcls.common.options import Options
+from gptcls.common.options import AnyOptions, Options, flag
 from gptcls.core.errors import InputError
 
 log = logging.getLogger("gptcls")
-
-
 FORMAT = "gptcls run"
 
 
 def new_folder(out: Path | None, name: str, result: str) -> Path:
     """The folder for a new run: ``out``, or a new one in ``runs`` that begins with ``name``.
 
-    One that holds anything of worth is refused; ``result`` is what a finished run leaves in it.
+    One that holds anything worth keeping is refused; ``result`` is what a finished run leaves in it.
     """
     if out is None:
         numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
@@ -38,7 +36,7 @@ def new_folder(out: Path | None, name: str, result: str) -> Path:
 
 
 def claim(folder: Path, out: Path | None, name: str, result: str) -> Path:
-    """Create the folder; where a run beside this one took its name meanwhile, the next free one."""
+    """Create the folder; where a run next to this one took its name meanwhile, the next free one."""
     if out is not None:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -51,7 +49,7 @@ def claim(folder: Path, out: Path | None, name: str, result: str) -> Path:
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict:
-    """What the last digits of a result depend on beside the options."""
+    """What the last digits of a result depend on apart from the options."""
     return {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
 
 
@@ -62,13 +60,13 @@ def write_config(folder: Path, config: Options, base: dict | None, here: dict) -
     write_json(folder / "config.json", description)
 
 
-def resumed(config: Options) -> tuple[Options, dict | None, dict]:
-    """The configuration that the run in ``config.out`` was started with, its base weights, and its
-    environment.
+def resumed(config: AnyOptions, explicit: Collection[str] = ()) -> tuple[AnyOptions, dict | None, dict]:
+    """The configuration that the run in ``--out`` was started with, its base weights, and its environment.
 
-    Raises InputError when there is no interrupted run, its description is damaged, or an option differs.
+    Raises InputError when there is no interrupted run, its description is damaged, or an option differs: one
+    that is not at its default, or that ``explicit`` names since the user wrote it.
     """
-    out = config.out
+    out = config.flat()["out"]
     if out is None:
         raise InputError("--resume needs --out, the folder of the interrupted run")
     if not (out / "checkpoint").exists():
@@ -81,11 +79,18 @@ def resumed(config: Options) -> tuple[Options, dict | None, dict]:
         raise InputError(
             f"{out / 'config.json'} is damaged ({error!r:.80}); start again in another --out"
         ) from None
-    if changed := replace(config, resume=False, out=None).differences(saved):
+    asked, defaults, were = config.flat(), config.defaults(), saved.flat()
+    changed = [
+        flag(name)
+        for name, value in asked.items()
+        if name not in ("resume", "out") and value != were[name]
+        and (name in explicit or value != defaults[name])
+    ]  # fmt: skip
+    if changed:
         raise InputError(
             f"{', '.join(changed)} cannot change when a run resumes; leave out or start a new run"
         )
-    return replace(saved, resume=True, out=out), base, there
+    return saved.changed(resume=True, out=out), base, there
 
 
 def warn_of_changes(there: dict, here: dict) -> None:

@@ -1,362 +1,271 @@
-"""From a configuration to what the loop needs: rows, task, classifier, datasets, loaders.
-
-python -m gptcls.train: from rows and pretrained weights to a classifier in a folder.
+"""From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder.
 
 This is the one place where all rooms of the house are composed.
 """
 
 import logging
 import shutil
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.hardware import pick_device, pick_dtype
-from gptcls.common.options import flag
 from gptcls.core.answer import dataset_logits
-from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
-from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.gpt2 import GPT2, PRESETS
-from gptcls.core.loop import FitSettings, NonFiniteLossError, Progress, StoppedError, Trainer, evaluate_loader
+from gptcls.core.gpt2 import PRESETS
+from gptcls.core.loop import Curves, FitSettings, Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.task import Task
-from gptcls.core.tasks import TASKS
-from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
-from gptcls.data import book
-from gptcls.data.clean import cleaned
-from gptcls.data.corpora import load_parts
-from gptcls.data.labels import Layout
-from gptcls.data.long_texts import said_of_long
-from gptcls.data.resample import oversample, undersample
-from gptcls.data.sources import load_data
-from gptcls.data.split import PARTS, Split, drop_duplicates, load_split, make_split, save_split, with_extra
+from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.evaluation import report
-from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Autocast, Lower, Upper
-from gptcls.fast.fused import FusedBlock
-from gptcls.models.families import FAMILIES, family_name
-from gptcls.models.lora import LoRAConfig, add_lora
-from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
-from gptcls.train import folder as runs
-from gptcls.train.checkpoint import load_checkpoint, save_checkpoint, try_checkpoint
+from gptcls.evaluation.judge import judge_of
+from gptcls.train import folder as folders
+from gptcls.train.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from gptcls.train.config import TrainConfig
-from gptcls.train.resolve import task_options
+from gptcls.train.hooks import BestWeights, ProgressBar, StopOnSignal, StoppedError
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import read_split, split_of
+from gptcls.train.setup import Setup, make_loaders, prepare, stage
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("gptcls")
-
-
-RESAMPLERS = {"undersample": undersample, "oversample": oversample}
-
-
-def read_split(config: TrainConfig) -> Split:
-    """The rows to train, validate and test on."""
-    columns, layout = (config.text_column, config.label_column), config.layout
-    if config.recipe == "book":
-        balanced = config.balance == "undersample"
-        split = book.book_split(config.data, *columns, balanced=balanced, seed=config.seed)
-        if config.balance == "oversample":
-            split = replace(split, train=oversample(split.train, config.seed), plain=split.train)
-        if len(split.train) < config.batch_size:  # its loader drops the incomplete batch
-            raise InputError(
-                f"--batch-size {config.batch_size} is larger than the {len(split.train)} training rows"
-            )
-        return split
-    parts = load_parts(config.data, *columns, layout, config.dialect)
-    for part, path in (("validation", config.validation), ("test", config.test)):
-        fraction = f"{part}_fraction"
-        if part in parts and getattr(config, fraction) != getattr(TrainConfig, fraction):
-            raise InputError(f"--data {config.data} has a {part} part of its own; leave out {flag(fraction)}")
-        if path is not None:
-            parts[part] = load_data(str(path), *columns, layout, config.dialect)
-    parts = {part: cleaned(frame, config.cleaning) for part, frame in parts.items()}
-    split = make_split(
-        drop_duplicates(parts.pop("train"), layout.kind),
-        **parts,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        seed=config.seed,
-        kind=layout.kind,
-    )
-    plain = split.train
-    if config.extra is not None:
-        extra = cleaned(load_data(config.extra, layout=Layout(layout.kind)), config.cleaning)
-        split = with_extra(split, extra, config.extra, layout.kind)
-    # From here on it is about training alone: the other parts stay what the classifier will meet.
-    resample = RESAMPLERS.get(config.balance)
-    train = split.train if resample is None else resample(split.train, config.seed)
-    others = (*split.validation["text"], *split.test["text"])
-    train = config.augmentation.of(train, others, config.seed)
-    return split if train is plain else replace(split, train=train, plain=plain)
-
-
-def make_task(split: Split, config: TrainConfig) -> Task:
-    """The task that ``config`` names, over the labels of the training rows."""
-    return TASKS[config.task].for_training(split.train["label"].tolist(), **task_options(config))
-
-
-def choose_tokenizer(config: TrainConfig) -> Tokenizer:
-    """The tokenizer of the weights that training starts from; random ones learn GPT-2's."""
-    return GPT2_TOKENIZER if config.init == "random" else load_tokenizer(config.model)
-
-
-def build_classifier(
-    config: TrainConfig, task: Task, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER
-) -> tuple[Classifier, dict | None]:
-    """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
-    torch.manual_seed(config.seed)
-    if config.init == "random":
-        if config.model not in PRESETS:
-            raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {config.model!r}")
-        log.info(f"{config.model}: random weights, no pretraining")
-        backbone, base = GPT2(PRESETS[config.model]), None
-    else:
-        plain = config.no_cache or config.train == "all"  # everything in one number format
-        dtype = torch.float32 if plain else pick_dtype(config.precision, device)
-        backbone = load_pretrained(config.model, dtype)
-        tokenizer.require_fit(config.model, backbone.config.vocab_size)
-        local = config.model not in PRESETS and Path(config.model).exists()  # a preset comes first
-        name = str(Path(config.model).resolve()) if local else config.model
-        base = {"name": name, "sha256": weights_sha256(config.model)}
-    if config.no_causal_mask:
-        if not isinstance(backbone, GPT2):
-            raise InputError(f"--no-causal-mask is for a GPT-2; {config.model} is a {family_name(backbone)}")
-        backbone.drop_causal_mask()
-    torch.manual_seed(config.seed)
-    model = Classifier(backbone, task.n_outputs, choose_pooling(config, backbone))
-    if config.train == "lora":
-        lora = LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout)
-        add_lora(model.backbone.blocks, lora, config.lora_targets, prefix="blocks")
-    model.freeze(config.train)
-    if config.cache and not model.frozen_blocks:
-        raise InputError(
-            f"--cache {config.cache} keeps what is frozen, and this run trains in every block; leave it out"
-        )
-    trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
-    everything = sum(parameter.numel() for parameter in model.parameters())
-    log.info(f"{config.model}: training {config.train}, {trained:,} of {everything:,} parameters")
-    return model.to(device), base
-
-
-def choose_pooling(config: TrainConfig, backbone: nn.Module) -> str:
-    """What the head reads: as configured, if the family can give that; for auto, what is usual in it."""
-    family = family_name(backbone)
-    poolings = FAMILIES[family].poolings
-    if config.pooling == "auto":
-        return poolings[0]
-    if config.pooling not in poolings:
-        raise InputError(
-            f"--pooling {config.pooling} is nothing that {config.model} can give, as it is a {family}; "
-            f"use {', '.join(poolings)}"
-        )
-    return config.pooling
-
-
-def encode_split(
-    split: Split,
-    task: Task,
-    config: TrainConfig,
-    model: Classifier,
-    tokenizer: Tokenizer = GPT2_TOKENIZER,
-) -> tuple[dict[str, TextDataset], int, int | None]:
-    """Each part as a dataset, the tokens kept of each text, and the length that all are padded to, if any."""
-    n_positions = model.backbone.config.n_positions
-    max_length, pad_to = config.max_length or n_positions, config.pad_to
-    if max(max_length, pad_to or 0) > n_positions:
-        raise InputError(f"{config.model} reads {n_positions} tokens; make --max-length and --pad-to smaller")
-    max_length = min(max_length, pad_to or max_length)
-    datasets = {}
-    for part in PARTS:
-        frame = getattr(split, part)
-        targets = task.targets(frame["label"].tolist())
-        dataset = TextDataset(
-            frame["text"].tolist(), targets, max_length, tokenizer=tokenizer, long=config.long
-        )
-        if part == "train" and config.pooling == "position-1" and pad_to is None:
-            pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
-        dataset.pad_to = pad_to
-        if dataset.truncated:
-            log.info(f"{part}: {said_of_long(dataset.truncated, max_length, config.long)}")
-            if len(dataset) > len(frame):
-                log.info(f"{part}: {len(dataset):,} windows of {len(frame):,} texts")
-        datasets[part] = dataset
-    return datasets, max_length, pad_to
-
-
-def stage(
-    model: Classifier, datasets: dict[str, TextDataset], config: TrainConfig, device: torch.device
-) -> tuple[nn.Module, dict[str, Dataset]]:
-    """What the loop trains, and on what: with frozen blocks, the rest of the model on their output."""
-    dtype = pick_dtype(config.precision, device)
-    depth = model.frozen_blocks
-    network: nn.Module = model
-    if depth and not config.no_cache:
-        lower, network = Lower(model, depth, dtype), Upper(model, depth)
-        if config.compile and not any(isinstance(block, FusedBlock) for block in lower.blocks):
-            lower.compile(dynamic=True)
-        cache = FeatureCache(config.cache, config.cache_budget * 2**30)
-        datasets = cache.datasets(lower, datasets, device)
-    if device.type == "cuda" and dtype == torch.bfloat16:  # fp16 gradients would need loss scaling
-        network = Autocast(network, dtype)
-    if config.compile:
-        network.compile(dynamic=True)
-    return network, datasets
-
-
-def make_loaders(datasets: dict[str, Dataset], config: TrainConfig) -> list[DataLoader]:
-    """Loaders for train, validation and test."""
-    size = config.batch_size
-    if config.recipe == "book":
-        return [plain_loader(datasets[part], size, shuffle=part == "train") for part in PARTS]
-    shuffled = bucket_loader(datasets["train"], size)
-    return [shuffled, *(plain_loader(datasets[part], size) for part in PARTS[1:])]
-
-
 RESULT = "classifier"  # the folder that a finished run leaves in its own
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """A finished run: its folder, what it measured, and the classifier in memory."""
+    """A finished run: the classifier in memory and what was measured. ``run.predict(texts)`` uses it."""
 
-    folder: Path
+    config: TrainConfig
+    split: Split
+    classifier: SavedClassifier
     scores: dict[str, dict]  # part -> scores
     baselines: dict[str, dict[str, dict]]  # baseline -> part -> scores
-    classifier: SavedClassifier
-    progress: Progress
+    targets: dict[str, np.ndarray]  # part -> (N,) or (N, K)
+    outputs: dict[str, np.ndarray]  # part -> (N, K), probabilities or numbers
+    history: list[dict]  # the curves
+    best_epoch: int  # where the weights are from; 0: the last
+    seconds: float  # of training
+    extra: dict[str, Any] = field(default_factory=dict)  # what the book's recipe prints besides
+    folder: Path | None = None
+
+    @cached_property
+    def predictor(self) -> TextClassifier:
+        """The classifier ready for texts, as :func:`gptcls.load_classifier` gives one from a folder."""
+        device = pick_device(self.config.run.device)
+        return TextClassifier(self.classifier, device, self.config.run.precision or "auto")
+
+    def predict(self, texts: str | Iterable[str]) -> Any:
+        """See :meth:`gptcls.classify.predict.TextClassifier.predict`."""
+        return self.predictor.predict(texts)
+
+    def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
+        """See :meth:`gptcls.classify.predict.TextClassifier.predict_proba`."""
+        return self.predictor.predict_proba(texts)
 
 
-def train(config: TrainConfig) -> Run:
-    """Train a classifier as ``config`` says and leave everything about it in the run's folder.
+def fit(
+    rows: "Split | pd.DataFrame | Mapping[str, pd.DataFrame]",
+    model: str | Path | nn.Module | None = None,
+    settings: TrainConfig | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    hooks: Sequence[Hook] = (),
+    **options: Any,
+) -> Run:
+    """Train a classifier on rows in memory; no file is read or written, but for weights and caches.
+
+    >>> import pandas as pd
+    >>> texts = [f"{word} {i}" for i in range(20) for word in ("free prize, call now", "see you at lunch")]
+    >>> frame = pd.DataFrame({"text": texts, "label": ["spam", "ham"] * 20})
+    >>> run = fit(frame, epochs=3)
+    >>> run.predict("free prize, call now")
+    'spam'
+
+    Args:
+        rows: a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
+            perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`.
+        model: as ``--model``; or a network of your own that keeps the backbone's contract (``core/gpt2.py``);
+            None takes that of the settings.
+        settings: the options; None takes the defaults.
+        tokenizer: of a network of your own; otherwise that of the weights.
+        hooks: called while it trains, see :class:`gptcls.core.loop.Hook`.
+        options: single options of :class:`TrainConfig`, by their names there: ``epochs=3``.
+
+    Raises:
+        InputError: something in the options or the rows cannot be used; the line says what.
+        TypeError: an option that does not exist, rows that are not of these types.
+    """
+    own = model if isinstance(model, nn.Module) else None
+    if model is not None:
+        options["model"] = type(own).__name__ if own is not None else str(model)
+    config = resolve((settings or TrainConfig()).changed(**options))
+    setup = prepare(split_of(rows, config), config, own, tokenizer)
+    trainer = _trainer(setup, hooks)
+    _carry_out(trainer)
+    return _score(setup, trainer)
+
+
+def train(config: TrainConfig | None = None, *, explicit: Collection[str] = (), **options: Any) -> Run:
+    """Train a classifier as the options say and leave everything about it in the run's folder.
+
+    Args:
+        config: the options; or give them one by one: ``train(data="reviews.csv", epochs=3)``.
+        explicit: options that the user wrote, whatever their value: none may differ from the resumed run's.
+        options: single options, laid over ``config``.
 
     Raises:
         InputError: something in the options or the data cannot be used; the line says what.
         KeyboardInterrupt: after Ctrl-C, once what is trained so far is saved.
     """
-    if config.resume:
-        (config, base_then, there), folder = runs.resumed(config), config.out
+    config = (config or TrainConfig()).changed(**options)
+    out, resume = config.run.out, config.run.resume
+    if resume:
+        (config, base_then, there), folder = folders.resumed(config, explicit), out
     else:
-        config = config.resolved()
-        folder = runs.new_folder(config.out, config.run_name, RESULT)
-    device = pick_device(config.device)
-    here = runs.environment(device, pick_dtype(config.precision, device))
-    if config.resume:
-        runs.warn_of_changes(there, here)
-    split = load_split(folder / "split") if config.resume else read_split(config)
-    task = make_task(split, config)
-    tokenizer = choose_tokenizer(config)
-    model, base = build_classifier(config, task, device, tokenizer)
-    if config.resume and base != base_then:
+        config = resolve(config)
+        folder = folders.new_folder(out, config.run_name, RESULT)
+    device = pick_device(config.run.device)
+    here = folders.environment(device, pick_dtype(config.run.precision, device))
+    if resume:
+        folders.warn_of_changes(there, here)
+    split = load_split(folder / "split") if resume else read_split(config)
+    setup = prepare(split, config)
+    saved = setup.saved
+    if resume and saved.base != base_then:
         raise InputError(
-            f"{config.model} no longer has the weights that {folder} was started from; put them back"
+            f"{config.model.model} no longer has the weights that {folder} was started from; put them back"
         )
-    full = _store_everything(config, base)
-    datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
-    if not config.resume:
-        folder = runs.claim(folder, config.out, config.run_name, RESULT)
+    if not resume:
+        folder = folders.claim(folder, out, config.run_name, RESULT)
         save_split(split, folder / "split")
-        runs.write_config(folder, config, base, here)
-    network, datasets = stage(model, datasets, config, device)
-    loaders = make_loaders(datasets, config)
-
-    for part in PARTS:
-        labels = getattr(split, part)["label"].tolist()
-        log.info(f"{part}: {len(labels):,} texts, {task.summary(labels)}")
-    before = {}
-    torch.manual_seed(config.seed)
-    if config.recipe == "book":  # section 6.5 and 6.6 look before they train, then seed again
-        before = _look_before(network, task, loaders, device)
-        torch.manual_seed(config.seed)
-
-    settings = FitSettings(**{f.name: getattr(config, f.name) for f in fields(FitSettings)})
-    trainer = Trainer(network, task, *loaders[:2], settings, device)
-    if config.resume:
+        folders.write_config(folder, config, saved.base, here)
+    trainer = _trainer(setup, [StopOnSignal(), Checkpoints(folder / "checkpoint")])
+    if resume:
         load_checkpoint(folder / "checkpoint", trainer)
-    reading = {"tokenizer": tokenizer, "long": config.long, "cleaning": config.cleaning}
-    saved = SavedClassifier(model, task, max_length, pad_to, base, config.to_json(), scores={}, **reading)
+    full = _store_everything(config, saved.base)
     try:
-        trainer.fit(on_checkpoint=lambda: try_checkpoint(folder / "checkpoint", trainer))
+        _carry_out(trainer)
     except StoppedError:
         save_classifier(folder / RESULT, saved, full)
         save_checkpoint(folder / "checkpoint", trainer)
         log.info(f"interrupted; saved so far: {folder} (continue with --out {folder} --resume)")
         raise
     except NonFiniteLossError:
-        if trainer.progress.kept_step:
+        if _best(trainer).kept_step:
             save_classifier(folder / RESULT, saved, full)
         raise
     save_classifier(folder / RESULT, saved, full)  # before anything else can go wrong
-    return _finish(folder, config, saved, full, split, datasets, loaders, trainer, before)
+    run = replace(_score(setup, trainer), folder=folder)
+    save_classifier(folder / RESULT, saved, full)
+    _write(folder, run)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return run
 
 
-def _look_before(model: nn.Module, task: Task, loaders: list[DataLoader], device: torch.device) -> dict:
+def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
+    """The loop over the part of the network that is trained; what is frozen is computed here, once."""
+    config, task, split = setup.config, setup.saved.task, setup.split
+    network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
+    loaders = make_loaders(setup.datasets, config)
+    for part, frame in split.items():
+        labels = frame["label"].tolist()
+        log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
+    torch.manual_seed(config.run.seed)
+    look_before = {}
+    if config.run.recipe == "book":  # sections 6.5 and 6.6 look before they train, then seed again
+        look_before = _look_before(network, task, loaders, setup.device)
+        torch.manual_seed(config.run.seed)
+    options = config.fit
+    settings = FitSettings(**{f.name: getattr(options, f.name) for f in fields(FitSettings)})
+    curves = Curves(loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0)
+    own = [ProgressBar("training"), curves, BestWeights(options.patience)]
+    trainer = Trainer(network, task, loaders["train"], settings, setup.device, [*own, *hooks])
+    setup.loaders, setup.look_before = loaders, look_before
+    return trainer
+
+
+def _look_before(
+    model: nn.Module, task: Task, loaders: dict[str, DataLoader], device: torch.device
+) -> dict[str, dict]:
     """Accuracy on 10 batches and loss on 5 of each part, in the order in which the book draws them."""
-    accuracies = [evaluate_loader(model, task, loader, device, 10)[1] for loader in loaders]
-    losses = [evaluate_loader(model, task, loader, device, 5)[0] for loader in loaders]
+    accuracies = [evaluate_loader(model, task, loaders[part], device, 10)[1] for part in PARTS]
+    losses = [evaluate_loader(model, task, loaders[part], device, 5)[0] for part in PARTS]
     return {
         part: {"accuracy": accuracy, "loss": loss}
         for part, accuracy, loss in zip(PARTS, accuracies, losses, strict=True)
     }
 
 
-def _finish(
-    folder: Path,
-    config: TrainConfig,
-    saved: SavedClassifier,
-    full: bool,
-    split: Split,
-    datasets: dict[str, Dataset],
-    loaders: list[DataLoader],
-    trainer: Trainer,
-    before: dict,
-) -> Run:
-    """Score every part beside the baselines, save everything, and print the table."""
-    task = saved.task
-    more = {"seconds_training": round(trainer.progress.seconds, 2)}
-    if config.recipe == "book":
-        more["before_training"] = before
+def _best(trainer: Trainer) -> BestWeights:
+    return next(hook for hook in trainer.hooks if isinstance(hook, BestWeights))
+
+
+def _carry_out(trainer: Trainer) -> None:
+    """Train; where it diverges, go back to the last good weights."""
+    try:
+        trainer.fit()
+    except NonFiniteLossError as error:
+        raise _best(trainer).after_divergence(trainer, error) from None
+
+
+def _score(setup: Setup, trainer: Trainer) -> Run:
+    """Score every part next to the baselines; what is tuned on validation rows becomes the classifier's."""
+    saved, split, task = setup.saved, setup.split, setup.saved.task
+    extra: dict[str, Any] = {}
+    if setup.look_before:
+        extra["before_training"] = setup.look_before
         # The book's last lines. Its train loader drops the incomplete batch, so these are not the table's.
-        more["accuracy_by_loader"] = {
-            part: evaluate_loader(trainer.model, task, loader, trainer.device)[1]
-            for part, loader in zip(PARTS, loaders, strict=True)
+        extra["accuracy_by_loader"] = {
+            part: evaluate_loader(trainer.model, task, setup.loaders[part], setup.device)[1] for part in PARTS
         }
     outputs = {
-        part: task.outputs(dataset_logits(trainer.model, dataset, trainer.device)).numpy()
-        for part, dataset in datasets.items()
+        part: task.outputs(dataset_logits(trainer.model, dataset, setup.device)).numpy()
+        for part, dataset in setup.datasets.items()
     }
-    targets = {part: dataset.targets.numpy() for part, dataset in datasets.items()}
-    saved.task = task = task.tuned(targets["validation"], outputs["validation"])
-    saved.scores = {part: task.scores(targets[part], outputs[part]) for part in PARTS}
-    save_classifier(folder / RESULT, saved, full)
-    yardsticks = task.baselines(
-        {
-            part: (frame["text"].tolist(), task.targets(frame["label"].tolist()).numpy())
-            for part, frame in split.plain_items()
-        }
-    )
-    history = trainer.progress.history
-    report.write_metrics(folder / "metrics.json", saved.scores, yardsticks, **more)
-    columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
-    columns += [f"train_{task.measure_name}", f"val_{task.measure_name}", "full_val_loss"]
-    report.write_history(folder / "history.csv", history, columns)
-    report.write_pictures(
-        folder,
-        task,
-        targets["test"],
-        outputs["test"],
-        saved.scores["test"],
-        history,
-        trainer.progress.best_epoch,
-    )
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return Run(folder, saved.scores, yardsticks, saved, trainer.progress)
+    targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
+    saved.task = task = judge_of(task).tuned(targets["validation"], outputs["validation"])
+    judge = judge_of(task)
+    saved.scores = {part: judge.scores(targets[part], outputs[part]) for part in PARTS}
+    baselines = judge.baselines({
+        part: (frame["text"].tolist(), task.targets(frame["label"].tolist()).numpy())
+        for part, frame in split.plain_items()
+    })  # fmt: skip
+    progress = trainer.progress
+    return Run(
+        setup.config, split, saved, saved.scores, baselines, targets, outputs, progress.history,
+        _best(trainer).best_epoch, progress.seconds, extra,
+    )  # fmt: skip
 
 
 def _store_everything(config: TrainConfig, base: dict | None) -> bool:
-    return base is None or config.train == "all" or config.save == "full" or (
-        config.save == "auto" and config.model not in PRESETS and config.train != "lora"
+    """Whether the saved classifier holds all tensors, or only those that were trained."""
+    train, save, name = config.model.train, config.run.save, config.model.model
+    return base is None or train == "all" or save == "full" or (
+        save == "auto" and name not in PRESETS and train != "lora"
     )  # fmt: skip
+
+
+def _write(folder: Path, run: Run) -> None:
+    """Scores, curves and pictures of a run."""
+    task = run.classifier.task
+    seconds = round(run.seconds, 2)
+    report.write_metrics(
+        folder / "metrics.json", run.scores, run.baselines, seconds_training=seconds, **run.extra
+    )
+    columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
+    columns += [f"train_{task.measure_name}", f"val_{task.measure_name}", "full_val_loss"]
+    report.write_history(folder / "history.csv", run.history, columns)
+    test = run.targets["test"], run.outputs["test"], run.scores["test"]
+    report.write_pictures(folder, task, *test, run.history, run.best_epoch)

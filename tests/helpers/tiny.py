@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from gptcls.classify.store import SavedClassifier
 from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
-from gptcls.core.classifier import Classifier
+from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.gpt2 import GPT2, GPT2Config
-from gptcls.core.loop import FitSettings, Trainer
+from gptcls.core.loop import Curves, FitSettings, Trainer
 from gptcls.core.task import SingleLabel
-from gptcls.models.lora import LoRAConfig, add_lora
+from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
+from gptcls.train.hooks import BestWeights, StopOnSignal
 
 TINY = GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=64)
 CPU = torch.device("cpu")
@@ -61,7 +63,7 @@ def tiny_lora(
     torch.manual_seed(seed)
     model = Classifier(backbone or GPT2(TINY), 2)
     add_lora(model.backbone.blocks, lora or LoRAConfig(3, 6.0), targets, prefix="blocks")
-    model.freeze("lora")
+    learn_adapters(model)
     with torch.no_grad():
         for parameter in model.parameters() if backbone is None else model.trained_parameters().values():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -76,18 +78,37 @@ def tiny_saved(seed: int = 0) -> SavedClassifier:
 def tiny_trainer(
     policy: str = "last_2", bucketed: bool = True, config: GPT2Config = TINY, **changes
 ) -> Trainer:
-    """A trainer over :data:`ROWS`, always the same for the same arguments."""
+    """A trainer over :data:`ROWS` with the hooks of a run, always the same for the same arguments."""
     settings = {
         "epochs": 4, "lr": 3e-3, "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.1, "clip": 1.0,
-        "accumulate": 1, "patience": 2, "eval_freq": 3, "eval_iter": 2,
+        "accumulate": 1,
     }  # fmt: skip
+    patience, eval_freq = changes.pop("patience", 2), changes.pop("eval_freq", 3)
     task = tiny_task()
     texts, labels = zip(*ROWS, strict=True)
     data = TextDataset(texts, task.targets(labels), 64)
     train_loader = bucket_loader(data, 8) if bucketed else plain_loader(data, 8, shuffle=True)
     model = tiny_classifier(policy, config=config)
     torch.manual_seed(1)
-    return Trainer(model, task, train_loader, plain_loader(data, 8), FitSettings(**settings | changes), CPU)
+    curves = Curves(plain_loader(data, 8), eval_freq, 2, full=patience > 0)
+    hooks = [curves, BestWeights(patience), StopOnSignal()]
+    return Trainer(model, task, train_loader, FitSettings(**settings | changes), CPU, hooks)
+
+
+def val_loader(trainer: Trainer) -> DataLoader:
+    """What :func:`tiny_trainer` validates on."""
+    return trainer.hooks[0].val_loader
+
+
+def best(trainer: Trainer) -> BestWeights:
+    """The hook that keeps the weights."""
+    return trainer.hooks[1]
+
+
+def set_pooling(model: Classifier, pooling: str) -> Classifier:
+    """Let the classifier read something else."""
+    model.pooling, model.pool = pooling, POOLERS[pooling](model.backbone.config.n_embd)
+    return model
 
 
 def write_csv(path: Path, rows: list[tuple[str, str]] = ROWS, header: str = "text,label") -> Path:

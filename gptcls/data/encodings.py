@@ -1,0 +1,127 @@
+"""Text files before they are tables: is there one, and is it text in the encoding that it should have."""
+
+import codecs
+import gzip
+import io
+import shlex
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from gptcls.core.errors import InputError
+
+BLOCK = 1 << 20  # bytes read at once
+MAGIC = {  # first bytes of what people rename to .csv by mistake
+    b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save the sheet as CSV UTF-8",
+    b"\x1f\x8b": "gzip data: add .gz to its name",
+    b"PAR1": "Parquet: name it .parquet",
+}
+
+
+def require_file(path: Path) -> None:
+    """Raise InputError unless ``path`` is a regular, non-empty file."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give a file in it")
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path} is a pipe or device and is read more than once: save it to a file first")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty: give a file with a header and rows")
+
+
+@contextmanager
+def open_text(path: Path, newline: str, encoding: str | None = None) -> Iterator[TextIO]:
+    """Open a file that :func:`require_text` has passed; a byte order mark at its start is skipped.
+
+    ``newline`` as in ``open``: ``""`` for the csv module, ``"\\n"`` where only a line feed ends a line.
+    """
+    with io.TextIOWrapper(_open_bytes(path), encoding=encoding or "utf-8-sig", newline=newline) as text:
+        if encoding and text.read(1) != "\ufeff":
+            text.seek(0)
+        yield text
+
+
+def require_text(path: Path, encoding: str | None = None) -> None:
+    """Read the file once; InputError at its first line that is not text in ``encoding`` (None: UTF-8).
+
+    A pass of its own, so that a long job fails in its first seconds and not at its ten-millionth row.
+    """
+    decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
+    line, block = 1, b"-"
+    with _open_bytes(path) as file:
+        while block:
+            block = _read_block(file, path)
+            if encoding is None and line == 1:
+                _refuse_binary(path, block)
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeError as error:  # UTF-16 without its mark raises one that has no position
+                data, end = (error.object, error.start) if isinstance(error, UnicodeDecodeError) else (b"", 0)
+                line += data[:end].count(b"\n")
+                if encoding is not None:
+                    said = f"not {encoding}; name another --encoding"
+                    raise InputError(f"{path}, line {line}: {said}") from None
+                if not block:
+                    said = "the file ends inside a character; fetch it again"
+                    raise InputError(f"{path}, line {line}: {said}") from None
+                raise _wrong_encoding(path, line, guess_encoding(data)) from None
+            if "\0" in text:
+                line += text[: text.index("\0")].count("\n")
+                way_out = "name another --encoding"
+                if encoding is None:
+                    source = shlex.quote(str(path))
+                    way_out = f"remove such bytes with: tr -d '\\000' < {source} > clean{path.suffix}"
+                said = f"a NUL character, so the file is damaged or not {encoding or 'text'}"
+                raise InputError(f"{path}, line {line}: {said}; {way_out}")
+            line += text.count("\n")
+
+
+def guess_encoding(data: bytes) -> str:
+    """A name that iconv knows: Chinese text is mostly high bytes, Western text mostly ASCII."""
+    high = sum(byte >= 0x80 for byte in data[:4096]) / min(len(data), 4096)
+    for encoding in ("GB18030", "CP1252") if high > 0.3 else ("CP1252",):
+        try:
+            codecs.getincrementaldecoder(encoding)().decode(data)  # the block may end inside a character
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    return "ISO-8859-1"  # gives every byte a meaning
+
+
+def _open_bytes(path: Path) -> BinaryIO:
+    try:
+        return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read_block(file: BinaryIO, path: Path) -> bytes:
+    try:
+        return file.read(BLOCK)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _refuse_binary(path: Path, block: bytes) -> None:
+    for magic, what in MAGIC.items():
+        if block.startswith(magic):
+            raise InputError(f"{path} is {what}")
+    head = block[:4096]
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _wrong_encoding(path, 1, "UTF-16")
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if max(even, odd) > len(head) / 5 and min(even, odd) < len(head) / 50:  # every second byte of ASCII is 0
+        raise _wrong_encoding(path, 1, "UTF-16BE" if even > odd else "UTF-16LE")
+
+
+def _wrong_encoding(path: Path, line: int, encoding: str) -> InputError:
+    source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
+    return InputError(
+        f"{path}, line {line}: not UTF-8; it looks like {encoding}. "
+        f"Convert it: iconv -f {encoding} -t UTF-8 {source} > {target}, or give --encoding {encoding}"
+    )

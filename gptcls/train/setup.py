@@ -1,0 +1,207 @@
+"""From rows and options to what the loop needs: task, classifier, datasets, loaders; in memory.
+
+:func:`prepare` does everything that can be refused, :func:`stage` begins the long work.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gptcls.classify.store import SavedClassifier
+from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.core.task import Task
+from gptcls.core.tasks import TASKS
+from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
+from gptcls.core.tokenizer import Tokenizer
+from gptcls.data.long_texts import CUTS, describe_cut
+from gptcls.data.split import Split
+from gptcls.fast.features import FeatureCache
+from gptcls.fast.frozen import Autocast, Frozen, Trained
+from gptcls.fast.fused import FusedBlock
+from gptcls.models.families import FAMILIES, family_name, poolings_of
+from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
+from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
+from gptcls.train.config import ModelOptions, TrainConfig
+from gptcls.train.resolve import task_options
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger("gptcls")
+
+
+@dataclass
+class Setup:
+    """What a run needs, in memory."""
+
+    config: TrainConfig
+    split: Split
+    saved: SavedClassifier  # before training
+    datasets: dict[str, Any]  # part -> texts; where blocks are frozen, their features once there are any
+    device: torch.device
+    loaders: dict[str, DataLoader] = field(default_factory=dict)
+    look_before: dict[str, dict] = field(default_factory=dict)  # the book's look before it trains
+
+
+def prepare(
+    split: Split, config: TrainConfig, own: nn.Module | None = None, tokenizer: Tokenizer | None = None
+) -> Setup:
+    """The classifier at the start of training, and the rows encoded for it."""
+    model_options, device = config.model, pick_device(config.run.device)
+    task = make_task(split, config)
+    if tokenizer is None:
+        fresh = own is not None or model_options.init == "random"  # random weights learn GPT-2's
+        tokenizer = GPT2_TOKENIZER if fresh else load_tokenizer(model_options.model)
+    model, base = build_classifier(config, task, device, tokenizer, own)
+    datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
+    saved = SavedClassifier(
+        model,
+        task,
+        max_length,
+        pad_to,
+        base,
+        config.to_json(),
+        {},
+        tokenizer,
+        model_options.long,
+        config.data.cleaning,
+    )
+    return Setup(config, split, saved, datasets, device)
+
+
+def make_task(split: Split, config: TrainConfig) -> Task:
+    """The task over the labels of the training rows."""
+    return TASKS[config.data.task].for_training(split.train["label"].tolist(), **task_options(config))
+
+
+def build_classifier(
+    config: TrainConfig,
+    task: Task,
+    device: torch.device,
+    tokenizer: Tokenizer = GPT2_TOKENIZER,
+    own: nn.Module | None = None,
+) -> tuple[Classifier, dict | None]:
+    """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
+    options, seed = config.model, config.run.seed
+    torch.manual_seed(seed)
+    backbone, base = (own, None) if own is not None else _backbone(config, device)
+    tokenizer.require_fit(options.model, backbone.config.vocab_size)
+    if options.no_causal_mask:
+        if not isinstance(backbone, GPT2):
+            raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {family_name(backbone)}")
+        backbone.drop_causal_mask()
+    torch.manual_seed(seed)
+    model = Classifier(backbone, task.n_outputs, choose_pooling(options, backbone))
+    if options.train == "lora":
+        lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
+        add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
+        learn_adapters(model)
+    else:
+        model.freeze(options.train)
+    if config.run.cache and not model.frozen_blocks:
+        raise InputError(
+            f"--cache {config.run.cache} keeps what is frozen, and this run trains every block; leave it out"
+        )
+    trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
+    return model.to(device), base
+
+
+def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dict | None]:
+    name = config.model.model
+    if config.model.init == "random":
+        if name not in PRESETS:
+            raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {name!r}")
+        log.info(f"{name}: random weights, no pretraining")
+        return GPT2(PRESETS[name]), None
+    plain = config.run.no_cache or config.model.train == "all"  # everything in one number format
+    backbone = load_pretrained(name, torch.float32 if plain else pick_dtype(config.run.precision, device))
+    local = name not in PRESETS and Path(name).exists()  # a preset comes first
+    return backbone, {"name": str(Path(name).resolve()) if local else name, "sha256": weights_sha256(name)}
+
+
+def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:
+    """What the head reads: as asked for, if the family can give that; for auto, what is usual in it."""
+    if all(type(backbone.config) is not family.config for family in FAMILIES.values()):
+        return "last" if options.pooling == "auto" else options.pooling  # a network of the user's own
+    family = family_name(backbone)
+    poolings = poolings_of(FAMILIES[family])
+    if options.pooling == "auto":
+        return poolings[0]
+    if options.pooling not in poolings:
+        raise InputError(
+            f"--pooling {options.pooling} is not for {options.model}, which is a {family}; "
+            f"use {', '.join(poolings)}"
+        )
+    return options.pooling
+
+
+def encode_split(
+    split: Split,
+    task: Task,
+    config: TrainConfig,
+    model: Classifier,
+    tokenizer: Tokenizer = GPT2_TOKENIZER,
+) -> tuple[dict[str, TextDataset], int, int | None]:
+    """Each part as a dataset, the tokens kept of each text, and the length that all are padded to, if any."""
+    options, n_positions = config.model, model.backbone.config.n_positions
+    max_length, pad_to = options.max_length or n_positions, options.pad_to
+    if max(max_length, pad_to or 0) > n_positions:
+        raise InputError(
+            f"{options.model} reads {n_positions} tokens; make --max-length and --pad-to smaller"
+        )
+    max_length = min(max_length, pad_to or max_length)
+    datasets = {}
+    for part, frame in split.items():
+        targets = task.targets(frame["label"].tolist())
+        dataset = TextDataset(
+            frame["text"].tolist(), targets, max_length, tokenizer=tokenizer, cut=CUTS[options.long]
+        )
+        if part == "train" and model.pool.sees_padding and pad_to is None:
+            pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
+        dataset.pad_to = pad_to
+        if dataset.truncated:
+            log.info(f"{part}: {describe_cut(dataset.truncated, max_length, options.long)}")
+            if len(dataset) > len(frame):
+                log.info(f"{part}: {len(dataset):,} windows of {len(frame):,} texts")
+        datasets[part] = dataset
+    return datasets, max_length, pad_to
+
+
+def stage(
+    model: Classifier, datasets: dict[str, TextDataset], config: TrainConfig, device: torch.device
+) -> tuple[nn.Module, dict[str, Any]]:
+    """What the loop trains, and on what: with frozen blocks, the rest of the model on their output."""
+    dtype, options = pick_dtype(config.run.precision, device), config.run
+    depth = model.frozen_blocks
+    network: nn.Module = model
+    if depth and not options.no_cache:
+        frozen, network = Frozen(model, depth, dtype), Trained(model, depth)
+        if options.compile and not any(isinstance(block, FusedBlock) for block in frozen.blocks):
+            frozen.compile(dynamic=True)
+        cache = FeatureCache(options.cache, options.cache_budget * 2**30)
+        datasets = cache.datasets(frozen, datasets, device)
+    if device.type == "cuda" and dtype == torch.bfloat16:  # fp16 gradients would need loss scaling
+        network = Autocast(network, dtype)
+    if options.compile:
+        network.compile(dynamic=True)
+    return network, datasets
+
+
+def make_loaders(datasets: dict[str, Any], config: TrainConfig) -> dict[str, DataLoader]:
+    """A loader per part."""
+    size, book_order = config.fit.batch_size, config.run.recipe == "book"
+    loaders = {part: plain_loader(dataset, size) for part, dataset in datasets.items()}
+    train = datasets["train"]
+    loaders["train"] = plain_loader(train, size, shuffle=True) if book_order else bucket_loader(train, size)
+    return loaders
