@@ -107,9 +107,12 @@ def _unseen(rows: "pd.DataFrame", split: Path, source: str) -> "pd.DataFrame":
         return rows
     run, keys = load_split(split), rows["text"].map(text_key)
     trained, chosen = (keys.isin(set(part["text"].map(text_key))) for part in (run.train, run.validation))
-    for seen, use in ((trained, "trained on"), (chosen & ~trained, "chosen by, in validation,")):
+    for seen, use in (
+        (trained, "trained on"),
+        (chosen & ~trained, "validated on, to choose epoch or thresholds"),
+    ):
         if seen.any():
-            log.info(f"left out: {seen.sum():,} of {len(rows):,} rows: the classifier was {use} their texts")
+            log.info(f"left out: {seen.sum():,} of {len(rows):,} rows, whose texts were {use}")
     rows = rows[~(trained | chosen)]
     if rows.empty:
         raise InputError(f"every text of {source} was in training or validation; take data new to the run")

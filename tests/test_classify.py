@@ -1,4 +1,4 @@
-"""python -m gptcls.classify: what comes out stays beside what went in, and nothing is labelled unread."""
+"""python -m gptcls.classify: what comes out stays next to what went in, and nothing is labelled unread."""
 
 import io
 import itertools

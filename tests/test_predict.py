@@ -117,7 +117,7 @@ def test_classify_review(folder):
 
 def test_classify_review_with_a_folder_honours_what_it_is_given(tmp_path):
     model = tiny_saved().model
-    with torch.no_grad():  # the answer hangs on the last token alone: "now" is spam, everything else is not
+    with torch.no_grad():  # the answer depends on the last token alone: "now" is spam, everything else is not
         for block in model.backbone.blocks:
             block.attn.proj.weight.zero_()
             block.mlp.proj.weight.zero_()
