@@ -74,8 +74,8 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     if config.data is not None:
         rows = _unseen(rows, split, config.data)
     # Their scores.
-    texts, targets = rows["text"].tolist(), task.targets(rows["label"].tolist()).numpy()
-    outputs = classifier.outputs(texts)
+    targets = task.targets(rows["label"].tolist()).numpy()
+    outputs = classifier.outputs(rows["text"])
     scores = judge_of(task).scores(targets, outputs)
     if config.out is not None:
         report.write_metrics(config.out / "metrics.json", {"data": scores}, {})
@@ -85,13 +85,10 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
 
 def _own_test_rows(config: EvaluateConfig, layout: Layout, split: Path) -> "pd.DataFrame":
     """The test rows of the run that the classifier belongs to."""
-    columns = config.text_column is not None or config.label_column is not None
-    if columns or layout != Layout(layout.kind) or config.dialect != PLAIN:
+    if config.text_column or config.label_column or layout != Layout(layout.kind) or config.dialect != PLAIN:
         raise InputError("--text-column, --label-column, --separator and the like go with --data")
     if not split.exists():
-        raise InputError(
-            f"--model {config.model} has no run's split next to it; name what to score with --data"
-        )
+        raise InputError(f"--model {config.model} has no run's split next to it; name rows with --data")
     rows = load_split(split).test
     log.info(f"scored on the run's own {len(rows):,} test rows: {split / 'test.csv'}")
     return rows
@@ -100,17 +97,11 @@ def _own_test_rows(config: EvaluateConfig, layout: Layout, split: Path) -> "pd.D
 def _unseen(rows: "pd.DataFrame", split: Path, source: str) -> "pd.DataFrame":
     """The rows whose text is in neither the training nor the validation part of ``split``."""
     if not split.exists():
-        log.info(
-            f"no split lies next to the classifier ({split}): rows that it was trained on cannot be left "
-            "out, and flatter the scores"
-        )
+        log.info(f"no split lies next to the classifier ({split}): rows of its training flatter the scores")
         return rows
     run, keys = load_split(split), rows["text"].map(text_key)
     trained, chosen = (keys.isin(set(part["text"].map(text_key))) for part in (run.train, run.validation))
-    for seen, use in (
-        (trained, "trained on"),
-        (chosen & ~trained, "validated on, to choose epoch or thresholds"),
-    ):
+    for seen, use in ((trained, "trained on"), (chosen & ~trained, "validated on, to choose the epoch")):
         if seen.any():
             log.info(f"left out: {seen.sum():,} of {len(rows):,} rows, whose texts were {use}")
     rows = rows[~(trained | chosen)]
@@ -127,9 +118,8 @@ def _require_known(rows: "pd.DataFrame", labels: Sequence[str], kind: LabelKind,
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
         else:
             what, way_out = "label", f"it knows {known}: correct or delete these rows"
-        raise bad_rows(
-            [n for n, _ in bad], rows.index.name, f"{what} {unseen}, unseen in training,", source, way_out
-        )
+        said = f"{what} {unseen}, unseen in training,"
+        raise bad_rows([n for n, _ in bad], rows.index.name, said, source, way_out)
 
 
 def _require_no_run(out: Path) -> None:

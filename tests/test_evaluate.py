@@ -69,7 +69,7 @@ def test_validation_rows_are_left_out(run_folder, tmp_path, caplog):
     assert scores(run_folder, write_csv(tmp_path / "new.csv", rows))["n"] == 3
     assert "left out: 5 of 11 rows" in caplog.text
     assert "left out: 3 of 11 rows" in caplog.text
-    assert "validation" in caplog.text
+    assert "validated" in caplog.text
 
 
 def test_training_rows_are_found_from_anywhere(run_folder, tmp_path, monkeypatch):

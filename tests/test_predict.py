@@ -73,6 +73,14 @@ def test_what_the_caller_gave_stays_as_it_was(lora):
     assert torch.equal(again, expected)
 
 
+def test_merged_weights_keep_their_format():
+    model = tiny_lora()
+    for layer in lora_layers(model).values():
+        layer.base.bfloat16()
+    merged = TextClassifier(replace(tiny_saved(), model=model), CPU, "fp32").saved.model
+    assert merged.backbone.blocks[0].attn.qkv.weight.dtype == torch.bfloat16
+
+
 def test_bf16_is_close(folder):
     found = load_classifier(folder, "cpu", precision="bf16").predict_proba(TEXTS)
     expected = load_classifier(folder, "cpu", precision="fp32").predict_proba(TEXTS)

@@ -34,9 +34,7 @@ def checked_description(spec: dict, folder: Path) -> dict:
     """
     version = spec["format_version"]
     if type(version) is int and version > FORMAT_VERSION:
-        raise InputError(
-            f"{folder} has format version {version}, this gptcls reads up to {FORMAT_VERSION}; update gptcls"
-        )
+        raise InputError(f"{folder} has format version {version}, newer than {FORMAT_VERSION}; update gptcls")
     if version == 1:
         spec = SINCE_VERSION_2 | spec
     if (family := spec["architecture"]["family"]) not in FAMILIES:

@@ -41,8 +41,7 @@ class TextClassifier:
     """
 
     def __init__(self, saved: SavedClassifier, device: torch.device, precision: str = "auto") -> None:
-        """``saved`` stays as it is: ``self.saved`` has a model of its own, adapters merged, which is faster;
-        what was not adapted shares its memory on the same device."""
+        """``saved`` stays as it is: the model here is a copy, adapters merged, other tensors shared."""
         self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
         self.device = device
         dtype = pick_dtype("auto" if precision == "int8" else precision, device)
@@ -58,9 +57,9 @@ class TextClassifier:
     @overload
     def predict(self, texts: Iterable[str], max_length: int | None = None) -> list[Answer]: ...
     def predict(self, texts, max_length=None):
-        """The answer to a text, or the list of answers to several, in their order.
+        """The answer to a text, or the list of answers to several: a class, the list of the labels given, a
+        number or the list of the numbers.
 
-        An answer is the name of a class, the list of the labels given, a number or the list of the numbers.
         ``max_length`` cuts texts shorter than the classifier itself does. Raises TypeError, naming the row,
         for a value that is not text.
         """
@@ -78,19 +77,13 @@ class TextClassifier:
         return self.outputs(texts, max_length)
 
     def outputs(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
-        """What the task makes of the logits, (K,) or (N, K): probabilities, or a regression's numbers.
-
-        The log says how many texts are longer than what is read.
-        """
+        """Probabilities or a regression's numbers, (K,) or (N, K); the log says how many texts were cut."""
         outputs, n_longer = self.scored(_as_list(texts), max_length)
         self.log_truncated(n_longer, max_length)
         return outputs[0] if isinstance(texts, str) else outputs
 
     def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
-        """:meth:`outputs` (N, K), and how many of the texts are longer than what is read of a text.
-
-        For those who read a file piece by piece, and call :meth:`log_truncated` at its end.
-        """
+        """:meth:`outputs` (N, K), and how many texts were cut: for :meth:`log_truncated` at a file's end."""
         saved, targets = self.saved, torch.zeros(len(texts))
         texts, width = map(CLEANERS[saved.cleaning], texts), shorter(max_length, saved.max_length)
         dataset = TextDataset(list(texts), targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
@@ -108,8 +101,9 @@ def _merged_copy(classifier: Classifier) -> Classifier:
     shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in classifier.parameters()}
     shared |= {id(buffer): buffer for buffer in classifier.buffers()}
     copy = deepcopy(classifier, shared)  # the modules alone: tensors stand in the memo
-    if merge(copy.backbone):
-        copy.freeze("all")
+    if merge(copy.backbone):  # freeze("all") would widen what is in bf16
+        copy.policy, copy.learning = "all", [copy.backbone]
+        copy.requires_grad_(True)
     return copy
 
 

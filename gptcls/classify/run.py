@@ -53,8 +53,8 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
 def classify(config: ClassifyConfig) -> None:
     """Label what ``config`` names and print the labels, or write them to ``config.out``.
 
-    Raises InputError for options that exclude each other, a folder without a classifier, a file or column
-    that cannot be read, and a line that is not UTF-8; an unfinished output file is removed.
+    Raises InputError for options that exclude each other and for what cannot be read; an unfinished output
+    file is removed.
     """
     dialect = config.dialect
     if config.data is not None and config.texts:

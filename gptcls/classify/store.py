@@ -63,7 +63,6 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
 
     Args:
         folder: created with its parents; what stands there may only be an older classifier, which goes.
-        saved: the classifier.
         full: store every tensor, adapters merged into them; otherwise only the trained ones, to be laid over
             ``saved.base``.
 
@@ -96,9 +95,7 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
     # Writing it, whole or not at all.
     try:
         if folder.exists() and any(folder.iterdir()) and not (folder / "classifier.json").is_file():
-            raise InputError(
-                f"{folder} holds other files and no classifier to replace; choose another folder"
-            )
+            raise InputError(f"{folder} holds other files and no classifier to replace; choose another")
         with atomic_folder(folder) as temporary:
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
             if stored == "adapter":
@@ -123,10 +120,8 @@ def find_classifier(folder: Path | str) -> Path:
         if (candidate / "classifier.json").is_file():
             return candidate
     what = "holds no classifier (no classifier.json)" if folder.exists() else "does not exist"
-    names = ", ".join(BUNDLED)
-    raise InputError(
-        f"{folder} {what}; train one with python -m gptcls.train --out {folder}, or take {names}"
-    )
+    way_out = f"train one with python -m gptcls.train --out {folder}, or take {', '.join(BUNDLED)}"
+    raise InputError(f"{folder} {what}; {way_out}")
 
 
 def read_classifier(
@@ -188,10 +183,8 @@ def _read_tokenizer(ids: dict | None, vocab_size: int | None, folder: Path) -> T
 def _load_base(
     base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Path | str | None
 ) -> tuple[nn.Module, dict]:
-    """The network of the base weights, and ``base`` under the name where they are now.
-
-    InputError where they are not found, have changed, or have other sizes than ``config``.
-    """
+    """The network of the base weights, and ``base`` with the name where they are now; InputError where they
+    are not found, have changed, or have other sizes than ``config``."""
     name = base["name"] if given is None else str(given)
     if given is not None and name not in PRESETS and Path(name).exists():  # a preset comes first
         name = str(Path(name).resolve())
@@ -232,9 +225,7 @@ def _assign(
             raise InputError(f"tensor {name} {problem} {path}; save or copy it again")
         if tensors[name].shape != expected[name].shape:
             found, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
-            raise InputError(
-                f"tensor {name} in {path} has shape {found}, not {wanted}; save or copy it again"
-            )
+            raise InputError(f"tensor {name} in {path} has shape {found}, not {wanted}; copy it again")
         check_numbers(f"tensor {name} in {path}", tensors[name])
         # No copy where it is in that format already.
         tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)

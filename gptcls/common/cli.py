@@ -35,7 +35,7 @@ def main() -> None:
         print("usage: gptcls VERB [OPTIONS]\n       gptcls VERB --help | gptcls --version\n")
         print("\n".join(f"  {name:<13} {what}" for name, (_, what) in VERBS.items()))
     elif verb == "--version":
-        print("gptcls", importlib.import_module("gptcls").__version__)
+        print("gptcls", sys.modules["gptcls"].__version__)
     else:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(VERBS)}"
