@@ -132,10 +132,8 @@ def parse(name: str) -> tuple[str, str, str]:
     ('h.{}.attn.c_attn', '3', 'weight')
     """
     module, _, kind = name.rpartition(".")
-    found = re.search(r"\.(\d+)\.", module + ".")
-    if not found:
-        return module, "", kind
-    return (module[: found.start()] + ".{}." + module[found.end() :]).rstrip("."), found[1], kind
+    found = re.search(r"\.(\d+)(?=\.|$)", module)
+    return (module.replace(found[0], ".{}", 1), found[1], kind) if found else (module, "", kind)
 
 
 def some(names: list[str]) -> str:

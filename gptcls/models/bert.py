@@ -158,6 +158,4 @@ class Bert(nn.Module):
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """Part of the contract, and nothing that an encoder has: raises InputError."""
-        raise InputError(
-            "an encoder sees what follows: it can classify, not generate; take a decoder"
-        )
+        raise InputError("an encoder sees what follows: it can classify, not generate; take a decoder")
