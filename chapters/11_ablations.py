@@ -39,7 +39,7 @@ from gptcls.data.sources import load_data
 from gptcls.evaluation.intervals import mean_interval, wilson_interval
 from gptcls.evaluation.plots import BLUE, GREY, VERMILION
 from gptcls.evaluation.style import use_style
-from gptcls.models.lora import LoRAConfig, LoRALinear, add_lora
+from gptcls.models.lora import LoRAConfig, LoRALinear, add_lora, learn_adapters
 from gptcls.models.pretrained import load_pretrained
 
 use_style()
@@ -316,7 +316,9 @@ def trained_parameters(policy, name=MODEL):
         classifier = Classifier(GPT2(PRESETS[name]), 2)
         if policy == "lora":
             add_lora(classifier.backbone.blocks, LoRAConfig(rank=16, alpha=16.0))
-        classifier.freeze(policy)
+            learn_adapters(classifier)
+        else:
+            classifier.freeze(policy)
     return sum(p.numel() for p in classifier.trained_parameters().values())
 
 

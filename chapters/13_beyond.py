@@ -48,7 +48,7 @@ from gptcls.evaluation.plots import BLUE, VERMILION
 from gptcls.evaluation.style import use_style
 from gptcls.models.llama import Llama, LlamaConfig, RMSNorm, rotary_table, rotate
 from gptcls.models.llama_files import NAMES
-from gptcls.models.lora import LoRAConfig, add_lora, lora_layers, merge
+from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters, lora_layers, merge
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, shapes_only
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import train
@@ -486,7 +486,9 @@ def start(way):
     classifier = Classifier(load_pretrained(source), task.n_outputs, pooling="mean")
     if way == "lora":
         add_lora(classifier.backbone.blocks, LoRAConfig(rank=8, alpha=16.0), prefix="blocks")
-    classifier.freeze(way)
+        learn_adapters(classifier)
+    else:
+        classifier.freeze(way)
     return classifier
 
 

@@ -331,7 +331,7 @@ def test_html_instead_of_a_config(hub: Hub, tmp_path: Path) -> None:
 def test_404(hub: Hub, tmp_path: Path) -> None:
     hub.mode = "404"
     refused("gpt2-tiny", hub.url, REPO, "404", "HF_TOKEN")
-    refused(REPO, REPO, "no local path", "check the spelling")
+    refused(REPO, REPO, "local path", "check the spelling")
     assert cache(tmp_path) == []
 
 

@@ -1,7 +1,5 @@
-"""Published weights: other people's names for a network's tensors, turned into ours by one table.
-
-A name that is not in the table raises :class:`InputError`: what is not understood is never dropped.
-"""
+"""Published weights: other people's names for a network's tensors, turned into ours by one table. A name that
+is not in it raises :class:`InputError`: what is not understood is never dropped."""
 
 import logging
 import re
@@ -50,8 +48,7 @@ class NameMap:
         >>> {name: tuple(tensor.shape) for name, tensor in GPT2_NAMES.to_ours(file).items()}
         {'blocks.3.mlp.fc.weight': (3072, 768)}
         """
-        result: State = {}
-        unknown, heads = [], []
+        result, unknown, heads = {}, [], []
         for name, tensor in state.items():
             module, block, kind = parse(name.removeprefix(self.prefix))
             if module in self.skipped or f"{module}.{kind}" in self.skipped:
@@ -131,10 +128,10 @@ def parse(name: str) -> tuple[str, str, str]:
     ('h.{}.attn.c_attn', '3', 'weight')
     """
     module, _, kind = name.rpartition(".")
-    found = re.search(r"\.(\d+)\.", module + ".")
+    found = re.search(r"\.(\d+)(?=\.|$)", module)
     if not found:
         return module, "", kind
-    return (module[: found.start()] + ".{}." + module[found.end() :]).rstrip("."), found[1], kind
+    return f"{module[: found.start()]}.{{}}{module[found.end() :]}", found[1], kind
 
 
 def some(names: list[str]) -> str:

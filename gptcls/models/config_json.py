@@ -18,9 +18,8 @@ SIZES = {
 
 
 class ConfigReader:
-    """The entries of a config.json, each checked as it is read; null counts as absent.
-
-    Every method raises InputError for an unfit value; reading quantized weights' config.json does at once.
+    """The entries of a config.json, each checked as it is read; null counts as absent. Raises InputError for
+    an entry that does not fit, and for quantized weights at once.
 
     >>> ConfigReader({"hidden_size": 48}, "config.json").whole("hidden_size")
     48
@@ -59,9 +58,7 @@ class ConfigReader:
     def _checked(self, key: str, default: Any, fits: Callable[[Any], bool], wanted: str) -> Any:
         value = self.values.get(key, default)
         if value is None:
-            raise InputError(
-                f"{self.source} has no {key}: take that file whole from where the weights are from"
-            )
+            raise InputError(f"{self.source} has no {key}: take the file from where the weights are from")
         if not fits(value):
             raise InputError(f"{self.source} says {key} {value!r}, which is not {wanted}")
         return value

@@ -116,7 +116,9 @@ def _resumable_download(repo: str, filename: str, revision: str, sha256: str | N
             have = partial.stat().st_size if partial.exists() else 0
             if meta.size is None or have > meta.size:
                 have = 0
-            _check_space(blob.parent, (meta.size or 0) - have)
+            needed, free = (meta.size or 0) - have, shutil.disk_usage(blob.parent).free
+            if needed > free:
+                raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free")
             log.info("%s %s", "resuming the download of" if have else "downloading", url)
             # A compressed answer could not be continued at a byte of the file.
             headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
@@ -169,12 +171,6 @@ def _refuse_html(file: Path, url: str) -> None:
             f"{url} gives an HTML page instead of the file, perhaps a proxy's or a login page: it was "
             "deleted; open that address in a browser to see it, or set HF_ENDPOINT to a mirror"
         )
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free")
 
 
 def _explain(error: Exception, repo: str, filename: str, revision: str) -> InputError:

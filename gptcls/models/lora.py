@@ -40,9 +40,8 @@ class LoRALinear(nn.Module):
 
     ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes
     with a layer's matrix instead of calling the layer (:func:`gptcls.fast.one_position.at`,
-    :class:`gptcls.fast.fused.FusedBlock`) sees the adapter too, and gradients reach it.
-
-    ``base`` becomes a part of this layer; the adapter is on its device unless another is given.
+    :class:`gptcls.fast.fused.FusedBlock`) sees the adapter too, and gradients reach it. ``base``
+    becomes a part of this layer; the adapter is on its device unless another is given.
     """
 
     def __init__(self, base: nn.Linear, config: LoRAConfig, device: torch.device | str | None = None) -> None:

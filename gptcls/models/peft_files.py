@@ -36,17 +36,14 @@ PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, 
 
 
 def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
-    """Write the adapters of ``backbone``, over the weights called ``base``, so that PEFT loads them too.
-
-    PEFT loads them onto ``transformers``' network with a head (``GPT2LMHeadModel``,
-    ``LlamaForSequenceClassification``, …), whose names they carry.
-    """
+    """Write the adapters of ``backbone``, over the weights called ``base``, so that PEFT loads them too: onto
+    ``transformers``' network with a head (``GPT2LMHeadModel``, …), whose names they carry."""
     layers = {_their_name(backbone, name): layer for name, layer in lora_layers(backbone).items()}
-    tensors = {}
-    for name, layer in layers.items():
-        for part in ("lora_A", "lora_B"):
-            weight = getattr(layer, part).weight.detach().cpu().contiguous()
-            tensors[f"base_model.model.{name}.{part}.weight"] = weight
+    tensors = {
+        f"base_model.model.{name}.{part}.weight": getattr(layer, part).weight.detach().cpu().contiguous()
+        for name, layer in layers.items()
+        for part in ("lora_A", "lora_B")
+    }
     config = next(iter(layers.values())).config
     release, names = RELEASES.get(base), FAMILIES[family_name(backbone)].names
     description = {
@@ -69,12 +66,9 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
 def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     """Put the adapters in ``folder``, which :func:`save_adapter` or PEFT wrote, on a backbone's layers.
 
-    Returns what lies beside them: ``score.weight`` (K, C), the head, where PEFT trained one, else nothing. A
-    BERT's is called ``classifier`` and has a bias. A RoBERTa's head has two layers and is not read.
-
-    Raises:
-        InputError: a file is absent or damaged, the adapter is not plain LoRA, or it does not fit
-            the backbone.
+    Returns what lies with them: ``score.weight`` (K, C), the head, where PEFT trained one, else nothing. A
+    BERT's is called ``classifier`` and has a bias. A RoBERTa's head has two layers and is not read. Raises
+    InputError where a file is absent or damaged, or the adapter is not plain LoRA or for another network.
     """
     folder = Path(folder)
     path, reader = folder / TENSORS, _read_description(folder / CONFIG)
@@ -85,9 +79,7 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     names = {name: ours for ours, name in theirs.items()}
     names |= {name.partition(".")[2]: ours for ours, name in theirs.items()}  # in a network without a head
     if unknown := [name for name in parts if name not in names]:
-        raise InputError(
-            f"{path} adapts {unknown[0]}, which this network does not have: it is for another one"
-        )
+        raise InputError(f"{path} adapts {unknown[0]}, which is not in this network: it is for another one")
     if twice := [name for name in parts if name != theirs[names[name]] and theirs[names[name]] in parts]:
         raise InputError(f"{path} adapts {twice[0]} twice, with and without the name of the network")
     _check_targets(reader, {theirs[names[name]] for name in parts}, theirs.values())
@@ -131,7 +123,7 @@ def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
             rest[found[1]] = tensor
         else:
             raise InputError(
-                f"{path} holds {key}: only linear layers' adapters and a head of one layer are read"
+                f"{path} holds {key}: only adapters of linear layers and a one-layer head are read"
             )
     if not parts:
         raise InputError(f"{path} holds no adapter")

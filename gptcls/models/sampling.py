@@ -23,16 +23,15 @@ def generate(
 
     Args:
         model: any backbone with ``forward``, ``lm_logits`` and ``config.n_positions``, in eval mode.
-        ids: one or more token ids a row; only the last ``n_positions`` of them are seen.
+        ids: one or more token ids per row; only the last ``n_positions`` of them are seen.
         temperature: 0 takes the likeliest token (greedy); higher is more random.
         top_k: sample among the ``top_k`` likeliest tokens only (Fan et al. 2018).
         generator: source of the random numbers, on the device of ``ids``.
         eos_id: end when every row has produced this token, or one of these; a row that ended earlier is
             filled with the first of them.
 
-    Raises:
-        InputError: a temperature or number of tokens below 0 or not finite, ``top_k`` below 1, an
-            empty prompt.
+    Raises InputError for a temperature or number of tokens below 0 or not finite, ``top_k`` below 1, an empty
+    prompt.
     """
     if not 0 <= temperature < math.inf or max_new_tokens < 0 or (top_k is not None and top_k < 1):
         raise InputError(
@@ -59,7 +58,7 @@ def generate(
 def _choose(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
 ) -> Tensor:
-    """One token a row: (B, V) -> (B,)."""
+    """One token per row: (B, V) -> (B,)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     if top_k is not None and top_k < logits.shape[-1]:

@@ -21,8 +21,7 @@ class FileTokenizer(Tokenizer):
         pad_id: see :class:`Tokenizer`; None takes the first of ``eos_ids``, else 0: no network looks at it.
         eos_ids: see :class:`Tokenizer`; ``tokenizer.json`` does not say.
 
-    Raises:
-        InputError: there is no such file, or it does not hold a tokenizer.
+    Raises InputError where there is no such file, or it does not hold a tokenizer.
     """
 
     def __init__(self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = ()) -> None:

@@ -130,9 +130,9 @@ def _read_tensorflow(path: Path) -> dict[str, Tensor]:
         names = reader.get_variable_to_shape_map()
         return {name: torch.from_numpy(reader.get_tensor(name)) for name in names}
     except (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = _reason(error)
+        why = _reason(error)
         raise InputError(
-            f"{folder} is not a whole TensorFlow checkpoint ({reason}): download it again"
+            f"{folder} is not a whole TensorFlow checkpoint ({why}): download it again"
         ) from None
 
 
