@@ -61,13 +61,12 @@ def require_text(path: Path, encoding: str | None = None) -> None:
             except UnicodeError as error:  # UTF-16 without its mark raises one that has no position
                 data, end = (error.object, error.start) if isinstance(error, UnicodeDecodeError) else (b"", 0)
                 line += data[:end].count(b"\n")
-                if encoding is not None:
-                    said = f"not {encoding}; name another --encoding"
-                    raise InputError(f"{path}, line {line}: {said}") from None
-                if not block:
+                if encoding is None and block:
+                    raise _wrong_encoding(path, line, guess_encoding(data)) from None
+                said = f"not {encoding}; name another --encoding"
+                if encoding is None:
                     said = "the file ends inside a character; fetch it again"
-                    raise InputError(f"{path}, line {line}: {said}") from None
-                raise _wrong_encoding(path, line, guess_encoding(data)) from None
+                raise InputError(f"{path}, line {line}: {said}") from None
             if "\0" in text:
                 line += text[: text.index("\0")].count("\n")
                 way_out = "name another --encoding"

@@ -104,13 +104,13 @@ def _draw(
     random = np.random.RandomState(seed)  # its stream is frozen for good (NEP 19), unlike default_rng's
     parts: list[list[np.ndarray]] = [[] for _ in range(needed)]
     for name, rows in rows_by_group(kind.strata(frame.label.tolist())).items():
-        if len(rows) < needed and not kind.every_class:
-            parts[0].append(rows)
-            continue
-        if len(rows) < needed:
+        if len(rows) < needed and kind.every_class:
             needs = f"{needed} are needed, one for each of train, {' and '.join(fractions)}"
             too_few = f"class {name!r} has too few rows ({len(rows)})"
             raise InputError(f"{too_few}: {needs}: add rows or leave the class out")
+        if len(rows) < needed:
+            parts[0].append(rows)
+            continue
         rows = random.permutation(rows)
         sizes = [max(1, round(len(rows) * fraction)) for fraction in fractions.values()]
         while sum(sizes) >= len(rows):  # a small class: train keeps one row at least
