@@ -197,7 +197,9 @@ def test_settings():
         return resolve(TrainConfig.of(model="gpt2-small", **options))
 
     config = resolved(train="lora")
-    given = [config.flat()[name] for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lr")]
+    given = [
+        config.flat()[name] for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lr")
+    ]
     assert given == [16, 16.0, 0.0, ("*",), 8e-4]
     assert resolved(train="lora", recipe="book").fit.lr == 8e-4
     assert resolved(train="lora", lr=1e-4, lora_rank=4).fit.lr == 1e-4
