@@ -172,7 +172,7 @@ def test_save_full_needs_no_base(train, base, tmp_path):
 
 def test_from_random_weights_the_whole_is_saved(train, tmp_path):
     run = train(model="gpt2-nano", init="random", epochs=1, lr=None)
-    assert TrainConfig.from_json(run.classifier.training).lr == 8e-4
+    assert TrainConfig.from_json(run.classifier.training).fit.lr == 8e-4
     assert {file.name for file in (tmp_path / "x" / "classifier").iterdir()} == {
         "classifier.json", "model.safetensors",
     }  # fmt: skip
