@@ -4,11 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
+from gptcls.common.lazy import pd
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
@@ -22,9 +22,6 @@ from gptcls.data.same_text import text_key
 from gptcls.data.split import load_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 

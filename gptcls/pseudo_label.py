@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -18,14 +18,12 @@ import tyro
 from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.run import answered_chunks
 from gptcls.common import cli
+from gptcls.common.lazy import pd
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.options import TableOptions
 from gptcls.data.writer import ChunkWriter
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 
@@ -83,8 +81,6 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
 
 def _best(texts: list[str | None], outputs: np.ndarray, labels: Sequence[str]) -> "pd.DataFrame":
     """Each text that there is with the most probable label of its outputs (N, K), and its probability."""
-    import pandas as pd
-
     read = [i for i, text in enumerate(texts) if text is not None]
     names = [labels[i] for i in outputs[read].argmax(axis=1)]
     # The first chunk's types are those of a Parquet file, and no row of it may be sure.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gptcls.common.lazy import pd
 from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel, Regression
 
@@ -33,8 +34,6 @@ class NameAnswers:
 
     def values(self, outputs: np.ndarray) -> list[Sequence]:
         """Outputs (N, K) as the values of ``columns``: the class, or a JSON list as gptcls reads labels."""
-        import pandas as pd
-
         rows = [[self.task.labels[i] for i in self.given(row)] for row in outputs]
         lists = isinstance(self.task, MultiLabel)
         cells = [json.dumps(names, ensure_ascii=False) if lists else names[0] for names in rows]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 import tyro
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gptcls.classify.answers import answers_of
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
+from gptcls.common.lazy import pd
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import find_text_column, text_values, values_of
@@ -23,9 +24,6 @@ from gptcls.data.encodings import guess_encoding
 from gptcls.data.options import TableOptions
 from gptcls.data.readers import PLAIN, Dialect, read_chunks
 from gptcls.data.writer import ChunkWriter
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256

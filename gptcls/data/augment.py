@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from numpy.random import RandomState
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import open_text, require_file, require_text
 from gptcls.data.same_text import text_key
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 Operation = Literal["synonym", "insert", "delete", "swap"]
@@ -108,8 +106,6 @@ class Augmentation:
         of the new ones is left out; the log counts the new rows. The same seed gives the same texts. Raises
         InputError when not one new text could be made.
         """
-        import pandas as pd
-
         if not self.operations:
             return train
         synonyms = read_synonyms(self.synonyms) if {"synonym", "insert"} & set(self.operations) else {}

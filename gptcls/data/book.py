@@ -6,15 +6,12 @@ stand in train, to the letter; for results that generalise, use :mod:`gptcls.dat
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.readers import UCI, format_of
 from gptcls.data.sources import load_data, local_file
 from gptcls.data.split import Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SEED = 123
 TRAIN, VALIDATION = 0.7, 0.1  # the rest is test
@@ -22,16 +19,12 @@ TRAIN, VALIDATION = 0.7, 0.1  # the rest is test
 
 def read_as_book(path: str | Path) -> "pd.DataFrame":
     """UCI's file as the book reads it: 5,572 rows, columns ``text`` and ``label`` ("ham" or "spam")."""
-    import pandas as pd
-
     frame = pd.read_csv(path, sep="\t", header=None, names=["label", "text"], encoding="utf-8")
     return frame[["text", "label"]]
 
 
 def balance_as_book(frame: "pd.DataFrame", seed: int = SEED) -> "pd.DataFrame":
     """As many ham as spam: a random draw of ham, then all spam. The index stays, as in the book."""
-    import pandas as pd
-
     ham, spam = frame[frame.label == "ham"], frame[frame.label == "spam"]
     if not 0 < len(spam) <= len(ham):
         counts = f"{len(spam)} spam and {len(ham)} ham"

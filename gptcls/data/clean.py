@@ -7,12 +7,9 @@ two classes apart. So this pays where such things are noise: scraped pages, brok
 import logging
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 # Unicode's control characters that are not white space, and the invisible ones that join nothing: zero width

@@ -4,13 +4,10 @@ import difflib
 import logging
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.readers import UNNAMED
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 TEXT_NAMES = {

@@ -9,16 +9,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import require_file
 from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
 from gptcls.data.readers import PLAIN, Dialect
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_data
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
@@ -151,7 +148,5 @@ def _first(folder: Path, *names: str) -> Path:
 
 def _numbered(rows: list[tuple[str, str]]) -> "pd.DataFrame":
     """(text, label) rows as a frame whose index counts them from 1."""
-    import pandas as pd
-
     texts, labels = map(list, zip(*rows, strict=True))
     return labelled_frame(texts, labels).set_index(pd.RangeIndex(1, len(rows) + 1, name="row"))

@@ -8,14 +8,11 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.columns import NO_LABEL, bad_rows
 from gptcls.data.encodings import open_text, require_file, require_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}

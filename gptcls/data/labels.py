@@ -16,16 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import numbers
 from gptcls.data.columns import find_columns, find_text_column, label_values, require_column
 from gptcls.data.label_columns import read_flags, read_lists, read_numbers, to_names
 from gptcls.data.readers import refuse_repeats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 STRATA = 10  # parts of equal size that numbers are cut into

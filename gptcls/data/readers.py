@@ -26,13 +26,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import open_text, require_file, require_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
@@ -229,8 +226,6 @@ def _delimited(rows: Iterator[Row], path: Path, dialect: Dialect, size: int) -> 
 def _frames(
     rows: Iterator[tuple[int, list | dict]], size: int, columns: list[str] | None = None
 ) -> Iterator["pd.DataFrame"]:
-    import pandas as pd
-
     while chunk := list(islice(rows, size)):
         lines, records = zip(*chunk, strict=True)
         # JSON as objects: pandas would turn the whole numbers of a column with gaps into floats
@@ -328,8 +323,6 @@ def _without_lone_surrogates(row: dict) -> dict:
 
 def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """Parquet, through pyarrow."""
-    import pandas as pd
-
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq

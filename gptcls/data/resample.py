@@ -1,13 +1,9 @@
 """Balance the classes of the training rows."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from gptcls.common.lazy import pd
 from gptcls.data.split import log, rows_by_group
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":

@@ -7,16 +7,13 @@ from contextlib import contextmanager
 from importlib.resources import as_file, files
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.columns import text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
 from gptcls.data.labels import Layout
 from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeats
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 ONE_CLASS_LAYOUT = Layout()
@@ -50,8 +47,6 @@ def load_data(
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
     be used, naming file, line and column.
     """
-    import pandas as pd
-
     if dialect != PLAIN and str(name_or_path) in NAMES:
         raise InputError(
             f"--separator, --encoding and --columns go with a file; {name_or_path} needs none of them"
@@ -99,15 +94,11 @@ def from_frame(
 
 def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":
     """The frame that every function of this package passes on."""
-    import pandas as pd
-
     return pd.DataFrame({"text": texts, "label": labels}, dtype=str)
 
 
 def _objects(frame: "pd.DataFrame", columns: list[str]) -> "pd.DataFrame":
     """These columns as plain Python values, None where one is missing."""
-    import pandas as pd
-
     values = {name: list(map(_plain, values_of(frame, name))) for name in columns}
     return pd.DataFrame(values, frame.index, dtype=object)
 

@@ -12,19 +12,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame
 from gptcls.data.writer import ChunkWriter
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 PARTS = ("train", "validation", "test")
@@ -190,8 +187,6 @@ def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelK
     Rows of ``extra`` whose text stands in one of the parts are left out; the log says how many, and how many
     of each label were taken. Raises InputError for a label that train lacks, and when nothing is left.
     """
-    import pandas as pd
-
     known = sorted(names_in(split.train, kind))
     if unseen := sorted(names_in(extra, kind) - set(known)):
         trained = f"the labels of the training rows, {', '.join(known)}"
@@ -259,8 +254,6 @@ def load_split(folder: str | Path) -> Split:
 
 
 def _load_part(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
     if not path.exists():
         raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
     frame = pd.concat(read_chunks(path))

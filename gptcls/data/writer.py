@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from gptcls.common.files import atomic_file
+from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.columns import values_of
 from gptcls.data.readers import NEEDS_PYARROW, SUFFIXES, suffix_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Write = Callable[["pd.DataFrame"], None]
 
