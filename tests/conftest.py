@@ -15,10 +15,14 @@ import pytest
 import torch
 from helpers import SHARED
 from helpers.tiny import TINY
+from hypothesis import settings
 from safetensors.torch import save_file
 
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.weights import GPT2_NAMES
+
+settings.register_profile("shared machine", deadline=None)  # seconds of a test say nothing beside other tests
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -102,6 +102,7 @@ def both(tmp_path_factory):
     return book, train(config), folder
 
 
+@pytest.mark.slow
 def test_split_files_are_equal_row_for_row(both):
     book, run, _ = both
     for name, theirs in zip(("train", "validation", "test"), book.frames, strict=True):
@@ -110,6 +111,7 @@ def test_split_files_are_equal_row_for_row(both):
         assert ours["label"].map({"ham": 0, "spam": 1}).tolist() == theirs["Label"].tolist()
 
 
+@pytest.mark.slow
 def test_every_logged_loss_matches(both):
     book, run, _ = both
     logged = [row for row in run.history if "train_loss" in row]
@@ -123,6 +125,7 @@ def test_every_logged_loss_matches(both):
     )
 
 
+@pytest.mark.slow
 def test_every_logged_accuracy_matches(both):
     book, run, _ = both
     logged = [row for row in run.history if "train_accuracy" in row]
@@ -130,6 +133,7 @@ def test_every_logged_accuracy_matches(both):
     assert [row["val_accuracy"] for row in logged] == pytest.approx(book.val_accs, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_before_and_after_match(both):
     book, run, _ = both
     metrics = json.loads((run.folder / "metrics.json").read_text())
@@ -139,6 +143,7 @@ def test_before_and_after_match(both):
     assert list(metrics["accuracy_by_loader"].values()) == pytest.approx(book.accuracies_after, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_lengths_and_loaders_of_references(both):
     book, run, _ = both
     assert book.max_length == run.classifier.max_length == run.classifier.pad_to == 120

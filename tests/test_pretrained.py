@@ -164,6 +164,7 @@ def test_tensorflow_checkpoint_without_tensorflow(tmp_path: Path, monkeypatch) -
         load_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_full_size_gpt2_small(tmp_path: Path) -> None:
     sizes = {"n_layer": 12, "n_embd": 768, "n_head": 12, "n_positions": 1024, "vocab_size": 50257}
     oracle = transformers_gpt2(std=0.03, **sizes)

@@ -149,6 +149,7 @@ def test_uci_file_without_a_header(tmp_path):
     assert content(path) == {"label": ["ham", "spam"], "text": ['"quoted', "win"]}
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path):
     def peak(rows: int) -> int:
         path = tmp_path / f"{rows}.csv"

@@ -38,6 +38,7 @@ def options(base, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_tables(options, capsys):
     tasks.run(options)
     out = capsys.readouterr().out
