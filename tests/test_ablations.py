@@ -25,6 +25,7 @@ from gptcls.fast.features import FeatureCache
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split
+from gptcls.train.run import fit
 
 # Typed once more, from the published table: accuracy on train, validation and test in percent, minutes.
 PUBLISHED = """
@@ -46,27 +47,31 @@ def config(base, tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The configurations that are trained."""
+    """The options of what is trained, by name."""
     seen = []
-    train = ablations.train
-    monkeypatch.setattr(ablations, "train", lambda config: seen.append(config) or train(config))
+
+    def fitting(split, settings):
+        seen.append(SimpleNamespace(**settings.flat()))
+        return fit(split, settings=settings)
+
+    monkeypatch.setattr(ablations, "fit", fitting)
     return seen
 
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """The configurations that would be trained; their scores are made up, as training is not the question."""
+    """The options of what would be trained; the scores are made up, as training is not the question."""
     seen = []
 
-    def train(config):
-        seen.append(config)
+    def fitting(split, settings):
+        seen.append(SimpleNamespace(**settings.flat()))
         scores = {
             part: {"accuracy": (len(seen) + i) / 100, "n": 4}
             for i, part in enumerate(("train", "validation", "test"))
         }
-        return SimpleNamespace(scores=scores, progress=SimpleNamespace(seconds=float(len(seen))))
+        return SimpleNamespace(scores=scores, seconds=float(len(seen)))
 
-    monkeypatch.setattr(ablations, "train", train)
+    monkeypatch.setattr(ablations, "fit", fitting)
     return seen
 
 
@@ -166,13 +171,11 @@ def test_what_each_row_changes():
     shared = {"model": "gpt2-small", "data": "sms-sample", "seed": 7}
     default = config_of(ABLATIONS[1], 1024, **shared)
     assert default == resolve(TrainConfig.of(recipe="book", **shared))
-    assert (default.epochs, default.lr, default.pooling, default.train) == (
-        5,
-        5e-5,
-        "position-1",
-        "last_block",
-    )
-    assert (default.pad_to, default.batch_size, default.accumulate) == (None, 8, 1)
+    books = {
+        "epochs": 5, "lr": 5e-5, "pooling": "position-1", "train": "last_block", "pad_to": None,
+        "batch_size": 8, "accumulate": 1,
+    }  # fmt: skip
+    assert default == default.changed(**books)
     lora = {"train": "lora", "lora_rank": 16, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
     changes = {
         1: {}, 2: {"pooling": "first"}, 3: {"train": "head"}, 4: {"train": "last_2"}, 5: {"train": "all"},
@@ -184,17 +187,16 @@ def test_what_each_row_changes():
         17: {"no_causal_mask": True}, 18: {}, 19: {"pooling": "mean"},
     }  # fmt: skip
     for number, change in changes.items():
-        assert config_of(ABLATIONS[number], 1024, **shared) == replace(default, **change), number
-    assert config_of(ABLATIONS[11], 1024, **shared, lr=1e-4, epochs=2) == replace(
-        default, **{**lora, "lora_alpha": 16.0, "lr": 1e-4, "epochs": 2}
-    )
+        assert config_of(ABLATIONS[number], 1024, **shared) == default.changed(**change), number
+    shorter = default.changed(**lora | {"lora_alpha": 16.0, "lr": 1e-4, "epochs": 2})
+    assert config_of(ABLATIONS[11], 1024, **shared, lr=1e-4, epochs=2) == shorter
     nano = config_of(ABLATIONS[13], 256, **shared | {"model": "gpt2-nano"})
-    assert (nano.pad_to, nano.lr, nano.schedule, nano.epochs) == (256, 1e-3, "cosine", 5)
+    assert nano == nano.changed(pad_to=256, lr=1e-3, schedule="cosine", epochs=5)
 
 
 def test_other_sizes_run_beside_a_gpt2_only():
     def models(model):
-        return {row.number: run.model for row, run in plan(AblationConfig(model=model))[1]}
+        return {row.number: run.model.model for row, run in plan(AblationConfig(model=model))[1]}
 
     assert set(range(1, 20)) - models("gpt2-nano").keys() == {6, 7, 8, 9, 12, 18}
     small = models("gpt2-small")
@@ -207,13 +209,12 @@ def test_other_sizes_run_beside_a_gpt2_only():
 def test_row_18_is_row_1_to_the_last_bit(config, monkeypatch):
     """Training with the loss that the row is about gives the very numbers of row 1."""
     losses, runs = [], []
-    train = ablations.train
 
-    def kept(config):
-        runs.append((config, train(config)))
+    def kept(split, settings):
+        runs.append((settings, fit(split, settings=settings)))
         return runs[-1][1]
 
-    monkeypatch.setattr(ablations, "train", kept)
+    monkeypatch.setattr(ablations, "fit", kept)
 
     def loss(self, logits, targets):
         losses.append(F.cross_entropy(logits, targets, ignore_index=50256))
@@ -227,7 +228,7 @@ def test_row_18_is_row_1_to_the_last_bit(config, monkeypatch):
     )
     ((same, run),) = runs
     monkeypatch.setattr(SingleLabel, "loss", loss)
-    other = train(replace(same, out=config.out / "other", cache=None))
+    other = fit(run.split, settings=same.changed(cache=None))
     assert losses
     one, two = (each.classifier.model.state_dict() for each in (run, other))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
@@ -236,7 +237,7 @@ def test_row_18_is_row_1_to_the_last_bit(config, monkeypatch):
 def test_a_seed_draws_the_split_anew_and_123_is_the_books(config):
     texts = {}
     for row, run in plan(replace(config, rows=(1, 16), seeds=(123, 0)))[1]:
-        texts[row.number, run.seed] = read_split(run).test["text"].tolist()
+        texts[row.number, run.run.seed] = read_split(run).test["text"].tolist()
     assert texts[1, 123] == texts[16, 123] != texts[1, 0] == texts[16, 0]
     book = read_split(resolve(TrainConfig.of(recipe="book", data="sms-sample")))
     assert book.test["text"].tolist() == texts[1, 123]
@@ -376,5 +377,5 @@ def test_the_results_of_gpt2_nano_are_whole_and_their_table_is_up_to_date():
     assert (NANO / "ablations.png").stat().st_size < 200_000
     for row, run in plan(AblationConfig(data="SMSSpamCollection"))[1]:
         lines = results[results["row"] == row.number]
-        assert (lines["lr"] == run.lr).all()
-        assert (lines["epochs"] == run.epochs).all()
+        assert (lines["lr"] == run.fit.lr).all()
+        assert (lines["epochs"] == run.fit.epochs).all()
