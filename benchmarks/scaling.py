@@ -14,11 +14,10 @@ import torch
 from benchmarks import ours, setup
 from benchmarks.measure import Row, Stopwatch, anonymous_mib, peak_mib, report, run_alone
 from gptcls.common import cli
-from gptcls.core.batches import TextDataset
-from gptcls.core.loop import FitSettings, Trainer
+from gptcls.core.loop import Curves, FitSettings, Trainer
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split
-from gptcls.train.setup import build_classifier, make_loaders, make_task, stage
+from gptcls.train.setup import make_loaders, prepare, stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +47,15 @@ def alone(options: Options, weights: Path) -> dict[str, float | None]:
     cpu = torch.device("cpu")
     split = numbered_rows(options.data, options.only)
     config = ours.config_for(weights, 1, 8, "auto", options.cache_budget)
-    task = make_task(split, config)
-    model, _ = build_classifier(config, task, cpu)
-    datasets = {
-        name: TextDataset(frame["text"].tolist(), task.targets(frame["label"].tolist()), 1024)
-        for name, frame in split.items()
-    }
-    settings = FitSettings(**{f.name: getattr(config, f.name) for f in fields(FitSettings)})
+    setup = prepare(split, config)
+    task, datasets = setup.saved.task, setup.datasets
+    settings = FitSettings(**{f.name: getattr(config.fit, f.name) for f in fields(FitSettings)})
     with Stopwatch() as frozen:
-        network, features = stage(model, datasets, config, cpu)
+        network, features = stage(setup.saved.model, datasets, config, cpu)
     with Stopwatch() as epoch:
-        Trainer(network, task, *make_loaders(features, config)[:2], settings, cpu).fit()
+        loaders = make_loaders(features, config)
+        curves = Curves(loaders["validation"], config.fit.eval_freq, config.fit.eval_iter, full=True)
+        Trainer(network, task, loaders["train"], settings, cpu, [curves]).fit()
     tokens = sum(datasets["train"].lengths) + sum(datasets["validation"].lengths)
     return {
         "frozen": frozen.seconds,

@@ -164,7 +164,7 @@ def test_generate(base: Path) -> None:
 
 
 def test_pretrain(base: Path, data: Path) -> None:
-    with pytest.raises(InputError, match="is no GPT-2: pretraining is for these alone"):
+    with pytest.raises(InputError, match="bert is not a GPT-2"):
         pretrain(PretrainConfig(data=(str(data),), model=str(base), out=base.parent / "x", device="cpu"))
     assert not (base.parent / "x").exists()
 

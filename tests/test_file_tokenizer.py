@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gptcls.core.batches import TextDataset
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import GPT2
+from gptcls.data.long_texts import CUTS
 from gptcls.models.pretrained import load_tokenizer
 from gptcls.models.tokenizer_file import FileTokenizer
 
@@ -76,11 +77,11 @@ def test_cut_as_transformers_cuts(pair, max_length: int) -> None:
 def test_the_end_as_transformers_cuts_from_the_left(pair, max_length: int) -> None:
     ours, theirs = pair
     theirs.truncation_side = "left"
-    data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, long="tail")
+    data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, cut=CUTS["tail"])
     expected = theirs(TEXTS, truncation=True, max_length=max_length)["input_ids"]
     assert data.rows == [row or [ours.pad_id] for row in expected]
     for long in ("head-tail", "windows"):
-        data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, long=long)
+        data = TextDataset(TEXTS, torch.zeros(len(TEXTS)), max_length, tokenizer=ours, cut=CUTS[long])
         for row, owner in zip(data.rows, data.owners, strict=True):
             whole = theirs(TEXTS[owner])["input_ids"] or [ours.pad_id]
             assert len(row) <= max_length

@@ -169,7 +169,7 @@ def test_what_trains_is_fp32_and_the_rest_stays_as_it_is(policy: str, tmp_path: 
         if f"backbone.{name}" not in trained:
             assert (p.dtype, p.data_ptr()) == (torch.bfloat16, addresses[name])
     _, ids, lengths = ragged()
-    depth = 3 - len(model.trained)
+    depth = model.frozen_blocks
     lower = Frozen(model, depth, torch.bfloat16)
     assert all(mine is theirs for mine, theirs in zip(lower.blocks, backbone.blocks, strict=False))
     plain = model(ids, lengths)
