@@ -12,10 +12,10 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,10 +24,8 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
 from gptcls.evaluation import baselines, metrics, plots, table
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 log = logging.getLogger("gptcls")
+Pictures = dict[str, "plots.Figure"]  # by file name
 
 
 class Judge(ABC):
@@ -48,7 +46,7 @@ class Judge(ABC):
         """Baseline name -> part name -> scores, fitted on ``parts["train"]``."""
         return self.fit_baselines(parts, self.task.labels)
 
-    def table(self, rows: Sequence[tuple[str, dict]]) -> str:
+    def table(self, rows: table.Rows) -> str:
         """The table of (name, scores) for the terminal."""
         return table.format_scores(rows, self.columns)
 
@@ -57,8 +55,8 @@ class Judge(ABC):
         return table.format_per_class(scores) or table.format_per_number(scores)
 
     @abstractmethod
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """Pictures of one part by file name."""
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
+        """Pictures of one part."""
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> Task:
         """The task after what is chosen on the validation rows; most choose nothing."""
@@ -68,33 +66,35 @@ class Judge(ABC):
     def summary(self, labels: Sequence[str]) -> str:
         """The label strings of a part in a few words."""
 
+    def _counted(self, names: Iterable[str]) -> str:
+        counts = Counter(names)
+        return ", ".join(f"{counts[label]:,} {label}" for label in self.task.labels)
+
 
 class SingleLabelJudge(Judge):
     """Judges one class per text."""
 
     columns = table.CLASSES
     fit_baselines = staticmethod(baselines.baselines)
-    units: ClassVar = {"loss": "nats", "accuracy": "%"}
+    units = plots.UNITS
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`metrics.classification_scores` of targets (N,) and probabilities (N, K)."""
         return metrics.classification_scores(targets, outputs, self.task.labels)
 
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
         return table.format_per_class(scores) if self.task.n_outputs > 2 else ""
 
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """The confusion matrix and, for two classes, the precision-recall curve."""
-        figures = {"confusion.png": plots.plot_confusion(scores["confusion"], self.task.labels)}
-        if self.task.n_outputs == 2:
-            curve = plots.plot_precision_recall(targets, outputs[:, 1], self.task.labels[1])
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
+        labels = self.task.labels
+        figures = {"confusion.png": plots.plot_confusion(scores["confusion"], labels)}
+        if len(labels) == 2:
+            curve = plots.plot_precision_recall(targets, outputs[:, 1], labels[1])
             figures["precision_recall.png"] = curve
         return figures
 
     def summary(self, labels: Sequence[str]) -> str:
-        """How many texts each class has."""
-        return _counted(Counter(labels), self.task.labels)
+        return self._counted(labels)
 
 
 class MultiLabelJudge(Judge):
@@ -106,18 +106,13 @@ class MultiLabelJudge(Judge):
     units: ClassVar = {"loss": "nats", "micro-F1": ""}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`metrics.multilabel_scores` of targets and probabilities (N, K) at the task's thresholds."""
         return metrics.multilabel_scores(targets, outputs, self.task.labels, self.task.thresholds)
 
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """F1, precision and recall of each label."""
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"labels.png": plots.plot_label_scores(scores["per_class"])}
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> MultiLabel:
-        """The task with the thresholds of the largest F1 on these rows.
-
-        A label that no row has keeps 0.5, and the log says so.
-        """
+        """With the thresholds of the largest F1; a label that no row has keeps 0.5, and the log says so."""
         found = metrics.best_thresholds(targets, outputs)
         if absent := [label for label, cut in zip(self.task.labels, found, strict=True) if cut is None]:
             named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
@@ -128,10 +123,8 @@ class MultiLabelJudge(Judge):
         return replace(self.task, thresholds=chosen)
 
     def summary(self, labels: Sequence[str]) -> str:
-        """Labels per text, and how many texts each label has."""
-        counts = Counter(chain.from_iterable(map(json.loads, labels)))
-        mean = counts.total() / max(1, len(labels))
-        return f"{mean:.2f} labels each, {_counted(counts, self.task.labels)}"
+        names = list(chain.from_iterable(map(json.loads, labels)))
+        return f"{len(names) / max(1, len(labels)):.2f} labels each, {self._counted(names)}"
 
 
 class RegressionJudge(Judge):
@@ -142,11 +135,9 @@ class RegressionJudge(Judge):
     units: ClassVar = {"loss": "", "MAE": ""}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`metrics.regression_scores` of targets and numbers (N, K)."""
         return metrics.regression_scores(targets, outputs, self.task.labels)
 
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """Predicted against true numbers."""
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"predictions.png": plots.plot_predictions(targets, outputs, self.task.labels)}
 
     def summary(self, labels: Sequence[str]) -> str:
@@ -158,11 +149,8 @@ class RegressionJudge(Judge):
         )
 
 
-JUDGES: dict[str, type[Judge]] = {  # by task.kind
-    "single_label": SingleLabelJudge,
-    "multi_label": MultiLabelJudge,
-    "regression": RegressionJudge,
-}
+# By task.kind.
+JUDGES = {"single_label": SingleLabelJudge, "multi_label": MultiLabelJudge, "regression": RegressionJudge}
 
 
 def judge_of(task: Task) -> Judge:
@@ -170,7 +158,3 @@ def judge_of(task: Task) -> Judge:
     if task.kind not in JUDGES:
         raise InputError(f"task kind {task.kind!r} has no judge; add one to gptcls.evaluation.judge.JUDGES")
     return JUDGES[task.kind](task)
-
-
-def _counted(counts: Counter[str], labels: Sequence[str]) -> str:
-    return ", ".join(f"{counts[label]:,} {label}" for label in labels)
