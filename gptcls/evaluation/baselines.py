@@ -35,9 +35,9 @@ Model = Any  # scikit-learn's; it is imported where it is used, since that takes
 
 # --- scored on every part ---
 #
-# Each function fits on parts["train"], the classifier's own training rows as labelled, and scores every part.
-# By the scores of gptcls.evaluation.metrics. TF-IDF is left out, and that is logged, where the training texts
-# hold no word of two letters. InputError where there is no part "train", or an empty one.
+# Each function fits on parts["train"] and scores every part as gptcls.evaluation.metrics does. TF-IDF is left
+# out, and that is logged, where the training texts hold no word of two letters. InputError where there is no
+# part "train", or an empty one.
 
 
 def baselines(parts: Parts, labels: Sequence[str], seed: int = 0) -> Scores:
@@ -52,8 +52,7 @@ def baselines(parts: Parts, labels: Sequence[str], seed: int = 0) -> Scores:
     if (shares > 0).sum() < 2:
         log.info(f"{TFIDF} left out: its training texts hold a single class")
     elif model := _fitted(TFIDF, tfidf_baseline(seed, texts), texts, targets):
-        predict = partial(class_probabilities, model, n_classes=len(labels))
-        results[TFIDF] = _scored(parts, predict, score)
+        results[TFIDF] = _scored(parts, partial(class_probabilities, model, n_classes=len(labels)), score)
     return results
 
 
@@ -79,8 +78,8 @@ def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
         predict = partial(_columns, model.predict_proba, count)
         if "validation" in parts:
             texts, targets = parts["validation"]
-            tuned = metrics.best_thresholds(targets, predict(texts))
-            thresholds = [0.5 if threshold is None else threshold for threshold in tuned]
+            best = metrics.best_thresholds(targets, predict(texts))
+            thresholds = [0.5 if threshold is None else threshold for threshold in best]
         results[ONE_VS_REST] = _scored(parts, predict, partial(score, thresholds=thresholds))
     return results
 
@@ -149,10 +148,10 @@ def majority_baseline(train_targets: Sequence[int], n_classes: int) -> np.ndarra
 
 
 def tfidf_vectorizer(texts: Sequence[str] = ()) -> Model:
-    """TF-IDF of the words in ``texts``, or of single characters and pairs of them.
+    """TF-IDF of the words in ``texts``, or of single characters and pairs of them, as the log then says.
 
     Characters where most letters belong to a script without spaces between words, such as Chinese: there
-    scikit-learn takes each clause for a word, and hardly any occurs twice. The log says so.
+    scikit-learn takes each clause for a word, and hardly any occurs twice.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -168,8 +167,7 @@ def tfidf_baseline(seed: int = 0, texts: Sequence[str] = ()) -> Model:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    regression = LogisticRegression(C=10, max_iter=1000, random_state=seed)
-    return make_pipeline(tfidf_vectorizer(texts), regression)
+    return make_pipeline(tfidf_vectorizer(texts), LogisticRegression(C=10, max_iter=1000, random_state=seed))
 
 
 def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -> Model:

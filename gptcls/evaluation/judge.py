@@ -31,6 +31,7 @@ Pictures = dict[str, "plots.Figure"]  # by file name
 class Judge(ABC):
     """The judge of one task. *Outputs* (N, K) are what ``task.outputs`` makes of the logits."""
 
+    score: ClassVar[Callable[[np.ndarray, np.ndarray, Sequence[str]], dict]]
     columns: ClassVar[table.Columns]  # of the table
     fit_baselines: ClassVar[Callable[[baselines.Parts, Sequence[str]], baselines.Scores]]
     units: ClassVar[Mapping[str, str]]  # measure -> unit, for the pictures of training
@@ -38,9 +39,9 @@ class Judge(ABC):
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    @abstractmethod
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         """Every score of targets (N,) or (N, K) and outputs (N, K), ready for JSON."""
+        return self.score(targets, outputs, self.task.labels)
 
     def baselines(self, parts: baselines.Parts) -> baselines.Scores:
         """Baseline name -> part name -> scores, fitted on ``parts["train"]``."""
@@ -72,14 +73,10 @@ class Judge(ABC):
 
 
 class SingleLabelJudge(Judge):
-    """Judges one class per text."""
-
+    score = staticmethod(metrics.classification_scores)
     columns = table.CLASSES
     fit_baselines = staticmethod(baselines.baselines)
     units = plots.UNITS
-
-    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        return metrics.classification_scores(targets, outputs, self.task.labels)
 
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
@@ -89,8 +86,7 @@ class SingleLabelJudge(Judge):
         labels = self.task.labels
         figures = {"confusion.png": plots.plot_confusion(scores["confusion"], labels)}
         if len(labels) == 2:
-            curve = plots.plot_precision_recall(targets, outputs[:, 1], labels[1])
-            figures["precision_recall.png"] = curve
+            figures["precision_recall.png"] = plots.plot_precision_recall(targets, outputs[:, 1], labels[1])
         return figures
 
     def summary(self, labels: Sequence[str]) -> str:
@@ -98,8 +94,6 @@ class SingleLabelJudge(Judge):
 
 
 class MultiLabelJudge(Judge):
-    """Judges any number of labels per text, and chooses their thresholds."""
-
     task: MultiLabel
     columns = table.LISTS
     fit_baselines = staticmethod(baselines.multilabel_baselines)
@@ -118,8 +112,8 @@ class MultiLabelJudge(Judge):
             named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
             log.info(f"no validation row has {named}: the threshold stays at 0.5")
         chosen = tuple(0.5 if cut is None else cut for cut in found)
-        ends = f"{min(chosen):.3f} to {max(chosen):.3f}"
-        log.info(f"thresholds tuned on {len(targets):,} validation rows: {ends}")
+        low, high, n = min(chosen), max(chosen), len(targets)
+        log.info(f"thresholds tuned on {n:,} validation rows: {low:.3f} to {high:.3f}")
         return replace(self.task, thresholds=chosen)
 
     def summary(self, labels: Sequence[str]) -> str:
@@ -128,14 +122,10 @@ class MultiLabelJudge(Judge):
 
 
 class RegressionJudge(Judge):
-    """Judges numbers."""
-
+    score = staticmethod(metrics.regression_scores)
     columns = table.NUMBERS
     fit_baselines = staticmethod(baselines.regression_baselines)
     units: ClassVar = {"loss": "", "MAE": ""}
-
-    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        return metrics.regression_scores(targets, outputs, self.task.labels)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"predictions.png": plots.plot_predictions(targets, outputs, self.task.labels)}
@@ -143,10 +133,8 @@ class RegressionJudge(Judge):
     def summary(self, labels: Sequence[str]) -> str:
         """Mean, standard deviation and range of each number."""
         columns = zip(self.task.labels, self.task.targets(labels).double().T, strict=True)
-        return "; ".join(
-            f"{name} {x.mean():.4g} ± {x.std(correction=0):.4g}, from {x.min():.4g} to {x.max():.4g}"
-            for name, x in columns
-        )
+        said = "{} {:.4g} ± {:.4g}, from {:.4g} to {:.4g}".format
+        return "; ".join(said(name, x.mean(), x.std(correction=0), x.min(), x.max()) for name, x in columns)
 
 
 # By task.kind.

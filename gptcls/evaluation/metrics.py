@@ -37,6 +37,8 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
 
     InputError also for a repeated label and a target outside 0 to K - 1.
     """
+    from sklearn.metrics import matthews_corrcoef
+
     n_classes = len(labels)
     if n_classes < 2 or len(set(labels)) < n_classes:
         raise InputError(f"labels {list(labels)}: give at least two, each name once")
@@ -44,20 +46,21 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     predicted, one_hot = probabilities.argmax(axis=1), np.eye(n_classes, dtype=bool)
     counts = counts_per_text(one_hot[targets], one_hot[predicted])
     averages, per_class = _averages(targets, predicted), _per_class(counts, labels)
+    # Where 0/0 scikit-learn says 0.0, which reads as "no better than chance" even where all is right.
+    mcc = float(matthews_corrcoef(targets, predicted)) if _vary(targets, predicted) else None
     average = averages["macro"] if n_classes > 2 else per_class[labels[1]]
     pairs = np.bincount(targets * n_classes + predicted, minlength=n_classes**2)
-    scores = {
+    return {
         "n": len(targets),
         **_share_right("accuracy", targets == predicted),
         **{name: average[name] for name in MEASURES},
-        "mcc": _mcc(targets, predicted),
+        "mcc": mcc,
         "roc_auc": _roc_auc(targets, probabilities),
         "support": {label: row["support"] for label, row in per_class.items()},
         "confusion": pairs.reshape(n_classes, n_classes).tolist(),
         "averages": averages,
         "per_class": per_class,
-    }
-    return scores | _f1("f1", average["f1"], counts, "seen") if n_classes > 2 else scores
+    } | (_f1("f1", average["f1"], counts, "seen") if n_classes > 2 else {})
 
 
 def multilabel_scores(
@@ -72,9 +75,10 @@ def multilabel_scores(
       Wilson interval; ``hamming_loss``, the share of the N K decisions that are wrong.
     - ``micro_f1`` and ``macro_f1`` with the interval of the bootstrap over texts.
     - ``average_precision``: free of thresholds, the mean over the labels that have texts.
-    - ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the labels' texts.
-    - ``support``: texts of each label. ``per_class``: precision, recall, f1, support and threshold of each.
+    - ``support``, ``averages`` and ``per_class`` (with the threshold) as :func:`classification_scores`.
     """
+    from sklearn.metrics import average_precision_score
+
     if len(thresholds) != len(labels):
         raise InputError(f"{len(thresholds)} thresholds for {len(labels)} labels: give one per label")
     targets, probabilities = _fitting(targets, probabilities, labels)
@@ -84,13 +88,15 @@ def multilabel_scores(
     averages, per_class = _averages(targets, predicted), _per_class(counts, labels)
     for label, threshold in zip(labels, thresholds, strict=True):
         per_class[label]["threshold"] = float(threshold)
+    some = targets.any(axis=0)
+    found = average_precision_score(targets[:, some], probabilities[:, some]) if some.any() else None
     return {
         "n": len(targets),
         **_share_right("subset_accuracy", (targets == predicted).all(axis=1)),
         "hamming_loss": _ratio(int((targets != predicted).sum()), targets.size),
         **_f1("micro_f1", averages["micro"]["f1"], counts, "micro"),
         **_f1("macro_f1", averages["macro"]["f1"], counts, "macro"),
-        "average_precision": _average_precision(targets, probabilities),
+        "average_precision": found if found is None else float(found),
         "averages": averages,
         "support": {label: row["support"] for label, row in per_class.items()},
         "per_class": per_class,
@@ -140,7 +146,7 @@ def regression_scores(targets: np.ndarray, predictions: np.ndarray, labels: Sequ
     return {"n": len(targets), **means, "per_number": each}
 
 
-# --- checks ---
+# --- what these are made of ---
 
 
 def _fitting(
@@ -164,9 +170,6 @@ def _fitting(
     return targets, outputs
 
 
-# --- scores ---
-
-
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
@@ -187,10 +190,9 @@ def _f1(name: str, value: float | None, counts: np.ndarray, over: str) -> dict:
 
 
 def _averages(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Micro, macro and weighted precision, recall and F1; 0/0 counts as 0, and of no text they are None.
+    """Micro, macro and weighted precision, recall and F1, 0/0 counted as 0; of no text they are None.
 
-    Of class indices (N,), over the classes that occur among targets or predictions; or of (N, K) of 0 and 1,
-    over all K.
+    Of indices (N,), over the classes among targets or predictions; of (N, K) of 0 and 1, over all K.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -239,15 +241,8 @@ def f1_of_sums(sums: np.ndarray, over: str) -> np.ndarray:
 
 
 def _vary(targets: np.ndarray, predicted: np.ndarray) -> bool:
-    """Whether both hold two values or more, as a correlation needs."""
+    """Whether both hold two values or more, without which no correlation is defined."""
     return len(np.unique(targets)) > 1 and len(np.unique(predicted)) > 1
-
-
-def _mcc(targets: np.ndarray, predicted: np.ndarray) -> float | None:
-    from sklearn.metrics import matthews_corrcoef
-
-    # scikit-learn answers 0.0 to 0/0, which reads as "no better than chance" even where all is right.
-    return float(matthews_corrcoef(targets, predicted)) if _vary(targets, predicted) else None
 
 
 def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
@@ -258,13 +253,6 @@ def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
     # One class at a time: roc_auc_score(multi_class="ovr") refuses a set in which any class is absent.
     areas = [roc_auc_score(of, probabilities[:, k]) for k, of in true.items() if 0 < of.sum() < len(of)]
     return float(np.mean(areas)) if areas else None
-
-
-def _average_precision(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
-    from sklearn.metrics import average_precision_score
-
-    some = targets.any(axis=0)
-    return float(average_precision_score(targets[:, some], probabilities[:, some])) if some.any() else None
 
 
 def _scores_of_one(targets: np.ndarray, predicted: np.ndarray) -> dict:

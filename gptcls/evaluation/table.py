@@ -10,6 +10,7 @@ WIDTH = 100  # columns of the terminal table
 GAP = "  "
 LONGEST = 40  # characters of a label's name in a report
 MISSING = "\N{EN DASH}"
+FORMATS = {"accuracy": ".2%", "subset_accuracy": ".2%", "mae": ".4g", "rmse": ".4g"}  # of the others ".3f"
 Rows = Sequence[tuple[str, dict]]  # (name, scores)
 
 
@@ -17,24 +18,20 @@ Rows = Sequence[tuple[str, dict]]  # (name, scores)
 class Columns:
     """What a table shows of each row's scores, behind the row's name and n."""
 
-    shown: tuple[tuple[str, str, str], ...]  # (head, score, format); with "CI" in the head, its interval too
+    shown: dict[str, str]  # head -> name of the score; with "CI" in the head its interval is shown too
     notes: Callable[[Rows], list[str]]  # sentences below the table
 
-    @property
-    def heads(self) -> list[str]:
-        """The columns' names."""
-        return [head for head, _, _ in self.shown]
-
     def cells(self, scores: dict) -> list[str]:
-        """One row: "96.67 [93.97, 98.18]" or one value each."""
-        return [_cell(scores, name, form, "CI" in head) for head, name, form in self.shown]
+        """One row: a value each, or "96.67 [93.97, 98.18]"."""
+        return [_cell(scores, name, "CI" in head) for head, name in self.shown.items()]
 
 
 def _shown(value: float | None, form: str = ".3f") -> str:
     return MISSING if value is None else format(value, form).rstrip("%")
 
 
-def _cell(scores: dict, name: str, form: str, with_interval: bool) -> str:
+def _cell(scores: dict, name: str, with_interval: bool) -> str:
+    form = FORMATS.get(name, ".3f")
     value, low, high = (_shown(scores.get(name + end), form) for end in ("", "_low", "_high"))
     return f"{value} [{low}, {high}]" if with_interval and MISSING not in (value, low, high) else value
 
@@ -54,10 +51,8 @@ def _class_notes(rows: Rows) -> list[str]:
 
 
 def _list_notes(rows: Rows) -> list[str]:
-    return [
-        "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's.",
-        "AP: average precision, macro.",
-    ]
+    exact = "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's."
+    return [exact, "AP: average precision, macro."]
 
 
 def _number_notes(rows: Rows) -> list[str]:
@@ -67,19 +62,17 @@ def _number_notes(rows: Rows) -> list[str]:
     return [*notes, "CI: the bootstrap's, Bonett and Wright's for Spearman's correlation."]
 
 
-CLASSES = Columns((
-    ("accuracy % [95 % CI]", "accuracy", ".2%"), ("prec.", "precision", ".3f"), ("recall", "recall", ".3f"),
-    ("F1", "f1", ".3f"), ("MCC", "mcc", ".3f"), ("AUC", "roc_auc", ".3f"),
-), _class_notes)  # fmt: skip
-LISTS = Columns((
-    ("exact % [95 % CI]", "subset_accuracy", ".2%"), ("Hamming", "hamming_loss", ".3f"),
-    ("micro-F1", "micro_f1", ".3f"), ("macro-F1 [95 % CI]", "macro_f1", ".3f"),
-    ("AP", "average_precision", ".3f"),
-), _list_notes)  # fmt: skip
-NUMBERS = Columns((
-    ("MAE [95 % CI]", "mae", ".4g"), ("RMSE [95 % CI]", "rmse", ".4g"),
-    ("Spearman [95 % CI]", "spearman", ".3f"),
-), _number_notes)  # fmt: skip
+CLASSES = Columns({
+    "accuracy % [95 % CI]": "accuracy", "prec.": "precision", "recall": "recall", "F1": "f1",
+    "MCC": "mcc", "AUC": "roc_auc",
+}, _class_notes)  # fmt: skip
+LISTS = Columns({
+    "exact % [95 % CI]": "subset_accuracy", "Hamming": "hamming_loss", "micro-F1": "micro_f1",
+    "macro-F1 [95 % CI]": "macro_f1", "AP": "average_precision",
+}, _list_notes)  # fmt: skip
+NUMBERS = Columns(
+    {"MAE [95 % CI]": "mae", "RMSE [95 % CI]": "rmse", "Spearman [95 % CI]": "spearman"}, _number_notes
+)
 
 
 # --- the tables ---
@@ -91,7 +84,7 @@ def format_scores(rows: Rows, columns: Columns = CLASSES) -> str:
     By default of ``classification_scores``: accuracy is in per cent with its 95 % Wilson interval; the other
     scores run to 1. An undefined score is a dash. Long names are wrapped.
     """
-    header = ["", "n", *columns.heads]
+    header = ["", "n", *columns.shown]
     aligned = map(_below_one_another, zip(*(columns.cells(scores) for _, scores in rows), strict=True))
     starts = [[name, str(scores["n"])] for name, scores in rows]
     body = [[*start, *cells] for start, cells in zip(starts, zip(*aligned, strict=True), strict=True)]
@@ -120,7 +113,7 @@ def format_per_class(scores: dict) -> str:
     for name, average in scores["averages"].items():
         shown = map(_shown, (average[measure] for measure in MEASURES))
         body.append([f"{name} average", str(scores["n"]), *shown, *[""] * len(more)])
-    return _report(["", "n", "precision", "recall", "F1", *more], body, ruled=len(per_class))
+    return _report(["", "n", "precision", "recall", "F1", *more], body, rules=(1, 2 + len(per_class)))
 
 
 def format_per_number(scores: dict) -> str:
@@ -128,17 +121,17 @@ def format_per_number(scores: dict) -> str:
     if "per_number" not in scores:
         return ""
     body = [[name, str(row["n"]), *NUMBERS.cells(row)] for name, row in scores["per_number"].items()]
-    return _report(["", "n", *NUMBERS.heads], body)
+    return _report(["", "n", *NUMBERS.shown], body)
 
 
-def _report(header: list[str], body: list[list[str]], ruled: int | None = None) -> str:
-    """Aligned lines under a header, with a rule below it and, if asked, below the first ``ruled`` lines."""
+def _report(header: list[str], body: list[list[str]], rules: Sequence[int] = (1,)) -> str:
+    """Aligned lines under a header; ``rules`` are the numbers of those that are rules."""
     body = [[shortened(cells[0], LONGEST), *cells[1:]] for cells in body]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     lines = [_line(cells, widths).rstrip() for cells in (header, *body)]
-    if ruled is not None:
-        lines.insert(1 + ruled, _rule(widths))
-    return "\n".join([lines[0], _rule(widths), *lines[1:]])
+    for number in rules:
+        lines.insert(number, _rule(widths))
+    return "\n".join(lines)
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
