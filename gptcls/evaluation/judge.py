@@ -94,7 +94,6 @@ class SingleLabelJudge(Judge):
 
 
 class MultiLabelJudge(Judge):
-    task: MultiLabel
     columns = table.LISTS
     fit_baselines = staticmethod(baselines.multilabel_baselines)
     units: ClassVar = {"loss": "nats", "micro-F1": ""}
@@ -137,12 +136,11 @@ class RegressionJudge(Judge):
         return "; ".join(said(name, x.mean(), x.std(correction=0), x.min(), x.max()) for name, x in columns)
 
 
-# By task.kind.
 JUDGES = {"single_label": SingleLabelJudge, "multi_label": MultiLabelJudge, "regression": RegressionJudge}
 
 
 def judge_of(task: Task) -> Judge:
-    """The judge of a task; InputError for a kind that :data:`JUDGES` lacks."""
+    """The judge of a task, by its kind; InputError for one that :data:`JUDGES` lacks."""
     if task.kind not in JUDGES:
         raise InputError(f"task kind {task.kind!r} has no judge; add one to gptcls.evaluation.judge.JUDGES")
     return JUDGES[task.kind](task)

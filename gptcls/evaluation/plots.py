@@ -234,11 +234,10 @@ def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
     axes.plot(recall, rows, "o", mfc="white", mec="black", ms=5, label="Recall")
     ticks = [f"{name} ({per_class[label]['support']:,})" for name, label in zip(names, shown, strict=True)]
     axes.set_yticks(rows, ticks, size=8, **style)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, n_shown - 0.3))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, n_shown - 0.3), axisbelow=True)
     more = f"; the {n_shown} most frequent of {n_all}" if n_shown < n_all else ""
     axes.set_xlabel(f"F1, precision and recall of each label (number of its texts{more})")
     axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
