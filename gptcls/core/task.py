@@ -29,7 +29,6 @@ class Task(ABC):
     """``labels`` names the K outputs, in their order. A label of a row is always one string."""
 
     labels: tuple[str, ...]
-
     kind: ClassVar[str]  # in classifier.json
     name: ClassVar[str]  # as in --task
     measure_name: ClassVar[str]  # what is logged next to the loss after each epoch
@@ -84,32 +83,23 @@ class Task(ABC):
         """Where each row's label names stand in :attr:`labels`; InputError for one that training had not."""
         index, known = {label: i for i, label in enumerate(self.labels)}, ", ".join(self.labels)
         for row, names in enumerate(rows):
-            for name in names:
-                if name not in index:
-                    raise InputError(f"row {row}: label {name!r} was not seen in training, which had {known}")
+            if new := [name for name in names if name not in index]:
+                raise InputError(f"row {row}: label {new[0]!r} was not seen in training, which had {known}")
             yield [index[name] for name in names]
 
 
 @dataclass(frozen=True)
 class SingleLabel(Task):
-    """Exactly one of K classes per text. ``labels[1]`` is the positive class where K is 2.
+    """Exactly one of K classes per text. ``labels[1]`` is the positive class where K is 2."""
 
-    ``class_weights`` weigh the classes in the loss, as :func:`class_weights` does. ``label_smoothing`` is the
-    share of each target that is spread evenly over all K classes (Szegedy et al. 2016).
-    """
+    class_weights: tuple[float, ...] | None = None  # in the loss
+    label_smoothing: float = 0.0  # share of a target spread evenly over all K classes (Szegedy et al. 2016)
 
-    class_weights: tuple[float, ...] | None = None
-    label_smoothing: float = 0.0
-
-    kind, name = "single_label", "single"
-    measure_name, measure_format = "accuracy", "{:.2%}"
+    kind, name, measure_name, measure_format = "single_label", "single", "accuracy", "{:.2%}"
 
     @classmethod
     def of(cls, names: Iterable[str], positive: str | None = None) -> "SingleLabel":
-        """The task whose classes are the distinct ``names``, sorted; ``positive``, if given, comes last.
-
-        Raises InputError when there is only one class or ``positive`` is none of them.
-        """
+        """The distinct ``names`` as classes, sorted, ``positive`` last; InputError where that cannot be."""
         labels = sorted(set(names))
         if len(labels) < 2:
             raise InputError(f"the labels hold one class only, {labels[0]!r}: a classifier needs two or more")
@@ -121,12 +111,9 @@ class SingleLabel(Task):
 
     @classmethod
     def for_training(
-        cls,
-        labels: Sequence[str],
-        positive: str | None = None,
-        label_smoothing: float = 0.0,
+        cls, labels: Sequence[str], positive: str | None = None, label_smoothing: float = 0.0,
         balance: str = "none",
-    ) -> "SingleLabel":
+    ) -> "SingleLabel":  # fmt: skip
         """The task over the training rows' classes; ``balance="weights"`` weighs them in the loss."""
         names = cls.of(labels, positive).labels
         weights = tuple(class_weights(labels, names)) if balance == "weights" else None
@@ -143,12 +130,10 @@ class SingleLabel(Task):
 
     def loss_weight(self, targets: Tensor) -> float:
         """The number of targets, or the sum of their classes' weights."""
-        if self.class_weights is None:
-            return float(len(targets))
-        return torch.tensor(self.class_weights)[targets].sum().item()
+        weights = self.class_weights
+        return torch.tensor(weights)[targets].sum().item() if weights else super().loss_weight(targets)
 
     def measure(self, logits: Tensor, targets: Tensor) -> float:
-        """Accuracy: the share of the rows whose largest logit is the target's."""
         return (logits.argmax(dim=-1) == targets).float().mean().item()
 
     def outputs(self, logits: Tensor) -> Tensor:
@@ -156,15 +141,11 @@ class SingleLabel(Task):
         return logits.softmax(dim=-1)
 
     def decode(self, outputs: Tensor) -> list[str]:
-        """The name of the most probable class of each row."""
         return [self.labels[i] for i in outputs.argmax(dim=-1).tolist()]
 
 
 def class_weights(labels: Sequence[str], names: Sequence[str]) -> list[float]:
-    """One weight per class, in the order of ``names``: N / (K * rows of that class).
-
-    scikit-learn's "balanced" weights; their mean over the rows is 1. InputError for a class without rows.
-    """
+    """N / (K * rows of the class) of each: scikit-learn's "balanced" weights, 1 in the mean over the rows."""
     counts = Counter(labels)
     if absent := [name for name in names if counts[name] == 0]:
         raise InputError(f"class {absent[0]!r} has no rows, so it has no weight: add some or leave it out")

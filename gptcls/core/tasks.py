@@ -18,9 +18,8 @@ from gptcls.core.task import SingleLabel, Task
 class MultiLabel(Task):
     """Any number of K labels per text, each decided on its own. A label string is a JSON array of names.
 
-    A label is given where its probability is at least its threshold; ``thresholds`` are 0.5 until others are
-    chosen on validation rows. ``positive_weights`` weigh the texts that have a label against those that lack
-    it in the loss (balanced: the inverse ratio of their numbers).
+    A label is given where its probability reaches its threshold, 0.5 until others are chosen on validation
+    rows. ``positive_weights`` weigh the texts that have a label against those that lack it in the loss.
 
     >>> MultiLabel(("anger", "joy")).targets(['["joy"]', "[]"])
     tensor([[0., 1.],
@@ -30,15 +29,14 @@ class MultiLabel(Task):
     thresholds: tuple[float, ...] = ()
     positive_weights: tuple[float, ...] | None = None
 
-    kind, name = "multi_label", "multi"
-    measure_name, measure_format = "micro-F1", "{:.3f}"
+    kind, name, measure_name, measure_format = "multi_label", "multi", "micro-F1", "{:.3f}"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "thresholds", self.thresholds or (0.5,) * len(self.labels))
 
     @classmethod
     def for_training(cls, labels: Sequence[str], balance: str = "none") -> "MultiLabel":
-        """The task over all labels of the training rows; ``balance="weights"`` sets positive weights."""
+        """The task over all labels of the rows; ``balance="weights"`` weighs each by rows without / with."""
         counts = Counter(chain.from_iterable(map(json.loads, labels)))
         if not counts:
             raise InputError("no training row has a label: a classifier needs one or more")
@@ -50,8 +48,8 @@ class MultiLabel(Task):
     def targets(self, labels: Sequence[str]) -> Tensor:
         """Label lists as 0 and 1 (N, K), float32."""
         targets = torch.zeros(len(labels), self.n_outputs)
-        for row, columns in zip(targets, self.positions(map(json.loads, labels)), strict=True):
-            row[columns] = 1.0
+        for row, columns in enumerate(self.positions(map(json.loads, labels))):
+            targets[row, columns] = 1.0
         return targets
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -70,7 +68,6 @@ class MultiLabel(Task):
         return logits.sigmoid()
 
     def decode(self, outputs: Tensor) -> list[list[str]]:
-        """The labels of each row, in their order; possibly none."""
         rows = self._given(outputs).tolist()
         return [[label for label, given in zip(self.labels, row, strict=True) if given] for row in rows]
 
@@ -83,17 +80,15 @@ class MultiLabel(Task):
 class Regression(Task):
     """K numbers per text, each named by its label; a lone number from a column is called "label".
 
-    The logits stand for the numbers in standard deviations from their mean: ``(number - means) / scales``. So
-    one learning rate serves ratings from 1 to 5 and prices in thousands, several numbers weigh alike in the
-    loss, and a fresh head begins near the mean. With the default means and scales of 0 and 1 the loss is that
-    of the numbers themselves, as in transformers.
+    The logits stand for ``(number - means) / scales``, standard deviations from the mean. So one learning
+    rate serves ratings from 1 to 5 and prices in thousands, several numbers weigh alike in the loss, and a
+    fresh head begins near the mean. By default, 0 and 1, the loss is that of the numbers, as in transformers.
     """
 
     means: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
 
-    kind, name = "regression", "regression"
-    measure_name, measure_format = "MAE", "{:.4g}"
+    kind, name, measure_name, measure_format = "regression", "regression", "MAE", "{:.4g}"
     has_probabilities = False
 
     def __post_init__(self) -> None:
@@ -102,10 +97,7 @@ class Regression(Task):
 
     @classmethod
     def for_training(cls, labels: Sequence[str], raw_targets: bool = False) -> "Regression":
-        """The task over the numbers of the training rows, standardised unless ``raw_targets``.
-
-        Raises InputError when one of the numbers is the same in every row.
-        """
+        """The task over the rows' numbers, each of which must vary; standardised unless ``raw_targets``."""
         task = cls(tuple(numbers(labels[0])))
         values = task.targets(labels).double()
         means, scales = values.mean(dim=0).tolist(), values.std(dim=0, correction=0).tolist()
@@ -116,12 +108,12 @@ class Regression(Task):
 
     def targets(self, labels: Sequence[str]) -> Tensor:
         """The numbers (N, K), float32, in their own units; InputError naming the row of other numbers."""
-        rows = [numbers(label) for label in labels]
-        for i, row in enumerate(rows):
+        values = []
+        for i, row in enumerate(map(numbers, labels)):
             if row.keys() != set(self.labels):
                 raise InputError(f"row {i}: numbers {', '.join(row)}, training had {', '.join(self.labels)}")
-        values = [[row[name] for name in self.labels] for row in rows]
-        return torch.tensor(values, dtype=torch.float32).reshape(len(rows), self.n_outputs)
+            values.append([row[name] for name in self.labels])
+        return torch.tensor(values, dtype=torch.float32).reshape(len(values), self.n_outputs)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of logits (B, K) and the standardised targets, mean over both."""
@@ -129,7 +121,6 @@ class Regression(Task):
         return F.mse_loss(logits, standardised)
 
     def measure(self, logits: Tensor, targets: Tensor) -> float:
-        """The mean absolute error in the targets' units."""
         return (self.outputs(logits) - targets).abs().mean().item()
 
     def outputs(self, logits: Tensor) -> Tensor:
@@ -137,7 +128,6 @@ class Regression(Task):
         return logits * logits.new_tensor(self.scales) + logits.new_tensor(self.means)
 
     def decode(self, outputs: Tensor) -> list[float] | list[list[float]]:
-        """A number per row, or a list of K numbers."""
         return outputs[:, 0].tolist() if self.n_outputs == 1 else outputs.tolist()
 
 

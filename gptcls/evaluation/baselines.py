@@ -10,22 +10,12 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from gptcls.core.errors import InputError
-from gptcls.evaluation.metrics import (
-    best_thresholds,
-    classification_scores,
-    multilabel_scores,
-    regression_scores,
-)
-
-if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import Pipeline
+from gptcls.evaluation import metrics
 
 log = logging.getLogger("gptcls")
 MAJORITY, TFIDF = "majority class", "TF-IDF + logistic regression"
@@ -40,44 +30,43 @@ UNSPACED = re.compile(
 Parts = Mapping[str, tuple[Sequence[str], np.ndarray]]  # part name -> (texts, targets (N,) or (N, K))
 Scores = dict[str, dict[str, dict]]  # baseline name -> part name -> scores
 Predict = Callable[[Sequence[str]], np.ndarray]  # N texts -> (N, K)
+Model = Any  # scikit-learn's; it is imported where it is used, since that takes a second
 
 
 # --- scored on every part ---
 #
-# Each function fits on parts["train"], the classifier's own training rows as labelled, and scores every part.
-# TF-IDF is left out, and that is logged, where the training texts hold no word of two letters. InputError
-# where there is no part "train", or an empty one.
+# Each function fits on parts["train"] and scores every part as gptcls.evaluation.metrics does. TF-IDF is left
+# out, and that is logged, where the training texts hold no word of two letters. InputError where there is no
+# part "train", or an empty one.
 
 
 def baselines(parts: Parts, labels: Sequence[str], seed: int = 0) -> Scores:
-    """The majority class, and TF-IDF with logistic regression, by :func:`classification_scores`.
+    """The majority class, and TF-IDF with logistic regression.
 
-    TF-IDF is left out as well where the training texts hold a single class. InputError for a target outside
-    0 to K - 1.
+    TF-IDF is left out too where all training texts are of one class. InputError for a target beyond K - 1.
     """
-    score = partial(classification_scores, labels=labels)
+    score = partial(metrics.classification_scores, labels=labels)
     texts, targets = _training(parts)
     shares = majority_baseline(targets, len(labels))
     results = {MAJORITY: _scored(parts, _always(shares), score)}
     if (shares > 0).sum() < 2:
         log.info(f"{TFIDF} left out: its training texts hold a single class")
     elif model := _fitted(TFIDF, tfidf_baseline(seed, texts), texts, targets):
-        predict = partial(class_probabilities, model, n_classes=len(labels))
-        results[TFIDF] = _scored(parts, predict, score)
+        results[TFIDF] = _scored(parts, partial(class_probabilities, model, n_classes=len(labels)), score)
     return results
 
 
 def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
     """The most frequent label, and TF-IDF with one logistic regression (C=10) per label.
 
-    By :func:`multilabel_scores`; the second's thresholds are tuned on ``parts["validation"]`` where there is
-    one, as the classifier's own are.
+    The second's thresholds are tuned on ``parts["validation"]`` where there is one, as the classifier's are.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
 
     count, thresholds = len(labels), [0.5] * len(labels)
-    score = partial(multilabel_scores, labels=labels)
+    score = partial(metrics.multilabel_scores, labels=labels)
     texts, targets = _training(parts)
     most_frequent = np.eye(count)[targets.mean(axis=0).argmax()]
     results = {MOST_FREQUENT: _scored(parts, _always(most_frequent), partial(score, thresholds=thresholds))}
@@ -85,24 +74,25 @@ def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
         targets = np.hstack([targets, 1 - targets])
     # liblinear: for one label at a time it takes a fraction of lbfgs's time to the same optimum.
     regression = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
-    if model := _fitted(ONE_VS_REST, _after_tfidf(regression, texts), texts, targets):
+    if model := _fitted(ONE_VS_REST, make_pipeline(tfidf_vectorizer(texts), regression), texts, targets):
         predict = partial(_columns, model.predict_proba, count)
         if "validation" in parts:
             texts, targets = parts["validation"]
-            tuned = best_thresholds(targets, predict(texts))
-            thresholds = [0.5 if threshold is None else threshold for threshold in tuned]
+            best = metrics.best_thresholds(targets, predict(texts))
+            thresholds = [0.5 if threshold is None else threshold for threshold in best]
         results[ONE_VS_REST] = _scored(parts, predict, partial(score, thresholds=thresholds))
     return results
 
 
 def regression_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
-    """The mean of the training rows, and TF-IDF with ridge regression, by :func:`regression_scores`."""
+    """The mean of the training rows, and TF-IDF with ridge regression."""
     from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
 
-    score = partial(regression_scores, labels=labels)
+    score = partial(metrics.regression_scores, labels=labels)
     texts, targets = _training(parts)
     results = {MEAN: _scored(parts, _always(targets.mean(axis=0)), score)}
-    if model := _fitted(RIDGE, _after_tfidf(Ridge(alpha=1.0), texts), texts, targets):
+    if model := _fitted(RIDGE, make_pipeline(tfidf_vectorizer(texts), Ridge(alpha=1.0)), texts, targets):
         results[RIDGE] = _scored(parts, partial(_columns, model.predict, len(labels)), score)
     return results
 
@@ -114,7 +104,7 @@ def _training(parts: Parts) -> tuple[Sequence[str], np.ndarray]:
     return texts, np.asarray(targets)
 
 
-def _fitted(name: str, model: "Pipeline", texts: Sequence[str], targets: np.ndarray) -> "Pipeline | None":
+def _fitted(name: str, model: Model, texts: Sequence[str], targets: np.ndarray) -> Model | None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Label .* is present in all training examples")
@@ -143,57 +133,47 @@ def _columns(predict: Predict, count: int, texts: Sequence[str]) -> np.ndarray:
 
 
 def majority_baseline(train_targets: Sequence[int], n_classes: int) -> np.ndarray:
-    """The share of each class among the training texts, shape (K,), whatever the text.
+    """The share of each class among the training texts, shape (K,); the first of the largest is the majority.
 
-    Its largest entry, the first in a tie, is the majority class. scikit-learn's
-    ``DummyClassifier(strategy="prior")`` gives the same, without the classes absent from training.
+    As scikit-learn's ``DummyClassifier(strategy="prior")``, and 0 for the classes absent from training.
 
     >>> majority_baseline([0, 0, 0, 2], n_classes=3).tolist()
     [0.75, 0.0, 0.25]
     """
     counts = np.bincount(np.asarray(train_targets, dtype=np.int64), minlength=n_classes)
     if counts.sum() == 0 or len(counts) > n_classes:
-        raise InputError(
-            f"{counts.sum()} training targets with {len(counts)} classes: "
-            f"give at least one, each below {n_classes}"
-        )
+        found = f"{counts.sum()} training targets with {len(counts)} classes"
+        raise InputError(f"{found}: give at least one, each below {n_classes}")
     return counts / counts.sum()
 
 
-def tfidf_vectorizer(texts: Sequence[str] = ()) -> "TfidfVectorizer":
-    """TF-IDF of the words in ``texts``, or of single characters and pairs of them.
+def tfidf_vectorizer(texts: Sequence[str] = ()) -> Model:
+    """TF-IDF of the words in ``texts``, or of single characters and pairs of them, as the log then says.
 
     Characters where most letters belong to a script without spaces between words, such as Chinese: there
-    scikit-learn takes each clause for a word, and hardly any occurs twice. The log says so.
+    scikit-learn takes each clause for a word, and hardly any occurs twice.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    letters = sum(len(LETTERS.findall(text)) for text in texts)
-    unspaced = sum(len(UNSPACED.findall(text)) for text in texts)
+    letters, unspaced = (sum(len(sign.findall(text)) for text in texts) for sign in (LETTERS, UNSPACED))
     if 2 * unspaced <= letters:
         return TfidfVectorizer()
     log.info("no spaces between the words of these texts: TF-IDF takes characters")
     return TfidfVectorizer(analyzer="char", ngram_range=(1, 2))
 
 
-def _after_tfidf(model: "BaseEstimator", texts: Sequence[str]) -> "Pipeline":
-    from sklearn.pipeline import make_pipeline
-
-    return make_pipeline(tfidf_vectorizer(texts), model)
-
-
-def tfidf_baseline(seed: int = 0, texts: Sequence[str] = ()) -> "Pipeline":
+def tfidf_baseline(seed: int = 0, texts: Sequence[str] = ()) -> Model:
     """TF-IDF of such texts and logistic regression (C=10): 96.67 % on the book's test split."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
 
-    return _after_tfidf(LogisticRegression(C=10, max_iter=1000, random_state=seed), texts)
+    return make_pipeline(tfidf_vectorizer(texts), LogisticRegression(C=10, max_iter=1000, random_state=seed))
 
 
-def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -> "Pipeline":
+def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -> Model:
     """TF-IDF of 2 to 5 characters inside words and logistic regression (C=10): 97.67 % on the book's split.
 
-    ``class_weight="balanced"`` weighs each class by the inverse of its frequency: the strongest of these on
-    spam at its natural rate.
+    With ``class_weight="balanced"`` the strongest of these on spam at its natural rate.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -204,7 +184,7 @@ def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -
     return make_pipeline(vectorizer, regression)
 
 
-def class_probabilities(model: "Pipeline", texts: Sequence[str], n_classes: int) -> np.ndarray:
+def class_probabilities(model: Model, texts: Sequence[str], n_classes: int) -> np.ndarray:
     """``model.predict_proba`` as (N, K), with zeros for the classes that its training texts lacked."""
     probabilities = np.zeros((len(texts), n_classes))
     if len(texts):  # scikit-learn refuses an empty list

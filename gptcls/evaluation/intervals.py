@@ -1,8 +1,4 @@
-"""How sure a score is: confidence intervals.
-
-Of a share, by Wilson's formula; of a rank correlation, by Bonett and Wright's; of a mean over several seeds,
-by Student's; of any other score, by the bootstrap over texts.
-"""
+"""How sure a score is: confidence intervals of shares, rank correlations, means and any other score."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,13 +15,9 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """The percentile interval of a score over N texts drawn anew with replacement (Efron 1979).
 
-    Args:
-        rows: (N, M), what each text adds to the sums that the score is made of.
-        statistic: such sums (R, M) -> the score of each of R resamples (R,), NaN where it is undefined.
-        confidence: the share of resamples between the two ends.
-        seed: of the draws; the same seed gives the same interval.
-
-    Returns None for fewer than two texts, and where the score is undefined in every resample.
+    ``rows`` (N, M) are what each text adds to the sums that the score is made of; ``statistic`` turns such
+    sums (R, M) into the scores of R resamples (R,), NaN where undefined. ``confidence`` is the share of
+    resamples between the two ends. None for fewer than two texts, or a score undefined in every resample.
     """
     n = len(rows)
     if n < 2:
@@ -38,8 +30,7 @@ def bootstrap_interval(
         counts = np.bincount(drawn.ravel(), minlength=AT_ONCE * n).reshape(AT_ONCE, n)
         scores.append(statistic(counts @ rows))
     scores = np.concatenate(scores)
-    scores = scores[np.isfinite(scores)]
-    if not len(scores):
+    if not len(scores := scores[np.isfinite(scores)]):
         return None
     tail = (1 - confidence) / 2
     low, high = np.quantile(scores, [tail, 1 - tail])
@@ -70,14 +61,12 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     The proportions ``p`` that a two-sided score test does not reject, the roots of
     ``(successes / n - p)**2 == z**2 * p * (1 - p) / n``. Unlike the normal approximation it stays
     inside 0 to 1 and keeps a width where every text is right, the usual case with small test sets.
-    With ``n == 0`` nothing is known: ``(0.0, 1.0)``.
+    With ``n == 0`` nothing is known: ``(0.0, 1.0)``. ValueError unless ``0 <= successes <= n`` and
+    ``0 < confidence < 1``.
 
     >>> low, high = wilson_interval(81, 263)
     >>> print(f"{low:.4f} to {high:.4f}")
     0.2553 to 0.3662
-
-    Raises:
-        ValueError: unless ``0 <= successes <= n`` and ``0 < confidence < 1``.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: successes must lie between 0 and n")
@@ -89,10 +78,8 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     share, weight = successes / n, z * z / n
     centre = (share + weight / 2) / (1 + weight)
     half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
-    # The ends are exactly 0 and 1 here; rounding would leave 1e-17 instead.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
-    return low, high
+    # Exactly 0 and 1 where the share is; rounding would leave 1e-17 instead.
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
 
 
 def spearman_interval(correlation: float, n: int, confidence: float = 0.95) -> tuple[float, float] | None:

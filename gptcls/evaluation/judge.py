@@ -12,10 +12,10 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,15 +24,14 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
 from gptcls.evaluation import baselines, metrics, plots, table
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 log = logging.getLogger("gptcls")
+Pictures = dict[str, "plots.Figure"]  # by file name
 
 
 class Judge(ABC):
     """The judge of one task. *Outputs* (N, K) are what ``task.outputs`` makes of the logits."""
 
+    score: ClassVar[Callable[[np.ndarray, np.ndarray, Sequence[str]], dict]]
     columns: ClassVar[table.Columns]  # of the table
     fit_baselines: ClassVar[Callable[[baselines.Parts, Sequence[str]], baselines.Scores]]
     units: ClassVar[Mapping[str, str]]  # measure -> unit, for the pictures of training
@@ -40,15 +39,15 @@ class Judge(ABC):
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    @abstractmethod
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         """Every score of targets (N,) or (N, K) and outputs (N, K), ready for JSON."""
+        return self.score(targets, outputs, self.task.labels)
 
     def baselines(self, parts: baselines.Parts) -> baselines.Scores:
         """Baseline name -> part name -> scores, fitted on ``parts["train"]``."""
         return self.fit_baselines(parts, self.task.labels)
 
-    def table(self, rows: Sequence[tuple[str, dict]]) -> str:
+    def table(self, rows: table.Rows) -> str:
         """The table of (name, scores) for the terminal."""
         return table.format_scores(rows, self.columns)
 
@@ -57,8 +56,8 @@ class Judge(ABC):
         return table.format_per_class(scores) or table.format_per_number(scores)
 
     @abstractmethod
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """Pictures of one part by file name."""
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
+        """Pictures of one part."""
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> Task:
         """The task after what is chosen on the validation rows; most choose nothing."""
@@ -68,109 +67,80 @@ class Judge(ABC):
     def summary(self, labels: Sequence[str]) -> str:
         """The label strings of a part in a few words."""
 
+    def _counted(self, names: Iterable[str]) -> str:
+        counts = Counter(names)
+        return ", ".join(f"{counts[label]:,} {label}" for label in self.task.labels)
+
 
 class SingleLabelJudge(Judge):
-    """Judges one class per text."""
-
+    score = staticmethod(metrics.classification_scores)
     columns = table.CLASSES
     fit_baselines = staticmethod(baselines.baselines)
-    units: ClassVar = {"loss": "nats", "accuracy": "%"}
-
-    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`metrics.classification_scores` of targets (N,) and probabilities (N, K)."""
-        return metrics.classification_scores(targets, outputs, self.task.labels)
+    units = plots.UNITS
 
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
         return table.format_per_class(scores) if self.task.n_outputs > 2 else ""
 
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """The confusion matrix and, for two classes, the precision-recall curve."""
-        figures = {"confusion.png": plots.plot_confusion(scores["confusion"], self.task.labels)}
-        if self.task.n_outputs == 2:
-            curve = plots.plot_precision_recall(targets, outputs[:, 1], self.task.labels[1])
-            figures["precision_recall.png"] = curve
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
+        labels = self.task.labels
+        figures = {"confusion.png": plots.plot_confusion(scores["confusion"], labels)}
+        if len(labels) == 2:
+            figures["precision_recall.png"] = plots.plot_precision_recall(targets, outputs[:, 1], labels[1])
         return figures
 
     def summary(self, labels: Sequence[str]) -> str:
-        """How many texts each class has."""
-        return _counted(Counter(labels), self.task.labels)
+        return self._counted(labels)
 
 
 class MultiLabelJudge(Judge):
-    """Judges any number of labels per text, and chooses their thresholds."""
-
-    task: MultiLabel
     columns = table.LISTS
     fit_baselines = staticmethod(baselines.multilabel_baselines)
     units: ClassVar = {"loss": "nats", "micro-F1": ""}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`metrics.multilabel_scores` of targets and probabilities (N, K) at the task's thresholds."""
         return metrics.multilabel_scores(targets, outputs, self.task.labels, self.task.thresholds)
 
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """F1, precision and recall of each label."""
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"labels.png": plots.plot_label_scores(scores["per_class"])}
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> MultiLabel:
-        """The task with the thresholds of the largest F1 on these rows.
-
-        A label that no row has keeps 0.5, and the log says so.
-        """
+        """With the thresholds of the largest F1; a label that no row has keeps 0.5, and the log says so."""
         found = metrics.best_thresholds(targets, outputs)
         if absent := [label for label, cut in zip(self.task.labels, found, strict=True) if cut is None]:
             named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
             log.info(f"no validation row has {named}: the threshold stays at 0.5")
         chosen = tuple(0.5 if cut is None else cut for cut in found)
-        ends = f"{min(chosen):.3f} to {max(chosen):.3f}"
-        log.info(f"thresholds tuned on {len(targets):,} validation rows: {ends}")
+        low, high, n = min(chosen), max(chosen), len(targets)
+        log.info(f"thresholds tuned on {n:,} validation rows: {low:.3f} to {high:.3f}")
         return replace(self.task, thresholds=chosen)
 
     def summary(self, labels: Sequence[str]) -> str:
-        """Labels per text, and how many texts each label has."""
-        counts = Counter(chain.from_iterable(map(json.loads, labels)))
-        mean = counts.total() / max(1, len(labels))
-        return f"{mean:.2f} labels each, {_counted(counts, self.task.labels)}"
+        names = list(chain.from_iterable(map(json.loads, labels)))
+        return f"{len(names) / max(1, len(labels)):.2f} labels each, {self._counted(names)}"
 
 
 class RegressionJudge(Judge):
-    """Judges numbers."""
-
+    score = staticmethod(metrics.regression_scores)
     columns = table.NUMBERS
     fit_baselines = staticmethod(baselines.regression_baselines)
     units: ClassVar = {"loss": "", "MAE": ""}
 
-    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        """:func:`metrics.regression_scores` of targets and numbers (N, K)."""
-        return metrics.regression_scores(targets, outputs, self.task.labels)
-
-    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> dict[str, "Figure"]:
-        """Predicted against true numbers."""
+    def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"predictions.png": plots.plot_predictions(targets, outputs, self.task.labels)}
 
     def summary(self, labels: Sequence[str]) -> str:
         """Mean, standard deviation and range of each number."""
         columns = zip(self.task.labels, self.task.targets(labels).double().T, strict=True)
-        return "; ".join(
-            f"{name} {x.mean():.4g} ± {x.std(correction=0):.4g}, from {x.min():.4g} to {x.max():.4g}"
-            for name, x in columns
-        )
+        said = "{} {:.4g} ± {:.4g}, from {:.4g} to {:.4g}".format
+        return "; ".join(said(name, x.mean(), x.std(correction=0), x.min(), x.max()) for name, x in columns)
 
 
-JUDGES: dict[str, type[Judge]] = {  # by task.kind
-    "single_label": SingleLabelJudge,
-    "multi_label": MultiLabelJudge,
-    "regression": RegressionJudge,
-}
+JUDGES = {"single_label": SingleLabelJudge, "multi_label": MultiLabelJudge, "regression": RegressionJudge}
 
 
 def judge_of(task: Task) -> Judge:
-    """The judge of a task; InputError for a kind that :data:`JUDGES` lacks."""
+    """The judge of a task, by its kind; InputError for one that :data:`JUDGES` lacks."""
     if task.kind not in JUDGES:
         raise InputError(f"task kind {task.kind!r} has no judge; add one to gptcls.evaluation.judge.JUDGES")
     return JUDGES[task.kind](task)
-
-
-def _counted(counts: Counter[str], labels: Sequence[str]) -> str:
-    return ", ".join(f"{counts[label]:,} {label}" for label in labels)

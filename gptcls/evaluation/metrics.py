@@ -16,116 +16,95 @@ import numpy as np
 from gptcls.core.errors import InputError
 from gptcls.evaluation.intervals import bootstrap_interval, spearman_interval, wilson_interval
 
+MEASURES = ("precision", "recall", "f1")
+
 
 def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:
-    """Scores of one-of-K classification.
+    """Scores of one-of-K classification: targets (N,), integer class indices, and probabilities (N, K).
 
-    Args:
-        targets: (N,) integer class indices.
-        probabilities: (N, K), one row per text; the predicted class is the row's largest entry, the
-            first of them in a tie.
-        labels: K different names.
-
-    Returns a dict of JSON values, shares between 0 and 1:
+    The predicted class is the row's largest entry, the first of them in a tie. Returns JSON values, shares
+    between 0 and 1:
 
     - ``n``; ``accuracy`` with its Wilson interval.
-    - ``precision``, ``recall``, ``f1``, ``roc_auc``: with K = 2 those of ``labels[1]``, the positive
-      class. With K > 2 macro averages as scikit-learn's defaults form them: over the classes that
-      occur among targets or predictions, 0/0 counted as 0. The macro ROC AUC (one against the rest)
-      is averaged over the classes that have texts both inside and outside them.
-    - ``mcc``: Matthews correlation coefficient; undefined where all targets or all predictions are
-      one class.
+    - ``precision``, ``recall``, ``f1``, ``roc_auc``: with K = 2 those of ``labels[1]``, the positive class.
+      With K > 2 macro averages as scikit-learn's defaults form them: over the classes that occur among
+      targets or predictions, 0/0 counted as 0; ``f1`` with the interval of the bootstrap over texts. The
+      macro ROC AUC (one against the rest) is over the classes that have texts both inside and outside them.
+    - ``mcc``: Matthews correlation coefficient; undefined where all targets or all predictions are one class.
     - ``support``: texts of each label. ``confusion``: (K, K) counts, rows true, columns predicted.
     - ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the classes'
       texts. ``per_class``: precision, recall, f1 and support of each label.
-    - Only with K > 2: ``f1_low`` and ``f1_high``, of the bootstrap over texts.
 
     InputError also for a repeated label and a target outside 0 to K - 1.
     """
+    from sklearn.metrics import matthews_corrcoef
+
     n_classes = len(labels)
     if n_classes < 2 or len(set(labels)) < n_classes:
         raise InputError(f"labels {list(labels)}: give at least two, each name once")
     targets, probabilities = _fitting(targets, probabilities, labels, one_class=True)
-    targets = _indices(targets, n_classes)
-    predicted = probabilities.argmax(axis=1)
-    confusion = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (targets, predicted), 1)
-    one_hot = np.eye(n_classes, dtype=bool)
-    per_class = _per_class(one_hot[targets], one_hot[predicted], labels)
-    averages = _averages(targets, predicted)
+    predicted, one_hot = probabilities.argmax(axis=1), np.eye(n_classes, dtype=bool)
+    counts = counts_per_text(one_hot[targets], one_hot[predicted])
+    averages, per_class = _averages(targets, predicted), _per_class(counts, labels)
+    # Where 0/0 scikit-learn says 0.0, which reads as "no better than chance" even where all is right.
+    mcc = float(matthews_corrcoef(targets, predicted)) if _vary(targets, predicted) else None
     average = averages["macro"] if n_classes > 2 else per_class[labels[1]]
-    scores = {
+    pairs = np.bincount(targets * n_classes + predicted, minlength=n_classes**2)
+    return {
         "n": len(targets),
         **_share_right("accuracy", targets == predicted),
-        **{name: average[name] for name in ("precision", "recall", "f1")},
-        "mcc": _mcc(targets, predicted),
+        **{name: average[name] for name in MEASURES},
+        "mcc": mcc,
         "roc_auc": _roc_auc(targets, probabilities),
-        "support": {label: per_class[label]["support"] for label in labels},
-        "confusion": confusion.tolist(),
+        "support": {label: row["support"] for label, row in per_class.items()},
+        "confusion": pairs.reshape(n_classes, n_classes).tolist(),
         "averages": averages,
         "per_class": per_class,
-    }
-    if n_classes > 2:
-        counts = counts_per_text(one_hot[targets], one_hot[predicted])
-        interval = bootstrap_interval(counts, partial(f1_of_sums, over="seen"))
-        scores |= _with_ends("f1", average["f1"], interval)
-    return scores
+    } | (_f1("f1", average["f1"], counts, "seen") if n_classes > 2 else {})
 
 
 def multilabel_scores(
     targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], thresholds: Sequence[float]
 ) -> dict:
-    """Scores of any-of-K classification.
+    """Scores of any-of-K classification: targets (N, K) of 0 and 1, and probabilities (N, K).
 
-    Args:
-        targets: (N, K) of 0 and 1.
-        probabilities: (N, K), each on its own between 0 and 1.
-        labels: K names.
-        thresholds: K numbers; a label is predicted where its probability is at least its threshold.
-
-    Returns a dict of JSON values:
+    A label is predicted where its probability is at least its threshold. Returns JSON values, over all K
+    labels, 0/0 counted as 0 in the averages, as scikit-learn averages:
 
     - ``n``; ``subset_accuracy``, the share of texts whose labels are all right and none too many, with its
-      Wilson interval.
-    - ``hamming_loss``: the share of the N K decisions that are wrong.
+      Wilson interval; ``hamming_loss``, the share of the N K decisions that are wrong.
     - ``micro_f1`` and ``macro_f1`` with the interval of the bootstrap over texts.
     - ``average_precision``: free of thresholds, the mean over the labels that have texts.
-    - ``averages``: precision, recall and f1, each ``micro``, ``macro`` and ``weighted`` by the labels' texts.
-    - ``support``: texts of each label. ``per_class``: precision, recall, f1, support and threshold of each.
-
-    Over all K labels, 0/0 counted as 0 in the averages, as scikit-learn averages.
+    - ``support``, ``averages`` and ``per_class`` (with the threshold) as :func:`classification_scores`.
     """
+    from sklearn.metrics import average_precision_score
+
     if len(thresholds) != len(labels):
         raise InputError(f"{len(thresholds)} thresholds for {len(labels)} labels: give one per label")
     targets, probabilities = _fitting(targets, probabilities, labels)
     targets, probabilities = targets.astype(bool), probabilities.astype(float)
     predicted = probabilities >= np.asarray(thresholds, dtype=float)
-    averages, counts = _averages(targets, predicted), counts_per_text(targets, predicted)
-    per_class = _per_class(targets, predicted, labels)
+    counts = counts_per_text(targets, predicted)
+    averages, per_class = _averages(targets, predicted), _per_class(counts, labels)
     for label, threshold in zip(labels, thresholds, strict=True):
         per_class[label]["threshold"] = float(threshold)
-    scores = {
+    some = targets.any(axis=0)
+    found = average_precision_score(targets[:, some], probabilities[:, some]) if some.any() else None
+    return {
         "n": len(targets),
         **_share_right("subset_accuracy", (targets == predicted).all(axis=1)),
-        "hamming_loss": float((targets != predicted).mean()) if len(targets) else None,
-    }
-    for over in ("micro", "macro"):
-        interval = bootstrap_interval(counts, partial(f1_of_sums, over=over))
-        scores |= _with_ends(f"{over}_f1", averages[over]["f1"], interval)
-    return scores | {
-        "average_precision": _average_precision(targets, probabilities),
+        "hamming_loss": _ratio(int((targets != predicted).sum()), targets.size),
+        **_f1("micro_f1", averages["micro"]["f1"], counts, "micro"),
+        **_f1("macro_f1", averages["macro"]["f1"], counts, "macro"),
+        "average_precision": found if found is None else float(found),
         "averages": averages,
-        "support": {label: per_class[label]["support"] for label in labels},
+        "support": {label: row["support"] for label, row in per_class.items()},
         "per_class": per_class,
     }
 
 
 def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
-    """For each label the threshold with the largest F1; None for a label that no text has.
-
-    Args:
-        targets: (N, K) of 0 and 1.
-        probabilities: (N, K); a label is given where its probability is at least its threshold.
+    """For each of K labels the threshold with the largest F1 over (N, K); None for a label that no text has.
 
     Only a probability that occurs can change the F1. A threshold lies half-way between the lowest that is let
     in and the next one below it, or, where none is below, at 0.5 at most; among equals the one nearest to 0.5
@@ -150,8 +129,8 @@ def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[floa
 def regression_scores(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> dict:
     """Scores of K numbers per text: targets and predictions (N, K) in the same units.
 
-    Returns a dict of JSON values: ``n``; ``mae``, the mean absolute error, and ``rmse``, the root of the mean
-    squared one, in the targets' units, with the interval of the bootstrap over texts; ``spearman``, the rank
+    Returns JSON values: ``n``; ``mae``, the mean absolute error, and ``rmse``, the root of the mean squared
+    one, in the targets' units, with the interval of the bootstrap over texts; ``spearman``, the rank
     correlation, with :func:`spearman_interval`. With K > 1 these are the means over the numbers, without
     intervals, and ``per_number`` has the scores of each.
     """
@@ -160,44 +139,39 @@ def regression_scores(targets: np.ndarray, predictions: np.ndarray, labels: Sequ
     each = {label: _scores_of_one(target, predicted) for label, target, predicted in columns}
     if len(labels) == 1:
         return each[labels[0]]
-    means = {name: _mean([scores[name] for scores in each.values()]) for name in ("mae", "rmse", "spearman")}
+    means = {}
+    for name in ("mae", "rmse", "spearman"):
+        known = [scores[name] for scores in each.values() if scores[name] is not None]
+        means[name] = _ratio(sum(known), len(known))
     return {"n": len(targets), **means, "per_number": each}
 
 
-# --- checks ---
+# --- what these are made of ---
 
 
 def _fitting(
     targets: np.ndarray, outputs: np.ndarray, labels: Sequence[str], one_class: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Targets (N,) or (N, K) and outputs (N, K) as arrays; InputError where they are not."""
-    targets, outputs = np.asarray(targets), np.asarray(outputs)
-    wanted = (len(targets), len(labels))
-    if targets.shape != wanted[: 2 - one_class] or outputs.shape != wanted:
-        raise InputError(
-            f"targets {targets.shape} and outputs {outputs.shape} do not fit together: give "
-            f"{'(N,)' if one_class else f'(N, {len(labels)})'} and (N, {len(labels)}), a column per label"
-        )
+    """Targets (N, K), or with ``one_class`` indices (N,), and outputs (N, K), checked."""
+    targets, outputs, count = np.asarray(targets), np.asarray(outputs), len(labels)
+    outer = (len(targets), count)
+    if targets.shape != outer[: 2 - one_class] or outputs.shape != outer:
+        wanted = f"{outer[: 2 - one_class]} and {outer}, a column per label"
+        raise InputError(f"targets {targets.shape} and outputs {outputs.shape} do not fit: give {wanted}")
     for what, values in (("targets", targets), ("outputs", outputs))[one_class:]:
-        broken = ~np.isfinite(values).all(axis=1)
-        if broken.any():
-            row = int(broken.argmax())
+        for row in np.flatnonzero(~np.isfinite(values).all(axis=1)):
             raise InputError(f"{what} {values[row].tolist()} in row {row}: not finite, so not scored")
+    if one_class:
+        if len(targets) and targets.dtype.kind not in "iub":  # an empty list arrives as an array of floats
+            raise InputError(f"targets of type {targets.dtype}: give integer class indices")
+        targets = targets.astype(np.int64)
+        for row in np.flatnonzero((targets < 0) | (targets >= count)):
+            raise InputError(f"target {targets[row]} in row {row}: {count} labels allow 0 to {count - 1}")
     return targets, outputs
 
 
-def _indices(targets: np.ndarray, n_classes: int) -> np.ndarray:
-    if len(targets) and targets.dtype.kind not in "iub":  # an empty list arrives as an array of floats
-        raise InputError(f"targets of type {targets.dtype}: give integer class indices")
-    targets = targets.astype(np.int64)
-    outside = (targets < 0) | (targets >= n_classes)
-    if outside.any():
-        row = int(outside.argmax())
-        raise InputError(f"target {targets[row]} in row {row}: {n_classes} labels allow 0 to {n_classes - 1}")
-    return targets
-
-
-# --- scores ---
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _with_ends(name: str, value: float | None, interval: tuple[float, float] | None) -> dict:
@@ -208,40 +182,40 @@ def _with_ends(name: str, value: float | None, interval: tuple[float, float] | N
 def _share_right(name: str, right: np.ndarray) -> dict:
     """The share of the texts (N,) that are right, with Wilson's interval."""
     n, hits = len(right), int(right.sum())
-    return _with_ends(name, hits / n if n else None, wilson_interval(hits, n) if n else None)
+    return _with_ends(name, _ratio(hits, n), wilson_interval(hits, n) if n else None)
+
+
+def _f1(name: str, value: float | None, counts: np.ndarray, over: str) -> dict:
+    return _with_ends(name, value, bootstrap_interval(counts, partial(f1_of_sums, over=over)))
 
 
 def _averages(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Micro, macro and weighted precision, recall and F1; 0/0 counts as 0, and of no text they are None.
+    """Micro, macro and weighted precision, recall and F1, 0/0 counted as 0; of no text they are None.
 
-    Of class indices (N,), over the classes that occur among targets or predictions; or of (N, K) of 0 and 1,
-    over all K.
+    Of indices (N,), over the classes among targets or predictions; of (N, K) of 0 and 1, over all K.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    names, results, options = ("precision", "recall", "f1"), {}, {"zero_division": 0}
+    averages = ("micro", "macro", "weighted")
+    if not len(targets):
+        return {average: dict.fromkeys(MEASURES) for average in averages}
+    options = {"zero_division": 0}
     if targets.shape[1:] == (1,):  # scikit-learn takes a lone column of 0 and 1 for two classes
         targets, predicted, options["labels"] = targets[:, 0], predicted[:, 0], [1]
-    for average in ("micro", "macro", "weighted"):
-        values = [None] * 3
-        if len(targets):
-            found = precision_recall_fscore_support(targets, predicted, average=average, **options)
-            values = map(float, found[:3])
-        results[average] = dict(zip(names, values, strict=True))
+    results = {}
+    for average in averages:
+        found = precision_recall_fscore_support(targets, predicted, average=average, **options)
+        results[average] = dict(zip(MEASURES, map(float, found[:3]), strict=True))
     return results
 
 
-def _per_class(targets: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) -> dict[str, dict]:
-    """Precision, recall, f1 (None where 0/0) and support of each label, of booleans (N, K)."""
+def _per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict]:
+    """Precision, recall, f1 (None where 0/0) and support of each label, of :func:`counts_per_text`."""
+    sums = counts.sum(axis=0).reshape(3, len(labels)).T.tolist()
     table = {}
-    for label, target, guess in zip(labels, targets.T, predicted.T, strict=True):
-        hits, given, true = int((target & guess).sum()), int(guess.sum()), int(target.sum())
-        table[label] = {
-            "precision": hits / given if given else None,
-            "recall": hits / true if true else None,
-            "f1": 2 * hits / (given + true) if given + true else None,
-            "support": true,
-        }
+    for label, (hits, given, true) in zip(labels, sums, strict=True):
+        values = _ratio(hits, given), _ratio(hits, true), _ratio(2 * hits, given + true)
+        table[label] = dict(zip(MEASURES, values, strict=True)) | {"support": true}
     return table
 
 
@@ -266,36 +240,19 @@ def f1_of_sums(sums: np.ndarray, over: str) -> np.ndarray:
     return f1.sum(axis=1) / (np.maximum(seen.sum(axis=1), 1) if over == "seen" else f1.shape[1])
 
 
-def _mcc(targets: np.ndarray, predicted: np.ndarray) -> float | None:
-    from sklearn.metrics import matthews_corrcoef
-
-    # scikit-learn answers 0.0 to 0/0, which reads as "no better than chance" even where all is right.
-    if len(np.unique(targets)) < 2 or len(np.unique(predicted)) < 2:
-        return None
-    return float(matthews_corrcoef(targets, predicted))
+def _vary(targets: np.ndarray, predicted: np.ndarray) -> bool:
+    """Whether both hold two values or more, without which no correlation is defined."""
+    return len(np.unique(targets)) > 1 and len(np.unique(predicted)) > 1
 
 
 def _roc_auc(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
     from sklearn.metrics import roc_auc_score
 
     n_classes = probabilities.shape[1]
-    columns = [1] if n_classes == 2 else range(n_classes)
+    true = {k: targets == k for k in ([1] if n_classes == 2 else range(n_classes))}
     # One class at a time: roc_auc_score(multi_class="ovr") refuses a set in which any class is absent.
-    areas = [
-        roc_auc_score(targets == k, probabilities[:, k])
-        for k in columns
-        if 0 < (targets == k).sum() < len(targets)
-    ]
+    areas = [roc_auc_score(of, probabilities[:, k]) for k, of in true.items() if 0 < of.sum() < len(of)]
     return float(np.mean(areas)) if areas else None
-
-
-def _average_precision(targets: np.ndarray, probabilities: np.ndarray) -> float | None:
-    from sklearn.metrics import average_precision_score
-
-    some = targets.any(axis=0)
-    if not some.any():
-        return None
-    return float(average_precision_score(targets[:, some], probabilities[:, some], average="macro"))
 
 
 def _scores_of_one(targets: np.ndarray, predicted: np.ndarray) -> dict:
@@ -314,17 +271,11 @@ def _scores_of_one(targets: np.ndarray, predicted: np.ndarray) -> dict:
 
 
 def _spearman(targets: np.ndarray, predicted: np.ndarray) -> float | None:
-    """Undefined where all targets or all predictions are equal."""
     from scipy.stats import spearmanr
 
-    if len(np.unique(targets)) < 2 or len(np.unique(predicted)) < 2:
+    if not _vary(targets, predicted):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values that are equal up to rounding
         correlation = float(spearmanr(targets, predicted).statistic)
     return None if math.isnan(correlation) else correlation
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gptcls.evaluation.metrics import MEASURES
 from gptcls.evaluation.table import shortened
 
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragi
 LONGEST = 28  # characters of a label name that are drawn
 UNITS = {"loss": "nats", "accuracy": "%"}
 CELL_TEXT_CLASSES = 12  # beyond so many classes the numbers no longer fit their cells
-TICKS = 60  # label at most so many classes on an axis
-MOST_LABELS = 60  # in one picture
-MOST_NUMBERS = 6
-
-
-# --- shared ---
+MOST_LABELS, MOST_NUMBERS = 60, 6  # on one axis, in one picture
 
 
 def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
@@ -47,11 +43,11 @@ def _write_instead(axes: "Axes", text: str, **style) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
 
 
-def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names on one line, shortened to 28 characters, and the font families to draw them with.
+def drawable(labels: Sequence[str]) -> tuple[list[str], dict]:
+    """Names on one line, shortened to 28 characters, and the style of text to draw them in.
 
-    A name without glyphs in any of these fonts would come out as empty boxes: it becomes "class 3",
-    its number in ``labels``, and that is logged.
+    A name without glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its number in
+    ``labels``, and that is logged.
     """
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
@@ -66,57 +62,44 @@ def drawable(labels: Sequence[str]) -> tuple[list[str], list[str]]:
             name = f"class {number}"
             log.info(f"label {label!r}: no font here can draw it, so it is {name!r} (install Noto Sans CJK?)")
         names.append(name)
-    return names, families
+    return names, {"parse_math": False, "fontfamily": families}
 
 
 def _floats(values: Iterable[float | str | None]) -> np.ndarray:
     return np.array([math.nan if value is None or value == "" else float(value) for value in values])
 
 
-# --- training ---
-
-
 def plot_history(
-    history_rows: Iterable[Mapping],
-    label: str = "loss",
-    kept_epoch: int | None = None,
-    unit: str | None = None,
+    rows: Iterable[Mapping], label: str = "loss", kept_epoch: int | None = None, unit: str | None = None
 ) -> "Figure":
     """Training and validation against epochs (below) and examples seen (above), as in the book's chapter 6.
 
-    Args:
-        history_rows: mappings, one per evaluation, with ``epoch`` (epochs seen, may be fractional),
-            ``examples_seen``, ``train_{label}`` and ``val_{label}``; a value that is absent, None,
-            empty or not finite is left out. ``full_val_{label}``, where present, was measured on all
-            validation rows at the end of an epoch and is drawn next to the samples.
-        label: "loss", "accuracy" or another measure.
-        kept_epoch: where early stopping took the weights from; marked by a line.
-        unit: of the measure; "%" for shares between 0 and 1, shown in per cent. Without one, losses are in
-            nats and accuracies such shares.
+    A row per evaluation has ``epoch`` (epochs seen, may be fractional), ``examples_seen``, ``train_{label}``
+    and ``val_{label}`` of a measure such as "loss"; a value that is absent, None, empty or not finite is left
+    out. ``full_val_{label}`` was measured on all validation rows at the end of an epoch and is drawn next to
+    the samples. A line marks ``kept_epoch``, from which early stopping took the weights. The unit "%" is for
+    shares between 0 and 1, shown in per cent; by default losses are in nats and accuracies such shares.
     """
     from matplotlib.ticker import MaxNLocator
 
-    rows, unit = list(history_rows), UNITS.get(label, "") if unit is None else unit
-    epochs, examples, train, val, full = (
-        _floats(row.get(column) for row in rows)
-        for column in ("epoch", "examples_seen", f"train_{label}", f"val_{label}", f"full_val_{label}")
-    )
+    rows, unit = list(rows), UNITS.get(label, "") if unit is None else unit
+    columns = ("epoch", "examples_seen", f"train_{label}", f"val_{label}", f"full_val_{label}")
+    epochs, examples, train, val, full = (_floats(row.get(column) for row in rows) for column in columns)
     figure, axes = new_figure(6.4, 4.0)
-    has_full = (np.isfinite(full) & np.isfinite(epochs)).any()
-    sampled = ", sampled" if has_full else ""
+    timed = np.isfinite(epochs)
+    sampled = ", sampled" if (np.isfinite(full) & timed).any() else ""
     lines = (
         (f"Training {label}{sampled}", train, BLUE, "-", "o"),
         (f"Validation {label}{sampled}", val, VERMILION, "--", "s"),
         (f"Validation {label}, all rows", full, GREEN, "-", "^"),
     )
     for name, values, colour, dash, marker in lines:
-        known = np.isfinite(values) & np.isfinite(epochs)
+        known = np.isfinite(values) & timed
         if known.any():
             shape = marker if known.sum() <= 25 or values is full else ""  # a lone point shows only by it
             size = 5 if values is full else 4
             axes.plot(epochs[known], values[known], dash + shape, color=colour, ms=size, label=name)
-    axes.set_xlabel("Epochs")
-    axes.set_ylabel(label[:1].upper() + label[1:] + (f" ({unit})" if unit else ""))
+    axes.set(xlabel="Epochs", ylabel=label[:1].upper() + label[1:] + (f" ({unit})" if unit else ""))
     axes.grid(alpha=0.3)
     if unit == "%":
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
@@ -131,7 +114,7 @@ def plot_history(
     if kept_epoch:
         axes.axvline(kept_epoch, color=GREY, ls=":", label=f"Weights kept: epoch {kept_epoch}")
     axes.legend()
-    known = np.isfinite(epochs) & np.isfinite(examples) & (epochs > 0)
+    known = timed & np.isfinite(examples) & (epochs > 0)
     rate = examples[known][-1] / epochs[known][-1] if known.any() else 0
     if rate > 0:  # a second x-axis on top; an epoch always holds the same number of examples
         top = axes.secondary_xaxis("top", functions=(lambda epoch: epoch * rate, lambda seen: seen / rate))
@@ -143,19 +126,15 @@ def plot_history(
 
 
 def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "Figure":
-    """Confusion matrix, rows true and columns predicted, coloured by the percentage of its row.
+    """Confusion matrix (K, K), rows true and columns predicted, coloured by the percentage of its row.
 
     Each cell shows the count and that percentage; with more than 12 classes the colour speaks alone.
-
-    Args:
-        matrix: (K, K) counts, ``classification_scores(...)["confusion"]``; ValueError for another shape.
-        labels: K names; what no installed font can draw appears as the class's number.
+    ValueError for another shape.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
 
-    counts = np.asarray(matrix)
-    n_classes = len(labels)
+    counts, n_classes = np.asarray(matrix), len(labels)
     if counts.shape != (n_classes, n_classes):
         raise ValueError(f"confusion matrix of shape {counts.shape}: {n_classes} labels need a square")
     totals = counts.sum(axis=1, keepdims=True)
@@ -176,41 +155,34 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
         text = f"{counts[row, column]:,}" + (f"\n{100 * share:.1f} %" if known else "")
         colour = "white" if known and _luminance(image.cmap(image.norm(share))) < 0.18 else "black"
         axes.text(column, row, text, ha="center", va="center", size=size, color=colour)
-    names, families = drawable(labels)
-    step = math.ceil(n_classes / TICKS)
-    ticks, shown = range(0, n_classes, step), names[::step]
-    style = {"parse_math": False, "fontfamily": families, "size": size}
+    names, style = drawable(labels)
+    step = math.ceil(n_classes / MOST_LABELS)
+    ticks, shown, style["size"] = range(0, n_classes, step), names[::step], size
     axes.set_yticks(ticks, shown, **style)
     if not with_text:
-        style |= {"rotation": 90}
+        style["rotation"] = 90
     elif n_classes > 6 or max(map(len, names)) > 8:
         style |= {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(ticks, shown, **style)
-    axes.set_xlabel("Predicted label")
-    axes.set_ylabel("True label (% of each row)" if with_text else "True label")
+    axes.set(xlabel="Predicted label", ylabel="True label (% of each row)" if with_text else "True label")
     return figure
 
 
 def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[float], label: str) -> "Figure":
     """Precision against recall of one class over all thresholds, with its average precision.
 
-    Next to the curve: a classifier without skill (precision = share of the class in the data) and the
-    point of threshold 0.5, where scores above 0.5 are called positive, as the largest of two
-    probabilities does.
-
-    Args:
-        targets: (N,) with 1 where the text is of the class, else 0.
-        positive_scores: (N,) probabilities of the class; ValueError for another shape than the targets'.
-        label: the class's name.
+    ``targets`` (N,) are 1 where the text is of the class, else 0; ``positive_scores`` (N,) are the class's
+    probabilities, ValueError for another shape. Next to the curve: a classifier without skill (precision =
+    share of the class in the data) and the point of threshold 0.5, where scores above 0.5 are called
+    positive, as the largest of two probabilities does.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     targets, scores = np.asarray(targets).astype(bool), np.asarray(positive_scores, dtype=float)
     if targets.ndim != 1 or targets.shape != scores.shape:
         raise ValueError(f"targets {targets.shape} and scores {scores.shape}: give two of shape (N,)")
-    (name,), families = drawable([label])
+    (name,), style = drawable([label])
     figure, axes = new_figure(5.6, 5.4)
-    style = {"parse_math": False, "fontfamily": families}
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set_xlabel(f"Recall of {name} (share found)", **style)
     axes.set_ylabel(f"Precision of {name} (share right)", **style)
@@ -249,63 +221,50 @@ def plot_label_scores(per_class: Mapping[str, Mapping]) -> "Figure":
     """F1 of each label as a bar, its precision and recall as marks, best label on top.
 
     With more than 60 labels the 60 with the most texts are drawn. A label without an F1 (no text and no
-    prediction) stands below the others without a bar.
-
-    Args:
-        per_class: label -> ``precision``, ``recall``, ``f1`` (None where 0/0) and ``support``,
-            ``multilabel_scores(...)["per_class"]``.
+    prediction) stands below the others without a bar. ``per_class`` is that of ``multilabel_scores``.
     """
     shown = sorted(per_class, key=lambda label: -per_class[label]["support"])[:MOST_LABELS]
     shown.sort(key=lambda label: -1.0 if per_class[label]["f1"] is None else per_class[label]["f1"])
-    names, families = drawable(shown)
-    rows = np.arange(len(shown))
-    figure, axes = new_figure(7.0, 1.5 + 0.26 * len(shown))
-    f1 = np.nan_to_num(_floats(per_class[label]["f1"] for label in shown))
-    axes.barh(rows, f1, color=BLUE, alpha=0.55, height=0.7, label="F1")
-    marks = (("precision", ">", VERMILION, VERMILION), ("recall", "o", "white", "black"))
-    for measure, marker, face, edge in marks:
-        values = _floats(per_class[label][measure] for label in shown)
-        known = np.isfinite(values)
-        style = {"mfc": face, "mec": edge, "ms": 5, "ls": "", "label": measure.capitalize()}
-        axes.plot(values[known], rows[known], marker, **style)
+    names, style = drawable(shown)
+    n_shown, n_all, rows = len(shown), len(per_class), np.arange(len(shown))
+    figure, axes = new_figure(7.0, 1.5 + 0.26 * n_shown)
+    precision, recall, f1 = (_floats(per_class[label][measure] for label in shown) for measure in MEASURES)
+    axes.barh(rows, np.nan_to_num(f1), color=BLUE, alpha=0.55, height=0.7, label="F1")
+    axes.plot(precision, rows, ">", mfc=VERMILION, mec=VERMILION, ms=5, label="Precision")
+    axes.plot(recall, rows, "o", mfc="white", mec="black", ms=5, label="Recall")
     ticks = [f"{name} ({per_class[label]['support']:,})" for name, label in zip(names, shown, strict=True)]
-    axes.set_yticks(rows, ticks, parse_math=False, fontfamily=families, size=8)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(shown) - 0.3))
-    some = len(shown) < len(per_class)
-    more = f"; the {len(shown)} most frequent of {len(per_class)}" if some else ""
+    axes.set_yticks(rows, ticks, size=8, **style)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.7, n_shown - 0.3), axisbelow=True)
+    more = f"; the {n_shown} most frequent of {n_all}" if n_shown < n_all else ""
     axes.set_xlabel(f"F1, precision and recall of each label (number of its texts{more})")
     axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
 def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Sequence[str]) -> "Figure":
     """Predicted against true numbers (N, K), a panel per number (at most six); on the line they are equal."""
-    names, families = drawable(labels[:MOST_NUMBERS])
+    names, style = drawable(labels[:MOST_NUMBERS])
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure, first = new_figure(1.0 + 4.0 * columns, 0.6 + 4.0 * rows)
     first.remove()
+    n = len(targets)
+    alpha = min(0.8, max(0.12, 400 / max(1, n)))  # so that many points still show where they are dense
+    dots = {"color": BLUE, "ms": 4, "mew": 0, "alpha": alpha, "rasterized": True, "label": f"a text ({n:,})"}
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, i + 1)
-        _scatter(axes, np.asarray(targets)[:, i], np.asarray(predictions)[:, i])
         if len(names) > 1:
-            axes.set_title(name, parse_math=False, fontfamily=families, size=10)
+            axes.set_title(name, size=10, **style)
+        if n == 0:
+            _write_instead(axes, "no texts")
+            continue
+        pair = np.asarray(targets)[:, i], np.asarray(predictions)[:, i]
+        ends = [np.min(pair), np.max(pair)]
+        axes.plot(ends, ends, color=GREY, ls="--", label="predicted = true", zorder=3)
+        axes.plot(*pair, "o", **dots)
+        axes.set(xlabel="True value", ylabel="Predicted value")
+        axes.grid(alpha=0.3)
+        for handle in axes.legend(loc="best").legend_handles:
+            handle.set_alpha(1)
     return figure
-
-
-def _scatter(axes: "Axes", targets: np.ndarray, predictions: np.ndarray) -> None:
-    if not len(targets):
-        _write_instead(axes, "no texts")
-        return
-    ends = [float(min(targets.min(), predictions.min())), float(max(targets.max(), predictions.max()))]
-    axes.plot(ends, ends, color=GREY, ls="--", label="predicted = true", zorder=3)
-    alpha = min(0.8, max(0.12, 400 / len(targets)))  # so that many points still show where they are dense
-    dots = axes.plot(targets, predictions, "o", color=BLUE, ms=4, mew=0, alpha=alpha, rasterized=True)
-    dots[0].set_label(f"a text ({len(targets):,})")
-    axes.set_xlabel("True value")
-    axes.set_ylabel("Predicted value")
-    axes.grid(alpha=0.3)
-    for handle in axes.legend(loc="best").legend_handles:
-        handle.set_alpha(1)

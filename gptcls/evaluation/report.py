@@ -37,20 +37,14 @@ def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> No
 
 
 def write_pictures(
-    folder: Path,
-    task: Task,
-    targets: np.ndarray,
-    outputs: np.ndarray,
-    scores: dict,
-    history: list[dict] | None = None,
-    kept_epoch: int | None = None,
-) -> None:
+    folder: Path, task: Task, targets: np.ndarray, outputs: np.ndarray, scores: dict,
+    history: Sequence[dict] = (), kept_epoch: int | None = None,
+) -> None:  # fmt: skip
     """The pictures of a part's targets, outputs (N, K) and scores; with a history also those of training."""
     judge = judge_of(task)
     figures = judge.pictures(targets, outputs, scores)
-    if history:
-        for measure, unit in judge.units.items():
-            figures[f"{measure.lower()}.png"] = plot_history(history, measure, kept_epoch, unit)
+    for measure, unit in judge.units.items() if history else ():
+        figures[f"{measure.lower()}.png"] = plot_history(history, measure, kept_epoch, unit)
     for name, figure in figures.items():
         with atomic_file(folder / name) as temporary:
             figure.savefig(temporary, dpi=150)

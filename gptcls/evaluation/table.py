@@ -4,10 +4,13 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gptcls.evaluation.metrics import MEASURES
+
 WIDTH = 100  # columns of the terminal table
 GAP = "  "
 LONGEST = 40  # characters of a label's name in a report
 MISSING = "\N{EN DASH}"
+FORMATS = {"accuracy": ".2%", "subset_accuracy": ".2%", "mae": ".4g", "rmse": ".4g"}  # of the others ".3f"
 Rows = Sequence[tuple[str, dict]]  # (name, scores)
 
 
@@ -15,35 +18,25 @@ Rows = Sequence[tuple[str, dict]]  # (name, scores)
 class Columns:
     """What a table shows of each row's scores, behind the row's name and n."""
 
-    heads: tuple[str, ...]
-    cells: Callable[[dict], list[str]]  # of one row's scores; "value [low, high]" or one value
+    shown: dict[str, str]  # head -> name of the score; with "CI" in the head its interval is shown too
     notes: Callable[[Rows], list[str]]  # sentences below the table
+
+    def cells(self, scores: dict) -> list[str]:
+        """One row: a value each, or "96.67 [93.97, 98.18]"."""
+        return [_cell(scores, name, "CI" in head) for head, name in self.shown.items()]
+
+
+def _shown(value: float | None, form: str = ".3f") -> str:
+    return MISSING if value is None else format(value, form).rstrip("%")
+
+
+def _cell(scores: dict, name: str, with_interval: bool) -> str:
+    form = FORMATS.get(name, ".3f")
+    value, low, high = (_shown(scores.get(name + end), form) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]" if with_interval and MISSING not in (value, low, high) else value
 
 
 # --- what each task shows ---
-
-
-def _percent(value: float | None) -> str:
-    return MISSING if value is None else f"{100 * value:.2f}"
-
-
-def _share(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.4g}"
-
-
-def _with_interval(scores: dict, name: str, show: Callable[[float | None], str]) -> str:
-    """ "96.67 [93.97, 98.18]" """
-    value, low, high = (show(scores.get(name + end)) for end in ("", "_low", "_high"))
-    return value if MISSING in (value, low, high) else f"{value} [{low}, {high}]"
-
-
-def _class_cells(scores: dict) -> list[str]:
-    others = (_share(scores.get(name)) for name in ("precision", "recall", "f1", "mcc", "roc_auc"))
-    return [_with_interval(scores, "accuracy", _percent), *others]
 
 
 def _class_notes(rows: Rows) -> list[str]:
@@ -57,26 +50,9 @@ def _class_notes(rows: Rows) -> list[str]:
     return notes
 
 
-def _list_cells(scores: dict) -> list[str]:
-    return [
-        _with_interval(scores, "subset_accuracy", _percent),
-        _share(scores["hamming_loss"]),
-        _share(scores["micro_f1"]),
-        _with_interval(scores, "macro_f1", _share),
-        _share(scores["average_precision"]),
-    ]
-
-
 def _list_notes(rows: Rows) -> list[str]:
-    return [
-        "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's.",
-        "AP: average precision, macro.",
-    ]
-
-
-def _number_cells(scores: dict) -> list[str]:
-    shown = {"mae": _number, "rmse": _number, "spearman": _share}
-    return [_with_interval(scores, name, show) for name, show in shown.items()]
+    exact = "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's."
+    return [exact, "AP: average precision, macro."]
 
 
 def _number_notes(rows: Rows) -> list[str]:
@@ -86,11 +62,17 @@ def _number_notes(rows: Rows) -> list[str]:
     return [*notes, "CI: the bootstrap's, Bonett and Wright's for Spearman's correlation."]
 
 
-CLASSES = Columns(("accuracy % [95 % CI]", "prec.", "recall", "F1", "MCC", "AUC"), _class_cells, _class_notes)
-LISTS = Columns(
-    ("exact % [95 % CI]", "Hamming", "micro-F1", "macro-F1 [95 % CI]", "AP"), _list_cells, _list_notes
+CLASSES = Columns({
+    "accuracy % [95 % CI]": "accuracy", "prec.": "precision", "recall": "recall", "F1": "f1",
+    "MCC": "mcc", "AUC": "roc_auc",
+}, _class_notes)  # fmt: skip
+LISTS = Columns({
+    "exact % [95 % CI]": "subset_accuracy", "Hamming": "hamming_loss", "micro-F1": "micro_f1",
+    "macro-F1 [95 % CI]": "macro_f1", "AP": "average_precision",
+}, _list_notes)  # fmt: skip
+NUMBERS = Columns(
+    {"MAE [95 % CI]": "mae", "RMSE [95 % CI]": "rmse", "Spearman [95 % CI]": "spearman"}, _number_notes
 )
-NUMBERS = Columns(("MAE [95 % CI]", "RMSE [95 % CI]", "Spearman [95 % CI]"), _number_cells, _number_notes)
 
 
 # --- the tables ---
@@ -99,15 +81,13 @@ NUMBERS = Columns(("MAE [95 % CI]", "RMSE [95 % CI]", "Spearman [95 % CI]"), _nu
 def format_scores(rows: Rows, columns: Columns = CLASSES) -> str:
     """The table a run prints, at most 100 columns wide, with a line below that says what it shows.
 
-    ``rows`` holds (name, scores) pairs, by default those of ``classification_scores``: accuracy is in per
-    cent with its 95 % Wilson interval; the other scores run to 1. An undefined score is a dash. Long names
-    are wrapped.
+    By default of ``classification_scores``: accuracy is in per cent with its 95 % Wilson interval; the other
+    scores run to 1. An undefined score is a dash. Long names are wrapped.
     """
-    header = ["", "n", *columns.heads]
-    body = [[name, str(scores["n"]), *columns.cells(scores)] for name, scores in rows]
-    for column in range(2, len(header)):
-        for cells, aligned in zip(body, _below_one_another([cells[column] for cells in body]), strict=True):
-            cells[column] = aligned
+    header = ["", "n", *columns.shown]
+    aligned = map(_below_one_another, zip(*(columns.cells(scores) for _, scores in rows), strict=True))
+    starts = [[name, str(scores["n"])] for name, scores in rows]
+    body = [[*start, *cells] for start, cells in zip(starts, zip(*aligned, strict=True), strict=True)]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - len(GAP) * (len(widths) - 1))
     lines = [_line(header, widths), _rule(widths)]
@@ -127,17 +107,13 @@ def format_per_class(scores: dict) -> str:
     per_class = scores["per_class"]
     more = ["threshold"] if "threshold" in next(iter(per_class.values())) else []
     body = [
-        [
-            name,
-            str(row["support"]),
-            *(_share(row[measure]) for measure in ("precision", "recall", "f1", *more)),
-        ]
+        [name, str(row["support"]), *(_shown(row[measure]) for measure in (*MEASURES, *more))]
         for name, row in per_class.items()
     ]
     for name, average in scores["averages"].items():
-        shown = [_share(average[measure]) for measure in ("precision", "recall", "f1")]
+        shown = map(_shown, (average[measure] for measure in MEASURES))
         body.append([f"{name} average", str(scores["n"]), *shown, *[""] * len(more)])
-    return _report(["", "n", "precision", "recall", "F1", *more], body, ruled=len(per_class))
+    return _report(["", "n", "precision", "recall", "F1", *more], body, rules=(1, 2 + len(per_class)))
 
 
 def format_per_number(scores: dict) -> str:
@@ -145,17 +121,17 @@ def format_per_number(scores: dict) -> str:
     if "per_number" not in scores:
         return ""
     body = [[name, str(row["n"]), *NUMBERS.cells(row)] for name, row in scores["per_number"].items()]
-    return _report(["", "n", *NUMBERS.heads], body)
+    return _report(["", "n", *NUMBERS.shown], body)
 
 
-def _report(header: list[str], body: list[list[str]], ruled: int | None = None) -> str:
-    """Aligned lines under a header, with a rule below it and, if asked, below the first ``ruled`` lines."""
+def _report(header: list[str], body: list[list[str]], rules: Sequence[int] = (1,)) -> str:
+    """Aligned lines under a header; ``rules`` are the numbers of those that are rules."""
     body = [[shortened(cells[0], LONGEST), *cells[1:]] for cells in body]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     lines = [_line(cells, widths).rstrip() for cells in (header, *body)]
-    if ruled is not None:
-        lines.insert(1 + ruled, _rule(widths))
-    return "\n".join([lines[0], _rule(widths), *lines[1:]])
+    for number in rules:
+        lines.insert(number, _rule(widths))
+    return "\n".join(lines)
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
