@@ -4,8 +4,8 @@ With ``--train last_block`` eleven of gpt2-small's twelve blocks never change. T
 75 % padding, again in every epoch and again in every evaluation. Here they run once over each distinct text,
 in batches of similar length; training and evaluation then start from their output.
 
-The features lie in memory while they fit a budget, else in a memory-mapped file. Given a folder they stay
-there between runs, under a key of everything that they depend on, so that a stale one cannot be taken.
+Given a folder the features stay there between runs, under a key of everything that they depend on, so that a
+stale one cannot be taken.
 """
 
 import hashlib
@@ -37,13 +37,11 @@ FORMAT = "1"
 
 
 class FeatureDataset(Dataset):
-    """A :class:`TextDataset` after a :class:`Frozen`: rows of hidden vectors (T, C) beside the targets."""
+    """A :class:`TextDataset` after a :class:`Frozen`: rows of hidden vectors (T, C) next to the targets."""
 
     def __init__(self, source: TextDataset, features: list[Tensor]) -> None:
-        self.features = features
-        self.targets = source.targets
-        self.owners = source.owners
-        self.lengths = source.lengths
+        self.features, self.lengths = features, source.lengths
+        self.targets, self.owners = source.targets, source.owners
 
     def __len__(self) -> int:
         return len(self.features)
@@ -67,12 +65,8 @@ class FeatureDataset(Dataset):
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where features are kept.
-
-    Args:
-        folder: keeps them between runs; None forgets them with the process.
-        budget: bytes of memory they may take; beyond it, and with a folder, they lie in a memory-mapped file.
-    """
+    """Where features are kept: between runs in ``folder``, if there is one. Beyond ``budget`` bytes, and in a
+    folder, they lie in a memory-mapped file."""
 
     folder: Path | None = None
     budget: float = 2**31
@@ -80,24 +74,14 @@ class FeatureCache:
     def datasets(
         self, frozen: Frozen, parts: Mapping[str, TextDataset], device: torch.device
     ) -> dict[str, FeatureDataset]:
-        """``frozen`` applied to every distinct row of ``parts``, once.
-
-        Raises InputError where a file of features does not fit the disk.
-        """
-        if (
-            frozen.pools
-            and frozen.classifier.pool.sees_padding
-            and len({d.pad_to for d in parts.values()}) > 1
-        ):
+        """``frozen`` applied to every distinct row of ``parts``, once; InputError where a file of features
+        does not fit the disk."""
+        pool, pad_tos = frozen.classifier.pool, {dataset.pad_to for dataset in parts.values()}
+        if frozen.pools and pool.sees_padding and len(pad_tos) > 1:
             raise ValueError("the last position is pooled: pad all parts to one length")
-        keys = {
-            part: [_row_key(*row) for row in zip(d.rows, d.widths, strict=True)] for part, d in parts.items()
-        }
-        todo = {
-            key: (row, width)
-            for part, dataset in parts.items()
-            for key, row, width in zip(keys[part], dataset.rows, dataset.widths, strict=True)
-        }
+        rows = {part: list(zip(d.rows, d.widths, strict=True)) for part, d in parts.items()}
+        keys = {part: [_row_key(*row) for row in rows[part]] for part in parts}
+        todo = {key: row for part in parts for key, row in zip(keys[part], rows[part], strict=True)}
         folder = None if self.folder is None else self.folder / _frozen_key(frozen)
         found = _read(folder, frozen) if folder is not None else {}
         missing = [key for key in todo if key not in found]
@@ -110,31 +94,22 @@ class FeatureCache:
         return {part: FeatureDataset(d, [found[key] for key in keys[part]]) for part, d in parts.items()}
 
     def _compute(
-        self,
-        frozen: Frozen,
-        rows: list[tuple[list[int], int]],
-        folder: Path | None,
-        keys: list[bytes],
-        pad_id: int,
-        device: torch.device,
-    ) -> list[Tensor]:
+        self, frozen: Frozen, rows: list[tuple[list[int], int]], folder: Path | None, keys: list[bytes],
+        pad_id: int, device: torch.device,
+    ) -> list[Tensor]:  # fmt: skip
         """Features (T, C) of each row; several are views of one storage."""
         n_stored = [1 if frozen.pools else width for _, width in rows]
         name = uuid.uuid4().hex
         storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, folder, name)
-        views: list[Tensor] = [storage] * len(rows)
-        start = 0
+        views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
         bar = tqdm(total=sum(len(row) for row, _ in rows), desc="frozen blocks", unit="tok", disable=None)
-        offsets = torch.zeros(len(rows), dtype=torch.int64)
         with bar, _removed_on_error(folder and folder / f"{name}.bin"):
             for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
                 ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
                 hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
                 for i, row in zip(batch, hidden, strict=True):
-                    end = start + n_stored[i]
-                    views[i] = storage[start:end]
-                    views[i].copy_(row[: n_stored[i]])
-                    offsets[i] = start
+                    offsets[i], end = start, start + n_stored[i]
+                    views[i] = storage[start:end].copy_(row[: n_stored[i]])
                     start = end
                 bar.update(int(lengths.sum()))
             if folder is not None:
@@ -167,7 +142,7 @@ def _removed_on_error(path: Path | None) -> Iterator[None]:
 
 
 def _new_file(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A new memory-mapped file as a tensor (n, width). Raises InputError where it does not fit the disk."""
+    """A new memory-mapped file as a tensor (n, width); InputError where it does not fit the disk."""
     size = n * width * dtype.itemsize
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,10 +155,8 @@ def _new_file(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
                 file.truncate(size)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise InputError(
-            f"{size / 2**30:.2f} GiB of features do not fit into {path.parent}: {error}; "
-            "name another folder with --cache, or raise --cache-budget to keep them in memory"
-        ) from None
+        said = f"{size / 2**30:.2f} GiB of features do not fit into {path.parent}: {error}"
+        raise InputError(f"{said}; choose another --cache, or raise --cache-budget") from None
     return _mapped(path, n, width, dtype, shared=True)
 
 
@@ -201,8 +174,8 @@ def _frozen_key(frozen: Frozen) -> str:
     """What all features depend on: sizes, depth, number format, kernels, and every weight that is read."""
     backbone, depth = frozen.backbone, len(frozen.blocks)
     kernels = {type(block).__name__ for block in frozen.blocks} | {next(backbone.parameters()).device.type}
-    masks_padding = not getattr(backbone.config, "causal", True)  # then the pooling says what is padding
-    pooling = frozen.classifier.pooling if frozen.pools or masks_padding else ""
+    # The blocks too may depend on the pooling: by what it counts as padding.
+    pooling = frozen.classifier.pooling if frozen.pools or frozen.classifier.pool.sees_padding else ""
     settings = (FORMAT, torch.__version__, backbone.config, depth, frozen.dtype, sorted(kernels), pooling)
     digest = hashlib.sha256(repr(settings).encode())
     unread = [*backbone.blocks[depth:], *([] if frozen.pools else [backbone.norm])]
@@ -215,7 +188,7 @@ def _frozen_key(frozen: Frozen) -> str:
 
 
 def _write_index(path: Path, keys: list[bytes], offsets: Tensor, counts: Tensor) -> None:
-    """The index comes last: without it the features beside it do not count."""
+    """The index comes last: without it the features next to it do not count."""
     joined = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
     with atomic_file(path) as temporary:
         save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)

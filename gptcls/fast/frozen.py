@@ -1,11 +1,9 @@
 """The fast path: a classifier as two stages, of which the first is a fixed function of the text.
 
-``Trained(Frozen(ids)) == Classifier(ids)``, exactly in fp32. Two facts make it fast:
-
-- What lies below the lowest trained block never changes, so it may run once per text, in a narrow number
-  format (``fast/features.py``).
-- The head reads one position. So the last block needs its attention and MLP at that position alone
-  (``fast/one_position.py``).
+``Trained(Frozen(ids)) == Classifier(ids)``, exactly in fp32. Two facts make it fast: what lies below the
+lowest trained block never changes, so it may run once per text, in a narrow number format
+(``fast/features.py``); and the head reads one position, so the last block needs its attention and MLP at that
+position alone (``fast/one_position.py``).
 
 The plain path, :class:`gptcls.core.classifier.Classifier`, knows nothing of all this and stays the reference.
 """
@@ -22,10 +20,8 @@ from gptcls.fast.one_position import at
 
 
 class Frozen(nn.Module):
-    """The embeddings and the first ``depth`` blocks, as a fixed function in ``dtype``.
-
-    With ``depth`` equal to the number of blocks also the final norm and the pooling: then all that is left
-    is the head, and the output is one vector per text.
+    """The embeddings and the first ``depth`` blocks, as a fixed function in ``dtype``; where these are all
+    blocks, also the final norm and a pooling without parameters: then the output is one vector per text.
 
     Blocks whose weights are in ``dtype`` share them with the classifier as far as their layout allows; others
     are copies of them as they are now. With ``int8`` their weights are rounded to 8 bits.
@@ -35,19 +31,12 @@ class Frozen(nn.Module):
         self, classifier: Classifier, depth: int, dtype: torch.dtype = torch.float32, int8: bool = False
     ) -> None:
         super().__init__()
-        self.classifier = classifier
-        self.backbone = classifier.backbone
-        self.dtype = dtype
+        self.classifier, self.backbone, self.dtype = classifier, classifier.backbone, dtype
         self.pools = depth == len(self.backbone.blocks) and not list(classifier.pool.parameters())
         self.out_dtype = torch.float32 if self.pools else dtype
         blocks = self.backbone.blocks[:depth]
-        if int8:
-            blocks = int8_blocks(blocks, dtype)
-        elif all(can_fuse(block, dtype) for block in blocks):
-            blocks = nn.ModuleList(FusedBlock(block, dtype) for block in blocks)
-        else:
-            blocks = nn.ModuleList(_in_dtype(block, dtype) for block in blocks)
-        self.blocks = blocks
+        form = FusedBlock if all(can_fuse(block, dtype) for block in blocks) else _in_dtype
+        self.blocks = int8_blocks(blocks, dtype) if int8 else nn.ModuleList(form(b, dtype) for b in blocks)
         self.eval()
 
     @torch.no_grad()
@@ -68,15 +57,12 @@ def _in_dtype(block: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class Trained(nn.Module):
-    """What is left above a :class:`Frozen` of the same ``depth``: its output (B, T, C) -> logits (B, K).
-
-    It computes in fp32 with the classifier's own parameters: training it trains the classifier.
-    """
+    """What is left above a :class:`Frozen` of the same ``depth``: its output (B, T, C) -> logits (B, K), in
+    fp32 with the classifier's own parameters: training it trains the classifier."""
 
     def __init__(self, classifier: Classifier, depth: int) -> None:
         super().__init__()
-        self.classifier = classifier
-        self.depth = depth
+        self.classifier, self.depth, self.n_outputs = classifier, depth, classifier.n_outputs
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, K)
         model, x = self.classifier, hidden.float()
@@ -91,19 +77,13 @@ class Trained(nn.Module):
             return model.head(model.pool(norm(blocks[-1](x, seen)), lengths))
         return model.head(norm(at(blocks[-1], x, positions, seen)))
 
-    @property
-    def n_outputs(self) -> int:
-        """The classifier's."""
-        return self.classifier.n_outputs
-
 
 class Autocast(nn.Module):
     """A network whose matrix products run in ``dtype``; its parameters stay in fp32."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network = network
-        self.dtype = dtype
+        self.network, self.dtype = network, dtype
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, self.dtype):
@@ -116,23 +96,15 @@ class Autocast(nn.Module):
 
 
 class Staged(nn.Module):
-    """Both stages for inference: all but the last block runs in ``dtype``, with ``int8`` weights if asked.
-
-    ``forward(ids (B, T), lengths (B,)) -> logits (B, K)``, as the classifier's.
-    """
+    """Both stages for inference: all but the last block runs in ``dtype``, with ``int8`` weights if asked."""
 
     def __init__(
         self, classifier: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False
     ) -> None:
         super().__init__()
         depth = len(classifier.backbone.blocks) - 1
-        self.frozen = Frozen(classifier, depth, dtype, int8)
-        self.trained = Trained(classifier, depth)
+        self.frozen, self.trained = Frozen(classifier, depth, dtype, int8), Trained(classifier, depth)
+        self.n_outputs = classifier.n_outputs
 
-    @property
-    def n_outputs(self) -> int:
-        """The classifier's."""
-        return self.trained.n_outputs
-
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
         return self.trained(self.frozen(ids, lengths), lengths)

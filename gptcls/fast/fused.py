@@ -1,9 +1,8 @@
 """A GPT-2 block for inference on a CPU in fewer passes over memory, through oneDNN's fused linear layers.
 
 The same formula as :class:`gptcls.core.gpt2.Block`. Bias, GELU and residual addition happen inside the
-matrix product that feeds them, while its output is still in the cache; apart, each is a pass over memory of
-its own. The operators are those that ``torch.compile`` emits for a CPU, called by name, so that nothing has
-to be compiled first; where a version of torch lacks one, blocks stay as they are.
+matrix product that feeds them, while its output is still in the cache. The operators are those that
+``torch.compile`` emits for a CPU; where a version of torch lacks one, blocks stay as they are.
 """
 
 import math
@@ -46,7 +45,7 @@ class FusedBlock(nn.Module):
         self.qkv, self.attn_proj, self.fc, self.mlp_proj = (self._linear(layer, dtype) for layer in layers)
 
     @staticmethod
-    def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> tuple[tuple[int, ...], Tensor, Tensor, float]:
+    def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> tuple:  # the arguments of F.layer_norm
         return norm.normalized_shape, norm.weight.detach().to(dtype), norm.bias.detach().to(dtype), norm.eps
 
     @staticmethod

@@ -11,10 +11,8 @@ from gptcls.core.errors import InputError
 
 
 def int8_blocks(blocks: Iterable[nn.Module], dtype: torch.dtype) -> nn.ModuleList:
-    """Copies of ``blocks`` whose linear layers hold int8 weights and round their input to int8 as they go.
-
-    Everything else computes in ``dtype``. Raises InputError where torchao is not installed.
-    """
+    """Copies of ``blocks`` whose linear layers hold int8 weights and round their input to int8 as they go;
+    all else computes in ``dtype``. InputError where torchao is not installed."""
     logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of GPU kernels that a CPU has no use for
     try:
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_

@@ -1,8 +1,7 @@
 """A block's output at one position of each row, all that pooling reads of the last block.
 
-:func:`at` gives ``block(x, lengths)`` there at a fraction of the cost: the MLP runs on one token per row, and
-so does attention's query. For GPT-2 the formula is here; a block of another family may have a method ``at``;
-any other block is computed in full.
+The MLP runs on one token per row, and so does attention's query. For GPT-2 the formula is here; a block of
+another family may have a method ``at``; any other block is computed in full.
 """
 
 import math

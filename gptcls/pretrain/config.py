@@ -1,5 +1,6 @@
 """The options of a pretraining run: one definition for Python, the command line, its help and config.json."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -12,6 +13,7 @@ from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import VOCAB_SIZE
 
 LR = {"random": 1e-3, "pretrained": 1e-4}  # what is known already is easily lost to large steps
+HINT = f"(default: {LR['pretrained']}; from random weights: {LR['random']})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +33,12 @@ class PretrainConfig(Options):
     text_column: str | None = None
     """Column with the text in tables; otherwise the one called text."""
     model: str = "gpt2-nano"
-    """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
-    local folder or file with GPT-2 weights."""
+    """Preset (gpt2-nano, -small, -medium, -large, -xl), name on the Hugging Face hub, or a local folder or
+    file with GPT-2 weights."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Train the model's weights further, or start a preset from random ones."""
     n_layer: int | None = None
-    """Blocks, where they shall differ from the preset's; with --init random."""
+    """Blocks, other than the preset's; with --init random."""
     n_embd: int | None = None
     """Width, likewise."""
     n_head: int | None = None
@@ -49,8 +51,7 @@ class PretrainConfig(Options):
     """Rows per step."""
     steps: int = 1000
     """Steps of the optimizer."""
-    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=(
-        f"(default: {LR['pretrained']}; from random weights: {LR['random']})"))] = None  # fmt: skip
+    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=HINT)] = None
     """Peak learning rate of AdamW; it falls to 0 along a cosine."""
     warmup: float = 0.02
     """Share of the steps in which the learning rate rises to its peak."""
@@ -61,25 +62,23 @@ class PretrainConfig(Options):
     dropout: float = 0.0
     """Share of the activations dropped in training; worth 0.1 where the text is read many times."""
     candidates: int = 4096
-    """Tokens that the softmax of a training step runs over: the most common ones, a sample that stands for
-    the rest, and the target. 0 takes all 50,257, which with a small model is several times slower."""
+    """Tokens that the softmax of a training step runs over: the most common, a sample that stands for the
+    rest, and the target. 0 takes all 50,257: with a small model several times slower."""
     held_out: float = 0.02
     """Share of each file's text that is not trained on, to measure the perplexity. The text alone decides
-    which part: a later run over the same files does not train on it, whatever its seed."""
+    which part, so that later runs over the same files do not train on it."""
     eval_freq: int = 250
     """Steps between two looks at the held-out text, each with a sample of what the model writes."""
     prompt: str = ""
-    """Beginning of these samples; otherwise the model begins a document of its own."""
+    """Beginning of these samples; otherwise that of a document."""
     save: Literal["fp32", "fp16"] = "fp32"
     """Number format of the saved weights; fp16 halves the file."""
     seed: int = 123
-    """Seed of the weights and the order. On one CPU with as many threads the same seed
-    gives the same bits."""
+    """Of the weights and the order: the same bits on one CPU with as many threads."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the matrix products; auto takes bf16 where the processor multiplies it at full speed.
-    The weights are kept in fp32."""
+    """Number format of the matrix products, not of the weights; auto takes bf16 where it is at full speed."""
     out: Path | None = None
     """The run's folder; otherwise a new one, runs/<model>-pretrained."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -104,23 +103,19 @@ class PretrainConfig(Options):
             "candidates": 0, "eval_freq": 1, "window": 2, "n_layer": 1, "n_embd": 1, "n_head": 1,
             "n_positions": 2,
         })  # fmt: skip
-        for name in ("warmup", "dropout", "held_out"):
-            if not 0 <= getattr(self, name) < 1 or (name == "held_out" and not self.held_out):
-                raise InputError(
-                    f"{flag(name)} {getattr(self, name)} is not a share; use a number above 0 and below 1"
-                )
-        if self.candidates and not 16 <= self.candidates <= VOCAB_SIZE // 2:
-            raise InputError(
-                f"--candidates {self.candidates} is not a sample of {VOCAB_SIZE:,} tokens; "
-                f"use 16 to {VOCAB_SIZE // 2}, or 0 for all"
-            )
-        if self.mix and (len(self.mix) != len(self.data) or min(self.mix) < 0 or not sum(self.mix) > 0):
-            mix = " ".join(map(str, self.mix))
-            raise InputError(f"--mix {mix}: give a share of at least 0 for each of {len(self.data)} files")
+        for name, share in (("warmup", self.warmup), ("dropout", self.dropout), ("held_out", self.held_out)):
+            if not 0 <= share < 1 or (name == "held_out" and not share):
+                raise InputError(f"{flag(name)} {share} is not a share; use a number above 0 and below 1")
+        most = VOCAB_SIZE // 2
+        if self.candidates and not 16 <= self.candidates <= most:
+            raise InputError(f"--candidates {self.candidates} cannot be; use 16 to {most}, or 0 for all")
+        mix, n_files = self.mix, len(self.data)
+        if mix and (len(mix) != n_files or min(mix) < 0 or not 0 < sum(mix) < math.inf):
+            shares = " ".join(map(str, mix))
+            raise InputError(f"--mix {shares}: give a share of at least 0 for each of {n_files} files")
         if self.sizes and self.init != "random":
-            raise InputError(
-                f"{flag(next(iter(self.sizes)))} goes with --init random; these weights have their size"
-            )
+            size = flag(next(iter(self.sizes)))
+            raise InputError(f"{size} goes with --init random; these weights have their size")
         if self.init == "random" and self.model not in PRESETS:
             raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {self.model!r}")
         return replace(self, lr=self.lr or LR[self.init])

@@ -25,8 +25,8 @@ COMMON = 0.75  # share of the candidates that are always the same
 class Candidates:
     """The tokens that one step's softmax runs over, and what each counts there.
 
-    A sampled token counts for as many as the sample leaves out; a target that was neither common nor
-    sampled counts in its own rows alone. So the sum below the fraction has the right expectation.
+    A sampled token counts for as many as the sample leaves out; a target that was neither common nor sampled,
+    in its own rows alone. So the sum below the fraction has the right expectation.
     """
 
     ids: Tensor  # (V',) distinct token ids
@@ -35,17 +35,14 @@ class Candidates:
 
     @classmethod
     def draw(cls, targets: Tensor, by_count: Tensor, number: int) -> "Candidates":
-        """Candidates for ``targets`` (N,), from torch's global generator.
-
-        ``by_count`` (V,) holds all token ids, the most common first.
-        """
+        """``number`` of them for ``targets`` (N,), by torch's global generator; ``by_count`` (V,) holds all
+        token ids, the most common first."""
         n_common = round(COMMON * number)
-        n_sampled = number - n_common
-        rare = by_count[n_common:]
-        sampled = rare[torch.randperm(len(rare))[:n_sampled]]
+        common, rare = by_count[:n_common], by_count[n_common:]
+        sampled = rare[torch.randperm(len(rare))[: number - n_common]]
         weight = torch.zeros(len(by_count))
-        weight[by_count[:n_common]] = 1.0
-        weight[sampled] = len(rare) / n_sampled
+        weight[common] = 1.0
+        weight[sampled] = len(rare) / (number - n_common)
         taken = weight > 0
         taken[targets] = True
         ids = taken.nonzero()[:, 0]
@@ -61,15 +58,9 @@ class Candidates:
 def next_token_loss(
     hidden: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, candidates: Candidates | None = None
 ) -> Tensor:
-    """Mean cross entropy in nats, differentiable in ``hidden`` and ``table``.
-
-    Args:
-        hidden: (N, C), the network's output at N positions.
-        table: (V, C), the rows of the language-model head.
-        targets: (N,), the token that follows at each position.
-        dtype: of the matrix products; sums are kept in fp32.
-        candidates: the tokens to normalise over; None is the exact softmax over all V.
-    """
+    """Mean cross entropy in nats of ``targets`` (N,) after ``hidden`` (N, C), differentiable in ``hidden``
+    and ``table`` (V, C), the language-model head's: over ``candidates``, or exact. ``dtype`` is that of the
+    matrix products; sums are kept in fp32."""
     if candidates is None:
         return _ChunkedCrossEntropy.apply(hidden, table, targets, None, dtype)
     rows = table.index_select(0, candidates.ids)  # (V', C)
@@ -77,24 +68,18 @@ def next_token_loss(
 
 
 class NextToken:
-    """The task of pretraining, as the :class:`gptcls.core.loop.Trainer` knows tasks.
-
-    Args:
-        model: the network; its table of the language-model head is the softmax's.
-        by_count: (V,) all token ids, the most common first.
-        n_candidates: tokens that a softmax runs over; 0 takes all.
-        dtype: of the matrix products.
-    """
+    """The task of pretraining, as the :class:`gptcls.core.loop.Trainer` knows tasks; ``by_count`` (V,) holds
+    all token ids, the most common first, and 0 for ``n_candidates`` takes all."""
 
     def __init__(self, model: GPT2, by_count: Tensor, n_candidates: int, dtype: torch.dtype) -> None:
         self.model, self.by_count, self.n_candidates, self.dtype = model, by_count, n_candidates, dtype
 
     def loss_weight(self, targets: Tensor) -> float:
-        """The number of tokens that the loss is a mean over."""
+        """How many tokens the loss is a mean over."""
         return float(targets.numel())
 
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:  # (B, T, C), (B, T) -> ()
-        """See :func:`next_token_loss`; the candidates are drawn from torch's global generator."""
+        """See :func:`next_token_loss`."""
         targets, candidates = targets.flatten(), None
         if self.n_candidates:
             candidates = Candidates.draw(targets.cpu(), self.by_count, self.n_candidates).to(hidden.device)
@@ -135,10 +120,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 @torch.inference_mode()
 def perplexity(model: torch.nn.Module, windows: Tensor, batch_size: int = 16) -> float:
-    """exp of the mean cross entropy, in nats a token, over windows (n, T + 1): exact, in fp32.
-
-    ``model`` is in eval mode, and the windows on its device.
-    """
+    """exp of the mean cross entropy over windows (n, T + 1), on the device of ``model``, which is in eval
+    mode: exact, in fp32; inf where that is too large for a float."""
     total, count = 0.0, 0
     for batch in windows.split(batch_size):
         hidden = model(batch[:, :-1]).flatten(0, 1)
@@ -146,4 +129,5 @@ def perplexity(model: torch.nn.Module, windows: Tensor, batch_size: int = 16) ->
         for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
             total += torch.nn.functional.cross_entropy(model.lm_logits(h), t, reduction="sum").item()
         count += len(targets)
-    return math.exp(total / count)
+    mean = total / count
+    return math.exp(mean) if mean < 709 else math.inf

@@ -4,10 +4,11 @@
     python -m gptcls.train --model runs/gpt2-nano-pretrained/model --data labelled.csv
 
 What comes out is a folder in Hugging Face's format, which this package and ``transformers`` both load. The
-loop is that of fine-tuning (``core/loop.py``); task, loader and the hook that looks on are its own.
+loop is that of fine-tuning (``core/loop.py``).
 """
 
 import logging
+import math
 import shlex
 import shutil
 from collections.abc import Collection
@@ -24,7 +25,8 @@ from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.loop import FitSettings, Hook, NonFiniteLossError, Trainer
-from gptcls.core.tokenizer import PAD_ID, VOCAB_SIZE, decode, encode
+from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
+from gptcls.core.tokenizer import PAD_ID, decode, encode
 from gptcls.evaluation import report
 from gptcls.fast.frozen import Autocast
 from gptcls.models.gpt2_files import save_pretrained
@@ -59,11 +61,7 @@ class PretrainRun:
 def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> PretrainRun:
     """Train as ``config`` says; the weights are in ``model``, in the run's folder, in Hugging Face's format.
 
-    ``explicit`` is as in :func:`gptcls.train.run.train`.
-
-    Raises:
-        InputError: something in the options or the data cannot be used; the line says what.
-        KeyboardInterrupt: after Ctrl-C, once what is trained so far is saved.
+    ``explicit`` and errors are as in :func:`gptcls.train.run.train`.
     """
     if config.resume:
         (config, origin_then, there), folder = folders.resumed(config, explicit), config.out
@@ -98,8 +96,8 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
     try:
         trainer.fit()
     except StoppedError:
+        save_checkpoint(folder / "checkpoint", trainer)  # first: from it all else can be had again
         save_pretrained(model, folder / RESULT, config.save)
-        save_checkpoint(folder / "checkpoint", trainer)
         where = shlex.quote(str(folder))
         log.info(f"interrupted; the weights so far: {folder / RESULT} (continue with --out {where} --resume)")
         raise
@@ -125,11 +123,7 @@ def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
         model.load_state_dict(loaded.state_dict())
         base = {"name": config.model, "sha256": weights_sha256(config.model)}
     sizes = model.config
-    if sizes.vocab_size < VOCAB_SIZE:
-        raise InputError(
-            f"{config.model} knows {sizes.vocab_size} tokens, GPT-2's tokenizer has {VOCAB_SIZE}; "
-            "choose a model with GPT-2's vocabulary"
-        )
+    GPT2_TOKENIZER.require_fit(config.model, sizes.vocab_size)
     log.info(
         f"{config.model}: {config.init} weights, {sum(p.numel() for p in model.parameters()):,} parameters, "
         f"{sizes.n_layer} layers, width {sizes.n_embd}, {sizes.n_positions} positions"
@@ -144,10 +138,10 @@ def _read_streams(config: PretrainConfig, length: int) -> tuple[list[Stream], di
         documents = read_documents(name, config.text_column)
         train, rest = hold_out(documents, config.held_out)
         stream, judged = Stream.of(name, train), Stream.of(name, rest)
-        for part, tokens in (("", len(stream.tokens)), ("the held-out part of ", len(judged.tokens))):
-            if tokens < length:
+        for part, tokens in (("", stream.tokens), ("the held-out part of ", judged.tokens)):
+            if (n := len(tokens)) < length:
                 way_out = "make --window smaller" + (" or --held-out larger" if part else "")
-                raise InputError(f"{part}{name} has {tokens} tokens, a window needs {length}: {way_out}")
+                raise InputError(f"{part}{name} has {n} tokens, a window needs {length}: {way_out}")
         streams.append(stream)
         held[name] = torch.from_numpy(judged.windows(length)[:FINAL_WINDOWS].astype(np.int64))
         log.info(
@@ -158,20 +152,14 @@ def _read_streams(config: PretrainConfig, length: int) -> tuple[list[Stream], di
 
 
 def _trainer(
-    model: GPT2,
-    loader: WindowLoader,
-    config: PretrainConfig,
-    device: torch.device,
-    dtype: torch.dtype,
+    model: GPT2, loader: WindowLoader, config: PretrainConfig, device: torch.device, dtype: torch.dtype,
     hooks: list[Hook],
-) -> Trainer:
+) -> Trainer:  # fmt: skip
     """One long epoch; weight decay on matrices alone: it would pull norms and biases to a meaningless 0."""
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay},
+              {"params": others, "weight_decay": 0.0}]  # fmt: skip
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
     # The most common tokens first: the candidates of a step are mostly they.
     by_count = loader.counts(len(model.wte.weight)).argsort(descending=True, stable=True)
@@ -183,15 +171,11 @@ def _trainer(
 
 
 class HeldOut(Hook):
-    """Looks at the held-out text every ``eval_freq`` steps, before the first and after the last.
+    """Looks at the held-out text every ``eval_freq`` steps, before the first and after the last. What it
+    finds goes to the history and the log, which also shows what the model writes by now."""
 
-    What it finds goes to the history and the log, which also shows what the model writes by now.
-    """
-
-    def __init__(
-        self, model: GPT2, held: dict[str, Tensor], config: PretrainConfig, tokens_per_step: int
-    ) -> None:
-        self.model, self.held, self.config, self.tokens_per_step = model, held, config, tokens_per_step
+    def __init__(self, model: GPT2, held: dict[str, Tensor], config: PretrainConfig, per_step: int) -> None:
+        self.model, self.held, self.config, self.tokens_per_step = model, held, config, per_step
         self.losses: list[float] = []  # of the steps since the last look
 
     def on_start(self, trainer: Trainer) -> None:
@@ -220,14 +204,14 @@ class HeldOut(Hook):
 
     def _look(self, trainer: Trainer) -> None:
         progress, found = trainer.progress, self.perplexities(LOOK_WINDOWS)
+        if not all(map(math.isfinite, found.values())):
+            raise NonFiniteLossError(f"the held-out perplexity is not finite after step {progress.step}")
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
-        entry = {
-            "step": progress.step,
-            "tokens": progress.step * self.tokens_per_step,
-            "seconds": round(progress.seconds, 1),
-            "train_loss": train_loss,
-        }
-        progress.history.append(entry | {f"perplexity {name}": value for name, value in found.items()})
+        progress.history.append({
+            "step": progress.step, "tokens": progress.step * self.tokens_per_step,
+            "seconds": round(progress.seconds, 1), "train_loss": train_loss,
+            **{f"perplexity {name}": value for name, value in found.items()},
+        })  # fmt: skip
         log.info(
             f"step {progress.step}: " + (f"train loss {train_loss:.3f}, " if self.losses else "")
             + "held-out perplexity "
@@ -247,20 +231,16 @@ class HeldOut(Hook):
 
 
 def _finish(folder: Path, trainer: Trainer, look: HeldOut, config: PretrainConfig) -> PretrainRun:
-    """Save everything, then measure the perplexity on all of the held-out windows."""
+    """Save everything, then measure the perplexity on all held-out windows."""
     save_pretrained(look.model, folder / RESULT, config.save)  # before anything else can go wrong
     progress = trainer.progress
     columns = list(dict.fromkeys(key for row in progress.history for key in row))
     report.write_history(folder / "history.csv", progress.history, columns)
     final, tokens_seen = look.perplexities(FINAL_WINDOWS), progress.step * look.tokens_per_step
-    write_json(
-        folder / "metrics.json",
-        {
-            "perplexity": final,
-            "held_out_tokens": {name: w[:, 1:].numel() for name, w in look.held.items()},
-            "tokens_seen": tokens_seen,
-            "seconds_training": round(progress.seconds, 1),
-        },
-    )
+    held_out = {name: w[:, 1:].numel() for name, w in look.held.items()}
+    write_json(folder / "metrics.json", {
+        "perplexity": final, "held_out_tokens": held_out, "tokens_seen": tokens_seen,
+        "seconds_training": round(progress.seconds, 1),
+    })  # fmt: skip
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return PretrainRun(folder, final, look.model, tokens_seen, progress.seconds, progress.history)

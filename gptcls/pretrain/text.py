@@ -37,8 +37,8 @@ class Stream:
     def of(cls, name: str, documents: Iterable[str]) -> "Stream":
         """Tokenize and join."""
         pieces = [np.array([*encode(text), PAD_ID], dtype=np.int32) for text in documents]
-        ends = np.cumsum([len(piece) for piece in pieces])
-        return cls(name, np.concatenate(pieces), np.concatenate([[0], ends[:-1]]))
+        ends = np.cumsum([0, *map(len, pieces)])
+        return cls(name, np.concatenate([np.empty(0, np.int32), *pieces]), ends[:-1])
 
     def window(self, offset: int, length: int) -> np.ndarray:
         """``length`` tokens around ``offset``, from the beginning of its document if that is in reach.
@@ -59,11 +59,8 @@ class Stream:
 
 
 def read_documents(path: str | Path, text_column: str | None = None) -> list[str]:
-    """The texts of a file: the whole of a ``.txt``, every row of a ``.jsonl`` or another table (``.gz`` too).
-
-    A table's column is ``text_column``, otherwise ``text``; its blank rows are left out. Raises InputError
-    for what cannot be read.
-    """
+    """The texts of a file: the whole of a ``.txt``, or of a table's rows that are not blank (``.gz`` too);
+    InputError for what cannot be read."""
     path = Path(path)
     if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
         require_file(path)
@@ -76,8 +73,7 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
             if column not in chunk.columns:
                 found = ", ".join(map(str, chunk.columns))
                 raise InputError(f"{path} has no column {column!r}: choose --text-column from {found}")
-            values = values_of(chunk, column)
-            documents += filter(None, text_values(values, chunk.index, column, path))
+            documents += filter(None, text_values(values_of(chunk, column), chunk.index, column, path))
     if not any(text.strip() for text in documents):
         raise InputError(f"{path} holds no text: give a file with some")
     return documents
@@ -87,15 +83,15 @@ def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[st
     """Documents to train on, and others to judge by: at least ``share`` of all characters.
 
     Whole documents are held out, of a single one its end: those with the lowest hashes of their
-    :func:`gptcls.data.same_text.text_key`, so that a later run over the same texts, whatever its seed, trains
-    on none that an earlier one was judged by. A held-out document that also stands among the others is left
-    out: it would only measure memory.
+    :func:`gptcls.data.same_text.text_key`, so that a later run over the same texts trains on none that an
+    earlier one was judged by. One that also stands among the others is left out: it would measure memory.
     """
     if len(documents) == 1:
         text = documents[0]
         cut = len(text) - round(share * len(text))
         return [text[:cut]], [text[cut:]]
-    hashes = [_hash_of(text) for text in documents]
+    keys = (text_key(text).encode("utf-8", "surrogatepass") for text in documents)
+    hashes = [blake2b(key, digest_size=16).digest() for key in keys]
     order = sorted(range(len(documents)), key=hashes.__getitem__)
     reached = np.cumsum([len(documents[i]) for i in order])  # characters up to and with each
     n_held = min(int(np.searchsorted(reached, share * reached[-1])) + 1, len(documents) - 1)
@@ -104,34 +100,18 @@ def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[st
     return [documents[i] for i in rest], [documents[i] for i in held if hashes[i] not in seen]
 
 
-def _hash_of(text: str) -> bytes:
-    return blake2b(text_key(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 class WindowLoader:
-    """One batch per step, ``(ids (B, T), lengths (B,), targets (B, T))``, of windows of several streams.
+    """One batch per step, ``(ids (B, T), lengths (B,), targets (B, T))``, of windows of several streams, each
+    with its share of them; T is ``window``, B ``batch_size``.
 
     The target of a token is the one that follows it. A batch is a pure function of the seed and the number of
     its step, and so is what the step draws from torch's global generator, which is seeded before each batch.
-
-    Args:
-        streams: where the windows come from.
-        shares: each stream's share of the windows.
-        window: T, the tokens per window.
-        batch_size: B, the windows per batch.
-        steps: how many batches there are.
-        seed: with the step, of everything random.
     """
 
     def __init__(
-        self,
-        streams: Sequence[Stream],
-        shares: Sequence[float],
-        window: int,
-        batch_size: int,
-        steps: int,
+        self, streams: Sequence[Stream], shares: Sequence[float], window: int, batch_size: int, steps: int,
         seed: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.streams, self.window, self.batch_size = streams, window, batch_size
         self.steps, self.seed = steps, seed
         self.shares = np.array(shares) / sum(shares)
@@ -148,11 +128,8 @@ class WindowLoader:
     def windows(self, step: int) -> Tensor:
         """The windows (B, T + 1) of one step, int64; the last token is only ever a target."""
         rng = np.random.default_rng([self.seed, step])
-        chosen = rng.choice(len(self.streams), self.batch_size, p=self.shares)
-        windows = [
-            stream.window(int(rng.integers(len(stream.tokens))), self.window + 1)
-            for stream in (self.streams[i] for i in chosen)
-        ]
+        streams = [self.streams[i] for i in rng.choice(len(self.streams), self.batch_size, p=self.shares)]
+        windows = [s.window(int(rng.integers(len(s.tokens))), self.window + 1) for s in streams]
         return torch.from_numpy(np.stack(windows).astype(np.int64))
 
     def counts(self, vocab_size: int) -> Tensor:

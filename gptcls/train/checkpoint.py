@@ -1,8 +1,8 @@
 """An unfinished run on disk: ``progress.json`` and ``state.safetensors``, no pickle.
 
-Everything that the rest of the run depends on is in it: the trained weights, the optimizer's moments and step
-counts, torch's generators, the counters of the loop, and what its hooks say their state is. So a run that
-continues ends with the same bits as one that was never interrupted.
+Everything that the rest of the run depends on is in it: trained weights, the optimizer's moments and step
+counts, torch's generators, the loop's counters and its hooks' state. So a run that continues ends with the
+same bits as one that was never interrupted.
 """
 
 import json
@@ -44,10 +44,8 @@ class Checkpoints(Hook):
 
 
 def save_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Write the trainer's state to ``folder``, replacing an earlier one only when it is complete.
-
-    Raises InputError when the disk is full or the folder cannot be written.
-    """
+    """Write the trainer's state to ``folder``, in place of an earlier one once it is complete; InputError
+    where it cannot be written."""
     tensors = {f"model.{name}": p.detach() for name, p in trainer.parameters.items()}
     tensors |= {f"rng.{name}": value for name, value in rng_state().items()}
     tensors |= {f"epoch_rng.{name}": value for name, value in trainer.epoch_rng.items()}
@@ -56,10 +54,11 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> None:
     values: dict[str, dict] = {}
     for hook in trainer.hooks:
         kind = type(hook).__name__
-        state = hook.state()
-        tensors |= {f"hook.{kind}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
-        if plain := {k: v for k, v in state.items() if not isinstance(v, Tensor)}:
-            values[kind] = plain
+        for key, value in hook.state().items():
+            if isinstance(value, Tensor):
+                tensors[f"hook.{kind}.{key}"] = value
+            else:
+                values.setdefault(kind, {})[key] = value
     description = {"progress": asdict(trainer.progress), "hooks": values}
     try:
         with atomic_folder(folder) as temporary:
@@ -73,7 +72,7 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> None:
 def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it.
 
-    Raises InputError when the folder holds no checkpoint, a damaged one, or one of another model.
+    InputError when the folder holds no checkpoint, a damaged one, or one of another model.
     """
     try:
         description = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
@@ -84,18 +83,15 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder} is damaged ({error!s:.80}); start again in another --out") from None
     weights = _part(tensors, "model.")
-    if weights.keys() != trainer.parameters.keys():
-        raise InputError(
-            f"{folder} belongs to a run that trained other parameters; start again without --resume"
-        )
+    if _shapes(weights) != _shapes(trainer.parameters):
+        raise InputError(f"{folder} is of a run that trained other parameters; start again without --resume")
     with torch.no_grad():
         for name, value in weights.items():
             trainer.parameters[name].copy_(value)
     trainer.progress = progress
     for full, value in _part(tensors, "optimizer.").items():
         key, _, name = full.partition(".")
-        parameter = trainer.parameters[name]
-        trainer.optimizer.state[parameter][key] = value.to(parameter.device)
+        trainer.optimizer.state[trainer.parameters[name]][key] = value.to(trainer.device)
     trainer.epoch_rng = _part(tensors, "epoch_rng.")
     for hook in trainer.hooks:
         kind = type(hook).__name__
@@ -107,3 +103,7 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

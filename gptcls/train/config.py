@@ -1,12 +1,11 @@
 """The options of a training run: one definition for Python, the command line, its help and config.json.
 
-They are grouped by theme. :func:`gptcls.train.resolve.resolve` fills in what is None here, by the recipe, the
-model and what is trained.
+:func:`gptcls.train.resolve.resolve` fills in what is None here, by recipe, model and what is trained.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -19,35 +18,15 @@ from gptcls.data.long_texts import Long
 from gptcls.data.options import LabelOptions
 
 # What a recipe sets where the user sets nothing.
-RECIPES: dict[str, dict[str, Any]] = {
-    "default": {
-        "balance": "none",
-        "train": "last_block",
-        "pooling": "auto",
-        "epochs": 5,
-        "batch_size": 8,
-        "lr": 5e-5,
-        "schedule": "cosine",
-        "warmup": 0.1,
-        "clip": 1.0,
-        "patience": 3,
-        "precision": "auto",
-    },
-    # Chapter 6 of the book, settings of its sections 6.2 to 6.7.
-    "book": {
-        "balance": "undersample",
-        "train": "last_block",
-        "pooling": "position-1",
-        "epochs": 5,
-        "batch_size": 8,
-        "lr": 5e-5,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "clip": 0.0,
-        "patience": 0,
-        "precision": "fp32",
-    },
-}
+DEFAULT: dict[str, Any] = {
+    "balance": "none", "train": "last_block", "pooling": "auto", "epochs": 5, "batch_size": 8, "lr": 5e-5,
+    "schedule": "cosine", "warmup": 0.1, "clip": 1.0, "patience": 3, "precision": "auto",
+}  # fmt: skip
+BOOK = DEFAULT | {  # chapter 6, settings of its sections 6.2 to 6.7
+    "balance": "undersample", "pooling": "position-1", "schedule": "constant", "warmup": 0.0, "clip": 0.0,
+    "patience": 0, "precision": "fp32",
+}  # fmt: skip
+RECIPES = {"default": DEFAULT, "book": BOOK}
 # Random weights know nothing worth freezing, and need larger and more steps.
 FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
 # A narrow network takes larger steps than gpt2-small, and can afford more of them.
@@ -56,19 +35,22 @@ FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10}}
 LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
 
 
-def by_recipe(name: str, metavar: str) -> Any:
-    """What --help shows of an option whose default depends on the recipe and the model."""
-    default, book = RECIPES["default"][name], RECIPES["book"][name]
-    hint = f"default: {default}"
-    for model, own in FOR_MODEL.items():
-        if name in own:
-            hint += f"; {model}: {own[name]}"
-    if name in FROM_RANDOM:
-        hint += f"; from random weights: {FROM_RANDOM[name]}"
-    if name in LORA:
-        hint += f"; with lora: {LORA[name]}"
-    if book != default:
-        hint += f"; book: {book}"
+Balance = Literal["none", "undersample", "oversample", "weights"]
+Schedule = Literal["cosine", "constant"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+def by_recipe(name: str, values: Any) -> Any:
+    """What --help shows of an option whose default depends on the recipe and the model; ``values`` is a
+    metavar or a Literal."""
+    hint = f"default: {DEFAULT[name]}"
+    own = {model: values[name] for model, values in FOR_MODEL.items() if name in values}
+    own |= {"from random weights": FROM_RANDOM[name]} if name in FROM_RANDOM else {}
+    own |= {"with lora": LORA[name]} if name in LORA else {}
+    own |= {"book": BOOK[name]} if BOOK[name] != DEFAULT[name] else {}
+    hint += "".join(f"; {where}: {value}" for where, value in own.items())
+    metavar = values if isinstance(values, str) else f"{{{','.join(get_args(values))}}}"
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})")
 
 
@@ -83,9 +65,8 @@ class DataOptions(LabelOptions):
     """What is read, how it is split, and what becomes of the training rows."""
 
     data: str = "sms-sample"
-    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection), or a
-    public data set in a folder of yours: trec6:FOLDER, goemotions:FOLDER, thucnews:FOLDER,
-    chnsenticorp:FOLDER, movie-reviews:FOLDER."""
+    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, UCI's SMSSpamCollection) or public
+    data in a folder of yours: NAME:FOLDER of trec6, goemotions, thucnews, chnsenticorp, movie-reviews."""
     task: Literal["single", "multi", "regression"] = "single"
     """What is predicted of a text: one class of two or more, any number of labels, or one or more numbers."""
     validation: Path | None = None
@@ -98,30 +79,22 @@ class DataOptions(LabelOptions):
     """Share of the rows split off for validation."""
     test_fraction: float = 0.2
     """Share of the rows split off for testing."""
-    balance: Annotated[
-        Literal["none", "undersample", "oversample", "weights"] | None,
-        by_recipe("balance", "{none,undersample,oversample,weights}"),
-    ] = None
-    """Leave the classes as they are; in the training rows, cut each to the smallest or repeat rows of each up
-    to the largest; or weigh them in the loss (of several labels, weigh the texts that have one against those
-    that lack it)."""
-    clean: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Collapse white space and repeated punctuation and strip control characters, here and whenever the
-    classifier is used."""
+    balance: Annotated[Balance | None, by_recipe("balance", Balance)] = None
+    """Classes as they are; of the training rows, each cut to the smallest or repeated up to the largest; or
+    weighed in the loss (of several labels, texts that have one against those that lack it)."""
+    clean: Switch = False
+    """Collapse white space and repeated punctuation and strip control characters, here and in use."""
     augment: tuple[Operation, ...] = ()
-    """Make new training texts by replacing words with synonyms, inserting synonyms, deleting or swapping
-    words; needs words between spaces."""
+    """New training texts by replacing words with synonyms, inserting synonyms, deleting or swapping words."""
     augment_copies: int = 1
     """New texts that each of these operations makes of a training text."""
     augment_share: float = 0.1
     """Share of a text's words that an operation changes, at least one."""
     synonyms: Path | None = None
-    """File with a line a word: the word, a tab, its synonyms with commas between them; otherwise a small
-    English table."""
+    """File with a line per word: it, a tab, its synonyms between commas; otherwise a small English table."""
     extra: Path | None = None
     """File of rows to add to the training rows, such as gptcls.pseudo_label writes: columns text and label,
-    several labels as a JSON list. The baselines are fitted without them, as without what --balance and
-    --augment make of the rows."""
+    several labels as a JSON list. Baselines do without them, --balance and --augment."""
 
     @property
     def label_layout(self) -> Layout:
@@ -144,13 +117,12 @@ class ModelOptions:
     """The network, what of it is trained, and what it reads of a text."""
 
     model: str = "gpt2-nano"
-    """Preset (gpt2-nano, gpt2-small, gpt2-medium, gpt2-large, gpt2-xl), name on the Hugging Face hub, or a
-    local folder or file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
+    """Preset (gpt2-nano, -small, -medium, -large, -xl), name on the Hugging Face hub, or a local folder or
+    file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
-    """What is trained: the new head, the last blocks with the final norm, everything, or the head and small
-    matrices beside the frozen ones (LoRA)."""
+    """The new head alone, or with the last blocks and final norm, everything, or small matrices (LoRA)."""
     lora_rank: Annotated[int | None, with_lora("16", "INT")] = None
     """Rank of the matrices that --train lora adds."""
     lora_alpha: Annotated[float | None, with_lora("16", "FLOAT")] = None
@@ -160,20 +132,17 @@ class ModelOptions:
     lora_targets: Annotated[tuple[str, ...] | None, with_lora("*", "PATTERN …")] = None
     """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
     pooling: Annotated[str | None, by_recipe("pooling", f"{{auto,{','.join(POOLERS)}}}")] = None
-    """What the head reads: the last real token, the first, the mean of all, each channel's largest value, or
-    the last position of a text padded to a fixed length (the book's). auto is the last of a decoder, the
-    first of an encoder (BERT)."""
-    no_causal_mask: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Of a GPT-2: every token sees the whole text, also what follows it. Padding stays unseen, except with
-    position-1, which reads it."""
+    """What the head reads: last real token, first, mean of all, each channel's largest value, or the last
+    position of a padded text (the book's). auto: last of a decoder, first of an encoder (BERT)."""
+    no_causal_mask: Switch = False
+    """Of a GPT-2: every token sees the whole text; padding stays unseen, except with position-1."""
     long: Long = "head"
-    """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it in
-    overlapping windows whose logits are averaged."""
+    """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it, in
+    overlapping windows with the mean of their logits."""
     max_length: int | None = None
     """Tokens kept of each text; otherwise what the model can read (book: the longest training text)."""
     pad_to: int | None = None
-    """Tokens to pad every text to; otherwise the longest of its batch. Needed by position-1, which otherwise
-    takes the longest training text."""
+    """Tokens to pad every text to; otherwise the longest of its batch (position-1: of the training texts)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,29 +152,26 @@ class FitOptions:
     epochs: Annotated[int | None, by_recipe("epochs", "INT")] = None
     """Passes over the training rows."""
     batch_size: Annotated[int | None, by_recipe("batch_size", "INT")] = None
-    """Texts a batch."""
+    """Texts per batch."""
     accumulate: int = 1
     """Batches whose gradients are added up before a step."""
     lr: Annotated[float | None, by_recipe("lr", "FLOAT")] = None
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.1
     """AdamW's weight decay."""
-    schedule: Annotated[Literal["cosine", "constant"] | None, by_recipe("schedule", "{cosine,constant}")] = (
-        None
-    )
+    schedule: Annotated[Schedule | None, by_recipe("schedule", Schedule)] = None
     """The learning rate after the warm-up."""
     warmup: Annotated[float | None, by_recipe("warmup", "FLOAT")] = None
     """Share of the steps in which the learning rate rises to its peak."""
     clip: Annotated[float | None, by_recipe("clip", "FLOAT")] = None
     """Largest norm of the gradient; 0 does not clip."""
     patience: Annotated[int | None, by_recipe("patience", "INT")] = None
-    """Epochs without a better validation loss before the run stops; the weights of the best epoch are kept.
-    0 trains to the end and keeps the last weights."""
+    """Epochs without a better validation loss before the run stops, back at the best; 0 keeps the last."""
     label_smoothing: float = 0.0
     """Share of each target that the loss gives to all classes alike."""
-    raw_targets: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Regression: the head predicts the numbers as they are. Without it, in standard deviations from the mean
-    of the training rows, so that one learning rate serves all units; answers and errors are in the data's."""
+    raw_targets: Switch = False
+    """Regression: the head predicts the numbers as they are, not in standard deviations from the training
+    rows' mean, where one learning rate serves all units (answers are in the data's)."""
     eval_freq: int = 50
     """Steps between two points of the loss curve."""
     eval_iter: int = 5
@@ -217,35 +183,30 @@ class RunOptions:
     """Where the run computes, and what it leaves."""
 
     seed: int = 123
-    """Seed of the split, the head, random weights and the shuffling. On one CPU with as many threads the same
-    seed gives the same bits."""
+    """Of the split, the head, random weights and the order: the same bits on one CPU with as many threads."""
     recipe: Literal["default", "book"] = "default"
     """default: every row, duplicates dropped before a stratified split. book: chapter 6 of "Build a Large
-    Language Model From Scratch" step by step, for its numbers. Options given beside it win."""
+    Language Model From Scratch" step by step. Options given with it win."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"] | None, by_recipe("precision", "{auto,fp32,bf16,fp16}")
-    ] = None
-    """Number format of the frozen blocks, on NVIDIA GPUs with bf16 of every matrix product; auto takes the
-    fastest that the processor has. What is trained is kept in fp32. The frozen weights of a Llama, Mistral or
-    Qwen2 are held in it."""
-    no_cache: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """The plain loop, in fp32 on a CPU: without it the frozen blocks run once a text, not once a step."""
+    precision: Annotated[Precision | None, by_recipe("precision", Precision)] = None
+    """Number format of the frozen blocks (of a Llama, Mistral or Qwen2 also in memory), with bf16 on NVIDIA
+    GPUs of every matrix product; auto takes the processor's fastest. What is trained is kept in fp32."""
+    no_cache: Switch = False
+    """The plain loop, in fp32 on a CPU: the frozen blocks run in every step instead of once per text."""
     cache: Path | None = None
-    """Folder that keeps the frozen blocks' output between runs, so that a sweep computes it once. Texts that
-    were computed in other batches may differ in their last bits."""
+    """Folder that keeps the frozen blocks' output between runs, for sweeps. Texts that were computed in other
+    batches may differ in their last bits."""
     cache_budget: float = 2.0
     """GiB of memory for the frozen blocks' output; what is larger goes to a file."""
-    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    compile: Switch = False
     """Compile the network with torch.compile; pays for long runs on a GPU."""
     save: Literal["auto", "trained", "full"] = "auto"
-    """Tensors in the saved classifier: the trained ones, to be laid over the base weights (of LoRA the head
-    and an adapter in PEFT's format); all of them (LoRA merged into them); or the trained ones for LoRA and
-    where the base is a preset that can be fetched again."""
+    """Tensors in the saved classifier: the trained ones, to be laid over the base weights (LoRA: the head and
+    an adapter in PEFT's format); all (LoRA merged); auto: the trained ones of LoRA and over presets."""
     out: Path | None = None
     """The run's folder; otherwise a new one, runs/<model>-<data>."""
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    resume: Switch = False
     """Continue the interrupted run in --out with the options it was started with."""
 
 

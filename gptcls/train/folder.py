@@ -17,10 +17,8 @@ FORMAT = "gptcls run"
 
 
 def new_folder(out: Path | None, name: str, result: str) -> Path:
-    """The folder for a new run: ``out``, or a new one in ``runs`` that begins with ``name``.
-
-    One that holds anything worth keeping is refused; ``result`` is what a finished run leaves in it.
-    """
+    """The folder for a new run: ``out``, unless it holds anything worth keeping, or a new one in ``runs``
+    that begins with ``name``; ``result`` is what a finished run leaves in it."""
     if out is None:
         numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
         return next(path for path in numbered if not path.exists())
@@ -37,12 +35,9 @@ def new_folder(out: Path | None, name: str, result: str) -> Path:
 
 def claim(folder: Path, out: Path | None, name: str, result: str) -> Path:
     """Create the folder; where a run next to this one took its name meanwhile, the next free one."""
-    if out is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
     while True:
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=out is not None)
             return folder
         except FileExistsError:
             folder = new_folder(out, name, result)
@@ -54,8 +49,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict:
 
 
 def write_config(folder: Path, config: Options, base: dict | None, here: dict) -> None:
-    """``config.json``: the options, the weights that the run starts from (name and sha256), and its
-    :func:`environment`."""
+    """``config.json``: the options, the weights the run starts from (name, sha256), its environment."""
     description = {"format": FORMAT, "base": base, "environment": here, "options": config.to_json()}
     write_json(folder / "config.json", description)
 
@@ -63,33 +57,25 @@ def write_config(folder: Path, config: Options, base: dict | None, here: dict) -
 def resumed(config: AnyOptions, explicit: Collection[str] = ()) -> tuple[AnyOptions, dict | None, dict]:
     """The configuration that the run in ``--out`` was started with, its base weights, and its environment.
 
-    Raises InputError when there is no interrupted run, its description is damaged, or an option differs: one
-    that is not at its default, or that ``explicit`` names since the user wrote it.
+    InputError when there is no interrupted run, its description is damaged, or an option differs: one that is
+    not at its default, or that ``explicit`` names since the user wrote it.
     """
     out = config.flat()["out"]
     if out is None:
         raise InputError("--resume needs --out, the folder of the interrupted run")
     if not (out / "checkpoint").exists():
-        raise InputError(f"--out {out} holds no interrupted run; start one in a new folder, without --resume")
+        raise InputError(f"--out {out} holds no interrupted run; start a new one without --resume")
     try:
         description = json.loads((out / "config.json").read_text(encoding="utf-8"))
         saved, base = type(config).from_json(description["options"]), description["base"]
         there = dict(description["environment"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{out / 'config.json'} is damaged ({error!r:.80}); start again in another --out"
-        ) from None
-    asked, defaults, were = config.flat(), config.defaults(), saved.flat()
-    changed = [
-        flag(name)
-        for name, value in asked.items()
-        if name not in ("resume", "out") and value != were[name]
-        and (name in explicit or value != defaults[name])
-    ]  # fmt: skip
+        raise InputError(f"{out}/config.json is damaged ({error!r:.80}); start in another --out") from None
+    defaults, were = config.defaults(), saved.flat() | {"out": out, "resume": True}
+    differ = {name: value for name, value in config.flat().items() if value != were[name]}
+    changed = [flag(name) for name, value in differ.items() if name in explicit or value != defaults[name]]
     if changed:
-        raise InputError(
-            f"{', '.join(changed)} cannot change when a run resumes; leave out or start a new run"
-        )
+        raise InputError(f"{', '.join(changed)} cannot change on --resume; leave out or start a new run")
     return saved.changed(resume=True, out=out), base, there
 
 

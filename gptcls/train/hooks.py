@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -20,10 +20,8 @@ class StoppedError(KeyboardInterrupt):
 
 
 class StopOnSignal(Hook):
-    """Ctrl-C (SIGINT) or SIGTERM ends the run after the step under way, with :class:`StoppedError`.
-
-    A second signal raises KeyboardInterrupt at once. Outside the main thread Python allows no signal
-    handlers: there Ctrl-C keeps its usual meaning. It comes behind the hooks that look at the step.
+    """Ctrl-C (SIGINT) or SIGTERM ends the run after the step under way, with :class:`StoppedError`; a second
+    signal raises KeyboardInterrupt at once. It comes behind the hooks that look at the step.
     """
 
     def __init__(self) -> None:
@@ -31,11 +29,9 @@ class StopOnSignal(Hook):
         self.previous: dict[int, Any] = {}
 
     def on_start(self, trainer: Trainer) -> None:
-        try:
+        with suppress(ValueError):  # Python allows handlers in the main thread alone
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self.previous[signum] = signal.signal(signum, self._request)
-        except ValueError:
-            pass
 
     def _request(self, signum: int, frame: object) -> None:
         if self.requested:
@@ -57,13 +53,10 @@ class StopOnSignal(Hook):
 class BestWeights(Hook):
     """The weights of the epoch with the best loss over all validation rows; without patience the last ones.
 
-    It reads what :class:`gptcls.core.loop.Curves` recorded, so it comes behind it.
-
-    Args:
-        patience: epochs without a better loss before the run ends; 0 never judges.
-
-    ``best_epoch`` counts from 1 and is 0 while no epoch was judged; ``kept_step`` counts the steps behind the
-    weights to go back to: the best so far or, until an epoch was judged, the last ones seen to be good.
+    It reads what :class:`gptcls.core.loop.Curves` recorded, so it comes right behind it. After ``patience``
+    epochs without a better loss the run ends; 0 never judges. ``best_epoch`` counts from 1 and is 0 while no
+    epoch was judged; ``kept_step`` counts the steps behind the weights to go back to: the best so far or,
+    until an epoch was judged, the last ones seen to be good.
     """
 
     def __init__(self, patience: int) -> None:
@@ -77,10 +70,10 @@ class BestWeights(Hook):
             self._keep(trainer)
 
     def on_step(self, trainer: Trainer) -> None:
-        history = trainer.progress.history
-        if self.best_epoch or not history or history[-1]["step"] != trainer.progress.step - 1:
-            return
-        if None not in (history[-1]["train_loss"], history[-1]["val_loss"]):  # both are finite
+        last = trainer.progress.history[-1] if trainer.progress.history else {}
+        # What is not finite was recorded as None; a hook of the user's may record other things.
+        good = None not in (last.get("train_loss"), last.get("val_loss"))
+        if good and not self.best_epoch and last.get("step") == trainer.progress.step - 1:
             self._keep(trainer)
 
     def on_epoch(self, trainer: Trainer) -> None:
@@ -111,9 +104,8 @@ class BestWeights(Hook):
     def after_divergence(self, trainer: Trainer, error: NonFiniteLossError) -> NonFiniteLossError:
         """Go back to the kept weights; the error to raise, which says so."""
         self.go_back(trainer)
-        kept = f"the weights after {self.kept_step} steps are kept" if self.kept_step else (
-            "nothing worth keeping was trained"
-        )  # fmt: skip
+        n = self.kept_step
+        kept = f"the weights after {n} steps are kept" if n else "nothing worth keeping was trained"
         return NonFiniteLossError(f"{error}: {kept}; try a smaller --lr")
 
     def state(self) -> dict[str, Any]:
@@ -142,15 +134,8 @@ class ProgressBar(Hook):
         self.stack = ExitStack()
         self.stack.enter_context(logging_redirect_tqdm([log]))
         total, done = (n * self.per_step for n in (trainer.total_steps, trainer.progress.step))
-        self.bar = tqdm(
-            total=total,
-            initial=done,
-            desc=self.name,
-            unit=self.unit,
-            unit_scale=self.per_step > 1,
-            disable=None,
-        )
-        self.stack.enter_context(self.bar)
+        how = {"desc": self.name, "unit": self.unit, "unit_scale": self.per_step > 1, "disable": None}
+        self.bar = self.stack.enter_context(tqdm(total=total, initial=done, **how))
 
     def on_step(self, trainer: Trainer) -> None:
         self.bar.set_postfix(loss=f"{trainer.loss:.3f}", refresh=False)

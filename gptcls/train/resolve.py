@@ -1,16 +1,12 @@
-"""From the options that were given to those of a run: defaults filled in, what excludes what refused.
+"""From the options that were given to those of a run: defaults filled in, what excludes what refused, before
+anything is read or downloaded."""
 
-All of it before anything is read or downloaded; each refusal is one InputError.
-"""
-
-from dataclasses import fields
 from typing import Any
 
 from gptcls.common.options import check_at_least, check_seed, flag
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
-from gptcls.data.options import LabelOptions
 from gptcls.train.config import FOR_MODEL, FROM_RANDOM, LORA, RECIPES, TrainConfig
 
 AT_LEAST = {
@@ -24,16 +20,11 @@ NOT_WITH_BOOK = (
     "validation", "test", "validation_fraction", "test_fraction", "separator", "encoding", "columns", "clean",
     "augment", "extra",
 )  # fmt: skip
-LABELS_OF_BOOK = (
-    "task",
-    *(f.name for f in fields(LabelOptions) if f.name.startswith("label_") and f.name != "label_column"),
-)
+LABELS_OF_BOOK = ("task", "label_columns", "label_separator", "label_names")
 TASK_OPTIONS = {  # every other option goes with every task
-    "positive": ("single",),
-    "label_smoothing": ("single",),
-    "balance": ("single", "multi"),
+    "positive": ("single",), "label_smoothing": ("single",), "balance": ("single", "multi"),
     "raw_targets": ("regression",),
-}
+}  # fmt: skip
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -48,12 +39,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.model.train == "lora":
         defaults |= LORA
     values |= {name: default for name, default in defaults.items() if values[name] is None}
-    _check_task(values)
-    _check_what_trains(values)
-    check_seed(values["seed"])
-    _check_numbers(values)
-    _check_rows(values)
-    _check_cache(values)
+    for check in (_check_task, _check_what_trains, _check_numbers, _check_rows, _check_cache):
+        check(values)
     config = TrainConfig.of(**values)
     # These check themselves.
     _ = config.data.label_layout, config.data.dialect, config.data.augmentation
@@ -75,21 +62,15 @@ def _changed(values: dict[str, Any], names: tuple[str, ...]) -> list[str]:
 def _check_task(values: dict[str, Any]) -> None:
     task, balance = values["task"], values["balance"]
     if values["recipe"] == "book" and (changed := _changed(values, LABELS_OF_BOOK)):
-        raise InputError(
-            f"--recipe book reads one class per text, as the book does; leave out {flag(changed[0])}"
-        )
+        raise InputError(f"--recipe book reads one class per text; leave out {flag(changed[0])}")
     for name, tasks in TASK_OPTIONS.items():
         value = values[name]
         unset = "none" if name == "balance" else TrainConfig.defaults()[name]
         if task not in tasks and value != unset:
-            raise InputError(
-                f"{flag(name)}{'' if value is True else f' {value}'} is for --task {' or '.join(tasks)}, "
-                f"not {task}; leave it out"
-            )
+            given = flag(name) if value is True else f"{flag(name)} {value}"
+            raise InputError(f"{given} is for --task {' or '.join(tasks)}, not {task}; leave it out")
     if task == "multi" and balance not in ("none", "weights"):
-        raise InputError(
-            f"--balance {balance} needs one class per text, and --task multi has several; use weights"
-        )
+        raise InputError(f"--balance {balance} needs one class per text, not --task multi; use weights")
 
 
 def _check_what_trains(values: dict[str, Any]) -> None:
@@ -98,9 +79,8 @@ def _check_what_trains(values: dict[str, Any]) -> None:
         trained_blocks(train, preset.n_layer if preset else 10_000)
         if given := [name for name in LORA if name != "lr" and values[name] is not None]:
             raise InputError(f"{flag(given[0])} goes with --train lora, not --train {train}")
-    if values["pooling"] not in ("auto", *POOLERS):
-        known = ", ".join(("auto", *POOLERS))
-        raise InputError(f"--pooling {values['pooling']!r} is unknown; use {known}")
+    if values["pooling"] not in (known := ("auto", *POOLERS)):
+        raise InputError(f"--pooling {values['pooling']!r} is unknown; use {', '.join(known)}")
     if preset and max(values["max_length"] or 0, values["pad_to"] or 0) > preset.n_positions:
         raise InputError(f"{model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller")
     if values["save"] == "trained" and values["init"] == "random":
@@ -108,6 +88,7 @@ def _check_what_trains(values: dict[str, Any]) -> None:
 
 
 def _check_numbers(values: dict[str, Any]) -> None:
+    check_seed(values["seed"])
     check_at_least(values, AT_LEAST)
     for name in SHARES:
         if values[name] is not None and not 0 <= values[name] < 1:
@@ -134,6 +115,4 @@ def _check_cache(values: dict[str, Any]) -> None:
     if values["no_cache"]:
         raise InputError(f"--no-cache and --cache {cache} exclude each other; leave one out")
     if values["train"] == "all":
-        raise InputError(
-            f"--cache {cache} keeps what is frozen, and --train all freezes nothing; leave it out"
-        )
+        raise InputError(f"--cache {cache} keeps what is frozen, --train all freezes nothing; leave it out")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gptcls.common.options import flag
 from gptcls.core.errors import InputError
@@ -14,9 +14,6 @@ from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import from_frame, load_data
 from gptcls.data.split import PARTS, Split, drop_duplicates, make_split, with_extra
 from gptcls.train.config import DataOptions, TrainConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RESAMPLERS = {"undersample": undersample, "oversample": oversample}
 
@@ -38,36 +35,33 @@ def read_split(config: TrainConfig) -> Split:
 
 
 def split_of(rows: Any, config: TrainConfig) -> Split:
-    """The same from what :func:`fit` is given."""
+    """The same from what :func:`gptcls.train.run.fit` is given."""
     import pandas as pd
 
-    if isinstance(rows, Split):
-        return rows if config.run.recipe == "book" else _training_rows(rows, config)
+    data = config.data
+    if isinstance(rows, Split):  # one of a run has its training rows made already
+        return rows if config.run.recipe == "book" or rows.plain is not None else _training_rows(rows, config)
     parts = {"train": rows} if isinstance(rows, pd.DataFrame) else rows
     if not isinstance(parts, Mapping) or not all(isinstance(part, pd.DataFrame) for part in parts.values()):
-        raise TypeError(
-            f"rows are a Split, a DataFrame or a mapping of parts to them, not {type(rows).__name__}"
-        )
+        kind = type(rows).__name__
+        raise TypeError(f"rows are a Split, a DataFrame or a mapping of parts to them, not {kind}")
+    for part, path in (("validation", data.validation), ("test", data.test)):
+        if path is not None:
+            raise InputError(f"--{part} {path} is a file, and the rows are in memory; give them as a part")
     if "train" not in parts or not parts.keys() <= set(PARTS):
         raise InputError(f"parts {', '.join(map(str, parts))}: give train and, perhaps, validation and test")
-    data = config.data
-    columns = (data.text_column, data.label_column)
-    parts = {part: from_frame(frame, *columns, data.label_layout) for part, frame in parts.items()}
+    columns, layout = (data.text_column, data.label_column), data.label_layout
+    parts = {part: from_frame(frame, *columns, layout) for part, frame in parts.items()}
     return _training_rows(_drawn(parts, config), config)
 
 
-def _drawn(parts: "dict[str, pd.DataFrame]", config: TrainConfig) -> Split:
+def _drawn(parts: dict[str, Any], config: TrainConfig) -> Split:
     """Cleaned, without repeats, and with the parts that are missing drawn from the training rows."""
     data, kind = config.data, KINDS[config.data.task]
     parts = {part: cleaned(frame, data.cleaning) for part, frame in parts.items()}
-    return make_split(
-        drop_duplicates(parts.pop("train"), kind),
-        **parts,
-        validation_fraction=data.validation_fraction,
-        test_fraction=data.test_fraction,
-        seed=config.run.seed,
-        kind=kind,
-    )
+    shares = {"validation_fraction": data.validation_fraction, "test_fraction": data.test_fraction}
+    rows = drop_duplicates(parts.pop("train"), kind)
+    return make_split(rows, **parts, **shares, seed=config.run.seed, kind=kind)
 
 
 def _training_rows(split: Split, config: TrainConfig) -> Split:
@@ -75,17 +69,12 @@ def _training_rows(split: Split, config: TrainConfig) -> Split:
     data, seed, plain = config.data, config.run.seed, split.train
     if data.extra is not None:
         kind = KINDS[data.task]
-        split = with_extra(
-            split, cleaned(load_data(data.extra, layout=Layout(kind)), data.cleaning), data.extra, kind
-        )
+        extra = cleaned(load_data(data.extra, layout=Layout(kind)), data.cleaning)
+        split = with_extra(split, extra, data.extra, kind)
     resample = RESAMPLERS.get(data.balance)
     rows = split.train if resample is None else resample(split.train, seed)
     rows = data.augmentation.of(rows, (*split.validation["text"], *split.test["text"]), seed)
-    return (
-        split
-        if rows is plain
-        else replace(split, train=rows, plain=split.plain if split.plain is not None else plain)
-    )
+    return split if rows is plain else replace(split, train=rows, plain=plain)
 
 
 def _book_split(config: TrainConfig) -> Split:
@@ -94,8 +83,4 @@ def _book_split(config: TrainConfig) -> Split:
     split = book.book_split(data.data, *columns, balanced=balance == "undersample", seed=seed)
     if balance == "oversample":
         split = replace(split, train=oversample(split.train, seed), plain=split.train)
-    if len(split.train) < config.fit.batch_size:  # its loader drops the incomplete batch
-        raise InputError(
-            f"--batch-size {config.fit.batch_size} is larger than the {len(split.train)} training rows"
-        )
     return split

@@ -1,20 +1,17 @@
-"""From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder.
-
-This is the one place where all rooms of the house are composed.
-"""
+"""From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
 
 import logging
+import shlex
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
@@ -23,7 +20,6 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Curves, FitSettings, Hook, NonFiniteLossError, Trainer, evaluate_loader
-from gptcls.core.task import Task
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.evaluation import report
@@ -35,9 +31,6 @@ from gptcls.train.hooks import BestWeights, ProgressBar, StopOnSignal, StoppedEr
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split, split_of
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger("gptcls")
 RESULT = "classifier"  # the folder that a finished run leaves in its own
@@ -76,7 +69,7 @@ class Run:
 
 
 def fit(
-    rows: "Split | pd.DataFrame | Mapping[str, pd.DataFrame]",
+    rows: Any,
     model: str | Path | nn.Module | None = None,
     settings: TrainConfig | None = None,
     *,
@@ -84,7 +77,7 @@ def fit(
     hooks: Sequence[Hook] = (),
     **options: Any,
 ) -> Run:
-    """Train a classifier on rows in memory; no file is read or written, but for weights and caches.
+    """Train a classifier on rows in memory; no file is written but a cache.
 
     >>> import pandas as pd
     >>> texts = [f"{word} {i}" for i in range(20) for word in ("free prize, call now", "see you at lunch")]
@@ -96,16 +89,15 @@ def fit(
     Args:
         rows: a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
             perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`.
-        model: as ``--model``; or a network of your own that keeps the backbone's contract (``core/gpt2.py``);
-            None takes that of the settings.
+        model: as ``--model``; or a network of your own that keeps the backbone's contract (``core/gpt2.py``),
+            which is trained in place; None takes that of the settings.
         settings: the options; None takes the defaults.
-        tokenizer: of a network of your own; otherwise that of the weights.
+        tokenizer: of a network of your own, otherwise GPT-2's.
         hooks: called while it trains, see :class:`gptcls.core.loop.Hook`.
-        options: single options of :class:`TrainConfig`, by their names there: ``epochs=3``.
+        options: single options, laid over ``settings``.
 
-    Raises:
-        InputError: something in the options or the rows cannot be used; the line says what.
-        TypeError: an option that does not exist, rows that are not of these types.
+    InputError for options or rows that cannot be used, TypeError for an option that does not exist and rows
+    that are not of these types.
     """
     own = model if isinstance(model, nn.Module) else None
     if model is not None:
@@ -120,19 +112,14 @@ def fit(
 def train(config: TrainConfig | None = None, *, explicit: Collection[str] = (), **options: Any) -> Run:
     """Train a classifier as the options say and leave everything about it in the run's folder.
 
-    Args:
-        config: the options; or give them one by one: ``train(data="reviews.csv", epochs=3)``.
-        explicit: options that the user wrote, whatever their value: none may differ from the resumed run's.
-        options: single options, laid over ``config``.
-
-    Raises:
-        InputError: something in the options or the data cannot be used; the line says what.
-        KeyboardInterrupt: after Ctrl-C, once what is trained so far is saved.
+    Options come in ``config``, one by one (``train(data="reviews.csv", epochs=3)``), or both. Those that are
+    given one by one or named in ``explicit`` may not differ from the run's that is resumed, defaults either.
+    InputError for what cannot be used, KeyboardInterrupt after Ctrl-C, once what is trained so far is saved.
     """
     config = (config or TrainConfig()).changed(**options)
     out, resume = config.run.out, config.run.resume
     if resume:
-        (config, base_then, there), folder = folders.resumed(config, explicit), out
+        (config, base_then, there), folder = folders.resumed(config, {*explicit, *options}), out
     else:
         config = resolve(config)
         folder = folders.new_folder(out, config.run_name, RESULT)
@@ -144,9 +131,8 @@ def train(config: TrainConfig | None = None, *, explicit: Collection[str] = (), 
     setup = prepare(split, config)
     saved = setup.saved
     if resume and saved.base != base_then:
-        raise InputError(
-            f"{config.model.model} no longer has the weights that {folder} was started from; put them back"
-        )
+        name = config.model.model
+        raise InputError(f"{name} no longer has the weights {folder} was started from; put them back")
     if not resume:
         folder = folders.claim(folder, out, config.run_name, RESULT)
         save_split(split, folder / "split")
@@ -158,9 +144,10 @@ def train(config: TrainConfig | None = None, *, explicit: Collection[str] = (), 
     try:
         _carry_out(trainer)
     except StoppedError:
+        save_checkpoint(folder / "checkpoint", trainer)  # first: from it all else can be had again
         save_classifier(folder / RESULT, saved, full)
-        save_checkpoint(folder / "checkpoint", trainer)
-        log.info(f"interrupted; saved so far: {folder} (continue with --out {folder} --resume)")
+        where = shlex.quote(str(folder))
+        log.info(f"interrupted; saved so far: {folder} (continue with --out {where} --resume)")
         raise
     except NonFiniteLossError:
         if _best(trainer).kept_step:
@@ -178,34 +165,24 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
     config, task, split = setup.config, setup.saved.task, setup.split
     network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
-    loaders = make_loaders(setup.datasets, config)
+    setup.loaders = loaders = make_loaders(setup.datasets, config)
     for part, frame in split.items():
         labels = frame["label"].tolist()
         log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
     torch.manual_seed(config.run.seed)
-    look_before = {}
     if config.run.recipe == "book":  # sections 6.5 and 6.6 look before they train, then seed again
-        look_before = _look_before(network, task, loaders, setup.device)
+        looks = ((loaders[part], setup.device, n) for n in (10, 5) for part in PARTS)  # in the book's order
+        seen = [evaluate_loader(network, task, *look) for look in looks]
+        setup.look_before = {
+            part: {"accuracy": ten[1], "loss": five[0]}
+            for part, ten, five in zip(PARTS, seen[:3], seen[3:], strict=True)
+        }
         torch.manual_seed(config.run.seed)
     options = config.fit
     settings = FitSettings(**{f.name: getattr(options, f.name) for f in fields(FitSettings)})
     curves = Curves(loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0)
     own = [ProgressBar("training"), curves, BestWeights(options.patience)]
-    trainer = Trainer(network, task, loaders["train"], settings, setup.device, [*own, *hooks])
-    setup.loaders, setup.look_before = loaders, look_before
-    return trainer
-
-
-def _look_before(
-    model: nn.Module, task: Task, loaders: dict[str, DataLoader], device: torch.device
-) -> dict[str, dict]:
-    """Accuracy on 10 batches and loss on 5 of each part, in the order in which the book draws them."""
-    accuracies = [evaluate_loader(model, task, loaders[part], device, 10)[1] for part in PARTS]
-    losses = [evaluate_loader(model, task, loaders[part], device, 5)[0] for part in PARTS]
-    return {
-        part: {"accuracy": accuracy, "loss": loss}
-        for part, accuracy, loss in zip(PARTS, accuracies, losses, strict=True)
-    }
+    return Trainer(network, task, loaders["train"], settings, setup.device, [*own, *hooks])
 
 
 def _best(trainer: Trainer) -> BestWeights:
@@ -223,47 +200,38 @@ def _carry_out(trainer: Trainer) -> None:
 def _score(setup: Setup, trainer: Trainer) -> Run:
     """Score every part next to the baselines; what is tuned on validation rows becomes the classifier's."""
     saved, split, task = setup.saved, setup.split, setup.saved.task
-    extra: dict[str, Any] = {}
-    if setup.look_before:
-        extra["before_training"] = setup.look_before
-        # The book's last lines. Its train loader drops the incomplete batch, so these are not the table's.
-        extra["accuracy_by_loader"] = {
-            part: evaluate_loader(trainer.model, task, setup.loaders[part], setup.device)[1] for part in PARTS
-        }
-    outputs = {
-        part: task.outputs(dataset_logits(trainer.model, dataset, setup.device)).numpy()
-        for part, dataset in setup.datasets.items()
-    }
+    model, device, extra = trainer.model, setup.device, {}
+    if setup.look_before:  # the book's last lines; its train loader drops the incomplete batch
+        each = [
+            evaluate_loader(model, task, loader, device, len(loader)) for loader in setup.loaders.values()
+        ]
+        by_loader = {part: accuracy for part, (_, accuracy) in zip(setup.loaders, each, strict=True)}
+        extra = {"before_training": setup.look_before, "accuracy_by_loader": by_loader}
+    logits = {part: dataset_logits(model, dataset, device) for part, dataset in setup.datasets.items()}
+    outputs = {part: task.outputs(values).numpy() for part, values in logits.items()}
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     saved.task = task = judge_of(task).tuned(targets["validation"], outputs["validation"])
     judge = judge_of(task)
     saved.scores = {part: judge.scores(targets[part], outputs[part]) for part in PARTS}
-    baselines = judge.baselines({
-        part: (frame["text"].tolist(), task.targets(frame["label"].tolist()).numpy())
-        for part, frame in split.plain_items()
-    })  # fmt: skip
-    progress = trainer.progress
-    return Run(
-        setup.config, split, saved, saved.scores, baselines, targets, outputs, progress.history,
-        _best(trainer).best_epoch, progress.seconds, extra,
-    )  # fmt: skip
+    rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
+    baselines = judge.baselines({part: (texts, values.numpy()) for part, (texts, values) in rows.items()})
+    measured = (saved.scores, baselines, targets, outputs)
+    progress, epoch = trainer.progress, _best(trainer).best_epoch
+    return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
 
 
 def _store_everything(config: TrainConfig, base: dict | None) -> bool:
     """Whether the saved classifier holds all tensors, or only those that were trained."""
     train, save, name = config.model.train, config.run.save, config.model.model
-    return base is None or train == "all" or save == "full" or (
-        save == "auto" and name not in PRESETS and train != "lora"
-    )  # fmt: skip
+    if base is None or train == "all" or save == "full":
+        return True
+    return save == "auto" and name not in PRESETS and train != "lora"
 
 
 def _write(folder: Path, run: Run) -> None:
     """Scores, curves and pictures of a run."""
-    task = run.classifier.task
-    seconds = round(run.seconds, 2)
-    report.write_metrics(
-        folder / "metrics.json", run.scores, run.baselines, seconds_training=seconds, **run.extra
-    )
+    task, extra = run.classifier.task, {"seconds_training": round(run.seconds, 2)} | run.extra
+    report.write_metrics(folder / "metrics.json", run.scores, run.baselines, **extra)
     columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
     columns += [f"train_{task.measure_name}", f"val_{task.measure_name}", "full_val_loss"]
     report.write_history(folder / "history.csv", run.history, columns)

@@ -6,7 +6,7 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from gptcls.classify.store import SavedClassifier
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
-from gptcls.core.classifier import Classifier
+from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.task import Task
@@ -27,14 +27,11 @@ from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
-from gptcls.models.families import FAMILIES, family_name, poolings_of
+from gptcls.models.families import FAMILIES, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import task_options
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("gptcls")
 
@@ -56,25 +53,20 @@ def prepare(
     split: Split, config: TrainConfig, own: nn.Module | None = None, tokenizer: Tokenizer | None = None
 ) -> Setup:
     """The classifier at the start of training, and the rows encoded for it."""
-    model_options, device = config.model, pick_device(config.run.device)
+    options, device = config.model, pick_device(config.run.device)
+    n_train, batch_size = len(split.train), config.fit.batch_size
+    if config.run.recipe == "book" and n_train < batch_size:  # its loader drops the incomplete batch
+        raise InputError(f"--batch-size {batch_size} is larger than the {n_train} training rows")
     task = make_task(split, config)
     if tokenizer is None:
-        fresh = own is not None or model_options.init == "random"  # random weights learn GPT-2's
-        tokenizer = GPT2_TOKENIZER if fresh else load_tokenizer(model_options.model)
+        fresh = own is not None or options.init == "random"  # random weights learn GPT-2's
+        tokenizer = GPT2_TOKENIZER if fresh else load_tokenizer(options.model)
     model, base = build_classifier(config, task, device, tokenizer, own)
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     saved = SavedClassifier(
-        model,
-        task,
-        max_length,
-        pad_to,
-        base,
-        config.to_json(),
-        {},
-        tokenizer,
-        model_options.long,
+        model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer, options.long,
         config.data.cleaning,
-    )
+    )  # fmt: skip
     return Setup(config, split, saved, datasets, device)
 
 
@@ -84,20 +76,19 @@ def make_task(split: Split, config: TrainConfig) -> Task:
 
 
 def build_classifier(
-    config: TrainConfig,
-    task: Task,
-    device: torch.device,
-    tokenizer: Tokenizer = GPT2_TOKENIZER,
+    config: TrainConfig, task: Task, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER,
     own: nn.Module | None = None,
-) -> tuple[Classifier, dict | None]:
+) -> tuple[Classifier, dict | None]:  # fmt: skip
     """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
     options, seed = config.model, config.run.seed
     torch.manual_seed(seed)
     backbone, base = (own, None) if own is not None else _backbone(config, device)
-    tokenizer.require_fit(options.model, backbone.config.vocab_size)
+    # Contract 1 does not ask for a vocabulary's size.
+    tokenizer.require_fit(options.model, getattr(backbone.config, "vocab_size", tokenizer.vocab_size))
     if options.no_causal_mask:
         if not isinstance(backbone, GPT2):
-            raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {family_name(backbone)}")
+            kind = type(backbone).__name__.lower()
+            raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {kind}")
         backbone.drop_causal_mask()
     torch.manual_seed(seed)
     model = Classifier(backbone, task.n_outputs, choose_pooling(options, backbone))
@@ -107,12 +98,12 @@ def build_classifier(
         learn_adapters(model)
     else:
         model.freeze(options.train)
-    if config.run.cache and not model.frozen_blocks:
+    if (cache := config.run.cache) and not model.frozen_blocks:
         raise InputError(
-            f"--cache {config.run.cache} keeps what is frozen, and this run trains every block; leave it out"
+            f"--cache {cache} keeps what is frozen, and this run trains every block; leave it out"
         )
-    trained = sum(parameter.numel() for parameter in model.trained_parameters().values())
-    everything = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(p.numel() for p in model.trained_parameters().values())
+    everything = sum(p.numel() for p in model.parameters())
     log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
     return model.to(device), base
 
@@ -132,26 +123,18 @@ def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dic
 
 def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:
     """What the head reads: as asked for, if the family can give that; for auto, what is usual in it."""
-    if all(type(backbone.config) is not family.config for family in FAMILIES.values()):
-        return "last" if options.pooling == "auto" else options.pooling  # a network of the user's own
-    family = family_name(backbone)
-    poolings = poolings_of(FAMILIES[family])
-    if options.pooling == "auto":
-        return poolings[0]
-    if options.pooling not in poolings:
-        raise InputError(
-            f"--pooling {options.pooling} is not for {options.model}, which is a {family}; "
-            f"use {', '.join(poolings)}"
-        )
-    return options.pooling
+    family = next((name for name, f in FAMILIES.items() if type(backbone.config) is f.config), None)
+    # Of a network of the user's own nothing is known.
+    poolings = poolings_of(FAMILIES[family]) if family else tuple(POOLERS)
+    pooling = poolings[0] if options.pooling == "auto" else options.pooling
+    if pooling not in poolings:
+        known = f"{options.model}, which is a {family}; use {', '.join(poolings)}"
+        raise InputError(f"--pooling {pooling} is not for {known}")
+    return pooling
 
 
 def encode_split(
-    split: Split,
-    task: Task,
-    config: TrainConfig,
-    model: Classifier,
-    tokenizer: Tokenizer = GPT2_TOKENIZER,
+    split: Split, task: Task, config: TrainConfig, model: Classifier, tokenizer: Tokenizer = GPT2_TOKENIZER
 ) -> tuple[dict[str, TextDataset], int, int | None]:
     """Each part as a dataset, the tokens kept of each text, and the length that all are padded to, if any."""
     options, n_positions = config.model, model.backbone.config.n_positions
@@ -161,12 +144,10 @@ def encode_split(
             f"{options.model} reads {n_positions} tokens; make --max-length and --pad-to smaller"
         )
     max_length = min(max_length, pad_to or max_length)
-    datasets = {}
+    datasets, cut = {}, CUTS[options.long]
     for part, frame in split.items():
-        targets = task.targets(frame["label"].tolist())
-        dataset = TextDataset(
-            frame["text"].tolist(), targets, max_length, tokenizer=tokenizer, cut=CUTS[options.long]
-        )
+        texts, targets = frame["text"].tolist(), task.targets(frame["label"].tolist())
+        dataset = TextDataset(texts, targets, max_length, tokenizer=tokenizer, cut=cut)
         if part == "train" and model.pool.sees_padding and pad_to is None:
             pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
         dataset.pad_to = pad_to
@@ -199,9 +180,10 @@ def stage(
 
 
 def make_loaders(datasets: dict[str, Any], config: TrainConfig) -> dict[str, DataLoader]:
-    """A loader per part."""
-    size, book_order = config.fit.batch_size, config.run.recipe == "book"
+    """A loader per part; the training rows are shuffled, in the book's way with its recipe."""
+    size, train = config.fit.batch_size, datasets["train"]
     loaders = {part: plain_loader(dataset, size) for part, dataset in datasets.items()}
-    train = datasets["train"]
-    loaders["train"] = plain_loader(train, size, shuffle=True) if book_order else bucket_loader(train, size)
-    return loaders
+    book = config.run.recipe == "book"
+    return loaders | {
+        "train": plain_loader(train, size, shuffle=True) if book else bucket_loader(train, size)
+    }
