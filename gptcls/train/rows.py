@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gptcls.common.lazy import pd
 from gptcls.common.options import flag
 from gptcls.core.errors import InputError
 from gptcls.data import book
@@ -36,8 +37,6 @@ def read_split(config: TrainConfig) -> Split:
 
 def split_of(rows: Any, config: TrainConfig) -> Split:
     """The same from what :func:`gptcls.train.run.fit` is given."""
-    import pandas as pd
-
     data = config.data
     if isinstance(rows, Split):  # one of a run has its training rows made already
         return rows if config.run.recipe == "book" or rows.plain is not None else _training_rows(rows, config)
