@@ -13,12 +13,11 @@ from gptcls.core.tasks import MultiLabel, Regression
 class NameAnswers:
     """One class per text, or any number of labels: their names, and the probability of each.
 
-    ``columns`` of a table hold the answers, ``details`` one output each. A text that was not read has NaN.
+    ``columns`` of a table hold the answers, ``details`` one output each. A text not read has NaN.
     """
 
     def __init__(self, task: Task) -> None:
-        self.task = task
-        self.columns: tuple[str, ...] = ("label",)
+        self.task, self.columns = task, ("label",)
         self.details = tuple(f"probability_{label}" for label in task.labels)
 
     def given(self, outputs: np.ndarray) -> Sequence[int]:
@@ -37,9 +36,10 @@ class NameAnswers:
         rows = [[self.task.labels[i] for i in self.given(row)] for row in outputs]
         lists = isinstance(self.task, MultiLabel)
         cells = [json.dumps(names, ensure_ascii=False) if lists else names[0] for names in rows]
-        unread = np.isnan(outputs).any(axis=1)
         # Text as such: the first chunk's types are those of a Parquet file, and all its texts may be blank.
-        return [pd.array(np.where(unread, None, np.array(cells, dtype=object)), dtype="string")]
+        return [
+            pd.array(np.where(np.isnan(outputs).any(axis=1), None, np.array(cells, object)), dtype="string")
+        ]
 
 
 class NumberAnswers:

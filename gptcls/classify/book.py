@@ -14,12 +14,7 @@ from gptcls.core.tokenizer import MAX_CHARS
 
 @torch.inference_mode()
 def book_review(
-    text: str,
-    model: nn.Module,
-    tokenizer: Any,
-    device: torch.device | str | None,
-    max_length: int | None,
-    pad_token_id: int,
+    text: str, model: nn.Module, tokenizer: Any, device: Any, max_length: int | None, pad_id: int
 ) -> str:
     """``"spam"`` or ``"not spam"`` from our :class:`Classifier` or the book's GPTModel with a 2-way head."""
     if tokenizer is None:
@@ -30,9 +25,8 @@ def book_review(
     # To a tiktoken encoding "<|endoftext|>" in a text is a mistake unless it is told otherwise.
     options = {"disallowed_special": ()} if isinstance(tokenizer, tiktoken.Encoding) else {}
     width = shorter(max_length, n_positions)
-    row = tokenizer.encode(text[:MAX_CHARS], **options)[:width] or [pad_token_id]
-    ids, lengths = pad([row], max_length and width, pad_token_id)
-    ids, lengths = ids.to(device), lengths.to(device)
+    row = tokenizer.encode(text[:MAX_CHARS], **options)[:width] or [pad_id]
+    ids, lengths = (tensor.to(device) for tensor in pad([row], max_length and width, pad_id))
     logits = model(ids, lengths) if ours else model(ids)[:, -1]
     return "spam" if logits.argmax(dim=-1).item() == 1 else "not spam"
 

@@ -28,54 +28,49 @@ Rule = tuple[str, Any, bool, str]  # field, its value, whether that fits, what w
 
 
 def checked_description(spec: dict, folder: Path) -> dict:
-    """``classifier.json``'s entries, those that version 1 lacks filled in.
-
-    Raises InputError for a format newer than :data:`FORMAT_VERSION`, and for a value that no classifier has.
-    """
+    """``classifier.json``'s entries, what version 1 lacks filled in. InputError for a newer format and for a
+    value that no classifier has."""
     version = spec["format_version"]
     if type(version) is int and version > FORMAT_VERSION:
         raise InputError(f"{folder} has format version {version}, newer than {FORMAT_VERSION}; update gptcls")
     if version == 1:
         spec = SINCE_VERSION_2 | spec
     if (family := spec["architecture"]["family"]) not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise InputError(
-            f"{folder} is a {family!r} network, this gptcls reads {known}; update gptcls, or register your "
-            "own network in gptcls.models.families.FAMILIES"
-        )
+        found = f"{folder} is a {family!r} network, this gptcls reads {', '.join(FAMILIES)}"
+        raise InputError(f"{found}; update it, or register your own in gptcls.models.families.FAMILIES")
     if (kind := spec["task"]["kind"]) not in PER_LABEL:
         raise InputError(f"{folder} has a task of kind {kind!r}, unknown to this gptcls; update gptcls")
     for field, value, fits, wanted in _rules(spec):
         if not fits:
-            raise InputError(
-                f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}; "
-                "save or copy the classifier again"
-            )
+            says = f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}"
+            raise InputError(f"{says}; save or copy the classifier again")
     return spec
 
 
 def _rules(spec: dict) -> Iterator[Rule]:
     """A rule for each field, each relying on the ones before it."""
     version, network = spec["format_version"], spec["architecture"]
+    family = FAMILIES[network["family"]]
     yield "format_version", version, _is_whole(version, FORMAT_VERSION), f"1 to {FORMAT_VERSION}"
-    yield from _size_rules(network, FAMILIES[network["family"]])
-    n_positions = network["n_positions"]
+    yield from _size_rules(network, family)
     yield from task_rules(spec["task"])
-    poolings = poolings_of(FAMILIES[network["family"]])
-    yield "pooling", spec["pooling"], spec["pooling"] in poolings, f"one of {', '.join(poolings)}"
+    n_positions, max_length, pad_to = network["n_positions"], spec["max_length"], spec["pad_to"]
     in_range = f"a whole number from 1 to n_positions {n_positions}"
-    yield "max_length", spec["max_length"], _is_whole(spec["max_length"], n_positions), in_range
-    pad_to = spec["pad_to"]
+    yield "max_length", max_length, _is_whole(max_length, n_positions), in_range
     yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
-    for name, ways in (("long", CUTS), ("cleaning", CLEANERS)):
-        yield name, spec[name], spec[name] in tuple(ways), f"one of {', '.join(ways)}"
+    for name, known in (
+        ("pooling", poolings_of(family)),
+        ("long", CUTS),
+        ("cleaning", CLEANERS),
+        ("tensors", ("all", "trained", "adapter")),
+    ):
+        yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
     stored, trained = spec["tensors"], spec["trained"]
-    yield "tensors", stored, stored in ("all", "trained", "adapter"), "all, trained or adapter"
     if stored == "adapter":
         yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
     else:
-        known = _is_policy(trained, network.get("n_layer", 2**20))
-        yield "trained", trained, known, "head, last_block, last_2, … or all"
+        fits = _is_policy(trained, network.get("n_layer", 2**20))
+        yield "trained", trained, fits, "head, last_block, last_2, … or all"
     named = stored == "all" or isinstance(spec["base"], dict)
     yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,16 +52,11 @@ class TextClassifier:
         """The K names of the outputs, in their order: classes, labels, or numbers."""
         return self.saved.task.labels
 
-    @overload
-    def predict(self, texts: str, max_length: int | None = None) -> Answer: ...
-    @overload
-    def predict(self, texts: Iterable[str], max_length: int | None = None) -> list[Answer]: ...
-    def predict(self, texts, max_length=None):
-        """The answer to a text, or the list of answers to several: a class, the list of the labels given, a
-        number or the list of the numbers.
+    def predict(self, texts: str | Iterable[str], max_length: int | None = None) -> Answer | list[Answer]:
+        """The answer to a text, or the list of answers: each a class, a list of labels, a number or several.
 
-        ``max_length`` cuts texts shorter than the classifier itself does. Raises TypeError, naming the row,
-        for a value that is not text.
+        ``max_length`` cuts texts shorter than the classifier itself does. TypeError, naming
+        the row, for a value that is not text.
         """
         answers = self.saved.task.decode(torch.from_numpy(self.outputs(_as_list(texts), max_length)))
         return answers[0] if isinstance(texts, str) else answers
@@ -69,8 +64,8 @@ class TextClassifier:
     def predict_proba(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
         """Probabilities: (K,) for a text, (N, K) for N texts; columns as in :attr:`labels`.
 
-        Of classes, each row sums to 1; of labels, each column is on its own. Raises InputError for a
-        regression, which has none: its numbers are those of :meth:`predict` and :meth:`outputs`.
+        Of classes, each row sums to 1; of labels, each column is on its own. InputError for a regression,
+        which has none.
         """
         if not self.saved.task.has_probabilities:
             raise InputError("this classifier predicts numbers, which have no probabilities; use predict")
@@ -83,7 +78,7 @@ class TextClassifier:
         return outputs[0] if isinstance(texts, str) else outputs
 
     def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
-        """:meth:`outputs` (N, K), and how many texts were cut: for :meth:`log_truncated` at a file's end."""
+        """:meth:`outputs` (N, K), and the number of texts cut, for :meth:`log_truncated` at a file's end."""
         saved, targets = self.saved, torch.zeros(len(texts))
         texts, width = map(CLEANERS[saved.cleaning], texts), shorter(max_length, saved.max_length)
         dataset = TextDataset(list(texts), targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
@@ -113,16 +108,13 @@ def load_classifier(
     precision: str = "auto",
     base: str | Path | None = None,
 ) -> TextClassifier:
-    """The classifier in ``folder``: what ``gptcls.train`` left there (a run or its ``classifier`` folder).
+    """The classifier that ``gptcls.train`` left in ``folder``, or one of this package by name.
 
     Args:
-        folder: the run or classifier, or the name of one in this package.
+        folder, base, errors: see :func:`gptcls.classify.store.read_classifier`.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
         precision: number format of all blocks but the last, see :func:`gptcls.common.hardware.pick_dtype`; or
             ``"int8"``, 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
-        base: where its base weights are now, see :func:`gptcls.classify.store.read_classifier`.
-
-    Raises InputError when the folder holds none, is damaged, or needs base weights that are absent or differ.
     """
     on = pick_device(device)
     saved = read_classifier(folder, pick_dtype("auto" if precision == "int8" else precision, on), base)
@@ -159,18 +151,14 @@ def classify_review(
     A classifier without a class "spam", or of another task, answers as its :meth:`TextClassifier.predict`.
 
     Args:
-        text: one text or a list of texts.
         model: a folder with a trained classifier (kept in memory between calls), a loaded
-            :class:`TextClassifier`, or, as in the book (section 6.8), a network with a 2-way head. Without
-            one the spam classifier of this package answers (:data:`DEFAULT_CLASSIFIER`).
+            :class:`TextClassifier`, or, as in the book (section 6.8), a network with a 2-way head; otherwise
+            :data:`DEFAULT_CLASSIFIER`.
         tokenizer, pad_token_id: what the book passes with such a network, anything with
-            ``encode(text) -> ids``, and what to pad with. A trained classifier has its own.
+            ``encode(text) -> ids``, and what to pad with. TypeError if given with a trained classifier.
         device: where to run; a :class:`TextClassifier` stays where it is.
         max_length: tokens to cut each text to, at most what the model reads; with a bare network also the
             length to pad to.
-
-    Raises TypeError for a value that is not text, naming its row, and for a tokenizer or padding given with
-    a trained classifier.
     """
     texts = _as_list(text)
     if isinstance(model, nn.Module):

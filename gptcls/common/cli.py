@@ -44,10 +44,10 @@ def main() -> None:
 
 
 def run(config_class: type[Config], function: Callable[[Config], Any]) -> None:
-    """Parse ``sys.argv`` into ``config_class``, call ``function`` with it, and exit.
+    """Parse ``sys.argv`` into ``config_class`` and call ``function`` with it.
 
-    Exit status: 0 when the function returns, 2 for a mistake in what was given or for a file that cannot
-    be read or written (one line on stderr), 130 after Ctrl-C.
+    Exits with 2 for a mistake in what was given or a file that cannot be read or written, which one line on
+    stderr names, and with 130 after Ctrl-C.
     """
     with _closed_pipe_is_no_error():
         config = _parse(config_class)

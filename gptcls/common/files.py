@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; it becomes ``path`` when the block ends without an exception.
+    """A temporary sibling to write to, which becomes ``path`` when the block ends.
 
-    After an exception (a full disk, Ctrl-C) the temporary file is removed and ``path`` is as it was.
+    After an exception (a full disk, Ctrl-C) it is removed, and ``path`` is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,10 +30,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder to fill; it takes the place of ``path`` when the block ends well.
-
-    After an exception it is removed and the folder that was there before is untouched.
-    """
+    """As :func:`atomic_file`, for a folder to fill."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, previous = (path.with_name(f".{path.name}.{os.getpid()}.{x}") for x in ("partial", "previous"))

@@ -1,6 +1,6 @@
-"""Where the arithmetic happens, and in which number format the fixed part of a network runs; what is trained
-always stays in fp32.
-"""
+"""Where the arithmetic happens, and in which number format all of a network but what is trained (fp32)."""
+
+from contextlib import suppress
 
 import torch
 
@@ -16,14 +16,10 @@ def pick_device(name: str = "auto") -> torch.device:
     available = [kind for kind, is_available in has.items() if is_available]
     if name == "auto":
         return torch.device(available[0])
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in available:
-        names = ", ".join(available)
-        raise InputError(f"--device {name!r} is not available here; use auto or one of: {names}")
-    return device
+    with suppress(RuntimeError):
+        if (device := torch.device(name)).type in available:
+            return device
+    raise InputError(f"--device {name!r} is not available here; use auto or one of: {', '.join(available)}")
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,8 +32,10 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     GPUs since Ampere), fp16 on older NVIDIA GPUs, else fp32. Raises InputError for fp16 on a CPU, which is
     slower there than fp32.
     """
+    if precision == "auto" and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if precision == "auto":
-        return _fastest(device)
+        return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bf16() else torch.float32
     if precision == "int8":
         raise InputError("--precision int8 is for using a classifier; train with auto, fp32 or bf16")
     if precision not in DTYPES:
@@ -45,14 +43,6 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise InputError("--precision fp16 is for GPUs; on a CPU use auto, bf16 or fp32")
     return DTYPES[precision]
-
-
-def _fastest(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and _cpu_multiplies_bf16():
-        return torch.bfloat16
-    return torch.float32
 
 
 def _cpu_multiplies_bf16() -> bool:

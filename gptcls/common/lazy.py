@@ -5,11 +5,8 @@ from typing import Any
 
 
 class _Lazy:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self.name), attribute)
+        return getattr(import_module("pandas"), attribute)
 
 
-pd: Any = _Lazy("pandas")
+pd: Any = _Lazy()

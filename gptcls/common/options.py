@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -19,35 +19,36 @@ class Options:
     """
 
     @classmethod
-    def of(cls: type[AnyOptions], **options: Any) -> AnyOptions:
-        """From options by name, whichever group they belong to. Raises TypeError for an unknown one."""
-        groups = cls._groups()
-        homes = {field.name: name for name, group in groups.items() for field in fields(group)}
-        homes |= {field.name: "" for field in fields(cls) if field.name not in groups}
-        given: dict[str, dict[str, Any]] = {name: {} for name in ("", *groups)}
-        for name, value in options.items():
-            if name not in homes:
-                near = difflib.get_close_matches(name, homes, n=1)
-                raise TypeError(
-                    f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-                )
-            given[homes[name]][name] = value
-        return cls(**given.pop(""), **{name: groups[name](**values) for name, values in given.items()})
-
-    @classmethod
     def _groups(cls) -> dict[str, type]:
         hints = get_type_hints(cls)
         return {field.name: hints[field.name] for field in fields(cls) if is_dataclass(hints[field.name])}
 
+    @classmethod
+    def _homes(cls) -> dict[str, tuple[str, Field]]:
+        """Each option by name: its group, "" outside of any, and its field."""
+        groups, homes = cls._groups(), {}
+        for own in fields(cls):
+            group = own.name if own.name in groups else ""
+            homes |= {field.name: (group, field) for field in (fields(groups[group]) if group else [own])}
+        return homes
+
+    @classmethod
+    def of(cls: type[AnyOptions], **options: Any) -> AnyOptions:
+        """From options by name, whichever group they belong to. Raises TypeError for an unknown one."""
+        groups, homes = cls._groups(), cls._homes()
+        given: dict[str, dict[str, Any]] = {name: {} for name in ("", *groups)}
+        for name, value in options.items():
+            if name not in homes:
+                near = difflib.get_close_matches(name, homes, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"there is no option {name!r}{hint}")
+            given[homes[name][0]][name] = value
+        return cls(**given.pop(""), **{name: groups[name](**values) for name, values in given.items()})
+
     def flat(self) -> dict[str, Any]:
         """All options by name, those of groups among them."""
-        groups, values = self._groups(), {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            values |= {f.name: getattr(value, f.name) for f in fields(value)} if field.name in groups else {
-                field.name: value
-            }  # fmt: skip
-        return values
+        homes = self._homes().items()
+        return {name: getattr(getattr(self, group) if group else self, name) for name, (group, _) in homes}
 
     def changed(self: AnyOptions, **options: Any) -> AnyOptions:
         """The same with other values for some options."""
@@ -60,30 +61,19 @@ class Options:
     @classmethod
     def from_json(cls: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
         """Options that :meth:`to_json` wrote."""
-        hints = {
-            name: hint
-            for group in (cls, *cls._groups().values())
-            for name, hint in get_type_hints(group).items()
-        }
-        paths = {k for k, hint in hints.items() if hint is Path or Path in get_args(hint)}
+        hints = [hint for group in (cls, *cls._groups().values()) for hint in get_type_hints(group).items()]
+        paths = {k for k, hint in hints if hint is Path or Path in get_args(hint)}
         read = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls.of(**read | {k: Path(read[k]) for k in paths & read.keys() if read[k]})
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """What each option is where nothing is said."""
-        groups = cls._groups()
-        own = [field for field in fields(cls) if field.name not in groups]
-        return {
-            field.name: field.default for field in (*own, *(f for g in groups.values() for f in fields(g)))
-        }
+        return {name: field.default for name, (_, field) in cls._homes().items()}
 
 
 def check_at_least(values: Mapping[str, Any], least: Mapping[str, float]) -> None:
-    """Raise InputError for the first of some options that is below its bound, or not a number.
-
-    lr and lora_alpha must exceed 0, which would be of no effect.
-    """
+    """Raise InputError for the first option below its bound, or NaN; lr and lora_alpha must be above it."""
     for name, bound in least.items():
         value, above = values[name], name in ("lr", "lora_alpha")
         if value is not None and (not value >= bound or (above and not value)):  # NaN is not >= 0
@@ -98,8 +88,7 @@ def check_seed(seed: int) -> None:
 
 
 def own_first(config: type) -> type:
-    """Class decorator: the options that a dataclass declares itself come before those that it inherits, in
-    --help and in config.json."""
+    """Class decorator: a dataclass's own options come before inherited ones in --help and config.json."""
     own, every = config.__annotations__, config.__dataclass_fields__
     config.__dataclass_fields__ = dict(sorted(every.items(), key=lambda item: item[0] not in own))
     return config
