@@ -1,7 +1,6 @@
 """python -m gptcls.evaluate: how good a saved classifier is on labelled data."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,16 +45,16 @@ def evaluate(config: EvaluateConfig) -> dict:
     text (:func:`gptcls.data.same_text.text_key`) the classifier was trained on, or on which its epoch and
     thresholds were chosen, and the log says how many. Where no split of a run lies next to the classifier,
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
-
-    Raises InputError for data that cannot be read, a label unseen in training, a folder without a
-    classifier, and an ``out`` that holds a run.
     """
     return _task_and_scores(config)[1]
 
 
 def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
-    if config.out is not None:
-        _require_no_run(config.out)
+    if (out := config.out) is not None:
+        if out.is_file():
+            raise InputError(f"--out {out} is a file; choose a folder")
+        if any((out / name).exists() for name in ("config.json", "classifier", "classifier.json")):
+            raise InputError(f"--out {out} holds a run, whose scores would be lost; choose another folder")
     split = find_classifier(config.model).resolve().parent / "split"
     classifier = config.load()
     task = classifier.saved.task
@@ -71,12 +70,11 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     if config.data is not None:
         rows = _unseen(rows, split, config.data)
     # Their scores.
-    targets = task.targets(rows["label"].tolist()).numpy()
-    outputs = classifier.outputs(rows["text"])
+    targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
     scores = judge_of(task).scores(targets, outputs)
-    if config.out is not None:
-        report.write_metrics(config.out / "metrics.json", {"data": scores}, {})
-        report.write_pictures(config.out, task, targets, outputs, scores)
+    if out is not None:
+        report.write_metrics(out / "metrics.json", {"data": scores}, {})
+        report.write_pictures(out, task, targets, outputs, scores)
     return task, scores
 
 
@@ -107,33 +105,27 @@ def _unseen(rows: "pd.DataFrame", split: Path, source: str) -> "pd.DataFrame":
     return rows
 
 
-def _require_known(rows: "pd.DataFrame", labels: Sequence[str], kind: LabelKind, source: str | None) -> None:
+def _require_known(
+    rows: "pd.DataFrame", labels: tuple[str, ...], kind: LabelKind, source: str | None
+) -> None:
     names = [(n, name) for n, label in rows["label"].items() for name in kind.names(label)]
     if bad := [(n, name) for n, name in names if name not in labels]:
         unseen, known = ", ".join(map(repr, dict.fromkeys(name for _, name in bad[:3]))), ", ".join(labels)
+        what, way_out = "label", f"it knows {known}: correct or delete these rows"
         if kind is NUMBERS:
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
-        else:
-            what, way_out = "label", f"it knows {known}: correct or delete these rows"
         said = f"{what} {unseen}, unseen in training,"
         raise bad_rows([n for n, _ in bad], rows.index.name, said, source, way_out)
 
 
-def _require_no_run(out: Path) -> None:
-    if out.is_file():
-        raise InputError(f"--out {out} is a file; choose a folder")
-    if any((out / name).exists() for name in ("config.json", "classifier", "classifier.json")):
-        raise InputError(f"--out {out} holds a run, whose scores would be lost; choose another folder")
+def _print_scores(config: EvaluateConfig) -> None:
+    task, scores = _task_and_scores(config)
+    print(report.scores_table(task, {config.data or "test": scores}, {}))
 
 
 def main() -> None:
     """The command line."""
-    cli.run(EvaluateConfig, _evaluate_and_print)
-
-
-def _evaluate_and_print(config: EvaluateConfig) -> None:
-    task, scores = _task_and_scores(config)
-    print(report.scores_table(task, {config.data or "test": scores}, {}))
+    cli.run(EvaluateConfig, _print_scores)
 
 
 if __name__ == "__main__":

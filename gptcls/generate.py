@@ -37,19 +37,15 @@ class GenerateConfig(HardwareOptions):
 
 
 def generate_text(config: GenerateConfig) -> str:
-    """The text of ``config`` and its continuation, without the token that ends it.
-
-    Raises InputError for an empty text, a seed that no generator takes, --top-k without --temperature, an
-    unknown model or device, and a model with another vocabulary.
-    """
+    """The text of ``config`` and its continuation, without the token that ends it; InputError for options
+    that do not go together, and a model that cannot be read or has another vocabulary."""
     if not config.text:
         raise InputError("the text is empty: give at least one character")
     if not 0 <= config.seed < 2**64:
         raise InputError(f"--seed {config.seed} is not a seed: take a whole number from 0 to 2**64 - 1")
     if config.top_k is not None and config.temperature == 0:
         raise InputError(f"--top-k {config.top_k} chooses nothing at --temperature 0: give one above 0")
-    device = pick_device(config.device)
-    tokenizer = load_tokenizer(config.model)
+    device, tokenizer = pick_device(config.device), load_tokenizer(config.model)
     model = load_pretrained(config.model, pick_dtype(config.precision, device)).to(device)
     tokenizer.require_fit(config.model, model.config.vocab_size)
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -61,7 +57,7 @@ def generate_text(config: GenerateConfig) -> str:
 
 
 def main() -> None:
-    """``python -m gptcls.generate``."""
+    """The command line."""
     run(GenerateConfig, lambda config: print(generate_text(config)))
 
 

@@ -7,7 +7,6 @@ the mistakes that the first was sure of: keep the confidence high, and judge by 
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -49,20 +48,16 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
     """Write the texts that the classifier is sure of, and return how many of each label there are.
 
     Memory holds a few thousand rows at a time; so a text that stands twice is written twice, and ``--extra``
-    takes it once. Rows without text are left out. Raises InputError, leaving no file, for a confidence that
-    is not a probability, for what cannot be read, and when no text was taken.
+    takes it once. Raises InputError, leaving no file, for what cannot be read, and when no text was taken.
     """
     if not 0 < config.confidence <= 1:
         raise InputError(f"--confidence {config.confidence} is not a probability; use more than 0, at most 1")
-    dialect, classifier = config.dialect, config.load()
+    classifier = config.load()
     if not isinstance(classifier.saved.task, SingleLabel):
-        raise InputError(
-            f"--model {config.model} gives a text no single class to be sure of; take one of --task single"
-        )
-    taken: Counter[str] = Counter(dict.fromkeys(classifier.labels, 0))
-    n, surest = 0, 0.0
+        raise InputError(f"--model {config.model} gives no single class to be sure of; take a --task single")
+    taken, n, surest = Counter(dict.fromkeys(classifier.labels, 0)), 0, 0.0
     with ChunkWriter(config.out, source=config.data) as writer:
-        for chunk, texts, outputs in answered_chunks(classifier, config.data, config.text_column, dialect):
+        for chunk, texts, outputs in answered_chunks(classifier, config.data, config):
             rows = _best(texts, outputs, classifier.labels)
             sure = rows[rows["probability"] >= config.confidence]
             writer.write(sure)
@@ -70,23 +65,21 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
             surest = max(surest, *rows["probability"], 0.0)
             n += len(chunk)
         if not taken.total():
-            raise InputError(
-                f"{config.data}: no text has a label of probability {config.confidence} or more, the surest "
-                f"has {surest:.9g}; lower --confidence"
-            )
+            none = f"{config.data}: no text has a label of probability {config.confidence} or more"
+            raise InputError(f"{none}, the surest has {surest:.9g}; lower --confidence")
     counts = ", ".join(f"{count:,} {label}" for label, count in taken.items())
     log.info(f"{taken.total():,} of {n:,} rows taken ({counts}): {config.out}")
     return dict(taken)
 
 
-def _best(texts: list[str | None], outputs: np.ndarray, labels: Sequence[str]) -> "pd.DataFrame":
+def _best(texts: list[str | None], outputs: np.ndarray, labels: tuple[str, ...]) -> "pd.DataFrame":
     """Each text that there is with the most probable label of its outputs (N, K), and its probability."""
     read = [i for i, text in enumerate(texts) if text is not None]
     names = [labels[i] for i in outputs[read].argmax(axis=1)]
     # The first chunk's types are those of a Parquet file, and no row of it may be sure.
-    columns = {"text": [texts[i] for i in read], "label": names}
-    columns = {name: pd.array(values, dtype="string") for name, values in columns.items()}
-    return pd.DataFrame(columns | {"probability": outputs[read].max(axis=1).astype(np.float32)})
+    texts, names = (pd.array(values, dtype="string") for values in ([texts[i] for i in read], names))
+    probability = outputs[read].max(axis=1).astype(np.float32)
+    return pd.DataFrame({"text": texts, "label": names, "probability": probability})
 
 
 def main() -> None:

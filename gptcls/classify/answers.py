@@ -36,10 +36,9 @@ class NameAnswers:
         rows = [[self.task.labels[i] for i in self.given(row)] for row in outputs]
         lists = isinstance(self.task, MultiLabel)
         cells = [json.dumps(names, ensure_ascii=False) if lists else names[0] for names in rows]
+        unread = np.isnan(outputs).any(axis=1)
         # Text as such: the first chunk's types are those of a Parquet file, and all its texts may be blank.
-        return [
-            pd.array(np.where(np.isnan(outputs).any(axis=1), None, np.array(cells, object)), dtype="string")
-        ]
+        return [pd.array(np.where(unread, None, np.array(cells, dtype=object)), dtype="string")]
 
 
 class NumberAnswers:

@@ -2,12 +2,12 @@
 
 import io
 import logging
-import queue
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Annotated, BinaryIO
 
 import numpy as np
@@ -22,11 +22,12 @@ from gptcls.core.errors import InputError
 from gptcls.data.columns import find_text_column, text_values, values_of
 from gptcls.data.encodings import guess_encoding
 from gptcls.data.options import TableOptions
-from gptcls.data.readers import PLAIN, Dialect, read_chunks
+from gptcls.data.readers import PLAIN, read_chunks
 from gptcls.data.writer import ChunkWriter
 
 log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256
+PLAIN_TABLE = TableOptions()
 
 
 @own_first
@@ -51,8 +52,7 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
 def classify(config: ClassifyConfig) -> None:
     """Label what ``config`` names and print the labels, or write them to ``config.out``.
 
-    Raises InputError for options that exclude each other and for what cannot be read; an unfinished output
-    file is removed.
+    Raises InputError for options that exclude each other and what cannot be read, leaving no output file.
     """
     dialect = config.dialect
     if config.data is not None and config.texts:
@@ -65,7 +65,7 @@ def classify(config: ClassifyConfig) -> None:
         raise InputError("--text-column, --separator, --encoding and --columns go with --data")
     classifier = config.load()
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config.text_column, dialect)
+        n = classify_file(classifier, config.data, config.out, config)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
     answers, n_truncated = answers_of(classifier.saved.task), 0
@@ -78,11 +78,7 @@ def classify(config: ClassifyConfig) -> None:
 
 
 def classify_file(
-    classifier: TextClassifier,
-    source: Path,
-    target: Path,
-    text_column: str | None = None,
-    dialect: Dialect = PLAIN,
+    classifier: TextClassifier, source: Path, target: Path, table: TableOptions = PLAIN_TABLE
 ) -> int:
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
@@ -93,7 +89,7 @@ def classify_file(
     """
     answers, n = answers_of(classifier.saved.task), 0
     with ChunkWriter(target, source=source) as writer:
-        for chunk, _, outputs in answered_chunks(classifier, source, text_column, dialect):
+        for chunk, _, outputs in answered_chunks(classifier, source, table):
             if n == 0:
                 names = [f"predicted_{x}" if x in set(chunk.columns) else x for x in answers.columns]
                 added = [*names, *answers.details]
@@ -107,15 +103,14 @@ def classify_file(
 
 
 def answered_chunks(
-    classifier: TextClassifier, source: Path, text_column: str | None = None, dialect: Dialect = PLAIN
+    classifier: TextClassifier, source: Path, table: TableOptions
 ) -> Iterator[tuple["pd.DataFrame", list[str | None], np.ndarray]]:
     """The rows of a table piece by piece, with their texts and outputs (N, K): None and NaN where there is no
     text. At the end the log says how many of these there were, and how many texts were too long."""
     column, n_blank, n_truncated = None, 0, 0
     with tqdm(unit=" rows", delay=1, disable=None) as bar:
-        for chunk in read_chunks(source, dialect=dialect):
-            if column is None:
-                column = find_text_column(chunk.columns, text_column, chunk, source)
+        for chunk in read_chunks(source, dialect=table.dialect):
+            column = column or find_text_column(chunk.columns, table.text_column, chunk, source)
             texts = text_values(values_of(chunk, column), chunk.index, column, source)
             outputs, n_longer = _outputs(classifier, texts)
             yield chunk, texts, outputs
@@ -136,7 +131,7 @@ def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.nd
 
 
 def _standard_input() -> BinaryIO:
-    """Its bytes, with a buffer of their own: Python aborts at its end where a thread waits in sys.stdin's."""
+    """Its bytes, in a buffer of their own: Python aborts at its end where a thread waits in sys.stdin's."""
     if sys.stdin is None:
         raise InputError("standard input is closed; give texts or --data")
     return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
@@ -148,40 +143,36 @@ def arriving_lines(file: BinaryIO) -> Iterator[list[str]]:
     So a slow source is answered line by line, and a fast one in batches. Raises InputError at the first line
     that is not UTF-8, whatever the locale says, after the lines before it.
     """
-    lines: queue.Queue[str | Exception | None] = queue.Queue(maxsize=4 * LINES_AT_ONCE)
+    lines: Queue[str | Exception | None] = Queue(maxsize=4 * LINES_AT_ONCE)
 
     def read() -> None:
         try:
             for number, line in enumerate(file, 1):
-                lines.put(_decoded(line, number))
+                lines.put(_decoded(line, f"standard input, line {number}", number == 1))
+            lines.put(None)
         except Exception as error:  # it belongs to the thread that waits for lines
             lines.put(error)
-        else:
-            lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    end = False
-    while not end:
+    last: str | Exception | None = ""
+    while isinstance(last, str):
         arrived = [lines.get()]
         while len(arrived) < LINES_AT_ONCE and not lines.empty():
             arrived.append(lines.get())
-        if end := not isinstance(arrived[-1], str):
-            error = arrived.pop()
-        if arrived:
-            yield arrived
-    if error is not None:
-        raise error
+        last = arrived[-1]
+        if texts := [line for line in arrived if isinstance(line, str)]:
+            yield texts
+    if last is not None:
+        raise last
 
 
-def _decoded(line: bytes, number: int) -> str:
+def _decoded(line: bytes, where: str, first: bool) -> str:
     try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        text = line.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         encoding = guess_encoding(line)
-        raise InputError(
-            f"standard input, line {number}: not UTF-8; it looks like {encoding}. "
-            f"Convert it: iconv -f {encoding} -t UTF-8 texts.txt | python -m gptcls.classify …"
-        ) from None
+        way_out = f"convert it: iconv -f {encoding} -t UTF-8 texts.txt | python -m gptcls.classify …"
+        raise InputError(f"{where}: not UTF-8; it looks like {encoding}; {way_out}") from None
     if "\0" in text:
-        raise InputError(f"standard input, line {number}: a NUL byte, so this is damaged or not UTF-8 text")
+        raise InputError(f"{where}: a NUL byte, so this is damaged or not UTF-8 text")
     return text
