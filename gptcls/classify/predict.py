@@ -79,14 +79,14 @@ class TextClassifier:
 
     def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
         """:meth:`outputs` (N, K), and the number of texts cut, for :meth:`log_truncated` at a file's end."""
-        saved, targets = self.saved, torch.zeros(len(texts))
-        texts, width = map(CLEANERS[saved.cleaning], texts), shorter(max_length, saved.max_length)
-        dataset = TextDataset(list(texts), targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
+        saved, width = self.saved, shorter(max_length, self.saved.max_length)
+        cleaned, targets = list(map(CLEANERS[saved.cleaning], texts)), torch.zeros(len(texts))
+        dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         logits = dataset_logits(self.model, dataset, self.device)
         return saved.task.outputs(logits).numpy(), dataset.truncated
 
     def log_truncated(self, n: int, max_length: int | None = None) -> None:
-        """Log that ``n`` texts were longer than what is read, and what became of them; nothing for 0."""
+        """Log that ``n`` texts were longer than what is read, if any, and what became of them."""
         if n:
             log.info(describe_cut(n, shorter(max_length, self.saved.max_length), self.saved.long))
 

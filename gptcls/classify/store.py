@@ -28,6 +28,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.core.weights import State
 from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import learn_adapters, merged
@@ -61,13 +62,9 @@ AS_THEY_ARE = ("base", "max_length", "pad_to", "long", "cleaning", "training", "
 def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
     """Write ``saved`` to ``folder``; a classifier already there stays whole until this one is complete.
 
-    Args:
-        folder: created with its parents; what stands there may only be an older classifier, which goes.
-        full: store every tensor, adapters merged into them; otherwise only the trained ones, to be laid over
-            ``saved.base``.
-
-    Raises InputError when the folder holds something else or cannot be written, the disk is full, or the
-    backbone is of no family in :data:`gptcls.models.families.FAMILIES`.
+    ``full`` stores every tensor, adapters merged; otherwise the trained ones, to be laid over ``saved.base``.
+    InputError when the folder holds something else than a classifier or cannot be written, and for a backbone
+    of no family in :data:`gptcls.models.families.FAMILIES`.
     """
     folder, model = Path(folder), saved.model
     if not full and saved.base is None:
@@ -104,15 +101,13 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             if tokenizer is not None:
                 (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot save the classifier to {folder}: {error}; free space or choose another --out"
-        ) from error
+        way_out = "free space or choose another --out"
+        raise InputError(f"cannot save the classifier to {folder}: {error}; {way_out}") from error
 
 
 def find_classifier(folder: Path | str) -> Path:
-    """The folder that holds ``classifier.json``: ``folder`` itself or, for a run, its ``classifier/``; or
-    that of a classifier in this package (:data:`BUNDLED`). Raises InputError when there is none.
-    """
+    """The folder with ``classifier.json``: ``folder``, a run's ``classifier/`` or one of :data:`BUNDLED`;
+    InputError when there is none."""
     if str(folder) in BUNDLED:
         return BUNDLED[str(folder)]
     folder = Path(folder)
@@ -127,31 +122,35 @@ def find_classifier(folder: Path | str) -> Path:
 def read_classifier(
     folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None
 ) -> SavedClassifier:
-    """Load what :func:`save_classifier` wrote, or the run folder it stands in; the model is in eval mode.
+    """Load what :func:`save_classifier` wrote; the model is in eval mode.
 
     Args:
-        folder: the classifier, or the run.
+        folder: see :func:`find_classifier`.
         dtype: of what was not trained, as in :func:`gptcls.models.pretrained.load_pretrained`.
         base: the weights that it was trained on, for a classifier stored without them; otherwise those of the
             name in ``classifier.json`` or, where that is a path and nothing is there, of the same file name
             next to the classifier or its run. Wherever they are, their sha256 must be the stored one.
 
-    Raises InputError when there is no classifier, its format is newer, it is damaged, the base weights are
-    absent or not those that it was trained on, or a ``base`` is given that it does not need.
+    Raises InputError when there is no classifier, it is damaged or newer than this gptcls, the base weights
+    are absent or others, or a ``base`` is given that it does not need.
     """
     folder = find_classifier(folder)
     try:
-        spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
-        spec = checked_description(spec, folder)
+        text = (folder / "classifier.json").read_text(encoding="utf-8")
+        spec = checked_description(json.loads(text), folder)
         stored, sizes = spec["tensors"], dict(spec["architecture"])
         family = FAMILIES[sizes.pop("family")]
         config, task = family.config(**sizes), task_from_json(spec["task"])
         dtype = dtype if family.narrow else torch.float32
-        tokenizer = _read_tokenizer(spec["tokenizer"], getattr(config, "vocab_size", None), folder)
+        tokenizer = GPT2_TOKENIZER
+        if (ids := spec["tokenizer"]) is not None:  # which the file does not name
+            tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
+            if (n := getattr(config, "vocab_size", None)) is not None:  # a user's own network may not say
+                tokenizer.require_fit(str(folder), n)
         tensors = load_file(folder / "model.safetensors")
         backbone = None
         if stored != "all":
-            backbone, spec["base"] = _load_base(spec["base"], config, folder, dtype, base)
+            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
         if stored == "adapter" and (rest := load_adapter(backbone, folder)):
@@ -160,29 +159,17 @@ def read_classifier(
         with shapes_only() if family.read else nullcontext():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         _freeze(model, spec["trained"])
-        _assign(model, tensors, stored, folder, dtype)
+        _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{folder} is damaged ({what}); save or copy it again") from error
+        damage = f"damaged ({type(error).__name__}: {error})"
+        raise InputError(f"{folder} is {damage}; save or copy it again") from error
     return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer)
 
 
-def _read_tokenizer(ids: dict | None, vocab_size: int | None, folder: Path) -> Tokenizer:
-    """The classifier's own tokenizer, whose file does not name the ``ids``; without them it is GPT-2's."""
-    if ids is None:
-        return GPT2_TOKENIZER
-    tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
-    if vocab_size is not None:  # a network of the user's own may not say
-        tokenizer.require_fit(str(folder), vocab_size)
-    return tokenizer
-
-
-def _load_base(
-    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Path | str | None
-) -> tuple[nn.Module, dict]:
+def _load(base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any) -> tuple[nn.Module, dict]:
     """The network of the base weights, and ``base`` with the name where they are now; InputError where they
     are not found, have changed, or have other sizes than ``config``."""
     name = base["name"] if given is None else str(given)
@@ -202,23 +189,15 @@ def _load_base(
         backbone.drop_causal_mask()
     for size, value in asdict(config).items():
         if size not in ("tied", "dropout") and (theirs := getattr(backbone.config, size)) != value:
-            raise InputError(
-                f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have "
-                f"{theirs!r}; put the original files back or train again"
-            )
+            says = f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have"
+            raise InputError(f"{says} {theirs!r}; put the original files back or train again")
     return backbone, base | {"name": name}
 
 
-def _assign(
-    model: Classifier, tensors: dict[str, torch.Tensor], stored: str, folder: Path, dtype: torch.dtype
-) -> None:
-    """Lay the stored tensors into the model, those not trained in ``dtype``; every name and shape must be the
-    expected one."""
-    trained, expected, path = (
-        model.trained_parameters(),
-        _tensors(model, stored),
-        folder / "model.safetensors",
-    )
+def _assign(model: Classifier, tensors: State, stored: str, path: Path, dtype: torch.dtype) -> None:
+    """Lay the tensors of ``path`` into the model, those not trained in ``dtype``; every name and shape must
+    be the expected one."""
+    trained, expected = model.trained_parameters(), _tensors(model, stored)
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             problem = "is missing from" if name in expected else "is unexpected in"
@@ -237,7 +216,7 @@ def _freeze(model: Classifier, policy: str) -> None:
     learn_adapters(model) if policy == "lora" else model.freeze(policy)
 
 
-def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:
+def _tensors(model: Classifier, stored: str) -> State:
     """What of a classifier stands in model.safetensors."""
     if stored == "adapter":  # which has files of its own
         return {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
