@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gptcls.classify.predict import ClassifierOptions
@@ -10,7 +11,6 @@ from gptcls.common import cli
 from gptcls.common.lazy import pd
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
-from gptcls.core.task import Task
 from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
@@ -38,18 +38,14 @@ class EvaluateConfig(LabelOptions, ClassifierOptions):
     """Folder for metrics.json and the pictures; nothing is written without it."""
 
 
-def evaluate(config: EvaluateConfig) -> dict:
-    """The scores of a classifier on a data set, as in ``metrics.json``.
+def evaluate(config: EvaluateConfig, show: bool = False) -> dict:
+    """The scores of a classifier on a data set, as in ``metrics.json``; ``show`` prints them as a table.
 
     Texts are cleaned as they were for training, and rows without text are dropped. Rows are left out whose
     text (:func:`gptcls.data.same_text.text_key`) the classifier was trained on, or on which its epoch and
     thresholds were chosen, and the log says how many. Where no split of a run lies next to the classifier,
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
     """
-    return _task_and_scores(config)[1]
-
-
-def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     if (out := config.out) is not None:
         if out.is_file():
             raise InputError(f"--out {out} is a file; choose a folder")
@@ -75,7 +71,9 @@ def _task_and_scores(config: EvaluateConfig) -> tuple[Task, dict]:
     if out is not None:
         report.write_metrics(out / "metrics.json", {"data": scores}, {})
         report.write_pictures(out, task, targets, outputs, scores)
-    return task, scores
+    if show:
+        print(report.scores_table(task, {config.data or "test": scores}, {}))
+    return scores
 
 
 def _own_test_rows(config: EvaluateConfig, layout: Layout, split: Path) -> "pd.DataFrame":
@@ -118,14 +116,9 @@ def _require_known(
         raise bad_rows([n for n, _ in bad], rows.index.name, said, source, way_out)
 
 
-def _print_scores(config: EvaluateConfig) -> None:
-    task, scores = _task_and_scores(config)
-    print(report.scores_table(task, {config.data or "test": scores}, {}))
-
-
 def main() -> None:
     """The command line."""
-    cli.run(EvaluateConfig, _print_scores)
+    cli.run(EvaluateConfig, partial(evaluate, show=True))
 
 
 if __name__ == "__main__":

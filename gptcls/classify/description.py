@@ -58,12 +58,8 @@ def _rules(spec: dict) -> Iterator[Rule]:
     in_range = f"a whole number from 1 to n_positions {n_positions}"
     yield "max_length", max_length, _is_whole(max_length, n_positions), in_range
     yield "pad_to", pad_to, pad_to is None or _is_whole(pad_to, n_positions), f"null or {in_range}"
-    for name, known in (
-        ("pooling", poolings_of(family)),
-        ("long", CUTS),
-        ("cleaning", CLEANERS),
-        ("tensors", ("all", "trained", "adapter")),
-    ):
+    choices = {"pooling": poolings_of(family), "long": CUTS, "cleaning": CLEANERS}
+    for name, known in (choices | {"tensors": ("all", "trained", "adapter")}).items():
         yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
     stored, trained = spec["tensors"], spec["trained"]
     if stored == "adapter":

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiktoken
 import torch
 from torch import nn
 
-from gptcls.classify.book import book_review, shorter
 from gptcls.classify.store import SavedClassifier, find_classifier, read_classifier
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.options import HardwareOptions
 from gptcls.core.answer import dataset_logits
-from gptcls.core.batches import TextDataset
+from gptcls.core.batches import TextDataset, pad
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
-from gptcls.core.tokenizer import PAD_ID
+from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
 from gptcls.data.clean import CLEANERS
 from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.fast.frozen import Staged
@@ -55,8 +55,7 @@ class TextClassifier:
     def predict(self, texts: str | Iterable[str], max_length: int | None = None) -> Answer | list[Answer]:
         """The answer to a text, or the list of answers: each a class, a list of labels, a number or several.
 
-        ``max_length`` cuts texts shorter than the classifier itself does. TypeError, naming
-        the row, for a value that is not text.
+        ``max_length`` cuts texts shorter than the classifier itself does. TypeError names a value that is not text.
         """
         answers = self.saved.task.decode(torch.from_numpy(self.outputs(_as_list(texts), max_length)))
         return answers[0] if isinstance(texts, str) else answers
@@ -79,7 +78,7 @@ class TextClassifier:
 
     def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
         """:meth:`outputs` (N, K), and the number of texts cut, for :meth:`log_truncated` at a file's end."""
-        saved, width = self.saved, shorter(max_length, self.saved.max_length)
+        saved, width = self.saved, _shorter(max_length, self.saved.max_length)
         cleaned, targets = list(map(CLEANERS[saved.cleaning], texts)), torch.zeros(len(texts))
         dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         logits = dataset_logits(self.model, dataset, self.device)
@@ -88,7 +87,7 @@ class TextClassifier:
     def log_truncated(self, n: int, max_length: int | None = None) -> None:
         """Log that ``n`` texts were longer than what is read, if any, and what became of them."""
         if n:
-            log.info(describe_cut(n, shorter(max_length, self.saved.max_length), self.saved.long))
+            log.info(describe_cut(n, _shorter(max_length, self.saved.max_length), self.saved.long))
 
 
 def _merged_copy(classifier: Classifier) -> Classifier:
@@ -103,18 +102,14 @@ def _merged_copy(classifier: Classifier) -> Classifier:
 
 
 def load_classifier(
-    folder: str | Path = DEFAULT_CLASSIFIER,
-    device: str = "auto",
-    precision: str = "auto",
+    folder: str | Path = DEFAULT_CLASSIFIER, device: str = "auto", precision: str = "auto",
     base: str | Path | None = None,
-) -> TextClassifier:
+) -> TextClassifier:  # fmt: skip
     """The classifier that ``gptcls.train`` left in ``folder``, or one of this package by name.
 
-    Args:
-        folder, base, errors: see :func:`gptcls.classify.store.read_classifier`.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
-        precision: number format of all blocks but the last, see :func:`gptcls.common.hardware.pick_dtype`; or
-            ``"int8"``, 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
+    See :func:`gptcls.classify.store.read_classifier` for ``base`` and errors, :mod:`gptcls.common.hardware`
+    for ``device`` and ``precision``, the number format of all blocks but the last; ``"int8"`` is 8-bit
+    weights through torchao: for CPUs without bf16, where it saves about a quarter.
     """
     on = pick_device(device)
     saved = read_classifier(folder, pick_dtype("auto" if precision == "int8" else precision, on), base)
@@ -139,13 +134,9 @@ class ClassifierOptions(HardwareOptions):
 
 
 def classify_review(
-    text: str | list[str],
-    model: str | Path | TextClassifier | nn.Module | None = None,
-    tokenizer: Any = None,
-    device: torch.device | str | None = None,
-    max_length: int | None = None,
-    pad_token_id: int = PAD_ID,
-) -> Answer | list[Answer]:
+    text: str | list[str], model: str | Path | TextClassifier | nn.Module | None = None, tokenizer: Any = None,
+    device: torch.device | str | None = None, max_length: int | None = None, pad_token_id: int = PAD_ID,
+) -> Answer | list[Answer]:  # fmt: skip
     """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list.
 
     A classifier without a class "spam", or of another task, answers as its :meth:`TextClassifier.predict`.
@@ -162,7 +153,7 @@ def classify_review(
     """
     texts = _as_list(text)
     if isinstance(model, nn.Module):
-        answers = [book_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
+        answers = [_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
     else:
         if tokenizer is not None or pad_token_id != PAD_ID:
             raise TypeError("a trained classifier has its own tokenizer and padding; leave them out")
@@ -173,6 +164,30 @@ def classify_review(
         if "spam" in model.labels and isinstance(model.saved.task, SingleLabel):
             answers = ["spam" if answer == "spam" else "not spam" for answer in answers]
     return answers[0] if isinstance(text, str) else answers
+
+
+@torch.inference_mode()
+def _review(text: str, model: nn.Module, tokenizer: Any, device: Any, length: int | None, pad_id: int) -> str:
+    """One text through our :class:`Classifier` or the book's GPTModel; class 1 of the head is spam."""
+    if tokenizer is None:
+        raise TypeError("a network needs its tokenizer: classify_review(text, model, tokenizer, device)")
+    model.eval()
+    ours = isinstance(model, Classifier)
+    n_positions = model.backbone.config.n_positions if ours else model.pos_emb.weight.shape[0]
+    # To a tiktoken encoding "<|endoftext|>" in a text is a mistake unless it is told otherwise.
+    options = {"disallowed_special": ()} if isinstance(tokenizer, tiktoken.Encoding) else {}
+    width = _shorter(length, n_positions)
+    row = tokenizer.encode(text[:MAX_CHARS], **options)[:width] or [pad_id]
+    ids, lengths = (tensor.to(device) for tensor in pad([row], length and width, pad_id))
+    logits = model(ids, lengths) if ours else model(ids)[:, -1]
+    return "spam" if logits.argmax(dim=-1).item() == 1 else "not spam"
+
+
+def _shorter(max_length: int | None, limit: int) -> int:
+    """The length to cut to: ``max_length`` where it is given and within the limit."""
+    if max_length is not None and max_length < 1:
+        raise InputError(f"max_length {max_length} leaves nothing to read; use 1 or more, or None")
+    return min(max_length or limit, limit)
 
 
 @lru_cache(maxsize=2)

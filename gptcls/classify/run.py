@@ -28,6 +28,7 @@ from gptcls.data.writer import ChunkWriter
 log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256
 PLAIN_TABLE = TableOptions()
+Answered = tuple["pd.DataFrame", list[str | None], np.ndarray]  # rows, their texts, their outputs (N, K)
 
 
 @own_first
@@ -77,9 +78,7 @@ def classify(config: ClassifyConfig) -> None:
     classifier.log_truncated(n_truncated)
 
 
-def classify_file(
-    classifier: TextClassifier, source: Path, target: Path, table: TableOptions = PLAIN_TABLE
-) -> int:
+def classify_file(classifier: TextClassifier, source: Path, target: Path, table=PLAIN_TABLE) -> int:
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
@@ -102,15 +101,14 @@ def classify_file(
     return n
 
 
-def answered_chunks(
-    classifier: TextClassifier, source: Path, table: TableOptions
-) -> Iterator[tuple["pd.DataFrame", list[str | None], np.ndarray]]:
-    """The rows of a table piece by piece, with their texts and outputs (N, K): None and NaN where there is no
-    text. At the end the log says how many of these there were, and how many texts were too long."""
+def answered_chunks(classifier: TextClassifier, source: Path, table: TableOptions) -> Iterator[Answered]:
+    """A table piece by piece, with None and NaN where there is no text. At the end the log says how many of
+    these there were, and how many texts were too long."""
     column, n_blank, n_truncated = None, 0, 0
     with tqdm(unit=" rows", delay=1, disable=None) as bar:
         for chunk in read_chunks(source, dialect=table.dialect):
-            column = column or find_text_column(chunk.columns, table.text_column, chunk, source)
+            if column is None:
+                column = find_text_column(chunk.columns, table.text_column, chunk, source)
             texts = text_values(values_of(chunk, column), chunk.index, column, source)
             outputs, n_longer = _outputs(classifier, texts)
             yield chunk, texts, outputs
@@ -123,7 +121,7 @@ def answered_chunks(
 
 
 def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.ndarray, int]:
-    """The outputs (N, K) of N texts, NaN for blank ones and None; and how many of the texts were too long."""
+    """The outputs (N, K) of N texts, NaN for blank ones and None; and how many texts were too long."""
     filled = [i for i, text in enumerate(texts) if text and text.strip()]
     outputs = np.full((len(texts), len(classifier.labels)), np.nan)
     outputs[filled], n_longer = classifier.scored([texts[i] for i in filled])
@@ -131,9 +129,9 @@ def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.nd
 
 
 def _standard_input() -> BinaryIO:
-    """Its bytes, in a buffer of their own: Python aborts at its end where a thread waits in sys.stdin's."""
     if sys.stdin is None:
         raise InputError("standard input is closed; give texts or --data")
+    # A buffer of its own: Python aborts at its end where a thread waits in sys.stdin's.
     return io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False))
 
 

@@ -8,11 +8,9 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gptcls.core.errors import InputError
-
-Config = TypeVar("Config")
 
 VERBS = {  # name: its module, and what it does
     "train": ("gptcls.train.__main__", "fine-tune a pretrained network on labelled texts"),
@@ -43,23 +41,20 @@ def main() -> None:
         sys.exit(2)
 
 
-def run(config_class: type[Config], function: Callable[[Config], Any]) -> None:
+def run(config_class: type, function: Callable[[Any], Any]) -> None:
     """Parse ``sys.argv`` into ``config_class`` and call ``function`` with it.
 
     Exits with 2 for a mistake in what was given or a file that cannot be read or written, which one line on
     stderr names, and with 130 after Ctrl-C.
     """
-    with _closed_pipe_is_no_error():
-        config = _parse(config_class)
-    logger = logging.getLogger("gptcls")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
     try:
         with _closed_pipe_is_no_error():
+            config = _parse(config_class)
+            logger = logging.getLogger("gptcls")
+            if not logger.handlers:
+                logger.addHandler(logging.StreamHandler(sys.stderr))  # the message alone, without a formatter
+                logger.setLevel(logging.INFO)
+                logger.propagate = False
             function(config)
     except (InputError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -80,7 +75,7 @@ def _closed_pipe_is_no_error() -> Iterator[None]:
         sys.exit(0)
 
 
-def _parse(config_class: type[Config]) -> Config:
+def _parse(config_class: type) -> Any:
     import tyro
 
     prog = sys.argv[0]

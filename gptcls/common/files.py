@@ -22,7 +22,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        _finish(temporary, mode)
+        temporary.chmod(mode)  # safetensors lets only the owner read what it writes
+        flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,7 +40,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.iterdir():
-            _finish(file, temporary.stat().st_mode & 0o666)
+            file.chmod(temporary.stat().st_mode & 0o666)
+            flush(file)
         if replaces := path.exists():
             path.rename(previous)
         try:
@@ -57,12 +59,6 @@ def write_json(path: Path, value: object) -> None:
     """``value`` as readable JSON, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _finish(file: Path, mode: int) -> None:
-    """Set the mode, since safetensors lets only the owner read what it writes, and wait for the disk."""
-    file.chmod(mode)
-    flush(file)
 
 
 def flush(file: Path) -> None:
