@@ -20,18 +20,25 @@ class Options:
 
     @classmethod
     def of(cls: type[AnyOptions], **options: Any) -> AnyOptions:
-        """From options by name, whichever group they belong to. Raises TypeError for an unknown one."""
+        """From options by name, whichever group they belong to; paths may be given as text, tuples as lists.
+
+        Raises TypeError for an unknown one.
+        """
         groups = cls._groups()
-        homes = {field.name: name for name, group in groups.items() for field in fields(group)}
-        homes |= {field.name: "" for field in fields(cls) if field.name not in groups}
-        given: dict[str, dict[str, Any]] = {name: {} for name in ("", *groups)}
+        hints = {name: ("", hint) for name, hint in get_type_hints(cls).items() if name not in groups}
+        for group, kind in groups.items():
+            hints |= {name: (group, hint) for name, hint in get_type_hints(kind).items()}
+        given: dict[str, dict[str, Any]] = {group: {} for group in ("", *groups)}
         for name, value in options.items():
-            if name not in homes:
-                near = difflib.get_close_matches(name, homes, n=1)
+            if name not in hints:
+                near = difflib.get_close_matches(name, hints, n=1)
                 raise TypeError(
                     f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
                 )
-            given[homes[name]][name] = value
+            group, hint = hints[name]
+            if isinstance(value, str) and value and (hint is Path or Path in get_args(hint)):
+                value = Path(value)
+            given[group][name] = tuple(value) if isinstance(value, list) else value
         return cls(**given.pop(""), **{name: groups[name](**values) for name, values in given.items()})
 
     @classmethod
@@ -54,20 +61,8 @@ class Options:
         return self.of(**self.flat() | options)
 
     def to_json(self) -> dict:
-        """Plain values for config.json; :meth:`from_json` reads them back."""
+        """Plain values for config.json; :meth:`of` reads them back."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in self.flat().items()}
-
-    @classmethod
-    def from_json(cls: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
-        """Options that :meth:`to_json` wrote."""
-        hints = {
-            name: hint
-            for group in (cls, *cls._groups().values())
-            for name, hint in get_type_hints(group).items()
-        }
-        paths = {k for k, hint in hints.items() if hint is Path or Path in get_args(hint)}
-        read = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls.of(**read | {k: Path(read[k]) for k in paths & read.keys() if read[k]})
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
