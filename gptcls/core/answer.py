@@ -31,8 +31,7 @@ def dataset_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> 
     model.eval()
     if not len(dataset):
         return torch.zeros(0, model.n_outputs)
-    batches = token_budget_batches(dataset.widths, token_budget(device))
-    logits = []
+    batches, logits = token_budget_batches(dataset.widths, token_budget(device)), []
     for rows in batches:
         inputs, lengths, _ = dataset.collate([dataset[row] for row in rows])
         logits.append(model(inputs.to(device), lengths.to(device)).float().cpu())

@@ -53,9 +53,7 @@ class TextDataset(Dataset):
         tokenizer: Tokenizer = GPT2, cut: Cut = head,
     ) -> None:  # fmt: skip
         self.targets, self.pad_to, self.pad_id = targets, pad_to, tokenizer.pad_id
-        self.truncated = 0
-        self.rows: list[list[int]] = []
-        self.owners: list[int] = []
+        self.truncated, self.rows, self.owners = 0, [], []
         # One token more than needed tells a text that fits exactly from one that is cut.
         encoded = tokenizer.encode_rows(texts, max_length + 1 if cut is head else None)
         for text, ids in enumerate(encoded):

@@ -101,10 +101,8 @@ class Trainer:
         model: maps ids (B, T) and lengths (B,) to outputs; its parameters that require gradients are trained.
         task: has ``loss(outputs, targets)`` and ``loss_weight(targets)``.
         train_loader: batches of an epoch. Their order must come from torch's global generator.
-        settings: see :class:`FitSettings`.
-        device: where the model is.
         hooks: called in their order.
-        optimizer: over the trained parameters; None takes AdamW. ``lr_scale`` in one of its parameter groups
+        optimizer: over the trained parameters, by default AdamW. ``lr_scale`` in one of its parameter groups
             multiplies the learning rate there.
     """
 

@@ -202,10 +202,9 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     saved, split, task = setup.saved, setup.split, setup.saved.task
     model, device, extra = trainer.model, setup.device, {}
     if setup.look_before:  # the book's last lines; its train loader drops the incomplete batch
-        each = [
-            evaluate_loader(model, task, loader, device, len(loader)) for loader in setup.loaders.values()
-        ]
-        by_loader = {part: accuracy for part, (_, accuracy) in zip(setup.loaders, each, strict=True)}
+        # The number of batches is given since a shuffled loader's rows cannot be put together to texts.
+        looks = {part: evaluate_loader(model, task, x, device, len(x)) for part, x in setup.loaders.items()}
+        by_loader = {part: accuracy for part, (_, accuracy) in looks.items()}
         extra = {"before_training": setup.look_before, "accuracy_by_loader": by_loader}
     logits = {part: dataset_logits(model, dataset, device) for part, dataset in setup.datasets.items()}
     outputs = {part: task.outputs(values).numpy() for part, values in logits.items()}
