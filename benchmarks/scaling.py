@@ -54,11 +54,11 @@ def alone(options: Options, weights: Path) -> dict[str, float | None]:
         name: TextDataset(frame["text"].tolist(), task.targets(frame["label"].tolist()), 1024)
         for name, frame in split.items()
     }
-    settings = FitSettings(**{f.name: getattr(config, f.name) for f in fields(FitSettings)})
+    settings = FitSettings(**{f.name: getattr(config.fit, f.name) for f in fields(FitSettings)})
     with Stopwatch() as frozen:
         network, features = stage(model, datasets, config, cpu)
     with Stopwatch() as epoch:
-        Trainer(network, task, *make_loaders(features, config)[:2], settings, cpu).fit()
+        Trainer(network, task, make_loaders(features, config)["train"], settings, cpu).fit()
     tokens = sum(datasets["train"].lengths) + sum(datasets["validation"].lengths)
     return {
         "frozen": frozen.seconds,

@@ -106,11 +106,8 @@ class Classifier(nn.Module):
         return torch.full_like(lengths, width) if self.pool.sees_padding else lengths
 
     def freeze(self, policy: str) -> None:
-        """Decide what is trained, next to the head.
-
-        ``"head"``: nothing. ``"last_block"``: the last block and the final norm, as in the book.
-        ``"last_2"``, ``"last_3"``, …: as many last blocks and the norm. ``"all"``: everything.
-        """
+        """Decide what is trained next to the head: for ``"head"`` nothing, ``"last_block"`` the last block
+        and the final norm, as in the book, ``"last_2"``, … more blocks, ``"all"`` everything."""
         blocks = list(self.backbone.blocks)
         n_trained = trained_blocks(policy, len(blocks))
         last = blocks[len(blocks) - n_trained :]

@@ -82,7 +82,7 @@ def _check_what_trains(values: dict[str, Any]) -> None:
     if values["pooling"] not in (known := ("auto", *POOLERS)):
         raise InputError(f"--pooling {values['pooling']!r} is unknown; use {', '.join(known)}")
     if preset and max(values["max_length"] or 0, values["pad_to"] or 0) > preset.n_positions:
-        raise InputError(f"{model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller")
+        raise InputError(f"{model} reads {preset.n_positions} tokens; lower --max-length and --pad-to")
     if values["save"] == "trained" and values["init"] == "random":
         raise InputError("--save trained needs pretrained base weights; this run starts from random ones")
 

@@ -69,14 +69,9 @@ class Run:
 
 
 def fit(
-    rows: Any,
-    model: str | Path | nn.Module | None = None,
-    settings: TrainConfig | None = None,
-    *,
-    tokenizer: Tokenizer | None = None,
-    hooks: Sequence[Hook] = (),
-    **options: Any,
-) -> Run:
+    rows: Any, model: str | Path | nn.Module | None = None, settings: TrainConfig | None = None, *,
+    tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (), **options: Any,
+) -> Run:  # fmt: skip
     """Train a classifier on rows in memory; no file is written but a cache.
 
     >>> import pandas as pd
