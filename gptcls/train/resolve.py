@@ -28,10 +28,8 @@ TASK_OPTIONS = {  # every other option goes with every task
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """The configuration with all defaults that depend on the recipe, the model or what is trained.
-
-    Raises InputError for the first value that no run can use.
-    """
+    """The configuration with all defaults that depend on the recipe, the model or what is trained; InputError
+    for the first value that no run can use."""
     values = config.flat()
     defaults = dict(RECIPES[config.run.recipe])
     if config.run.recipe == "default":

@@ -81,15 +81,10 @@ def fit(
     >>> run.predict("free prize, call now")
     'spam'
 
-    Args:
-        rows: a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
-            perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`.
-        model: as ``--model``; or a network of your own that keeps the backbone's contract (``core/gpt2.py``),
-            which is trained in place; None takes that of the settings.
-        settings: the options; None takes the defaults.
-        tokenizer: of a network of your own, otherwise GPT-2's.
-        hooks: called while it trains, see :class:`gptcls.core.loop.Hook`.
-        options: single options, laid over ``settings``.
+    ``rows`` are a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
+    perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`. ``model`` is as ``--model``,
+    or a network of your own that keeps the backbone's contract (``core/gpt2.py``): it is trained in place, and
+    ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
 
     InputError for options or rows that cannot be used, TypeError for an option that does not exist and rows
     that are not of these types.

@@ -1,7 +1,5 @@
-"""From rows and options to what the loop needs: task, classifier, datasets, loaders; in memory.
-
-:func:`prepare` does everything that can be refused, :func:`stage` begins the long work.
-"""
+"""From rows and options to what the loop needs: :func:`prepare` does all that can be refused, :func:`stage`
+begins the long work."""
 
 import logging
 from dataclasses import dataclass, field
