@@ -83,7 +83,7 @@ def fit(
 
     ``rows`` are a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
     perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`. ``model`` is as ``--model``,
-    or a network of your own that keeps the backbone's contract (``core/gpt2.py``): it is trained in place, and
+    or a network of your own that keeps the backbone's contract (``core/gpt2.py``), trained in place, and
     ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
 
     InputError for options or rows that cannot be used, TypeError for an option that does not exist and rows
