@@ -316,6 +316,24 @@ def test_resuming_elsewhere_is_said(caplog):
     assert "precision torch.bfloat16, now torch.float32" in caplog.text
 
 
+def test_options_given_one_by_one_are_explicit(tmp_path):
+    """``train(out=…, resume=True, seed=123)`` is refused where the run has another seed."""
+    (tmp_path / "checkpoint").mkdir()
+    runs.write_config(tmp_path, resolve(TrainConfig.of(seed=5)), None, {})
+    with pytest.raises(InputError, match="--seed cannot change"):
+        gptcls.train.run.train(out=tmp_path, resume=True, seed=123)
+
+
+def test_ctrl_c_keeps_the_checkpoint_where_the_classifier_cannot_be_saved(data, base, tmp_path, monkeypatch):
+    def cannot(*_):
+        raise InputError("full")
+
+    monkeypatch.setattr(gptcls.train.run, "save_classifier", cannot)
+    with pytest.raises(InputError, match="full"):
+        interrupted_run(tmp_path / "x", data, base, monkeypatch)
+    assert (tmp_path / "x" / "checkpoint" / "progress.json").exists()
+
+
 def interrupted_run(folder, data, base, monkeypatch):
     """A run over ``base`` that was stopped after 3 steps."""
     step = gptcls.core.loop.Trainer._step
