@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from gptcls.core.batches import pad
-from gptcls.core.classifier import Classifier, first_token, last_token, mean_token
+from gptcls.core.classifier import Classifier, FirstToken, LastToken, MeanToken
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data
@@ -263,8 +263,9 @@ def my_mean_token(hidden, lengths):
 wider, _ = pad([encode(text) for text in texts], pad_to=60)
 with torch.no_grad():
     hidden, hidden_wider = model(ids), model(wider)
-torch.testing.assert_close(my_mean_token(hidden, lengths), mean_token(hidden, lengths))
-torch.testing.assert_close(mean_token(hidden_wider, lengths), mean_token(hidden, lengths))
+library_mean = MeanToken(hidden.shape[-1])
+torch.testing.assert_close(my_mean_token(hidden, lengths), library_mean(hidden, lengths))
+torch.testing.assert_close(library_mean(hidden_wider, lengths), library_mean(hidden, lengths))
 assert not torch.allclose(
     hidden_wider.mean(dim=1), hidden.mean(dim=1)
 )  # the mean over everything does change
@@ -276,7 +277,7 @@ assert not torch.allclose(
 # %% tags=["solution"]
 pair, pair_lengths = pad([encode("You won a prize"), encode("You left your keys here")])
 with torch.no_grad():
-    first = first_token(model(pair), pair_lengths)
+    first = FirstToken(model.config.n_embd)(model(pair), pair_lengths)
 torch.testing.assert_close(first[0], first[1])
 
 # One answer for each first token: the best is the majority label of the messages that begin with it. A token
@@ -299,7 +300,7 @@ with torch.no_grad():
     frozen = model.embed(ids)
     for block in model.blocks[:-1]:
         frozen = block(frozen)  # (B, T, C), to be kept
-    rest = untrained.head(last_token(model.norm(model.blocks[-1](frozen)), lengths))
+    rest = untrained.head(LastToken(model.config.n_embd)(model.norm(model.blocks[-1](frozen)), lengths))
     torch.testing.assert_close(rest, untrained(ids, lengths))
 
 # In five epochs the frozen blocks run once instead of five times a text, evaluations not counted.

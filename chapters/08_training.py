@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from gptcls.core.batches import TextDataset, plain_loader
 from gptcls.core.classifier import Classifier
-from gptcls.core.loop import FitSettings, Trainer, evaluate_loader
+from gptcls.core.loop import Curves, FitSettings, Trainer, evaluate_loader
 from gptcls.core.task import SingleLabel, class_weights
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
@@ -153,22 +153,22 @@ def my_fit(model, loader, epochs, lr):
 # %% [markdown]
 # The library's `Trainer` adds what a real run needs: a learning-rate **schedule** (steps that grow during a
 # *warm-up* and shrink later, for instance along a cosine), **clipping** (a gradient that is too long is
-# shortened), early stopping, checkpoints. With all of that switched off, and the batches in one fixed order,
+# shortened) and **hooks**, small objects that are called after each step and each epoch: they draw curves,
+# keep the best weights, save checkpoints. With all of that switched off, and the batches in one fixed order,
 # it must end in the same classifier as our six lines.
 
 
 # %%
 def settings(**changes):
-    """The book's way: constant learning rate, no clipping, no early stop."""
+    """The book's way: constant learning rate, no clipping."""
     plain = {"epochs": 1, "lr": LR, "weight_decay": 0.1, "schedule": "constant", "warmup": 0.0, "clip": 0.0}
-    rest = {"accumulate": 1, "patience": 0, "eval_freq": 10, "eval_iter": 5}
-    return FitSettings(**plain | rest | changes)
+    return FitSettings(**plain | changes)
 
 
 fixed_order = plain_loader(train_set, 8)
 mine, library = new_classifier(), new_classifier()
 my_losses = my_fit(mine, fixed_order, epochs=1, lr=LR)
-Trainer(library, task, fixed_order, val_loader, settings(), CPU).fit()
+Trainer(library, task, fixed_order, settings(), CPU).fit()
 
 ids, lengths, targets = next(iter(val_loader))
 mine.eval()
@@ -181,12 +181,13 @@ print(f"loss of the first batch {my_losses[0]:.2f}, of the last {my_losses[-1]:.
 # %% [markdown]
 # ## The curves
 #
-# Now a real run: several epochs, shuffled. Every ten steps the library looks at a few batches of both parts
+# Now a real run: several epochs, shuffled. Every ten steps the hook `Curves` looks at a few batches of both parts
 # and notes the loss, and after each epoch the accuracy. The book's chapter 6 draws the same pictures.
 
 # %%
 classifier = new_classifier()
-trainer = Trainer(classifier, task, train_loader, val_loader, settings(epochs=6), CPU)
+curves = Curves(val_loader, eval_freq=10, eval_iter=5)
+trainer = Trainer(classifier, task, train_loader, settings(epochs=6), CPU, hooks=[curves])
 history = trainer.fit().history
 plot_history(history, "loss")
 

@@ -72,20 +72,8 @@ def loader(frame, batch_size, shuffle=False):
 torch.manual_seed(123)
 trained = Classifier(load_pretrained(MODEL), task.n_outputs)
 trained.freeze("last_block")
-settings = FitSettings(
-    epochs=2,
-    lr=LR,
-    weight_decay=0.1,
-    schedule="constant",
-    warmup=0.0,
-    clip=1.0,
-    accumulate=1,
-    patience=0,
-    eval_freq=50,
-    eval_iter=5,
-)
-train_loader, val_loader = loader(split.train, 8, shuffle=True), loader(split.validation, 64)
-Trainer(trained, task, train_loader, val_loader, settings, torch.device("cpu")).fit()
+settings = FitSettings(epochs=2, lr=LR, schedule="constant", clip=1.0)
+Trainer(trained, task, loader(split.train, 8, shuffle=True), settings, torch.device("cpu")).fit()
 trained.eval()  # no dropout from here on, if there was any
 n_trained = sum(p.numel() for p in trained.trained_parameters().values())
 print(f"{n_trained:,} of {sum(p.numel() for p in trained.parameters()):,} parameters were trained")

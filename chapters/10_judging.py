@@ -64,9 +64,9 @@ targets = task.targets(distinct["label"].tolist())
 
 backbone = load_pretrained(MODEL)
 depth = len(backbone.blocks) - 1
-lower = Frozen(Classifier(backbone, task.n_outputs), depth)
+frozen = Frozen(Classifier(backbone, task.n_outputs), depth)
 dataset = TextDataset(texts, targets, max_length=backbone.config.n_positions)
-features = FeatureCache().datasets(lower, {"all": dataset}, CPU)["all"]
+features = FeatureCache().datasets(frozen, {"all": dataset}, CPU)["all"]
 
 
 def batches(rows, size, labels=targets, **how):
@@ -80,22 +80,21 @@ def fit(rows, labels=targets, seed=123, epochs=8):
     torch.manual_seed(seed)
     classifier = Classifier(deepcopy(backbone), task.n_outputs)
     classifier.freeze("last_block")
-    upper = Trained(classifier, depth)
+    trained = Trained(classifier, depth)
     loader = batches(rows, 16, labels, shuffle=True, drop_last=True)
-    rest = {"accumulate": 1, "patience": 0, "eval_freq": 10_000, "eval_iter": 1}
-    how = {"lr": LR, "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.1, "clip": 1.0}
-    Trainer(upper, task, loader, loader, FitSettings(epochs=epochs, **how, **rest), CPU).fit()
-    return upper
+    settings = FitSettings(epochs=epochs, lr=LR, schedule="cosine", warmup=0.1, clip=1.0)
+    Trainer(trained, task, loader, settings, CPU).fit()
+    return trained
 
 
-def logits_of(upper, rows):
+def logits_of(trained, rows):
     """Logits (N, K) of these rows."""
-    return loader_logits(upper, batches(rows, 64), CPU)[0]
+    return loader_logits(trained, batches(rows, 64), CPU)[0]
 
 
-def right(upper, rows):
+def right(trained, rows):
     """For each row, whether the answer is right."""
-    return (logits_of(upper, rows).argmax(dim=-1) == targets[rows]).numpy()
+    return (logits_of(trained, rows).argmax(dim=-1) == targets[rows]).numpy()
 
 
 print(f"{len(texts)} different texts:", judge_of(task).summary(distinct["label"].tolist()))

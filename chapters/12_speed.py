@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gptcls.common.hardware import pick_dtype
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, pad, token_budget_batches
-from gptcls.core.classifier import Classifier, last_token
+from gptcls.core.classifier import Classifier, LastToken
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.task import SingleLabel
 from gptcls.data.sources import load_data
@@ -175,6 +175,9 @@ def my_cached_features(classifier, groups, width=0):
         for i, row in zip(group, x, strict=True):
             features[i] = row[: len(rows[i])].clone()
     return features
+
+
+last_token = LastToken(C)
 
 
 def my_upper(classifier):
@@ -416,8 +419,8 @@ plt.show()
 # %%
 network = new_classifier()
 with clock("gptcls, features"):
-    lower = Frozen(network, depth, pick_dtype("auto", CPU))
-    features = FeatureCache().datasets(lower, {"train": train_set}, CPU)["train"].features
+    frozen = Frozen(network, depth, pick_dtype("auto", CPU))
+    features = FeatureCache().datasets(frozen, {"train": train_set}, CPU)["train"].features
 with clock("gptcls, last block"):
     losses = my_train(network, Trained(network, depth), collate_features)
 torch.testing.assert_close(losses, plain_losses, rtol=0.1, atol=0.1)  # bf16 has its rounding

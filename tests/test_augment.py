@@ -187,7 +187,7 @@ def test_a_run(base, tmp_path, log):
     assert new.text.str.contains("trophy|award|house").any()
     assert not set(new.text) & {text for part in splits[0].values() for text in part.text}
     options = json.loads((tmp_path / "x" / "config.json").read_text())["options"]
-    again = TrainConfig.from_json(options)
+    again = TrainConfig.of(**options)
     assert again.data.augmentation == Augmentation(("synonym", "swap"), 2, 0.1, table)
     assert again.flat()["augment"] == ("synonym", "swap"), "a resumed run may name its options again"
     assert len(set(splits[0]["train"].text) & {text for text, _ in ROWS}) == n

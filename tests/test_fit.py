@@ -1,6 +1,7 @@
 """fit: rows in memory in, a classifier in memory out."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,38 @@ def test_a_network_of_ones_own(base):
     assert fit(FRAME, GPT2(TINY), train="all", **QUICK).classifier.base is None
 
 
+def test_what_the_contract_does_not_ask_of_a_network(base):
+    """No size of a vocabulary, and its output need not depend on every parameter."""
+
+    class Mine(GPT2):
+        def __init__(self):
+            super().__init__(TINY)
+            self.spare = torch.nn.Linear(2, 2)
+            self.config = SimpleNamespace(n_embd=TINY.n_embd, n_positions=TINY.n_positions)
+
+    assert fit(FRAME, Mine(), train="all", **QUICK).predict("win a prize") in ("ham", "spam")
+
+    class Encoder(torch.nn.Module):
+        config = SimpleNamespace(n_embd=16, n_positions=64)
+
+    with pytest.raises(InputError, match="--no-causal-mask is for a GPT-2; Encoder"):
+        fit(FRAME, Encoder(), no_causal_mask=True, **QUICK)
+
+
+def test_the_split_of_a_run_is_taken_as_it_is(base):
+    options = {"augment": ("delete",), "balance": "oversample", **QUICK}
+    run = fit(FRAME, base, **options)
+    again = fit(run.split, settings=run.config)
+    assert len(again.split.train) == len(run.split.train) > len(again.split.plain)
+
+
+def test_windows_with_the_books_recipe(base):
+    """Its loader shuffles and drops rows: what it says of them cannot be put together to texts."""
+    long = FRAME.assign(text=[f"{text} " + "and so on " * (i % 9) for i, text in enumerate(FRAME.text)])
+    run = fit(long, base, recipe="book", long="windows", **QUICK | {"max_length": 8})
+    assert 0 <= run.extra["accuracy_by_loader"]["train"] <= 1
+
+
 def test_hooks_are_called(base):
     class Seen(Hook):
         losses, epochs = (), 0
@@ -133,6 +166,19 @@ def test_hooks_are_called(base):
 def test_rows_that_cannot_be_used(rows, error, words, folder):
     with pytest.raises(error, match=words):
         fit(rows, **QUICK)
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"validation": "v.csv"}, "--validation v.csv"),
+        ({"recipe": "book", "batch_size": 99}, "--batch-size 99"),
+    ],
+)
+def test_options_that_rows_in_memory_exclude(options, words, folder):
+    with pytest.raises(InputError, match=words):
+        fit(FRAME, **options, **QUICK)
     assert os.listdir(folder) == []
 
 

@@ -203,6 +203,24 @@ def test_damaged_checkpoint_is_one_line(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
+def test_a_checkpoint_of_other_sizes_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint", tiny_trainer("head"))
+    other = tiny_trainer("head", config=replace(TINY, n_embd=32))
+    with pytest.raises(InputError, match="other parameters"):
+        load_checkpoint(tmp_path / "checkpoint", other)
+
+
+def test_hooks_may_write_to_the_history():
+    class Noting(Hook):
+        def on_step(self, trainer):
+            trainer.progress.history.append({"step": trainer.progress.step, "seen": trainer.loss})
+
+    trainer = tiny_trainer("head")
+    trainer.hooks.append(Noting())
+    trainer.fit()
+    assert best(trainer).best_epoch
+
+
 def test_clipping_bounds_the_gradient():
     trainer = tiny_trainer("all", clip=1e-3)
     trainer._step([next(iter(trainer.train_loader))])

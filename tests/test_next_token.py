@@ -97,3 +97,5 @@ def test_perplexity_is_that_of_transformers():
     with torch.no_grad():
         loss = oracle(input_ids=windows, labels=windows).loss.item()
     assert perplexity(model, windows, batch_size=2) == pytest.approx(math.exp(loss), rel=1e-4)
+    model.wte.weight.data *= 1e6
+    assert perplexity(model, windows) == math.inf

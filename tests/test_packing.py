@@ -20,6 +20,14 @@ def test_documents_are_joined_with_end_of_text():
     assert stream.starts.tolist() == [0, 5]
 
 
+def test_no_documents_are_an_empty_stream():
+    """As where every held-out document also stands among the others."""
+    train, held = hold_out(["the same"] * 3, 0.1)
+    assert len(train) == 2
+    stream = Stream.of("x", held)
+    assert (len(stream.tokens), len(stream.starts)) == (0, 0)
+
+
 def test_a_text_longer_than_the_tokenizer_takes_loses_nothing():
     text = "".join(f"line {i} of a long novel\n" for i in range(MAX_CHARS // 10))
     assert len(text) > 2 * MAX_CHARS

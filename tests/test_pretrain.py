@@ -13,6 +13,7 @@ from transformers import GPT2LMHeadModel
 
 import gptcls.pretrain.run
 import gptcls.train.run
+from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
 from gptcls.models.pretrained import load_pretrained
 from gptcls.pretrain import run as pretrainer
@@ -153,6 +154,28 @@ def test_an_interrupted_run_continues_to_the_same_bits(run, text, tmp_path, monk
     assert not (tmp_path / "cut" / "checkpoint").exists()
 
 
+def test_a_perplexity_that_is_not_finite_ends_the_run(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrainer, "perplexity", lambda *a: math.inf)
+    with pytest.raises(InputError, match=r"perplexity is not finite .*--lr"):
+        pretrain(config(text, tmp_path / "x"))
+
+
+def test_ctrl_c_keeps_the_checkpoint_where_the_weights_cannot_be_saved(text, tmp_path, monkeypatch):
+    def cannot(*_):
+        raise InputError("too large for fp16")
+
+    def ctrl_c(self, group):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, group)
+
+    step = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", ctrl_c)
+    monkeypatch.setattr(pretrainer, "save_pretrained", cannot)
+    with pytest.raises(InputError, match="fp16"):
+        pretrain(config(text, tmp_path / "x"))
+    assert (tmp_path / "x" / "checkpoint" / "progress.json").exists()
+
+
 def test_decay_on_matrices_only(run, text, tmp_path):
     """With a gradient of zero AdamW moves what it decays, and nothing else."""
     model = load_pretrained(run.folder / "model")
@@ -186,6 +209,8 @@ def test_the_learning_rate_rises_and_falls(text, tmp_path):
         (("--data", "t.txt", "--steps", "0"), ("--steps 0",)),
         (("--data", "t.txt", "--lr", "0"), ("--lr 0",)),
         (("--data", "t.txt", "--mix", "1", "2"), ("--mix 1.0 2.0", "1 files")),
+        (("--data", "t.txt", "--mix", "inf"), ("--mix inf",)),
+        (("--data", "same.jsonl"), ("held-out part of same.jsonl has 0 tokens",)),
         (("--data", "t.txt", "--held-out", "0"), ("--held-out 0.0",)),
         (("--data", "t.txt", "--candidates", "5"), ("--candidates 5", "or 0 for all")),
         (("--data", "t.txt", "--init", "pretrained", "--n-layer", "3"), ("--n-layer", "--init random")),
@@ -201,12 +226,12 @@ def test_the_learning_rate_rises_and_falls(text, tmp_path):
 def test_what_it_refuses(command, tmp_path, options, words):  # noqa: F811
     (tmp_path / "t.txt").write_text(" ".join(SENTENCES) * 200)
     (tmp_path / "short.txt").write_text("too short")
+    (tmp_path / "same.jsonl").write_text((json.dumps({"text": " ".join(SENTENCES) * 9}) + "\n") * 3)
     refused(command(gptcls.pretrain.run, "--init", "random", *TINY, *options), *words)
     assert not (tmp_path / "runs").exists()
 
 
 def test_weights_too_large_for_fp16_are_refused(run, tmp_path):
-    from gptcls.core.errors import InputError
     from gptcls.models.gpt2_files import save_pretrained
 
     model = load_pretrained(run.folder / "model")

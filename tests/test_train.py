@@ -81,9 +81,7 @@ def test_what_a_run_leaves(run_folder):
         assert metrics["scores"][name]["n"] == len(part)
     history = list(csv.DictReader((run_folder / "history.csv").open()))
     assert [row["epoch"] for row in history if row["train_accuracy"]] == ["1.0", "2.0"]
-    assert (
-        TrainConfig.from_json(json.loads((run_folder / "config.json").read_text())["options"]).fit.epochs == 2
-    )
+    assert TrainConfig.of(**json.loads((run_folder / "config.json").read_text())["options"]).fit.epochs == 2
 
 
 def test_scores_are_those_of_the_saved_classifier(run_folder):
@@ -200,7 +198,7 @@ def test_recipes():
 def test_options_go_by_name_whichever_group_they_are_in():
     config = TrainConfig.of(data="a.csv", epochs=3, out=Path("x"), label_columns=("p", "q"))
     assert (config.data.data, config.fit.epochs, config.run.out) == ("a.csv", 3, Path("x"))
-    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert TrainConfig.of(**json.loads(json.dumps(config.to_json()))) == config
     assert config.changed(epochs=4) == TrainConfig.of(**config.flat() | {"epochs": 4})
     with pytest.raises(TypeError, match=r"'epoch'.*'epochs'"):
         TrainConfig.of(epoch=3)
@@ -316,6 +314,24 @@ def test_resuming_elsewhere_is_said(caplog):
         runs.warn_of_changes(here | {"threads": 64, "precision": "torch.bfloat16"}, here)
     assert "threads 64, now" in caplog.text
     assert "precision torch.bfloat16, now torch.float32" in caplog.text
+
+
+def test_options_given_one_by_one_are_explicit(tmp_path):
+    """``train(out=…, resume=True, seed=123)`` is refused where the run has another seed."""
+    (tmp_path / "checkpoint").mkdir()
+    runs.write_config(tmp_path, resolve(TrainConfig.of(seed=5)), None, {})
+    with pytest.raises(InputError, match="--seed cannot change"):
+        gptcls.train.run.train(out=tmp_path, resume=True, seed=123)
+
+
+def test_ctrl_c_keeps_the_checkpoint_where_the_classifier_cannot_be_saved(data, base, tmp_path, monkeypatch):
+    def cannot(*_):
+        raise InputError("full")
+
+    monkeypatch.setattr(gptcls.train.run, "save_classifier", cannot)
+    with pytest.raises(InputError, match="full"):
+        interrupted_run(tmp_path / "x", data, base, monkeypatch)
+    assert (tmp_path / "x" / "checkpoint" / "progress.json").exists()
 
 
 def interrupted_run(folder, data, base, monkeypatch):
@@ -496,3 +512,10 @@ def test_given_validation_and_test_files(command, tmp_path):
 def test_train_api_raises_input_error(tmp_path):
     with pytest.raises(InputError, match="nothing-there"):
         gptcls.train.run.train(TrainConfig.of(data=str(tmp_path / "nothing-there.csv")))
+
+
+def test_paths_may_be_given_as_text_and_tuples_as_lists():
+    config = TrainConfig.of(out="runs/a", test="more.csv", lora_targets=["out_proj"])
+    assert (config.run.out, config.data.test) == (Path("runs/a"), Path("more.csv"))
+    assert config.model.lora_targets == ("out_proj",)
+    assert config == TrainConfig.of(out=Path("runs/a"), test=Path("more.csv"), lora_targets=("out_proj",))

@@ -55,7 +55,7 @@ class TextClassifier:
     def predict(self, texts: str | Iterable[str], max_length: int | None = None) -> Answer | list[Answer]:
         """The answer to a text, or the list of answers: each a class, a list of labels, a number or several.
 
-        ``max_length`` cuts texts shorter than the classifier itself does. TypeError names a value that is not text.
+        ``max_length`` cuts texts shorter than the classifier does. TypeError names a value that is not text.
         """
         answers = self.saved.task.decode(torch.from_numpy(self.outputs(_as_list(texts), max_length)))
         return answers[0] if isinstance(texts, str) else answers
@@ -134,8 +134,9 @@ class ClassifierOptions(HardwareOptions):
 
 
 def classify_review(
-    text: str | list[str], model: str | Path | TextClassifier | nn.Module | None = None, tokenizer: Any = None,
-    device: torch.device | str | None = None, max_length: int | None = None, pad_token_id: int = PAD_ID,
+    text: str | list[str], model: str | Path | TextClassifier | nn.Module | None = None,
+    tokenizer: Any = None, device: torch.device | str | None = None, max_length: int | None = None,
+    pad_token_id: int = PAD_ID,
 ) -> Answer | list[Answer]:  # fmt: skip
     """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list.
 

@@ -24,52 +24,51 @@ class Options:
         return {field.name: hints[field.name] for field in fields(cls) if is_dataclass(hints[field.name])}
 
     @classmethod
-    def _homes(cls) -> dict[str, tuple[str, Field]]:
-        """Each option by name: its group, "" outside of any, and its field."""
+    def _homes(cls) -> dict[str, tuple[str, Field, Any]]:
+        """Each option by name: its group, "" outside of any, its field and its type."""
         groups, homes = cls._groups(), {}
-        for own in fields(cls):
-            group = own.name if own.name in groups else ""
-            homes |= {field.name: (group, field) for field in (fields(groups[group]) if group else [own])}
+        for group, kind in {"": cls, **groups}.items():
+            hints = get_type_hints(kind)
+            own = (field for field in fields(kind) if group or field.name not in groups)
+            homes |= {field.name: (group, field, hints[field.name]) for field in own}
         return homes
 
     @classmethod
     def of(cls: type[AnyOptions], **options: Any) -> AnyOptions:
-        """From options by name, whichever group they belong to. Raises TypeError for an unknown one."""
+        """From options by name, whichever group they belong to; paths may be given as text, tuples as lists.
+
+        Raises TypeError for an unknown one.
+        """
         groups, homes = cls._groups(), cls._homes()
-        given: dict[str, dict[str, Any]] = {name: {} for name in ("", *groups)}
+        given: dict[str, dict[str, Any]] = {group: {} for group in ("", *groups)}
         for name, value in options.items():
             if name not in homes:
                 near = difflib.get_close_matches(name, homes, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"there is no option {name!r}{hint}")
-            given[homes[name][0]][name] = value
+            group, _, kind = homes[name]
+            if isinstance(value, str) and value and (kind is Path or Path in get_args(kind)):
+                value = Path(value)
+            given[group][name] = tuple(value) if isinstance(value, list) else value
         return cls(**given.pop(""), **{name: groups[name](**values) for name, values in given.items()})
 
     def flat(self) -> dict[str, Any]:
         """All options by name, those of groups among them."""
         homes = self._homes().items()
-        return {name: getattr(getattr(self, group) if group else self, name) for name, (group, _) in homes}
+        return {name: getattr(getattr(self, group) if group else self, name) for name, (group, *_) in homes}
 
     def changed(self: AnyOptions, **options: Any) -> AnyOptions:
         """The same with other values for some options."""
         return self.of(**self.flat() | options)
 
     def to_json(self) -> dict:
-        """Plain values for config.json; :meth:`from_json` reads them back."""
+        """Plain values for config.json; :meth:`of` reads them back."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in self.flat().items()}
-
-    @classmethod
-    def from_json(cls: type[AnyOptions], values: Mapping[str, Any]) -> AnyOptions:
-        """Options that :meth:`to_json` wrote."""
-        hints = [hint for group in (cls, *cls._groups().values()) for hint in get_type_hints(group).items()]
-        paths = {k for k, hint in hints if hint is Path or Path in get_args(hint)}
-        read = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls.of(**read | {k: Path(read[k]) for k in paths & read.keys() if read[k]})
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """What each option is where nothing is said."""
-        return {name: field.default for name, (_, field) in cls._homes().items()}
+        return {name: field.default for name, (_, field, _) in cls._homes().items()}
 
 
 def check_at_least(values: Mapping[str, Any], least: Mapping[str, float]) -> None:

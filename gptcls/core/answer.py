@@ -25,14 +25,13 @@ def dataset_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> 
 
     Inside, the rows run sorted by length in batches of about :func:`token_budget` positions; which rows
     share a batch changes no result, up to rounding. A text of several rows has the mean of their logits. The
-    model is left in eval mode. The dataset has ``widths``, ``collate``, ``targets`` and ``owners``, as a
-    :class:`gptcls.core.batches.TextDataset`; for an empty one the model has ``n_outputs`` (K).
+    dataset is like :class:`gptcls.core.batches.TextDataset`; the model has ``n_outputs`` (K), and is left in
+    eval mode.
     """
     model.eval()
     if not len(dataset):
         return torch.zeros(0, model.n_outputs)
-    batches = token_budget_batches(dataset.widths, token_budget(device))
-    logits = []
+    batches, logits = token_budget_batches(dataset.widths, token_budget(device)), []
     for rows in batches:
         inputs, lengths, _ = dataset.collate([dataset[row] for row in rows])
         logits.append(model(inputs.to(device), lengths.to(device)).float().cpu())

@@ -38,31 +38,22 @@ class TextDataset(Dataset):
 
     Args:
         texts: N texts; a value that is not text raises TypeError naming its row.
-        targets: tensor whose first dimension is N.
+        targets: (N,) or (N, K).
         max_length: tokens in a row at most.
         pad_to: positions that every row takes at least in a batch; None pads to the longest of the batch.
         tokenizer: the network's.
-        cut: what is read of a longer text, see :data:`Cut`. What the tokenizer puts around a text stands
-            around each of its rows.
+        cut: what is read of a longer text; what the tokenizer puts around a text stands around each row.
 
     ``truncated`` counts the texts that were longer; ``owners`` has the number of each row's text. A text
-    without a single token becomes one padding token (GPT-2's is its end-of-text token), so that there is
-    always a last token to read.
+    without tokens becomes one padding token, so that there is always a last token to read.
     """
 
     def __init__(
-        self,
-        texts: Sequence[str],
-        targets: Tensor,
-        max_length: int,
-        pad_to: int | None = None,
-        tokenizer: Tokenizer = GPT2,
-        cut: Cut = head,
-    ) -> None:
+        self, texts: Sequence[str], targets: Tensor, max_length: int, pad_to: int | None = None,
+        tokenizer: Tokenizer = GPT2, cut: Cut = head,
+    ) -> None:  # fmt: skip
         self.targets, self.pad_to, self.pad_id = targets, pad_to, tokenizer.pad_id
-        self.truncated = 0
-        self.rows: list[list[int]] = []
-        self.owners: list[int] = []
+        self.truncated, self.rows, self.owners = 0, [], []
         # One token more than needed tells a text that fits exactly from one that is cut.
         encoded = tokenizer.encode_rows(texts, max_length + 1 if cut is head else None)
         for text, ids in enumerate(encoded):
@@ -96,10 +87,7 @@ class TextDataset(Dataset):
 
 
 def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one tensor padded on the right: ``(ids (B, T), lengths (B,))``.
-
-    T is the longest row, or ``pad_to`` if that is larger.
-    """
+    """Rows of ids padded on the right, ``(ids (B, T), lengths (B,))``; T is at least ``pad_to``."""
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.full((len(rows), max(int(lengths.max()), pad_to or 0)), pad_id)
     for target, row in zip(ids, rows, strict=True):
@@ -115,8 +103,7 @@ class BucketSampler(Sampler[list[int]]):
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, window: int = 32) -> None:
-        self.lengths = torch.tensor(lengths)
-        self.batch_size = batch_size
+        self.lengths, self.batch_size = torch.tensor(lengths), batch_size
         self.window = window * batch_size
 
     def __len__(self) -> int:

@@ -12,8 +12,8 @@ from gptcls.core.errors import InputError
 class Pooler(nn.Module):
     """What the head reads of a text: hidden vectors (B, T, C) and lengths (B,) -> (B, C).
 
-    A new one is a class in :data:`POOLERS`. It may have parameters: it is built for a width C, trained with
-    the head and saved with it.
+    A new one is a class in :data:`POOLERS`. It is built for a width C and may have parameters, which are
+    trained and saved with the head.
     """
 
     sees_padding = False  # whether the padding counts as a part of the text
@@ -22,10 +22,8 @@ class Pooler(nn.Module):
         super().__init__()
 
     def positions(self, lengths: Tensor, width: int) -> Tensor | None:
-        """The one position (B,) that is read of each row in a batch ``width`` positions wide; None: several.
-
-        Of the last block that position alone has then to be computed.
-        """
+        """The one position (B,) that is read of each row in a batch ``width`` positions wide, and thus all
+        that is needed of the last block; None: several."""
         return None
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
@@ -75,24 +73,18 @@ def _real(hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, 
 
 
 POOLERS: dict[str, type[Pooler]] = {
-    "last": LastToken,
-    "first": FirstToken,
-    "mean": MeanToken,
-    "max": MaxToken,
+    "last": LastToken, "first": FirstToken, "mean": MeanToken, "max": MaxToken,
     "position-1": PositionMinusOne,
-}
+}  # fmt: skip
 
 
 class Classifier(nn.Module):
     """``head(pool(backbone(ids, lengths), lengths))``: logits (B, K) for a batch of texts.
 
-    Args:
-        backbone: any network with ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)``, made of
-            ``embed``, ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. Padding
-            changes no real token's vector. An untied language-model head is taken off it. Where blocks are in
-            bf16, its norm gives fp32.
-        n_outputs: K. The head is a fresh ``Linear(C, K)`` with torch's default initialisation.
-        pooling: a key of :data:`POOLERS`.
+    The backbone is any network with ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)``, made of
+    ``embed``, ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. Padding changes
+    no real token's vector. An untied language-model head is taken off it. Where blocks are in bf16, its norm
+    gives fp32. The head is a fresh ``Linear(C, K)``; ``pooling`` is a key of :data:`POOLERS`.
     """
 
     def __init__(self, backbone: nn.Module, n_outputs: int, pooling: str = "last") -> None:
@@ -114,11 +106,8 @@ class Classifier(nn.Module):
         return torch.full_like(lengths, width) if self.pool.sees_padding else lengths
 
     def freeze(self, policy: str) -> None:
-        """Decide what is trained, next to the head.
-
-        ``"head"``: nothing. ``"last_block"``: the last block and the final norm, as in the book.
-        ``"last_2"``, ``"last_3"``, …: as many last blocks and the norm. ``"all"``: everything.
-        """
+        """Decide what is trained next to the head: for ``"head"`` nothing, ``"last_block"`` the last block
+        and the final norm, as in the book, ``"last_2"``, … more blocks, ``"all"`` everything."""
         blocks = list(self.backbone.blocks)
         n_trained = trained_blocks(policy, len(blocks))
         last = blocks[len(blocks) - n_trained :]
@@ -128,19 +117,14 @@ class Classifier(nn.Module):
     def learn(
         self, modules: Iterable[nn.Module], policy: str, parameters: Iterable[nn.Parameter] | None = None
     ) -> None:
-        """Train the head, the pooler and these parts of the backbone, and nothing else.
+        """Train the head, the pooler and these parts of the backbone, by default with all their parameters,
+        and nothing else; ``policy`` names that choice in the saved classifier.
 
         What does not train is a fixed function and stays in eval mode; what does is held in fp32.
-
-        Args:
-            modules: parts of the backbone.
-            policy: the name of that choice, for the saved classifier.
-            parameters: those of the modules that are trained; None takes all.
         """
         self.policy, self.learning = policy, list(modules)
-        chosen = (
-            [p for module in self.learning for p in module.parameters()] if parameters is None else parameters
-        )
+        everything = (p for module in self.learning for p in module.parameters())
+        chosen = everything if parameters is None else parameters
         self.requires_grad_(False)
         for parameter in (*self.head.parameters(), *self.pool.parameters(), *chosen):
             parameter.requires_grad_(True)
@@ -173,12 +157,9 @@ class Classifier(nn.Module):
 
 def trained_blocks(policy: str, n_layer: int) -> int:
     """How many of the last blocks a ``--train`` policy trains; raises InputError for an unknown policy."""
-    if policy == "all":
-        return n_layer
-    if policy == "head":
-        return 0
-    if policy == "last_block":
-        return 1
+    named = {"all": n_layer, "head": 0, "last_block": 1}
+    if policy in named:
+        return named[policy]
     match = re.fullmatch(r"last_([1-9]\d*)", policy)
     if match is None:
         raise InputError(f"--train {policy!r} is unknown; use head, last_block, last_2, …, all or lora")

@@ -1,8 +1,8 @@
 """The training loop: the shape of the book's ``train_classifier_simple``, with what a real run needs.
 
 It knows nothing of GPT: a model maps ``(ids, lengths)`` to outputs, a task has a loss and a measure, a loader
-gives ``(ids, lengths, targets)``. What a run does besides (look at validation rows, keep the best weights,
-save checkpoints, stop at Ctrl-C) are :class:`Hook` objects, called after every step and every epoch.
+gives ``(ids, lengths, targets)``. What a run does besides (keep the best weights, save checkpoints, …) are
+:class:`Hook` objects, called after every step and every epoch.
 """
 
 import logging
@@ -55,7 +55,7 @@ class Progress:
 
 
 def lr_factor(schedule: str, step: int, total_steps: int, warmup_steps: int = 0) -> float:
-    """What the peak learning rate is multiplied by at ``step`` (from 0): a pure function, so no state.
+    """What the peak learning rate is multiplied by at ``step``, from 0.
 
     It rises linearly over ``warmup_steps``; then ``"constant"`` stays at 1 and ``"cosine"`` falls to 0 at
     ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without restarts).
@@ -101,23 +101,15 @@ class Trainer:
         model: maps ids (B, T) and lengths (B,) to outputs; its parameters that require gradients are trained.
         task: has ``loss(outputs, targets)`` and ``loss_weight(targets)``.
         train_loader: batches of an epoch. Their order must come from torch's global generator.
-        settings: see :class:`FitSettings`.
-        device: where the model is.
         hooks: called in their order.
-        optimizer: over the trained parameters; None takes AdamW. ``lr_scale`` in one of its parameter groups
+        optimizer: over the trained parameters, by default AdamW. ``lr_scale`` in one of its parameter groups
             multiplies the learning rate there.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        task: Task,
-        train_loader: Iterable[Batch],
-        settings: FitSettings,
-        device: torch.device,
-        hooks: Sequence[Hook] = (),
-        optimizer: torch.optim.Optimizer | None = None,
-    ) -> None:
+        self, model: nn.Module, task: Task, train_loader: Iterable[Batch], settings: FitSettings,
+        device: torch.device, hooks: Sequence[Hook] = (), optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.task, self.train_loader = model, task, train_loader
         self.settings, self.device, self.hooks = settings, device, hooks
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -133,10 +125,7 @@ class Trainer:
         self.epoch_rng = rng_state()  # the generators as this epoch's shuffling found them
 
     def fit(self) -> Progress:
-        """Train to the end, or until a hook ends it.
-
-        Raises NonFiniteLossError when the loss or a gradient is no longer a number; what hooks raise passes.
-        """
+        """Train to the end, or until a hook ends it. Raises NonFiniteLossError; what hooks raise passes."""
         progress = self.progress
         started = time.perf_counter() - progress.seconds
         try:
@@ -162,16 +151,16 @@ class Trainer:
     def _steps_of_epoch(self) -> Iterator[list[Batch]]:
         """The batches of each step still to do in this epoch, in the order that the generators dictate."""
         self.model.train()
-        resumed_at = rng_state()
-        if self.progress.step_in_epoch:  # draw the interrupted epoch's order again, then skip what is done
+        done, now = self.progress.step_in_epoch, rng_state()
+        if done:  # draw the interrupted epoch's order again, then skip what is done
             set_rng_state(self.epoch_rng)
         else:
-            self.epoch_rng = resumed_at
+            self.epoch_rng = now
         batches = iter(self.train_loader)
-        for _ in islice(batches, self.progress.step_in_epoch * self.settings.accumulate):
+        for _ in islice(batches, done * self.settings.accumulate):
             pass
-        if self.progress.step_in_epoch:
-            set_rng_state(resumed_at)
+        if done:
+            set_rng_state(now)
         while group := list(islice(batches, self.settings.accumulate)):
             yield group
 
@@ -189,7 +178,8 @@ class Trainer:
             part = self.task.loss(outputs, targets.to(self.device)) * (weight / sum(weights))
             part.backward()
             loss += part.item()
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values()])
+        # A network of the user's own may have parameters that its output does not depend on.
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = "gradient norm" if math.isfinite(loss) else "loss"
             raise NonFiniteLossError(f"the {what} is no longer finite at step {progress.step} (lr {lr:.3g})")
@@ -209,18 +199,11 @@ class Trainer:
 
 
 class Curves(Hook):
-    """The loss on a few batches of train and validation every so many steps, the measure after each epoch.
+    """The loss on ``eval_iter`` batches of train and validation every ``eval_freq`` steps, the measure after
+    each epoch: with ``full`` on all validation rows, and the loss there as well. ``val_loader`` keeps the
+    order of its dataset."""
 
-    Args:
-        val_loader: batches for validation, in the order of their dataset.
-        eval_freq: steps between two points of the loss curve.
-        eval_iter: batches that such a point looks at.
-        full: look at all validation rows after each epoch, and record the loss there as well.
-    """
-
-    def __init__(
-        self, val_loader: Iterable[Batch], eval_freq: int, eval_iter: int, full: bool = False
-    ) -> None:
+    def __init__(self, val_loader: Iterable[Batch], eval_freq: int, eval_iter: int, full: bool = False):
         self.val_loader, self.eval_freq, self.eval_iter, self.full = val_loader, eval_freq, eval_iter, full
 
     def on_step(self, trainer: Trainer) -> None:
@@ -240,23 +223,17 @@ class Curves(Hook):
         self._record(trainer, **{f"train_{name}": train, f"val_{name}": val, "full_val_loss": full_loss})
         sampled = f" ({self.eval_iter} batches)"
         loss = f", validation loss {val_loss:.4f} (all rows)" if self.full else sampled
-        log.info(
-            f"epoch {trainer.progress.epoch}: train {name} {show(train)}{sampled}, "
-            f"validation {name} {show(val)}{loss}"
-        )
+        measured = f"train {name} {show(train)}{sampled}, validation {name} {show(val)}{loss}"
+        log.info(f"epoch {trainer.progress.epoch}: {measured}")
 
     def _look(self, trainer: Trainer, loader: Iterable[Batch], full: bool = False) -> tuple[float, float]:
         n = None if full else self.eval_iter
         return evaluate_loader(trainer.model, trainer.task, loader, trainer.device, n)
 
     def _record(self, trainer: Trainer, **values: float | None) -> None:
-        progress = trainer.progress
-        where = {
-            "step": progress.step - 1,
-            "epoch": progress.step / trainer.steps_per_epoch,
-            "examples_seen": progress.examples_seen,
-            "lr": trainer.lr(progress.step - 1),
-        }
+        progress, step = trainer.progress, trainer.progress.step - 1
+        where = {"step": step, "epoch": progress.step / trainer.steps_per_epoch}
+        where |= {"examples_seen": progress.examples_seen, "lr": trainer.lr(step)}
         finite = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
         progress.history.append(where | finite)
 
@@ -265,10 +242,8 @@ class Curves(Hook):
 def loader_logits(
     model: nn.Module, loader: Iterable[Batch], device: torch.device, num_batches: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and targets of the first ``num_batches`` batches (all by default), on the CPU.
-
-    The model is left in the mode it was in.
-    """
+    """Logits (N, K) and targets of the first ``num_batches`` batches (all by default), on the CPU; the model
+    is left in the mode it was in."""
     was_training = model.training
     model.eval()
     pairs = [
@@ -287,9 +262,10 @@ def evaluate_loader(
     device: torch.device,
     num_batches: int | None = None,
 ) -> tuple[float, float]:
-    """Mean loss and the task's measure over the first ``num_batches`` batches of a loader (all by default).
+    """Mean loss and the task's measure over the first ``num_batches`` batches of a loader.
 
-    Over all of them a text that was cut into several rows counts once, with the mean of their logits.
+    None takes all, in the order of their dataset: a text that was cut into several rows then counts once,
+    with the mean of their logits.
     """
     logits, targets = loader_logits(model, loader, device, num_batches)
     dataset = getattr(loader, "dataset", None)

@@ -14,8 +14,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,18 +103,24 @@ class FeatureCache:
         storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, folder, name)
         views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
         bar = tqdm(total=sum(len(row) for row, _ in rows), desc="frozen blocks", unit="tok", disable=None)
-        with bar, _removed_on_error(folder and folder / f"{name}.bin"):
-            for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
-                ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
-                hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
-                for i, row in zip(batch, hidden, strict=True):
-                    offsets[i], end = start, start + n_stored[i]
-                    views[i] = storage[start:end].copy_(row[: n_stored[i]])
-                    start = end
-                bar.update(int(lengths.sum()))
-            if folder is not None:
-                flush(folder / f"{name}.bin")  # else a power cut could leave zeros behind a valid index
-                _write_index(folder / f"{name}.safetensors", keys, offsets, torch.tensor(n_stored))
+        with bar:
+            try:
+                for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
+                    ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
+                    hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
+                    for i, row in zip(batch, hidden, strict=True):
+                        offsets[i], end = start, start + n_stored[i]
+                        views[i] = storage[start:end].copy_(row[: n_stored[i]])
+                        start = end
+                    bar.update(int(lengths.sum()))
+                if folder is not None:
+                    flush(folder / f"{name}.bin")  # else a power cut could leave zeros behind a valid index
+                    _write_index(folder / f"{name}.safetensors", keys, offsets, torch.tensor(n_stored))
+            except BaseException:
+                if folder is not None:
+                    with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
+                        (folder / f"{name}.bin").unlink()
+                raise
         return views
 
     def _storage(self, n: int, width: int, dtype: torch.dtype, folder: Path | None, name: str) -> Tensor:
@@ -128,17 +134,6 @@ class FeatureCache:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
             # Mapped, the file outlives its name (where a system keeps the name, it stays behind).
             return _new_file(Path(temporary) / "features.bin", n, width, dtype)
-
-
-@contextmanager
-def _removed_on_error(path: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        if path is not None:
-            with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
-                path.unlink()
-        raise
 
 
 def _new_file(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:

@@ -92,8 +92,8 @@ class PretrainConfig(Options):
     @property
     def sizes(self) -> dict[str, int]:
         """The sizes that were asked for in place of the preset's."""
-        names = ("n_layer", "n_embd", "n_head", "n_positions")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        sizes = {name: getattr(self, name) for name in ("n_layer", "n_embd", "n_head", "n_positions")}
+        return {name: size for name, size in sizes.items() if size is not None}
 
     def checked(self) -> "PretrainConfig":
         """The same with the learning rate filled in; InputError for a value that no run can use."""

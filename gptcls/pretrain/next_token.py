@@ -50,10 +50,6 @@ class Candidates:
         slots[ids] = torch.arange(len(ids))
         return cls(ids, weight[ids].log(), slots[targets])
 
-    def to(self, device: torch.device) -> "Candidates":
-        """The same on another device."""
-        return Candidates(self.ids.to(device), self.log_weight.to(device), self.slots.to(device))
-
 
 def next_token_loss(
     hidden: Tensor, table: Tensor, targets: Tensor, dtype: torch.dtype, candidates: Candidates | None = None
@@ -63,8 +59,9 @@ def next_token_loss(
     matrix products; sums are kept in fp32."""
     if candidates is None:
         return _ChunkedCrossEntropy.apply(hidden, table, targets, None, dtype)
-    rows = table.index_select(0, candidates.ids)  # (V', C)
-    return _ChunkedCrossEntropy.apply(hidden, rows, candidates.slots, candidates.log_weight, dtype)
+    drawn = (candidates.ids, candidates.slots, candidates.log_weight)
+    ids, slots, log_weight = (tensor.to(table.device) for tensor in drawn)
+    return _ChunkedCrossEntropy.apply(hidden, table.index_select(0, ids), slots, log_weight, dtype)
 
 
 class NextToken:
@@ -82,7 +79,7 @@ class NextToken:
         """See :func:`next_token_loss`."""
         targets, candidates = targets.flatten(), None
         if self.n_candidates:
-            candidates = Candidates.draw(targets.cpu(), self.by_count, self.n_candidates).to(hidden.device)
+            candidates = Candidates.draw(targets.cpu(), self.by_count, self.n_candidates)
         table = (self.model.wte if self.model.lm_head is None else self.model.lm_head).weight
         return next_token_loss(hidden.flatten(0, 1).float(), table, targets, self.dtype, candidates)
 

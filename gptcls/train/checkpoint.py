@@ -70,10 +70,8 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> None:
 
 
 def load_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it.
-
-    InputError when the folder holds no checkpoint, a damaged one, or one of another model.
-    """
+    """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it;
+    InputError when the folder holds no checkpoint, a damaged one, or one of another model."""
     try:
         description = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         progress, values = Progress(**description["progress"]), dict(description["hooks"])

@@ -55,7 +55,7 @@ def by_recipe(name: str, values: Any) -> Any:
 
 
 def with_lora(default: str, metavar: str) -> Any:
-    """What --help shows of an option whose default --train lora brings."""
+    """The same of an option whose default --train lora brings."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 

@@ -67,7 +67,7 @@ def resumed(config: AnyOptions, explicit: Collection[str] = ()) -> tuple[AnyOpti
         raise InputError(f"--out {out} holds no interrupted run; start a new one without --resume")
     try:
         description = json.loads((out / "config.json").read_text(encoding="utf-8"))
-        saved, base = type(config).from_json(description["options"]), description["base"]
+        saved, base = type(config).of(**description["options"]), description["base"]
         there = dict(description["environment"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{out}/config.json is damaged ({error!r:.80}); start in another --out") from None

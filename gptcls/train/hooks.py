@@ -21,8 +21,7 @@ class StoppedError(KeyboardInterrupt):
 
 class StopOnSignal(Hook):
     """Ctrl-C (SIGINT) or SIGTERM ends the run after the step under way, with :class:`StoppedError`; a second
-    signal raises KeyboardInterrupt at once. It comes behind the hooks that look at the step.
-    """
+    signal raises KeyboardInterrupt at once. It comes behind the hooks that look at the step."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -28,10 +28,8 @@ TASK_OPTIONS = {  # every other option goes with every task
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """The configuration with all defaults that depend on the recipe, the model or what is trained.
-
-    Raises InputError for the first value that no run can use.
-    """
+    """The configuration with all defaults that depend on the recipe, the model or what is trained; InputError
+    for the first value that no run can use."""
     values = config.flat()
     defaults = dict(RECIPES[config.run.recipe])
     if config.run.recipe == "default":
@@ -82,7 +80,7 @@ def _check_what_trains(values: dict[str, Any]) -> None:
     if values["pooling"] not in (known := ("auto", *POOLERS)):
         raise InputError(f"--pooling {values['pooling']!r} is unknown; use {', '.join(known)}")
     if preset and max(values["max_length"] or 0, values["pad_to"] or 0) > preset.n_positions:
-        raise InputError(f"{model} reads {preset.n_positions} tokens; make --max-length and --pad-to smaller")
+        raise InputError(f"{model} reads {preset.n_positions} tokens; lower --max-length and --pad-to")
     if values["save"] == "trained" and values["init"] == "random":
         raise InputError("--save trained needs pretrained base weights; this run starts from random ones")
 

@@ -69,14 +69,9 @@ class Run:
 
 
 def fit(
-    rows: Any,
-    model: str | Path | nn.Module | None = None,
-    settings: TrainConfig | None = None,
-    *,
-    tokenizer: Tokenizer | None = None,
-    hooks: Sequence[Hook] = (),
-    **options: Any,
-) -> Run:
+    rows: Any, model: str | Path | nn.Module | None = None, settings: TrainConfig | None = None, *,
+    tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (), **options: Any,
+) -> Run:  # fmt: skip
     """Train a classifier on rows in memory; no file is written but a cache.
 
     >>> import pandas as pd
@@ -86,15 +81,10 @@ def fit(
     >>> run.predict("free prize, call now")
     'spam'
 
-    Args:
-        rows: a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
-            perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`.
-        model: as ``--model``; or a network of your own that keeps the backbone's contract (``core/gpt2.py``),
-            which is trained in place; None takes that of the settings.
-        settings: the options; None takes the defaults.
-        tokenizer: of a network of your own, otherwise GPT-2's.
-        hooks: called while it trains, see :class:`gptcls.core.loop.Hook`.
-        options: single options, laid over ``settings``.
+    ``rows`` are a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
+    perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`. ``model`` is as ``--model``,
+    or a network of your own that keeps the backbone's contract (``core/gpt2.py``), trained in place, and
+    ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
 
     InputError for options or rows that cannot be used, TypeError for an option that does not exist and rows
     that are not of these types.
@@ -202,10 +192,9 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     saved, split, task = setup.saved, setup.split, setup.saved.task
     model, device, extra = trainer.model, setup.device, {}
     if setup.look_before:  # the book's last lines; its train loader drops the incomplete batch
-        each = [
-            evaluate_loader(model, task, loader, device, len(loader)) for loader in setup.loaders.values()
-        ]
-        by_loader = {part: accuracy for part, (_, accuracy) in zip(setup.loaders, each, strict=True)}
+        # The number of batches is given since a shuffled loader's rows cannot be put together to texts.
+        looks = {part: evaluate_loader(model, task, x, device, len(x)) for part, x in setup.loaders.items()}
+        by_loader = {part: accuracy for part, (_, accuracy) in looks.items()}
         extra = {"before_training": setup.look_before, "accuracy_by_loader": by_loader}
     logits = {part: dataset_logits(model, dataset, device) for part, dataset in setup.datasets.items()}
     outputs = {part: task.outputs(values).numpy() for part, values in logits.items()}

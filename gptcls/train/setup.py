@@ -1,7 +1,5 @@
-"""From rows and options to what the loop needs: task, classifier, datasets, loaders; in memory.
-
-:func:`prepare` does everything that can be refused, :func:`stage` begins the long work.
-"""
+"""From rows and options to what the loop needs: :func:`prepare` does all that can be refused, :func:`stage`
+begins the long work."""
 
 import logging
 from dataclasses import dataclass, field
@@ -99,9 +97,7 @@ def build_classifier(
     else:
         model.freeze(options.train)
     if (cache := config.run.cache) and not model.frozen_blocks:
-        raise InputError(
-            f"--cache {cache} keeps what is frozen, and this run trains every block; leave it out"
-        )
+        raise InputError(f"--cache {cache} keeps what is frozen; this run trains every block, leave it out")
     trained = sum(p.numel() for p in model.trained_parameters().values())
     everything = sum(p.numel() for p in model.parameters())
     log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
@@ -140,9 +136,7 @@ def encode_split(
     options, n_positions = config.model, model.backbone.config.n_positions
     max_length, pad_to = options.max_length or n_positions, options.pad_to
     if max(max_length, pad_to or 0) > n_positions:
-        raise InputError(
-            f"{options.model} reads {n_positions} tokens; make --max-length and --pad-to smaller"
-        )
+        raise InputError(f"{options.model} reads {n_positions} tokens; lower --max-length and --pad-to")
     max_length = min(max_length, pad_to or max_length)
     datasets, cut = {}, CUTS[options.long]
     for part, frame in split.items():
@@ -164,8 +158,7 @@ def stage(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """What the loop trains, and on what: with frozen blocks, the rest of the model on their output."""
     dtype, options = pick_dtype(config.run.precision, device), config.run
-    depth = model.frozen_blocks
-    network: nn.Module = model
+    depth, network = model.frozen_blocks, model
     if depth and not options.no_cache:
         frozen, network = Frozen(model, depth, dtype), Trained(model, depth)
         if options.compile and not any(isinstance(block, FusedBlock) for block in frozen.blocks):
@@ -181,9 +174,6 @@ def stage(
 
 def make_loaders(datasets: dict[str, Any], config: TrainConfig) -> dict[str, DataLoader]:
     """A loader per part; the training rows are shuffled, in the book's way with its recipe."""
-    size, train = config.fit.batch_size, datasets["train"]
-    loaders = {part: plain_loader(dataset, size) for part, dataset in datasets.items()}
-    book = config.run.recipe == "book"
-    return loaders | {
-        "train": plain_loader(train, size, shuffle=True) if book else bucket_loader(train, size)
-    }
+    size, train, book = config.fit.batch_size, datasets["train"], config.run.recipe == "book"
+    shuffled = plain_loader(train, size, shuffle=True) if book else bucket_loader(train, size)
+    return {part: plain_loader(dataset, size) for part, dataset in datasets.items()} | {"train": shuffled}
