@@ -6,7 +6,7 @@ import importlib
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,32 +47,24 @@ def run(config_class: type, function: Callable[[Any], Any]) -> None:
     Exits with 2 for a mistake in what was given or a file that cannot be read or written, which one line on
     stderr names, and with 130 after Ctrl-C.
     """
+    logger = logging.getLogger("gptcls")
     try:
-        with _closed_pipe_is_no_error():
-            config = _parse(config_class)
-            logger = logging.getLogger("gptcls")
-            if not logger.handlers:
-                logger.addHandler(logging.StreamHandler(sys.stderr))  # the message alone, without a formatter
-                logger.setLevel(logging.INFO)
-                logger.propagate = False
-            function(config)
+        config = _parse(config_class)
+        if not logger.handlers:
+            logger.addHandler(logging.StreamHandler(sys.stderr))  # the message alone, without a formatter
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+        function(config)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output may have enough of it, as in … | head
+        sys.stderr.close()  # else Python reports the pipe once more while it exits
+        sys.exit(0)
     except (InputError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-@contextlib.contextmanager
-def _closed_pipe_is_no_error() -> Iterator[None]:
-    """Whoever reads our output may have enough of it, as in ``… | head``."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stderr.close()  # else Python reports the pipe once more while it exits
-        sys.exit(0)
 
 
 def _parse(config_class: type) -> Any:
