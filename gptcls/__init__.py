@@ -1,7 +1,6 @@
 """gptcls: how a pretrained GPT becomes a text classifier, to learn from and to use.
 
-The public names are imported when they are first used (PEP 562): ``import gptcls.core.gpt2`` loads that
-lesson and nothing of the tool around it.
+Public names are imported on first use (PEP 562): ``import gptcls.core.gpt2`` loads that lesson alone.
 """
 
 from importlib import import_module

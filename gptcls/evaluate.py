@@ -103,9 +103,7 @@ def _unseen(rows: "pd.DataFrame", split: Path, source: str) -> "pd.DataFrame":
     return rows
 
 
-def _require_known(
-    rows: "pd.DataFrame", labels: tuple[str, ...], kind: LabelKind, source: str | None
-) -> None:
+def _require_known(rows: "pd.DataFrame", labels: tuple, kind: LabelKind, source: str | None) -> None:
     names = [(n, name) for n, label in rows["label"].items() for name in kind.names(label)]
     if bad := [(n, name) for n, name in names if name not in labels]:
         unseen, known = ", ".join(map(repr, dict.fromkeys(name for _, name in bad[:3]))), ", ".join(labels)

@@ -1,8 +1,8 @@
 """python -m gptcls.pseudo_label: unlabelled texts, with the label that a classifier is sure of.
 
-Self-training (Lee 2013, "Pseudo-Label"): a classifier labels texts that nobody has labelled, and a second
-one trains on the labelled rows and on those that the first was sure of (``gptcls.train --extra``). It repeats
-the mistakes that the first was sure of: keep the confidence high, and judge by rows that people labelled.
+Self-training (Lee 2013, "Pseudo-Label"): a second classifier trains on the labelled rows and on those that
+the first was sure of (``gptcls.train --extra``). It repeats the mistakes that the first was sure of: keep the
+confidence high, and judge by rows that people labelled.
 """
 
 import logging

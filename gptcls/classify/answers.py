@@ -11,10 +11,8 @@ from gptcls.core.tasks import MultiLabel, Regression
 
 
 class NameAnswers:
-    """One class per text, or any number of labels: their names, and the probability of each.
-
-    ``columns`` of a table hold the answers, ``details`` one output each. A text not read has NaN.
-    """
+    """One class per text, or any number of labels: their names, and the probability of each. The ``columns``
+    of a table hold the answers, its ``details`` one output each. A text that was not read has NaN."""
 
     def __init__(self, task: Task) -> None:
         self.task, self.columns = task, ("label",)

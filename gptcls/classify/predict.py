@@ -53,19 +53,14 @@ class TextClassifier:
         return self.saved.task.labels
 
     def predict(self, texts: str | Iterable[str], max_length: int | None = None) -> Answer | list[Answer]:
-        """The answer to a text, or the list of answers: each a class, a list of labels, a number or several.
-
-        ``max_length`` cuts texts shorter than the classifier does. TypeError names a value that is not text.
-        """
+        """The answer to a text, or the list of answers: a class, a list of labels, a number or several each.
+        ``max_length`` cuts texts shorter than the classifier; TypeError names a value that is not text."""
         answers = self.saved.task.decode(torch.from_numpy(self.outputs(_as_list(texts), max_length)))
         return answers[0] if isinstance(texts, str) else answers
 
     def predict_proba(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
-        """Probabilities: (K,) for a text, (N, K) for N texts; columns as in :attr:`labels`.
-
-        Of classes, each row sums to 1; of labels, each column is on its own. InputError for a regression,
-        which has none.
-        """
+        """Probabilities: (K,) for a text, (N, K) for N texts, columns as in :attr:`labels`. Those of classes
+        sum to 1 per row; those of labels are on their own. InputError for a regression, which has none."""
         if not self.saved.task.has_probabilities:
             raise InputError("this classifier predicts numbers, which have no probabilities; use predict")
         return self.outputs(texts, max_length)
@@ -138,19 +133,15 @@ def classify_review(
     tokenizer: Any = None, device: torch.device | str | None = None, max_length: int | None = None,
     pad_token_id: int = PAD_ID,
 ) -> Answer | list[Answer]:  # fmt: skip
-    """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list.
-
-    A classifier without a class "spam", or of another task, answers as its :meth:`TextClassifier.predict`.
+    """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list; without a class "spam" what
+    :meth:`TextClassifier.predict` answers.
 
     Args:
-        model: a folder with a trained classifier (kept in memory between calls), a loaded
-            :class:`TextClassifier`, or, as in the book (section 6.8), a network with a 2-way head; otherwise
-            :data:`DEFAULT_CLASSIFIER`.
+        model: a folder with a trained classifier (kept in memory between calls), a :class:`TextClassifier`
+            (which stays on its device), or, as in the book (section 6.8), a network with a 2-way head.
         tokenizer, pad_token_id: what the book passes with such a network, anything with
             ``encode(text) -> ids``, and what to pad with. TypeError if given with a trained classifier.
-        device: where to run; a :class:`TextClassifier` stays where it is.
-        max_length: tokens to cut each text to, at most what the model reads; with a bare network also the
-            length to pad to.
+        max_length: tokens to cut each text to; with a bare network also the length to pad to.
     """
     texts = _as_list(text)
     if isinstance(model, nn.Module):

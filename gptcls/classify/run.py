@@ -51,10 +51,8 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
 
 
 def classify(config: ClassifyConfig) -> None:
-    """Label what ``config`` names and print the labels, or write them to ``config.out``.
-
-    Raises InputError for options that exclude each other and what cannot be read, leaving no output file.
-    """
+    """Label what ``config`` names and print the labels, or write them to ``config.out``; InputError for
+    options that exclude each other and for what cannot be read, leaving no output file."""
     dialect = config.dialect
     if config.data is not None and config.texts:
         raise InputError("give texts or --data, not both")
@@ -82,9 +80,9 @@ def classify_file(classifier: TextClassifier, source: Path, target: Path, table=
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
-    (``predicted_label`` where the source has a ``label`` already). Several labels are a JSON list, and the
-    numbers of a regression a column each, named likewise. A row without text gets empty values. Raises
-    InputError, leaving no target, when a value is not text or a column of a needed name exists.
+    (``predicted_label`` where the source has a ``label``). Several labels are a JSON list, a regression's
+    numbers a column each. A row without text gets empty values. Raises InputError, leaving no target, when a
+    value is not text or a column of a needed name exists.
     """
     answers, n = answers_of(classifier.saved.task), 0
     with ChunkWriter(target, source=source) as writer:

@@ -1,9 +1,8 @@
 """A trained classifier as one folder: ``classifier.json``, which people can read, and ``model.safetensors``.
 
-The tensors are either all of the network's, or only the trained ones, with the name and sha256 of the base
-weights they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For LoRA these are
-the head, in ``model.safetensors``, and an adapter in PEFT's format. ``tokenizer.json`` is there where it is
-not GPT-2's.
+The tensors are all of the network's, or only the trained ones with the name and sha256 of the base weights
+they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For LoRA these are the head,
+in ``model.safetensors``, and an adapter in PEFT's format. ``tokenizer.json`` is there where not GPT-2's.
 """
 
 import json
@@ -124,12 +123,10 @@ def read_classifier(
 ) -> SavedClassifier:
     """Load what :func:`save_classifier` wrote; the model is in eval mode.
 
-    Args:
-        folder: see :func:`find_classifier`.
-        dtype: of what was not trained, as in :func:`gptcls.models.pretrained.load_pretrained`.
-        base: the weights that it was trained on, for a classifier stored without them; otherwise those of the
-            name in ``classifier.json`` or, where that is a path and nothing is there, of the same file name
-            next to the classifier or its run. Wherever they are, their sha256 must be the stored one.
+    ``dtype`` is that of what was not trained. ``base`` names the weights that it was trained on, for a
+    classifier stored without them; otherwise they are those of the name in ``classifier.json`` or, where that
+    is a path and nothing is there, of the same file name next to the classifier or its run. Wherever they
+    are, their sha256 must be the stored one.
 
     Raises InputError when there is no classifier, it is damaged or newer than this gptcls, the base weights
     are absent or others, or a ``base`` is given that it does not need.
@@ -170,8 +167,7 @@ def read_classifier(
 
 
 def _load(base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any) -> tuple[nn.Module, dict]:
-    """The network of the base weights, and ``base`` with the name where they are now; InputError where they
-    are not found, have changed, or have other sizes than ``config``."""
+    """The network of the base weights, and ``base`` with the name where they are now."""
     name = base["name"] if given is None else str(given)
     if given is not None and name not in PRESETS and Path(name).exists():  # a preset comes first
         name = str(Path(name).resolve())
@@ -225,10 +221,9 @@ def _tensors(model: Classifier, stored: str) -> State:
 
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a result depends on."""
-    found = {"python": platform.python_version()}
     packages = ("gptcls", "torch", "tiktoken", "tokenizers", "numpy", "pandas", "scikit-learn", "safetensors")
+    found = dict.fromkeys(packages, "not installed")  # as gptcls is where it runs from a source tree
     for package in packages:
-        found[package] = "not installed"  # as gptcls is where it runs from a source tree
         with suppress(PackageNotFoundError):
             found[package] = version(package)
-    return found
+    return {"python": platform.python_version()} | found

@@ -42,11 +42,8 @@ def main() -> None:
 
 
 def run(config_class: type, function: Callable[[Any], Any]) -> None:
-    """Parse ``sys.argv`` into ``config_class`` and call ``function`` with it.
-
-    Exits with 2 for a mistake in what was given or a file that cannot be read or written, which one line on
-    stderr names, and with 130 after Ctrl-C.
-    """
+    """Parse ``sys.argv`` into ``config_class`` and call ``function`` with it. Exits with 2 for a mistake in
+    what was given or a file that cannot be used, named in one line on stderr, and with 130 after Ctrl-C."""
     logger = logging.getLogger("gptcls")
     try:
         config = _parse(config_class)

@@ -10,10 +10,8 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to, which becomes ``path`` when the block ends.
-
-    After an exception (a full disk, Ctrl-C) it is removed, and ``path`` is as it was.
-    """
+    """A temporary sibling to write to, which becomes ``path`` when the block ends; after an exception (a full
+    disk, Ctrl-C) it is removed, and ``path`` is as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, since writers choose their format by it.

@@ -8,10 +8,7 @@ from gptcls.core.errors import InputError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU; or the device that ``name`` names.
-
-    Raises InputError for a device that torch does not know or this machine does not have.
-    """
+    """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU. InputError for what is not here."""
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [kind for kind, is_available in has.items() if is_available]
     if name == "auto":
@@ -26,12 +23,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype for ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"`` on a device.
-
-    ``"auto"`` takes bf16 where the hardware multiplies it at full speed (CPUs with AVX512-BF16 or AMX, NVIDIA
-    GPUs since Ampere), fp16 on older NVIDIA GPUs, else fp32. Raises InputError for fp16 on a CPU, which is
-    slower there than fp32.
-    """
+    """The dtype of this name. ``"auto"`` takes bf16 where the hardware multiplies it at full speed (CPUs with
+    AVX512-BF16 or AMX, NVIDIA GPUs since Ampere), fp16 on older NVIDIA GPUs, else fp32. InputError for an
+    unknown name, and for fp16 on a CPU, which is slower there than fp32."""
     if precision == "auto" and device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if precision == "auto":
@@ -46,9 +40,7 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    """Whether the processor has bf16 dot products (torch's own emulation is slower than fp32).
-
-    No public function says so; where a version of torch has neither of these, the answer is no.
-    """
+    """Whether the processor has bf16 dot products; torch's own emulation is slower than fp32."""
+    # No public function says so; where a version of torch has neither of these, the answer is no.
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -12,11 +12,8 @@ AnyOptions = TypeVar("AnyOptions", bound="Options")
 
 
 class Options:
-    """Base of the frozen dataclasses that describe a run and can be read back from its folder.
-
-    A field may be a group, a dataclass of options by theme; the command line, config.json and :meth:`of` name
-    the options alone.
-    """
+    """Base of the frozen dataclasses that describe a run and can be read back from its folder. A field may be
+    a group, a dataclass of options; the command line, config.json and :meth:`of` name the options alone."""
 
     @classmethod
     def _groups(cls) -> dict[str, type]:
@@ -35,10 +32,8 @@ class Options:
 
     @classmethod
     def of(cls: type[AnyOptions], **options: Any) -> AnyOptions:
-        """From options by name, whichever group they belong to; paths may be given as text, tuples as lists.
-
-        Raises TypeError for an unknown one.
-        """
+        """From options by name, whichever group they belong to; paths may be given as text, tuples as lists;
+        TypeError for an unknown one."""
         groups, homes = cls._groups(), cls._homes()
         given: dict[str, dict[str, Any]] = {group: {} for group in ("", *groups)}
         for name, value in options.items():
@@ -67,7 +62,7 @@ class Options:
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """What each option is where nothing is said."""
+        """Each option's default."""
         return {name: field.default for name, (_, field, _) in cls._homes().items()}
 
 
