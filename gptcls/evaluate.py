@@ -115,7 +115,6 @@ def _require_known(rows: "pd.DataFrame", labels: tuple, kind: LabelKind, source:
 
 
 def main() -> None:
-    """The command line."""
     cli.run(EvaluateConfig, partial(evaluate, show=True))
 
 

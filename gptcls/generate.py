@@ -57,7 +57,6 @@ def generate_text(config: GenerateConfig) -> str:
 
 
 def main() -> None:
-    """The command line."""
     run(GenerateConfig, lambda config: print(generate_text(config)))
 
 

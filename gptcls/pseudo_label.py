@@ -83,7 +83,6 @@ def _best(texts: list[str | None], outputs: np.ndarray, labels: tuple[str, ...])
 
 
 def main() -> None:
-    """The command line."""
     cli.run(PseudoLabelConfig, pseudo_label)
 
 

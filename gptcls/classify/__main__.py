@@ -5,7 +5,6 @@ from gptcls.common import cli
 
 
 def main() -> None:
-    """The command line."""
     cli.run(ClassifyConfig, classify)
 
 

@@ -109,6 +109,5 @@ def _is_whole(value: Any, most: int) -> bool:
 
 def _is_policy(policy: Any, n_layer: int) -> bool:
     with suppress(InputError, TypeError):
-        trained_blocks(policy, n_layer)
-        return True
+        return trained_blocks(policy, n_layer) >= 0
     return False

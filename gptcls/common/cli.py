@@ -85,8 +85,7 @@ def _parse(config_class: type) -> Any:
 def _in_one_line(box: str) -> str:
     """The first paragraph of tyro's boxed message, and the option it thinks was meant."""
     lines = [line.strip("│ ") for line in box.splitlines()]
-    rules = [i for i, line in enumerate(lines) if not line.strip("─-")]
-    if 1 in rules:  # where the terminal cannot show a box: a title, underlined
+    if lines[1:] and not lines[1].strip("─-"):  # where the terminal cannot show a box: a title, underlined
         lines = lines[2:]
     lines = [line for line in lines if not line.startswith(("╭", "╰"))]
     ends = (i for i, line in enumerate(lines) if not line.strip("─-"))

@@ -61,8 +61,5 @@ def write_json(path: Path, value: object) -> None:
 
 def flush(file: Path) -> None:
     """Wait until a file's bytes are on the disk: some file systems report that they are full only then."""
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
