@@ -172,7 +172,7 @@ def test_save_full_needs_no_base(train, base, tmp_path):
 
 def test_from_random_weights_the_whole_is_saved(train, tmp_path):
     run = train(model="gpt2-nano", init="random", epochs=1, lr=None)
-    assert TrainConfig.from_json(run.classifier.training).fit.lr == 8e-4
+    assert TrainConfig.of(**run.classifier.training).fit.lr == 8e-4
     assert {file.name for file in (tmp_path / "x" / "classifier").iterdir()} == {
         "classifier.json", "model.safetensors",
     }  # fmt: skip
@@ -203,11 +203,11 @@ def test_settings():
     assert given == [16, 16.0, 0.0, ("*",), 8e-4]
     assert resolved(train="lora", recipe="book").fit.lr == 8e-4
     assert resolved(train="lora", lr=1e-4, lora_rank=4).fit.lr == 1e-4
-    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert TrainConfig.of(**json.loads(json.dumps(config.to_json()))) == config
     plain = resolved()
     assert (plain.model.lora_rank, plain.model.lora_targets, plain.fit.lr) == (None, None, 5e-5)
     before_lora = {k: v for k, v in plain.to_json().items() if not k.startswith("lora_")}
-    assert TrainConfig.from_json(before_lora) == plain, "a run of an older gptcls resumes"
+    assert TrainConfig.of(**before_lora) == plain, "a run of an older gptcls resumes"
 
 
 def test_values_of_no_effect(train):
