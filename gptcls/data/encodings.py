@@ -53,7 +53,8 @@ def require_text(path: Path, encoding: str | None = None) -> None:
     line, block = 1, b"-"
     with _open_bytes(path) as file:
         while block:
-            block = _read_block(file, path)
+            with _reading(path):
+                block = file.read(BLOCK)
             if encoding is None and line == 1:
                 _refuse_binary(path, block)
             try:
@@ -63,17 +64,14 @@ def require_text(path: Path, encoding: str | None = None) -> None:
                 line += data[:end].count(b"\n")
                 if encoding is None and block:
                     raise _wrong_encoding(path, line, guess_encoding(data)) from None
-                said = f"not {encoding}; name another --encoding"
-                if encoding is None:
-                    said = "the file ends inside a character; fetch it again"
+                cut = "the file ends inside a character; fetch it again"
+                said = f"not {encoding}; name another --encoding" if encoding else cut
                 raise InputError(f"{path}, line {line}: {said}") from None
             if "\0" in text:
                 line += text[: text.index("\0")].count("\n")
-                way_out = "name another --encoding"
-                if encoding is None:
-                    source = shlex.quote(str(path))
-                    way_out = f"remove such bytes with: tr -d '\\000' < {source} > clean{path.suffix}"
                 said = f"a NUL character, so the file is damaged or not {encoding or 'text'}"
+                tr = f"tr -d '\\000' < {shlex.quote(str(path))} > clean{path.suffix}"
+                way_out = "name another --encoding" if encoding else f"remove such bytes with: {tr}"
                 raise InputError(f"{path}, line {line}: {said}; {way_out}")
             line += text.count("\n")
 
@@ -91,15 +89,14 @@ def guess_encoding(data: bytes) -> str:
 
 
 def _open_bytes(path: Path) -> BinaryIO:
-    try:
+    with _reading(path):
         return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_block(file: BinaryIO, path: Path) -> bytes:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return file.read(BLOCK)
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
     except OSError as error:
@@ -120,7 +117,5 @@ def _refuse_binary(path: Path, block: bytes) -> None:
 
 def _wrong_encoding(path: Path, line: int, encoding: str) -> InputError:
     source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
-    return InputError(
-        f"{path}, line {line}: not UTF-8; it looks like {encoding}. "
-        f"Convert it: iconv -f {encoding} -t UTF-8 {source} > {target}, or give --encoding {encoding}"
-    )
+    way_out = f"iconv -f {encoding} -t UTF-8 {source} > {target}, or give --encoding {encoding}"
+    return InputError(f"{path}, line {line}: not UTF-8; it looks like {encoding}. Convert it: {way_out}")

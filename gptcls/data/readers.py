@@ -1,19 +1,7 @@
 """Tables in files, of any size: each format's rows as frames of a few thousand, values as the file has them.
 
 No type is guessed, ``NA`` is two letters, leading zeros stay. A new format is a function that yields frames
-and a line in :data:`FORMATS`, at the end of this file; to be written as well, one in
-:data:`gptcls.data.writer.WRITERS`.
-
-Quotes in a .tsv: some files quote as spreadsheets do, some hold bare quotes. Which one a file is, is decided
-by looking at all of it (:func:`_tabs_are_quoted`):
-
-- Some line has more or fewer tabs than the header. A text has a tab or a line break in it, and only quoting
-  can write that: quoted.
-- All lines agree, and every field with a quote in it is wrapped in quotes, inner quotes doubled: quoted.
-- All lines agree, and some field has a quote elsewhere (``"Hi" she said``). No writer of quoted files leaves
-  that: quotes are ordinary characters. Where a field starts with one, this is logged.
-
-A .tsv of a single column is read as quoted, as .csv always is.
+and a line in :data:`FORMATS` below; to be written as well, one in :data:`gptcls.data.writer.WRITERS`.
 """
 
 import codecs
@@ -52,19 +40,12 @@ def refuse_repeats(names: Sequence[str], source: object = None, option: str = "-
 class Dialect:
     """How a text file was written, where it is not in UTF-8, as its suffix says, and with a header line.
 
-    Args:
-        separator: between the fields of a delimited file, whatever its suffix, with quotes as in .csv: one
-            character, or ``"tab"``.
-        encoding: a name that Python knows, such as ``"cp1252"`` or ``"utf-16"``.
-        columns: the names of the columns of a delimited file (also a tab-separated .txt) without a header
-            line.
-
     Raises InputError for a separator or an encoding that no file can have, and for a column named twice.
     """
 
-    separator: str | None = None
-    encoding: str | None = None
-    columns: tuple[str, ...] = ()
+    separator: str | None = None  # one character or "tab", whatever the suffix; quotes are as in .csv
+    encoding: str | None = None  # a name that Python knows, such as "cp1252" or "utf-16"
+    columns: tuple[str, ...] = ()  # where no header line names them; also of a tab-separated .txt
 
     def __post_init__(self) -> None:
         if self.separator in ("tab", r"\t"):
@@ -72,32 +53,34 @@ class Dialect:
         separator, encoding = self.separator, self.encoding
         refuse_repeats(self.columns)
         if separator is not None and (len(separator) != 1 or separator.isalnum() or separator in '"\r\n\0'):
-            raise InputError(
-                f"--separator {separator!r} cannot separate fields; use one character such as ';', or tab"
-            )
+            way_out = "use one character such as ';', or tab"
+            raise InputError(f"--separator {separator!r} cannot separate fields; {way_out}")
         if encoding is None:
             return
         try:
             "".encode(encoding)
         except (LookupError, ValueError):
-            raise InputError(
-                f"--encoding {encoding!r} is none that Python knows; use utf-8, cp1252, gb18030, utf-16, …"
-            ) from None
+            way_out = "use utf-8, cp1252, gb18030, utf-16, …"
+            raise InputError(f"--encoding {encoding!r} is none that Python knows; {way_out}") from None
         if codecs.lookup(encoding).name == "utf-8":
             object.__setattr__(self, "encoding", None)
 
 
 PLAIN = Dialect()
+WHY_NOT = {
+    "separator": "has no separator between fields",
+    "columns": "names its own columns",
+    "encoding": "has an encoding of its own",
+}
 
 
 def read_chunks(path: str | Path, rows: int = 4096, dialect: Dialect = PLAIN) -> Iterator["pd.DataFrame"]:
     """Read a table in frames of at most ``rows`` rows, all columns, values as they stand in the file.
 
-    The ``dialect`` says how the file is written, where its suffix does not. The index is the line each row
-    begins on (Parquet: the row number), 1-based, for messages. Values of .csv and .tsv are strings ("NA" and
-    "007" too; an empty field is ""); JSON values keep their types, in columns of Python objects; Parquet
-    columns keep their Arrow types. Raises InputError at the first line that cannot be read, and for a file
-    without rows; encoding and format are checked before this function returns.
+    The index is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv
+    and .tsv are strings (an empty field is ""); JSON values keep their types, in columns of Python objects;
+    Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read, and for a
+    file without rows; encoding and format are checked before this function returns.
     """
     path = Path(path)
     return _at_least_one(format_of(path, dialect).read(path, dialect, rows), path)
@@ -113,23 +96,16 @@ def _at_least_one(chunks: Iterator["pd.DataFrame"], path: Path) -> Iterator["pd.
 
 @dataclass(frozen=True)
 class Format:
-    """How files of a suffix are read.
+    """How files of a suffix are read; one that ``takes`` an encoding is checked to be text first."""
 
-    ``read(path, dialect, rows)`` yields frames of at most ``rows`` rows, indexed as :func:`read_chunks` says.
-    ``takes`` has the fields of a :class:`Dialect` that such a file may need; one that takes an encoding is a
-    text file, and is checked to be text before it is read.
-    """
-
-    read: Callable[[Path, Dialect, int], Iterator["pd.DataFrame"]]
-    takes: tuple[str, ...] = ("encoding", "separator", "columns")
+    read: Callable[[Path, Dialect, int], Iterator["pd.DataFrame"]]  # (path, dialect, rows): as read_chunks
+    takes: tuple[str, ...] = ("encoding", "separator", "columns")  # the fields of Dialect that it may need
 
 
 def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
-    """How to read a file, by its suffix and dialect, after the checks that every reader needs.
+    """How to read a file, by its suffix and dialect, after the checks that every reader needs (InputError).
 
     UCI's SMS format is known by its content, whatever the suffix; with columns named a .txt is tab-separated.
-    Raises InputError for a missing or empty file, a folder, an unknown suffix, text that is not UTF-8 or in
-    the dialect's encoding, and a dialect that the format cannot have.
     """
     require_file(path)
     suffix = suffix_of(path)
@@ -150,13 +126,6 @@ def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
     return found
 
 
-WHY_NOT = {
-    "separator": "has no separator between fields",
-    "columns": "names its own columns",
-    "encoding": "has an encoding of its own",
-}
-
-
 def suffix_of(path: Path) -> str:
     """The suffix that names the format, in lower case: ``.gz`` may follow it.
 
@@ -175,7 +144,7 @@ def read_csv(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"
 
 
 def read_tsv(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
-    """Fields that a tab separates; see the top of this file for its quotes."""
+    """Fields that a tab separates; its quotes are explained in :func:`_tabs_are_quoted`."""
     if _tabs_are_quoted(path, dialect.encoding):
         found = _quoted_rows(path, "\t", dialect.encoding)
     else:
@@ -206,26 +175,22 @@ def _delimited(rows: Iterator[Row], path: Path, dialect: Dialect, size: int) -> 
     header = [name if name.strip() else f"{UNNAMED}{i}" for i, name in enumerate(header)]
     refuse_repeats(header, f"{path}, line {number}")
     if len(header) == 1 and ";" in header[0]:  # how spreadsheets save CSV where the comma is the decimal mark
-        raise InputError(
-            f"{path}, line {number}: fields are separated by ';'; give --separator ';', or save with commas"
-        )
+        said = "fields are separated by ';'; give --separator ';', or save with commas"
+        raise InputError(f"{path}, line {number}: {said}")
 
     def fitting() -> Iterator[Row]:
         for number, row in rows:
             if len(row) != len(header):
                 names = "--columns" if dialect.columns else "the header"
-                raise InputError(
-                    f"{path}, line {number}: {names} has {len(header)} fields, this row {len(row)}; "
-                    "a text with a separator, quote or line break in it must be quoted"
-                )
+                said = f"{names} has {len(header)} fields, this row {len(row)}"
+                way_out = "a text with a separator, quote or line break in it must be quoted"
+                raise InputError(f"{path}, line {number}: {said}; {way_out}")
             yield number, row
 
     yield from _frames(fitting(), size, header)
 
 
-def _frames(
-    rows: Iterator[tuple[int, list | dict]], size: int, columns: list[str] | None = None
-) -> Iterator["pd.DataFrame"]:
+def _frames(rows: Iterator[tuple], size: int, columns: list[str] | None = None) -> Iterator["pd.DataFrame"]:
     while chunk := list(islice(rows, size)):
         lines, records = zip(*chunk, strict=True)
         # JSON as objects: pandas would turn the whole numbers of a column with gaps into floats
@@ -266,6 +231,13 @@ def _explain(reason: str) -> str:
 
 
 def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
+    """Whether a .tsv is quoted as spreadsheets do, or its quotes are ordinary characters.
+
+    All of it decides. Quoted: lines differ in their tabs (a text has a tab or a line break in it, and only
+    quoting can write that); there is a single column; or every field with a quote in it is wrapped in quotes,
+    inner ones doubled. Ordinary: some field has a quote elsewhere (``"Hi" she said``), as no writer of quoted
+    files leaves it; where a field starts with one, this is logged.
+    """
     width, wrapped, opened = None, True, False
     for _, line in _lines(path, encoding):
         tabs = line.count("\t")
