@@ -19,7 +19,7 @@ from numpy.random import RandomState
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.encodings import read_lines, require_file, require_text
 from gptcls.data.same_text import text_key
 
 log = logging.getLogger("gptcls")
@@ -135,18 +135,15 @@ def read_synonyms(path: Path | None = None) -> Synonyms:
     require_file(path)
     require_text(path)
     synonyms: Synonyms = {}
-    with open_text(path, "\n") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            word, *rest = (field.strip() for field in line.split("\t"))
-            found = tuple(filter(None, (name.strip() for name in rest[0].split(",")))) if rest else ()
-            if len(rest) != 1 or not found or len(word.split()) != 1:
-                said = "is not a word, a tab, and its synonyms with commas between them"
-                raise InputError(f"{path}, line {number}: {line.strip()!r:.60} {said}")
-            if word.lower() in synonyms:
-                raise InputError(f"{path}, line {number}: {word!r} stands twice; give it one line")
-            synonyms[word.lower()] = found
+    for number, line in read_lines(path):
+        word, *rest = (field.strip() for field in line.split("\t"))
+        found = tuple(filter(None, (name.strip() for name in rest[0].split(",")))) if rest else ()
+        if len(rest) != 1 or not found or len(word.split()) != 1:
+            said = "is not a word, a tab, and its synonyms with commas between them"
+            raise InputError(f"{path}, line {number}: {line.strip()!r:.60} {said}")
+        if word.lower() in synonyms:
+            raise InputError(f"{path}, line {number}: {word!r} stands twice; put its synonyms in one line")
+        synonyms[word.lower()] = found
     return synonyms
 
 

@@ -41,21 +41,16 @@ def split_as_book(frame: "pd.DataFrame", seed: int = SEED) -> Split:
 
 
 def book_split(
-    name_or_path: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    *,
-    balanced: bool = True,
-    seed: int = SEED,
+    data, text_column: str | None = None, label_column: str | None = None, *, balanced: bool = True, seed=SEED
 ) -> Split:
     """The book's split of UCI's file, or of any data with the labels ham and spam, such as "sms-sample".
 
     Another seed, or leaving the classes unbalanced, departs from the book. InputError for other labels.
     """
-    with local_file(name_or_path) as path:
+    with local_file(data) as path:
         uci = format_of(path) is UCI
         frame = read_as_book(path) if uci else load_data(path, text_column, label_column)
     if other := sorted(set(frame.label) - {"ham", "spam"}):
         said = "but the book's recipe reads the SMS Spam Collection's, ham and spam"
-        raise InputError(f"{name_or_path}: label {other[0]!r}, {said}; leave out --recipe book")
+        raise InputError(f"{data}: label {other[0]!r}, {said}; leave out --recipe book")
     return split_as_book(balance_as_book(frame, seed) if balanced else frame, seed)

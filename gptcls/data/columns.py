@@ -127,9 +127,9 @@ def _repeats(values: list) -> bool:
 
 def _cannot_tell(columns: list[str], what: str, options: str, source: object) -> InputError:
     hint = f"name it with {options}"
-    if len(columns) == 1 and (marks := [mark for mark in (",", "\t") if mark in columns[0]]):
-        kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)"}[marks[0]]
-        hint = f"the fields seem to be separated by {kind}"
+    if len(columns) == 1 and ("," in columns[0] or "\t" in columns[0]):
+        mark = "a comma (.csv)" if "," in columns[0] else "a tab (.tsv)"
+        hint = f"the fields seem to be separated by {mark}"
     elif any(_is_data(name, []) for name in columns):
         hint += "; if the first line is data, put a header above it or name the columns with --columns"
     return InputError(f"{source}: cannot tell which column is {what} among {_listed(columns)}; {hint}")
@@ -161,13 +161,9 @@ class Column:
     source: object
 
     def refuse(self, wrong: Iterable[object], what: str, way_out: str, **more: object) -> None:
-        """Raise InputError naming the first three rows that are ``wrong``.
-
-        ``what`` may hold ``{value}``, the first wrong one, ``{here}``, the column, and the names in ``more``.
-        """
+        """InputError for ``wrong`` rows; ``what`` may hold {value}, the first such, {here}, and ``more``."""
         if bad := [i for i, each in enumerate(wrong) if each]:
-            here = f"in column {self.name!r}"
-            said = what.format(value=self.values[bad[0]], here=here, **more)
+            said = what.format(value=self.values[bad[0]], here=f"in column {self.name!r}", **more)
             raise bad_rows(self.rows[bad], self.rows.name, said, self.source, way_out)
 
 

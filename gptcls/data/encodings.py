@@ -44,6 +44,14 @@ def open_text(path: Path, newline: str, encoding: str | None = None) -> Iterator
         yield text
 
 
+def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
+    """Non-blank lines and their numbers, without their ends. Only a line feed ends a line here."""
+    with open_text(path, "\n", encoding) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.removesuffix("\n").removesuffix("\r")
+
+
 def require_text(path: Path, encoding: str | None = None) -> None:
     """Read the file once; InputError at its first line that is not text in ``encoding`` (None: UTF-8).
 

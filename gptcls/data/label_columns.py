@@ -42,19 +42,25 @@ def read_lists(column: Column, separator: str | None) -> list[list[str]]:
     return found
 
 
+def from_json(value: object, mark: str) -> object:
+    """What a string that starts with the mark says, as JSON (None where it is none); else the value."""
+    if not isinstance(value, str) or not value.lstrip().startswith(mark):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return None
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
 
 
 def _names(value: object, separator: str | None) -> list[str] | None:
     """The names in a value; None where it is malformed."""
-    if isinstance(value, str) and _is_list(value):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None
     if value is None:
         return ["nan"]  # a missing value, and reported as one
+    value = from_json(value, "[")
     if isinstance(value, str):
         names = value.split(separator) if separator is not None else [value]
         names = names if value.strip() else []
@@ -119,7 +125,8 @@ def read_numbers(columns: list[Column]) -> list[str]:
     One column may also hold such objects. A number must be finite as a float32.
     """
     if len(columns) == 1:
-        objects = [_object(value) for value in columns[0].values]
+        objects = [from_json(value, "{") for value in columns[0].values]
+        objects = [value if isinstance(value, dict) else None for value in objects]
         if not any(objects):
             return list(map(json.dumps, _floats(columns[0])))
         columns = _by_name(objects, columns[0])
@@ -140,24 +147,15 @@ def _by_name(objects: list[dict | None], column: Column) -> list[Column]:
     return [replace(column, name=key, values=[each[key] for each in objects]) for key in keys]
 
 
-def _object(value: object) -> dict | None:
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None
-    return value if isinstance(value, dict) else None
-
-
 def _floats(column: Column) -> list[float]:
-    found = list(map(_float, column.values))
+    found = list(map(to_float, column.values))
     way_out = "correct or delete it, or choose other columns"
     infinite = (not abs(x) <= LARGEST for x in found)
     column.refuse(infinite, "{value!r:.60} {here}, not a finite number,", way_out)
     return found
 
 
-def _float(value: object) -> float:
+def to_float(value: object) -> float:
     """NaN for what is not a number; True is not one either."""
     try:
         return math.nan if isinstance(value, bool) else float(value)

@@ -21,7 +21,7 @@ from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import numbers
 from gptcls.data.columns import Column, find_columns, find_text_column, label_values, require_column
-from gptcls.data.label_columns import read_flags, read_lists, read_numbers, to_names
+from gptcls.data.label_columns import from_json, read_flags, read_lists, read_numbers, to_float, to_names
 from gptcls.data.readers import refuse_repeats
 
 log = logging.getLogger("gptcls")
@@ -129,7 +129,7 @@ class Layout:
             lists = read_lists(column, self.label_separator)
         else:
             lists = [[name] for name in label_values(column)]
-            if arrays := [name for (name,) in lists if _is_array(name)]:
+            if arrays := [name for (name,) in lists if isinstance(from_json(name, "["), list)]:
                 said = f"labels in column {column.name!r} are lists, such as {arrays[0]:.60}"
                 raise InputError(f"{column.source}: {said}; add --task multi")
         if self.label_names is not None:
@@ -139,13 +139,6 @@ class Layout:
         if self.kind is ONE_CLASS:
             return [name for (name,) in lists]
         return [json.dumps(sorted(set(names)), ensure_ascii=False) for names in lists]
-
-
-def _is_array(name: str) -> bool:
-    try:
-        return name.startswith("[") and isinstance(json.loads(name), list)
-    except ValueError:
-        return False
 
 
 def _log_unlikely_names(names: set[str], kind: LabelKind, column: Column) -> None:
@@ -158,14 +151,7 @@ def _log_unlikely_names(names: set[str], kind: LabelKind, column: Column) -> Non
             said = "%s: each value of column %r is read as one class, also %r; for several add %s '%s'"
             log.info(said, column.source, column.name, example, options, mark)
             return
-    fractions = [name for name in sorted(names) if _is_fraction(name)]
+    fractions = [name for name in sorted(names) if to_float(name) % 1 > 0]
     if fractions and len(fractions) > len(names) / 2:
         said = "%s: each number in column %r, such as %s, is read as a class; else add --task regression"
         log.info(said, column.source, column.name, fractions[0])
-
-
-def _is_fraction(name: str) -> bool:
-    try:
-        return not float(name).is_integer()
-    except (ValueError, OverflowError):
-        return False

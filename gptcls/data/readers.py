@@ -10,20 +10,19 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.encodings import open_text, read_lines, require_file, require_text
 
 log = logging.getLogger("gptcls")
 FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
 QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 UNNAMED = "Unnamed: "  # pandas' name for a column whose header cell is empty
-NEEDS_PYARROW = "Parquet files need pyarrow: pip install 'gptcls[parquet]'"
 Row = tuple[int, list[str]]  # the line it begins on, 1-based; its fields
 
 
@@ -80,18 +79,13 @@ def read_chunks(path: str | Path, rows: int = 4096, dialect: Dialect = PLAIN) ->
     The index is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv
     and .tsv are strings (an empty field is ""); JSON values keep their types, in columns of Python objects;
     Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read, and for a
-    file without rows; encoding and format are checked before this function returns.
+    file without rows; encoding, format and the first frame are checked before this function returns.
     """
     path = Path(path)
-    return _at_least_one(format_of(path, dialect).read(path, dialect, rows), path)
-
-
-def _at_least_one(chunks: Iterator["pd.DataFrame"], path: Path) -> Iterator["pd.DataFrame"]:
-    first = next(chunks, None)
-    if first is None:
+    chunks = format_of(path, dialect).read(path, dialect, rows)
+    if (first := next(chunks, None)) is None:
         raise InputError(f"{path} has no rows: at least one below the header is needed")
-    yield first
-    yield from chunks
+    return chain([first], chunks)
 
 
 @dataclass(frozen=True)
@@ -148,20 +142,20 @@ def read_tsv(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"
     if _tabs_are_quoted(path, dialect.encoding):
         found = _quoted_rows(path, "\t", dialect.encoding)
     else:
-        found = ((number, line.split("\t")) for number, line in _lines(path, dialect.encoding))
+        found = ((number, line.split("\t")) for number, line in read_lines(path, dialect.encoding))
     return _delimited(found, path, dialect, rows)
 
 
 def read_uci(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """UCI's SMS Spam Collection: label, tab, text, without a header and without quoting."""
-    lines = _lines(path, dialect.encoding)
-    return _frames(((number, line.split("\t", 1)) for number, line in lines), rows, ["label", "text"])
+    found = ((number, line.split("\t", 1)) for number, line in read_lines(path, dialect.encoding))
+    return _frames(found, rows, ["label", "text"])
 
 
 def is_uci(path: Path, encoding: str | None = None) -> bool:
     """Whether every non-empty line starts with ``ham<TAB>`` or ``spam<TAB>``, as in UCI's file."""
     line = None
-    for _, line in _lines(path, encoding):
+    for _, line in read_lines(path, encoding):
         if not line.startswith(("ham\t", "spam\t")):
             return False
     return line is not None
@@ -198,14 +192,6 @@ def _frames(rows: Iterator[tuple], size: int, columns: list[str] | None = None) 
         yield pd.DataFrame(list(records), pd.Index(lines, name="line"), columns, dtype)
 
 
-def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
-    """Non-blank lines and their numbers, without their ends. Only a line feed ends a line here."""
-    with open_text(path, "\n", encoding) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.removesuffix("\n").removesuffix("\r")
-
-
 def _quoted_rows(path: Path, separator: str, encoding: str | None) -> Iterator[Row]:
     csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))  # a setting of the process: raised only
     with open_text(path, "", encoding) as file:
@@ -213,21 +199,17 @@ def _quoted_rows(path: Path, separator: str, encoding: str | None) -> Iterator[R
         start, width = 1, 0
         try:
             for row in reader:
-                blank = not row or (len(row) == 1 and width != 1 and not row[0].strip())
-                if not blank:
+                if len(row) > 1 or (row and (width == 1 or row[0].strip())):  # is not blank
                     width = width or len(row)
                     yield start, row
                 start = reader.line_num + 1
         except csv.Error as error:
-            raise InputError(f"{path}, line {start}: {_explain(str(error))}") from None
-
-
-def _explain(reason: str) -> str:
-    if "unexpected end of data" in reason or "field larger" in reason:
-        return "a quote opens here and is never closed; close it, or double quotes that are part of the text"
-    if "expected after" in reason:
-        return "text follows a closing quote; quotes inside a quoted text must be doubled"
-    return f"{reason}; save the file as CSV UTF-8 again"
+            said = f"{error}; save the file as CSV UTF-8 again"
+            if re.search("unexpected end of data|field larger", said):
+                said = "a quote opens here and is never closed; close it, or double quotes in the text"
+            elif "expected after" in said:
+                said = "text follows a closing quote; quotes inside a quoted text must be doubled"
+            raise InputError(f"{path}, line {start}: {said}") from None
 
 
 def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
@@ -239,7 +221,7 @@ def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
     files leaves it; where a field starts with one, this is logged.
     """
     width, wrapped, opened = None, True, False
-    for _, line in _lines(path, encoding):
+    for _, line in read_lines(path, encoding):
         tabs = line.count("\t")
         width = tabs if width is None else width
         if tabs != width or width == 0:
@@ -258,11 +240,11 @@ def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
 
 def read_json_lines(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """One JSON object per line."""
-    return _frames(_json_rows(path, _lines(path, dialect.encoding)), rows)
+    return _frames(_json_rows(path, dialect.encoding), rows)
 
 
-def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict]]:
-    for number, line in lines:
+def _json_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, dict]]:
+    for number, line in read_lines(path, encoding):
         try:
             row = json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
@@ -293,13 +275,19 @@ def _without_lone_surrogates(row: dict) -> dict:
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
+def pyarrow_for(path: Path) -> tuple:
+    """pyarrow and pyarrow.parquet, needed only where there is Parquet to read or write."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(f"{path}: Parquet files need pyarrow: pip install 'gptcls[parquet]'") from None
+    return pyarrow, pyarrow.parquet
+
+
 def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """Parquet, through pyarrow."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise InputError(f"{path}: {NEEDS_PYARROW}") from None
+    pa, pq = pyarrow_for(path)
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
