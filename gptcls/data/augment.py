@@ -3,8 +3,8 @@
 Wei & Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks"
 (EMNLP). Each new text keeps the label of the text it was made from.
 
-Words are what stands between white space. A text without any, as in Chinese, is one word, and none of the
-operations changes it: such texts are left as they are, and counted. Segment them first.
+Words are what stands between white space. A text without any, as in Chinese, is one word, and no operation
+changes it: segment such texts first.
 """
 
 import logging
@@ -19,7 +19,7 @@ from numpy.random import RandomState
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import read_lines, require_file, require_text
+from gptcls.data.encodings import read_lines, require_text
 from gptcls.data.same_text import text_key
 
 log = logging.getLogger("gptcls")
@@ -126,13 +126,11 @@ class Augmentation:
 def read_synonyms(path: Path | None = None) -> Synonyms:
     """A table of synonyms: UTF-8, one word per line, ``word<TAB>synonym,synonym``; None: the package's own.
 
-    Words are looked up in lower case; a synonym may be several words. Raises InputError naming the line that
-    is not of this form, or gives a word again.
+    Words are in lower case; a synonym may be several words. InputError for a malformed or repeated line.
     """
     if path is None:
         with as_file(files("gptcls") / "assets" / "synonyms.tsv") as own:
             return read_synonyms(own)
-    require_file(path)
     require_text(path)
     synonyms: Synonyms = {}
     for number, line in read_lines(path):

@@ -12,8 +12,8 @@ from gptcls.data.readers import UNNAMED
 
 log = logging.getLogger("gptcls")
 TEXT_NAMES = {
-    "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence",
-    "comment", "tweet", "body", "document", "question", "utterance", "post", "description",
+    "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence", "comment",
+    "tweet", "body", "document", "question", "utterance", "post", "description",
 }  # fmt: skip
 LABEL_NAMES = {"label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "y"}
 NO_LABEL = {"", "nan", "NaN", "<NA>"}  # what a missing label becomes in a saved table; "NA" may be a class
@@ -58,9 +58,8 @@ def find_columns(
         raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
     text = text_column or _guess_text(columns, sample, besides=label_column)
     label = label_column or _guess_label(columns, sample, besides=text)
-    unknown = [("the text", "--text-column")] if text is None else []
-    unknown += [("the label", label_option)] if label is None else []
-    if unknown:
+    asked = [("the text", "--text-column", text), ("the label", label_option, label)]
+    if unknown := [(what, option) for what, option, found in asked if found is None]:
         what, options = zip(*unknown, strict=True)
         raise _cannot_tell(columns, " and which ".join(what), " and ".join(options), source)
     if (text_column is None and text != "text") or (label_column is None and label != "label"):
@@ -83,16 +82,14 @@ def require_column(columns: list[str], wanted: str | None, option: str, source: 
 
 
 def _guess_text(columns: list[str], sample, besides: str | None = None) -> str | None:
-    usual = [name for name in _named(columns) if name != besides and name.strip().lower() in TEXT_NAMES]
-    if usual:
+    if usual := [name for name in _named(columns) if name != besides and name.strip().lower() in TEXT_NAMES]:
         return usual[0] if len(usual) == 1 else None
     free = [name for name in _pair(columns, sample) if _is_free_text(values_of(sample, name))]
     return free[0] if len(free) == 1 and free[0] != besides else None
 
 
 def _guess_label(columns: list[str], sample, besides: str | None) -> str | None:
-    usual = [name for name in _named(columns) if name != besides and name.strip().lower() in LABEL_NAMES]
-    if usual:
+    if usual := [name for name in _named(columns) if name != besides and name.strip().lower() in LABEL_NAMES]:
         return usual[0] if len(usual) == 1 else None
     other = [name for name in _pair(columns, sample) if name != besides]
     return other[0] if len(other) == 1 and _repeats(values_of(sample, other[0])) else None
@@ -168,7 +165,6 @@ class Column:
 
 
 def column_of(frame: "pd.DataFrame", name: str, source: object) -> Column:
-    """A column of a frame of :func:`gptcls.data.readers.read_chunks`."""
     return Column(name, values_of(frame, name), frame.index, source)
 
 
@@ -203,11 +199,10 @@ def label_values(column: Column) -> list[str]:
 
 
 def bad_rows(numbers: Sequence[int], row: str, what: str, source: object, way_out: str) -> InputError:
-    """An error about the rows with these numbers; ``row`` is what the numbers count."""
     return InputError(f"{source}: {what} in {these_rows(numbers, row)}; {way_out}")
 
 
 def these_rows(numbers: Sequence[int], row: str) -> str:
-    """How many rows and the first three numbers: "line 2" or "4 rows (lines 3, 4, 6, …)"."""
+    """``row`` is what the numbers count: "line 2" or "4 rows (lines 3, 4, 6, …)"."""
     listed = ", ".join(map(str, numbers[:3])) + (", …" if len(numbers) > 3 else "")
     return f"{len(numbers)} rows ({row}s {listed})" if len(numbers) > 1 else f"{row} {listed}"

@@ -1,7 +1,6 @@
 """Public data sets that lie in a folder of yours, in the files that their authors published.
 
-``--data goemotions:FOLDER`` reads them with their official parts. None has a header line or the shape that
-:mod:`gptcls.data.sources` takes without options, except ChnSentiCorp.
+``--data goemotions:FOLDER`` reads one with its official parts.
 """
 
 import logging
@@ -40,10 +39,9 @@ def _questions(path: Path) -> "pd.DataFrame":
     rows = []
     for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), 1):
         label, _, text = line.partition(" ")
-        coarse = label.partition(":")[0]
-        if coarse not in TREC_CLASSES or not text.strip():
+        rows.append((text.strip(), label.partition(":")[0]))
+        if rows[-1][1] not in TREC_CLASSES or not text.strip():
             raise InputError(f"{path}, line {number}: {line!r:.60} is not like TREC's, COARSE:fine text")
-        rows.append((text.strip(), coarse))
     return _numbered(rows)
 
 
@@ -131,10 +129,9 @@ def load_parts(
 
 def _first(folder: Path, *names: str) -> Path:
     """The first of these files that is there."""
-    for name in names:
-        if (folder / name).exists():
-            require_file(folder / name)
-            return folder / name
+    if found := [folder / name for name in names if (folder / name).exists()]:
+        require_file(found[0])
+        return found[0]
     where = "no such folder" if not folder.is_dir() else f"the folder holds no {' or '.join(names)}"
     raise InputError(f"{folder}: {where}; give the folder of the data set's own files")
 

@@ -34,10 +34,7 @@ def require_file(path: Path) -> None:
 
 @contextmanager
 def open_text(path: Path, newline: str, encoding: str | None = None) -> Iterator[TextIO]:
-    """Open a file that :func:`require_text` has passed; a byte order mark at its start is skipped.
-
-    ``newline`` as in ``open``: ``""`` for the csv module, ``"\\n"`` where only a line feed ends a line.
-    """
+    """Open a file that passed :func:`require_text`, past its byte order mark; ``newline`` as in ``open``."""
     with io.TextIOWrapper(_open_bytes(path), encoding=encoding or "utf-8-sig", newline=newline) as text:
         if encoding and text.read(1) != "\ufeff":
             text.seek(0)
@@ -53,10 +50,11 @@ def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
 
 
 def require_text(path: Path, encoding: str | None = None) -> None:
-    """Read the file once; InputError at its first line that is not text in ``encoding`` (None: UTF-8).
+    """:func:`require_file`; InputError at its first line that is not text in ``encoding`` (None: UTF-8).
 
     A pass of its own, so that a long job fails in its first seconds and not at its ten-millionth row.
     """
+    require_file(path)
     decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
     line, block = 1, b"-"
     with _open_bytes(path) as file:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gptcls.core.errors import InputError
 from gptcls.data.columns import NO_LABEL, Column
-from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.encodings import open_text, require_text
 
 log = logging.getLogger("gptcls")
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
@@ -105,7 +105,6 @@ def to_names(lists: list[list[str]], column: Column, path: Path) -> list[list[st
 
 def read_names(path: Path) -> list[str]:
     """The lines of a file with one label's name per line; InputError for one that is missing or repeated."""
-    require_file(path)
     require_text(path)
     with open_text(path, newline="") as file:
         names = [line.strip() for line in file.read().rstrip().splitlines()]

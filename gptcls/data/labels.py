@@ -41,9 +41,7 @@ class LabelKind:
 
 
 def rarest_labels(labels: Sequence[str]) -> list[str]:
-    """For each label list its name that is the rarest over all rows; "" for an empty list.
-
-    Drawn in proportion to these, rare names are spread over the parts; common ones follow by their number.
+    """For each label list its rarest name over all rows; drawn by these, rare names reach all parts.
 
     >>> rarest_labels(['["a", "b"]', '["a"]', "[]"])
     ['b', 'a', '']
@@ -103,7 +101,7 @@ class Layout:
     def find(
         self, text_column: str | None, label_column: str | None, sample: "pd.DataFrame", source: object
     ) -> tuple[str, list[str]]:
-        """The text column and the columns with the labels, of the first rows of a table."""
+        """The text column and the columns with the labels, by the first rows of a table."""
         if not self.label_columns:
             several = "" if self.kind is ONE_CLASS else ", or several with --label-columns"
             option = f"--label-column{several}"

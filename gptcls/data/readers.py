@@ -28,11 +28,9 @@ Row = tuple[int, list[str]]  # the line it begins on, 1-based; its fields
 
 def refuse_repeats(names: Sequence[str], source: object = None, option: str = "--columns") -> None:
     """Raise InputError for a column that an option, or the header of a source, names twice."""
-    for name, count in Counter(names).items():
-        if count > 1 and source is None:
-            raise InputError(f"{option} names {name!r} twice; give each column once")
-        if count > 1:
-            raise InputError(f"{source}: more than one column is named {name!r}; rename all but one")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        many = f"{source}: more than one column is named {repeated[0]!r}; rename all but one"
+        raise InputError(many if source else f"{option} names {repeated[0]!r} twice; give each column once")
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,10 @@ def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
         require_text(path, dialect.encoding)
         if dialect.separator is not None:
             return FORMATS[".csv"]
-        if dialect.columns:
-            found = found or (FORMATS[".tsv"] if suffix == ".txt" else None)
-        elif is_uci(path, dialect.encoding):
+        if not dialect.columns and is_uci(path, dialect.encoding):
             return UCI
+        if dialect.columns and suffix == ".txt":
+            return FORMATS[".tsv"]
     if found is None:
         raise InputError(f"{path}: unknown format {path.suffix or '(no suffix)'!r}; give {SUFFIXES}")
     return found
@@ -226,10 +224,9 @@ def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
         width = tabs if width is None else width
         if tabs != width or width == 0:
             return True
-        if '"' in line:
-            fields = [field for field in line.split("\t") if '"' in field]
-            wrapped = wrapped and all(QUOTED_FIELD.fullmatch(field) for field in fields)
-            opened = opened or any(field.startswith('"') for field in fields)
+        for field in line.split("\t") if '"' in line else ():
+            wrapped = wrapped and ('"' not in field or bool(QUOTED_FIELD.fullmatch(field)))
+            opened = opened or field.startswith('"')
     if opened and not wrapped:
         log.info("%s: its quotes are read as ordinary characters", path)
     return wrapped
@@ -295,23 +292,18 @@ def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFr
     refuse_repeats(file.schema_arrow.names, path)
     start = 1
     with file:
-        for batch in file.iter_batches(batch_size=rows):
+        for batch in filter(len, file.iter_batches(batch_size=rows)):
             frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-            if len(frame):
-                frame.index = pd.RangeIndex(start, start + len(frame), name="row")
-                yield frame
+            frame.index = pd.RangeIndex(start, start + len(frame), name="row")
             start += len(frame)
+            yield frame
 
 
 UCI = Format(read_uci)
-JSON_LINES = Format(read_json_lines, takes=("encoding",))
 FORMATS = {  # by suffix
     ".csv": Format(read_csv),
-    ".tsv": Format(read_tsv),
-    ".tab": Format(read_tsv),
-    ".jsonl": JSON_LINES,
-    ".ndjson": JSON_LINES,
-    ".json": JSON_LINES,  # JSON lines under their other common name
+    **dict.fromkeys((".tsv", ".tab"), Format(read_tsv)),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), Format(read_json_lines, takes=("encoding",))),
     ".parquet": Format(read_parquet, takes=()),
 }
 SUFFIXES = ".csv, .tsv, .jsonl or .parquet"  # for messages: those that people should use

@@ -32,13 +32,10 @@ def load_data(
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
-    What a label's string holds, for lists and numbers too, is told in :mod:`gptcls.data.labels`. Columns that
-    are not given are guessed by the rule of :func:`gptcls.data.columns.find_text_column`.
-
-    Args:
-        name_or_path: a name in ``NAMES``, or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
-            three), or UCI's SMS format, which is known by its content.
-        numbered: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
+    They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
+    three), or UCI's SMS format, which is known by its content. What a label's string holds is told in
+    :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_text_column`.
+    ``numbered``: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
     be used, naming file, line and column.
@@ -56,12 +53,9 @@ def load_data(
 
 
 def from_frame(
-    frame: "pd.DataFrame",
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
+    frame, text_column: str | None = None, label_column: str | None = None, layout: Layout = ONE_CLASS_LAYOUT
 ) -> "pd.DataFrame":
-    """:func:`load_data` for rows in memory, with the same guesses, checks and messages.
+    """:func:`load_data` for a frame in memory, with the same guesses, checks and messages.
 
     A label is a string or whole number; with ``Layout(LISTS)`` a list of names, or any of what a file may
     hold; with ``Layout(NUMBERS)`` a number or a dict of them. NaN and None are missing values. Messages name
@@ -121,16 +115,14 @@ def _labelled(frame, text: str, labels: list[str], layout: Layout, source: objec
 @contextmanager
 def local_file(name_or_path: str | Path) -> Iterator[Path]:
     """The file behind a data set's name or a path; "sms-spam" is downloaded if it has not been yet."""
-    if str(name_or_path) == "sms-spam":
-        yield sms_spam_file()
-    elif str(name_or_path) == "sms-sample":
+    path = sms_spam_file() if str(name_or_path) == "sms-spam" else Path(name_or_path)
+    if str(name_or_path) == "sms-sample":
         with as_file(files("gptcls") / "assets" / "sms_sample.tsv") as path:
             yield path
-    else:
-        path = Path(name_or_path)
-        if not path.exists():
-            raise InputError(f"{path}: no such file{_hint(path.parent, path.name)}")
+    elif path.exists():
         yield path
+    else:
+        raise InputError(f"{path}: no such file{_hint(path.parent, path.name)}")
 
 
 def _hint(folder: Path, name: str) -> str:

@@ -46,8 +46,7 @@ class Split:
 
     def plain_items(self) -> Iterator[tuple[str, "pd.DataFrame"]]:
         """:meth:`items` with the plain training rows: what a baseline is fitted and judged on."""
-        train = self.train if self.plain is None else self.plain
-        return ((name, train if name == "train" else frame) for name, frame in self.items())
+        return self.items() if self.plain is None else replace(self, train=self.plain).items()
 
 
 def make_split(
@@ -73,8 +72,8 @@ def make_split(
     for part in (validation, test):
         if part is not None:  # before drawing: else a drawn validation could take texts of the given test
             rows = without(rows, part, "train", "the validation or test file")
-    fractions = {"validation": validation_fraction} if validation is None else {}
-    fractions |= {"test": test_fraction} if test is None else {}
+    asked = {"validation": (validation, validation_fraction), "test": (test, test_fraction)}
+    fractions = {name: fraction for name, (part, fraction) in asked.items() if part is None}
     train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
     # Apart, in favour of test, then of validation.
     test = drawn.get("test", test).reset_index(drop=True)
@@ -87,9 +86,8 @@ def make_split(
 
 def _draw(frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: LabelKind) -> tuple:
     """What is left of ``frame``, and the parts by the names of their fractions."""
-    for name, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise InputError(f"{name} fraction {fraction} is not between 0 and 1")
+    if bad := [f"{name} fraction {share}" for name, share in fractions.items() if not 0 < share < 1]:
+        raise InputError(f"{bad[0]} is not between 0 and 1")
     if sum(fractions.values()) >= 1:
         raise InputError(f"fractions {fractions} leave nothing to train on: their sum must be below 1")
     _require_classes(frame, kind)
@@ -99,9 +97,8 @@ def _draw(frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: L
     for name, rows in rows_by_group(kind.strata(frame.label.tolist())).items():
         if len(rows) < needed:
             if kind.every_class:
-                needs = f"{needed} are needed, one for each of train, {' and '.join(fractions)}"
-                too_few = f"class {name!r} has too few rows ({len(rows)})"
-                raise InputError(f"{too_few}: {needs}: add rows or leave the class out")
+                said = f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of"
+                raise InputError(f"{said} train, {' and '.join(fractions)}: add rows or leave it out")
             parts[0].append(rows)
             continue
         rows = random.permutation(rows)
@@ -235,10 +232,10 @@ def save_split(split: Split, folder: str | Path) -> None:
 
 
 def load_split(folder: str | Path) -> Split:
-    """Read what :func:`save_split` has written. InputError if a file is missing or is not such a file."""
-    parts = [_load_part(Path(folder) / f"{name}.csv") for name in PARTS]
+    """What :func:`save_split` has written. InputError if a file is missing or is not such a file."""
     plain = Path(folder) / "plain.csv"
-    return Split(*parts, _load_part(plain) if plain.exists() else None)
+    parts = (Path(folder) / f"{name}.csv" for name in PARTS)
+    return Split(*map(_load_part, parts), _load_part(plain) if plain.exists() else None)
 
 
 def _load_part(path: Path) -> "pd.DataFrame":

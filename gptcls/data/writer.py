@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -98,8 +97,12 @@ def parquet_writer(part: Path, path: Path) -> Iterator[Write]:
         try:
             schema = None if file is None else file.schema
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-            if file is None:
-                table = table.cast(_with_strings_for_nothing(pa, table.schema, frame))
+            if file is None:  # strings where all is missing so far: Arrow's null would refuse later values
+                schema = table.schema
+                for i, field in enumerate(schema):
+                    if pa.types.is_null(field.type) and frame[field.name].dtype == object:
+                        schema = schema.set(i, field.with_type(pa.string()))
+                table = table.cast(schema)
         except (pa.ArrowException, TypeError, ValueError) as error:
             said = f"a column mixes types ({str(error).splitlines()[0]})"
             raise InputError(f"{path}: {said}; write .jsonl instead") from None
@@ -113,11 +116,8 @@ def parquet_writer(part: Path, path: Path) -> Iterator[Write]:
 
 WRITERS: dict[str, Callable[[Path, Path], AbstractContextManager[Write]]] = {  # by suffix
     ".csv": partial(delimited_writer, separator=","),
-    ".tsv": partial(delimited_writer, separator="\t"),
-    ".tab": partial(delimited_writer, separator="\t"),
-    ".jsonl": json_lines_writer,
-    ".ndjson": json_lines_writer,
-    ".json": json_lines_writer,
+    **dict.fromkeys((".tsv", ".tab"), partial(delimited_writer, separator="\t")),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_lines_writer),
     ".parquet": parquet_writer,
 }
 
@@ -130,18 +130,6 @@ def _same_columns(frame: "pd.DataFrame", columns: list | None, path: Path) -> li
     return found
 
 
-def _with_strings_for_nothing(pa, schema, frame: "pd.DataFrame"):
-    """The Arrow schema with strings for a column of Python objects that are all missing so far.
-
-    Arrow would take null for its type, and refuse the values of a later chunk.
-    """
-    for i, field in enumerate(schema):
-        if pa.types.is_null(field.type) and frame[field.name].dtype == object:
-            schema = schema.set(i, field.with_type(pa.string()))
-    return schema
-
-
 def _open_to_write(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return io.TextIOWrapper(gzip.open(path, "wb"), encoding="utf-8", newline="")
-    return path.open("w", encoding="utf-8", newline="")
+    how = {"mode": "wt", "encoding": "utf-8", "newline": ""}
+    return gzip.open(path, **how) if path.suffix.lower() == ".gz" else path.open(**how)

@@ -18,7 +18,7 @@ from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import PAD_ID, encode
 from gptcls.data.columns import column_of, text_values
-from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.encodings import open_text, require_text
 from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 
@@ -63,7 +63,6 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
     InputError for what cannot be read."""
     path = Path(path)
     if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
-        require_file(path)
         require_text(path)
         with open_text(path, newline="\n") as file:
             documents = [file.read()]
