@@ -149,7 +149,7 @@ def _log_unlikely_names(names: set[str], kind: LabelKind, column: Column) -> Non
             said = "%s: each value of column %r is read as one class, also %r; for several add %s '%s'"
             log.info(said, column.source, column.name, example, options, mark)
             return
-    fractions = [name for name in sorted(names) if to_float(name) % 1 > 0]
+    fractions = [name for name in sorted(names) if (x := to_float(name)) == x and x % 1]  # NaN: no number
     if fractions and len(fractions) > len(names) / 2:
         said = "%s: each number in column %r, such as %s, is read as a class; else add --task regression"
         log.info(said, column.source, column.name, fractions[0])
