@@ -19,7 +19,7 @@ from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextC
 from gptcls.common.lazy import pd
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
-from gptcls.data.columns import find_text_column, text_values, values_of
+from gptcls.data.columns import column_of, find_text_column, text_values
 from gptcls.data.encodings import guess_encoding
 from gptcls.data.options import TableOptions
 from gptcls.data.readers import PLAIN, read_chunks
@@ -107,7 +107,7 @@ def answered_chunks(classifier: TextClassifier, source: Path, table: TableOption
         for chunk in read_chunks(source, dialect=table.dialect):
             if column is None:
                 column = find_text_column(chunk.columns, table.text_column, chunk, source)
-            texts = text_values(values_of(chunk, column), chunk.index, column, source)
+            texts = text_values(column_of(chunk, column, source))
             outputs, n_longer = _outputs(classifier, texts)
             yield chunk, texts, outputs
             n_blank += sum(text is None for text in texts)

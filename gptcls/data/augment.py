@@ -3,8 +3,8 @@
 Wei & Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks"
 (EMNLP). Each new text keeps the label of the text it was made from.
 
-Words are what stands between white space. A text without any, as in Chinese, is one word, and none of the
-operations changes it: such texts are left as they are, and counted. Segment them first.
+Words are what stands between white space. A text without any, as in Chinese, is one word, and no operation
+changes it: segment such texts first.
 """
 
 import logging
@@ -19,7 +19,7 @@ from numpy.random import RandomState
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.encodings import read_lines, require_text
 from gptcls.data.same_text import text_key
 
 log = logging.getLogger("gptcls")
@@ -38,8 +38,7 @@ def replace_synonyms(words: list[str], n: int, synonyms: Synonyms, random: Rando
 
 def insert_synonyms(words: list[str], n: int, synonyms: Synonyms, random: RandomState) -> list[str]:
     """``n`` times a synonym of a word of the text at any place in it."""
-    known = _with_synonyms(words, synonyms)
-    new = list(words)
+    known, new = _with_synonyms(words, synonyms), list(words)
     for _ in range(n if known else 0):
         source = _core(words[known[random.randint(len(known))]]).lower()
         new.insert(random.randint(len(new) + 1), _synonym(source, synonyms, random))
@@ -71,21 +70,12 @@ OPERATIONS: dict[str, Callable[[list[str], int, Synonyms, RandomState], list[str
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What to make of each training text.
+    """What to make of each training text. InputError for values that fit none or no operation in use."""
 
-    Args:
-        operations: names in :data:`OPERATIONS`; none makes nothing.
-        copies: new texts that each operation makes of a text.
-        share: of a text's words that an operation changes, one word at least (the paper's alpha).
-        synonyms: file for :func:`read_synonyms`; None takes the table in the package.
-
-    Raises InputError for values that fit no text, and for settings of an operation that is not used.
-    """
-
-    operations: tuple[Operation, ...] = ()
-    copies: int = 1
-    share: float = 0.1
-    synonyms: Path | None = None
+    operations: tuple[Operation, ...] = ()  # none makes nothing
+    copies: int = 1  # new texts that each operation makes of a text
+    share: float = 0.1  # of a text's words that an operation changes, one at least (the paper's alpha)
+    synonyms: Path | None = None  # a file for :func:`read_synonyms`; None takes the package's own
 
     def __post_init__(self) -> None:
         if len(set(self.operations)) < len(self.operations):
@@ -103,15 +93,14 @@ class Augmentation:
         """The training rows and behind them the new ones, index 0 to N - 1.
 
         A text that is the same (:func:`text_key`) as one of ``train``, of ``others`` (validation and test) or
-        of the new ones is left out; the log counts the new rows. The same seed gives the same texts. Raises
-        InputError when not one new text could be made.
+        of the new ones is left out; without any other, InputError. The same seed gives the same texts.
         """
         if not self.operations:
             return train
         synonyms = read_synonyms(self.synonyms) if {"synonym", "insert"} & set(self.operations) else {}
         random = RandomState(seed)
         texts = [text.split() for text in train["text"]]
-        taken = {text_key(text) for text in (*train["text"], *others)}
+        taken = set(map(text_key, (*train["text"], *others)))
         rows, new, counts = [], [], []
         for name in self.operations:
             before = len(new)
@@ -127,9 +116,9 @@ class Augmentation:
         if n_one_word := sum(len(words) == 1 for words in texts):
             log.info(f"augmentation: {n_one_word:,} of {len(texts):,} texts are one word without white space")
         if not rows:
-            failed = f"--augment {' '.join(self.operations)} could make no new text of {len(texts):,}"
+            failed = f"{' '.join(self.operations)} could make no new text of {len(texts):,}"
             needs = "words between spaces and, for synonym and insert, words in --synonyms"
-            raise InputError(f"{failed}; it needs {needs}")
+            raise InputError(f"--augment {failed}; it needs {needs}")
         log.info(f"augmented: {len(rows):,} training rows added to {len(texts):,} ({', '.join(counts)})")
         return pd.concat([train, train.iloc[rows].assign(text=new)], ignore_index=True)
 
@@ -137,28 +126,22 @@ class Augmentation:
 def read_synonyms(path: Path | None = None) -> Synonyms:
     """A table of synonyms: UTF-8, one word per line, ``word<TAB>synonym,synonym``; None: the package's own.
 
-    Words are looked up in lower case; a synonym may be several words. Raises InputError naming the line that
-    is not of this form, or gives a word again.
+    Words are in lower case; a synonym may be several words. InputError for a malformed or repeated line.
     """
     if path is None:
         with as_file(files("gptcls") / "assets" / "synonyms.tsv") as own:
             return read_synonyms(own)
-    require_file(path)
     require_text(path)
     synonyms: Synonyms = {}
-    with open_text(path, "\n") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            word, *rest = (field.strip() for field in line.split("\t"))
-            found = tuple(filter(None, (name.strip() for name in rest[0].split(",")))) if rest else ()
-            if len(rest) != 1 or not found or len(word.split()) != 1:
-                said = "is not a word, a tab, and its synonyms with commas between them"
-                raise InputError(f"{path}, line {number}: {line.strip()!r:.60} {said}")
-            if word.lower() in synonyms:
-                said = f"{word!r} stands twice; put its synonyms in one line"
-                raise InputError(f"{path}, line {number}: {said}")
-            synonyms[word.lower()] = found
+    for number, line in read_lines(path):
+        word, *rest = (field.strip() for field in line.split("\t"))
+        found = tuple(filter(None, (name.strip() for name in rest[0].split(",")))) if rest else ()
+        if len(rest) != 1 or not found or len(word.split()) != 1:
+            said = "is not a word, a tab, and its synonyms with commas between them"
+            raise InputError(f"{path}, line {number}: {line.strip()!r:.60} {said}")
+        if word.lower() in synonyms:
+            raise InputError(f"{path}, line {number}: {word!r} stands twice; put its synonyms in one line")
+        synonyms[word.lower()] = found
     return synonyms
 
 

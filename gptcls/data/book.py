@@ -19,16 +19,15 @@ TRAIN, VALIDATION = 0.7, 0.1  # the rest is test
 
 def read_as_book(path: str | Path) -> "pd.DataFrame":
     """UCI's file as the book reads it: 5,572 rows, columns ``text`` and ``label`` ("ham" or "spam")."""
-    frame = pd.read_csv(path, sep="\t", header=None, names=["label", "text"], encoding="utf-8")
-    return frame[["text", "label"]]
+    return pd.read_csv(path, sep="\t", names=["label", "text"], encoding="utf-8")[["text", "label"]]
 
 
 def balance_as_book(frame: "pd.DataFrame", seed: int = SEED) -> "pd.DataFrame":
     """As many ham as spam: a random draw of ham, then all spam. The index stays, as in the book."""
     ham, spam = frame[frame.label == "ham"], frame[frame.label == "spam"]
     if not 0 < len(spam) <= len(ham):
-        counts = f"{len(spam)} spam and {len(ham)} ham"
-        raise InputError(f"the book's recipe needs spam and at least as much ham, but found {counts} rows")
+        found = f"found {len(spam)} spam and {len(ham)} ham rows"
+        raise InputError(f"the book's recipe needs spam and at least as much ham, but {found}")
     return pd.concat([ham.sample(len(spam), random_state=seed), spam])
 
 
@@ -42,25 +41,16 @@ def split_as_book(frame: "pd.DataFrame", seed: int = SEED) -> Split:
 
 
 def book_split(
-    name_or_path: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    *,
-    balanced: bool = True,
-    seed: int = SEED,
+    data, text_column: str | None = None, label_column: str | None = None, *, balanced: bool = True, seed=SEED
 ) -> Split:
     """The book's split of UCI's file, or of any data with the labels ham and spam, such as "sms-sample".
 
-    Another seed, or leaving the classes unbalanced, departs from the book.
-    UCI's format is read as the book reads it, everything else by :func:`gptcls.data.sources.load_data`.
-    Raises InputError for other labels.
+    Another seed, or leaving the classes unbalanced, departs from the book. InputError for other labels.
     """
-    with local_file(name_or_path) as path:
+    with local_file(data) as path:
         uci = format_of(path) is UCI
         frame = read_as_book(path) if uci else load_data(path, text_column, label_column)
     if other := sorted(set(frame.label) - {"ham", "spam"}):
-        raise InputError(
-            f"{name_or_path}: label {other[0]!r}, but the book's recipe reads the SMS Spam Collection, whose "
-            "labels are ham and spam; leave --recipe book out for other data"
-        )
+        said = "but the book's recipe reads the SMS Spam Collection's, ham and spam"
+        raise InputError(f"{data}: label {other[0]!r}, {said}; leave out --recipe book")
     return split_as_book(balance_as_book(frame, seed) if balanced else frame, seed)

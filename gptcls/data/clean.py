@@ -36,10 +36,7 @@ CLEANERS: dict[str, Callable[[str], str]] = {"none": str, "basic": basic}
 
 
 def cleaned(frame: "pd.DataFrame", cleaning: str) -> "pd.DataFrame":
-    """The rows with cleaned texts, index 0 to N - 1; those of which nothing is left are dropped.
-
-    The log counts the texts that changed and the rows dropped. ``"none"`` changes nothing.
-    """
+    """The rows with cleaned texts, index 0 to N - 1; those of which nothing is left are dropped."""
     if cleaning == "none":
         return frame
     texts = frame["text"].map(CLEANERS[cleaning])

@@ -3,7 +3,8 @@
 import difflib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
@@ -11,8 +12,8 @@ from gptcls.data.readers import UNNAMED
 
 log = logging.getLogger("gptcls")
 TEXT_NAMES = {
-    "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence",
-    "comment", "tweet", "body", "document", "question", "utterance", "post", "description",
+    "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence", "comment",
+    "tweet", "body", "document", "question", "utterance", "post", "description",
 }  # fmt: skip
 LABEL_NAMES = {"label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "y"}
 NO_LABEL = {"", "nan", "NaN", "<NA>"}  # what a missing label becomes in a saved table; "NA" may be a class
@@ -20,17 +21,13 @@ FREE_TEXT = 15  # characters: labels are mostly shorter, messages mostly longer
 
 
 def find_text_column(
-    columns: Sequence[str],
-    text_column: str | None = None,
-    sample: "pd.DataFrame | None" = None,
-    source: object = "the data",
+    columns: Sequence[str], text_column: str | None = None, sample=None, source: object = "the data"
 ) -> str:
-    """The column to read texts from, where no labels are needed.
+    """``text_column``, else a guess at it, logged unless it is "text"; InputError where none can be told.
 
-    ``text_column`` if given (InputError if absent, with the nearest name). Else a guess, logged at INFO
-    (unless the name is plainly "text"), and made only where it is unambiguous: exactly one column has a usual
-    name (``TEXT_NAMES``, in any case), or there are exactly two columns, their header cells look like names,
-    and by the values in ``sample`` (the first rows) one holds free text and the other does not.
+    A guess is made only where it is unambiguous: exactly one column has a usual name (``TEXT_NAMES``, in any
+    case), or there are exactly two columns, their header cells look like names, and by the values in
+    ``sample`` (the first rows) one holds free text and the other does not.
     """
     columns = list(columns)
     require_column(columns, text_column, "--text-column", source)
@@ -46,14 +43,13 @@ def find_columns(
     columns: Sequence[str],
     text_column: str | None = None,
     label_column: str | None = None,
-    sample: "pd.DataFrame | None" = None,
+    sample=None,
     source: object = "the data",
     label_option: str = "--label-column",
 ) -> tuple[str, str]:
     """The text and the label column, by the rule of :func:`find_text_column`.
 
-    Of two columns the one that is not the text is the label if its values in ``sample`` repeat. Where none
-    can be told, the message names ``label_option``.
+    Of two columns the one that is not the text is the label if its values in ``sample`` repeat.
     """
     columns = list(columns)
     require_column(columns, text_column, "--text-column", source)
@@ -62,9 +58,8 @@ def find_columns(
         raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
     text = text_column or _guess_text(columns, sample, besides=label_column)
     label = label_column or _guess_label(columns, sample, besides=text)
-    unknown = [("the text", "--text-column")] if text is None else []
-    unknown += [("the label", label_option)] if label is None else []
-    if unknown:
+    asked = [("the text", "--text-column", text), ("the label", label_option, label)]
+    if unknown := [(what, option) for what, option, found in asked if found is None]:
         what, options = zip(*unknown, strict=True)
         raise _cannot_tell(columns, " and which ".join(what), " and ".join(options), source)
     if (text_column is None and text != "text") or (label_column is None and label != "label"):
@@ -87,16 +82,14 @@ def require_column(columns: list[str], wanted: str | None, option: str, source: 
 
 
 def _guess_text(columns: list[str], sample, besides: str | None = None) -> str | None:
-    usual = [name for name in _named(columns) if name != besides and name.strip().lower() in TEXT_NAMES]
-    if usual:
+    if usual := [name for name in _named(columns) if name != besides and name.strip().lower() in TEXT_NAMES]:
         return usual[0] if len(usual) == 1 else None
     free = [name for name in _pair(columns, sample) if _is_free_text(values_of(sample, name))]
     return free[0] if len(free) == 1 and free[0] != besides else None
 
 
 def _guess_label(columns: list[str], sample, besides: str | None) -> str | None:
-    usual = [name for name in _named(columns) if name != besides and name.strip().lower() in LABEL_NAMES]
-    if usual:
+    if usual := [name for name in _named(columns) if name != besides and name.strip().lower() in LABEL_NAMES]:
         return usual[0] if len(usual) == 1 else None
     other = [name for name in _pair(columns, sample) if name != besides]
     return other[0] if len(other) == 1 and _repeats(values_of(sample, other[0])) else None
@@ -131,9 +124,9 @@ def _repeats(values: list) -> bool:
 
 def _cannot_tell(columns: list[str], what: str, options: str, source: object) -> InputError:
     hint = f"name it with {options}"
-    if len(columns) == 1 and (marks := [mark for mark in (",", "\t") if mark in columns[0]]):
-        kind = {",": "a comma (.csv)", "\t": "a tab (.tsv)"}[marks[0]]
-        hint = f"the fields seem to be separated by {kind}"
+    if len(columns) == 1 and ("," in columns[0] or "\t" in columns[0]):
+        mark = "a comma (.csv)" if "," in columns[0] else "a tab (.tsv)"
+        hint = f"the fields seem to be separated by {mark}"
     elif any(_is_data(name, []) for name in columns):
         hint += "; if the first line is data, put a header above it or name the columns with --columns"
     return InputError(f"{source}: cannot tell which column is {what} among {_listed(columns)}; {hint}")
@@ -155,47 +148,61 @@ def values_of(frame: "pd.DataFrame", column: str) -> list:
     return [None if missing else value for missing, value in zip(values.isna(), values.tolist(), strict=True)]
 
 
-def text_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str | None]:
+@dataclass(frozen=True)
+class Column:
+    """A column's values, the index of its rows (what it counts is its name), and where they come from."""
+
+    name: str
+    values: list
+    rows: "pd.Index"
+    source: object
+
+    def refuse(self, wrong: Iterable[object], what: str, way_out: str, **more: object) -> None:
+        """InputError for ``wrong`` rows; ``what`` may hold {value}, the first such, {here}, and ``more``."""
+        if bad := [i for i, each in enumerate(wrong) if each]:
+            said = what.format(value=self.values[bad[0]], here=f"in column {self.name!r}", **more)
+            raise bad_rows(self.rows[bad], self.rows.name, said, self.source, way_out)
+
+
+def column_of(frame: "pd.DataFrame", name: str, source: object) -> Column:
+    return Column(name, values_of(frame, name), frame.index, source)
+
+
+def text_values(column: Column) -> list[str | None]:
     """The values of a text column, unchanged, but None where there is nothing to read.
 
-    ``rows`` is the index of :func:`gptcls.data.readers.read_chunks`: numbers, and what they count as its
-    name. Raises InputError naming the first three rows whose value is not text, or has a NUL character.
+    Raises InputError for a value that is not text, or has a NUL character.
     """
-    where = f"in column {column!r}"
-    if bad := [i for i, value in enumerate(values) if value is not None and not isinstance(value, str)]:
-        what = f"a value of type {type(values[bad[0]]).__name__} {where}, not text"
-        raise bad_rows(rows[bad], rows.name, what, source, "choose another --text-column")
-    if bad := [i for i, value in enumerate(values) if value and "\0" in value]:
-        raise bad_rows(rows[bad], rows.name, f"a NUL character {where}", source, "remove it")
+    values = column.values
+    other = (value is not None and not isinstance(value, str) for value in values)
+    said = "a value of type {value.__class__.__name__} {here}, not text"
+    column.refuse(other, said, "choose another --text-column")
+    column.refuse((value and "\0" in value for value in values), "a NUL character {here}", "remove it")
     return [value if value and value.strip() else None for value in values]
 
 
-def label_values(values: Sequence, rows: "pd.Index", column: str, source: object) -> list[str]:
+def label_values(column: Column) -> list[str]:
     """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers.
 
     Spaces around labels are removed, and that is logged. Raises InputError naming rows without a label.
     """
-    where = f"in column {column!r}"
-    if bad := [i for i, value in enumerate(values) if isinstance(value, list | dict)]:
-        way_out = "give one label per row, or add --task multi for lists"
-        raise bad_rows(rows[bad], rows.name, f"a list or object {where}", source, way_out)
-    names = ["" if value is None else str(value) for value in values]
+    way_out = "give one label per row, or add --task multi for lists"
+    column.refuse((isinstance(v, list | dict) for v in column.values), "a list or object {here}", way_out)
+    names = ["" if value is None else str(value) for value in column.values]
     labels = [name.strip() for name in names]
-    if bad := [i for i, label in enumerate(labels) if label in NO_LABEL]:
-        raise bad_rows(rows[bad], rows.name, f"missing label {where}", source, "fill or delete these rows")
+    column.refuse((label in NO_LABEL for label in labels), "missing label {here}", "fill or delete the rows")
     if spaces := sum(label != name for label, name in zip(labels, names, strict=True)):
-        log.info("%s: removed spaces around %d labels", source, spaces)
+        log.info("%s: removed spaces around %d labels", column.source, spaces)
     if all(re.fullmatch(r"-?\d+(\.0)?", label) for label in set(labels)):
         labels = [label.removesuffix(".0") for label in labels]
     return labels
 
 
 def bad_rows(numbers: Sequence[int], row: str, what: str, source: object, way_out: str) -> InputError:
-    """An error about the rows with these numbers; ``row`` is what the numbers count."""
     return InputError(f"{source}: {what} in {these_rows(numbers, row)}; {way_out}")
 
 
 def these_rows(numbers: Sequence[int], row: str) -> str:
-    """How many rows and the first three numbers: "line 2" or "4 rows (lines 3, 4, 6, …)"."""
+    """``row`` is what the numbers count: "line 2" or "4 rows (lines 3, 4, 6, …)"."""
     listed = ", ".join(map(str, numbers[:3])) + (", …" if len(numbers) > 3 else "")
     return f"{len(numbers)} rows ({row}s {listed})" if len(numbers) > 1 else f"{row} {listed}"

@@ -1,14 +1,13 @@
 """Public data sets that lie in a folder of yours, in the files that their authors published.
 
-``--data goemotions:FOLDER`` reads them with their official parts. None has a header line or the shape that
-:mod:`gptcls.data.sources` takes without options, except ChnSentiCorp.
+``--data goemotions:FOLDER`` reads one with its official parts.
 """
 
 import logging
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
@@ -19,17 +18,15 @@ from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_data
 
 log = logging.getLogger("gptcls")
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
+Parts = dict[str, Any]  # frames with the columns text and label, by "train", "validation", "test"
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """A data set: what its labels are, and how its folder becomes frames by part."""
-
+class Corpus(NamedTuple):
     kind: LabelKind
-    read: Callable[[Path], dict[str, "pd.DataFrame"]]
+    read: Callable[[Path], Parts]  # of a folder
 
 
-def trec6(folder: Path) -> dict[str, "pd.DataFrame"]:
+def trec6(folder: Path) -> Parts:
     """Questions in six coarse classes (Li and Roth 2002): ``COARSE:fine text``, latin-1.
 
     5,452 for training, 500 for testing, in ``train.txt`` and ``test.txt`` or under their authors' names.
@@ -42,25 +39,21 @@ def _questions(path: Path) -> "pd.DataFrame":
     rows = []
     for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), 1):
         label, _, text = line.partition(" ")
-        coarse = label.partition(":")[0]
-        if coarse not in TREC_CLASSES or not text.strip():
+        rows.append((text.strip(), label.partition(":")[0]))
+        if rows[-1][1] not in TREC_CLASSES or not text.strip():
             raise InputError(f"{path}, line {number}: {line!r:.60} is not like TREC's, COARSE:fine text")
-        rows.append((text.strip(), coarse))
     return _numbered(rows)
 
 
-def goemotions(folder: Path) -> dict[str, "pd.DataFrame"]:
+def goemotions(folder: Path) -> Parts:
     """Comments with any of 28 emotions (Demszky et al. 2020): ``text<TAB>ids<TAB>id``, and labels.txt."""
     layout = Layout(LISTS, label_separator=",", label_names=_first(folder, "labels.txt", "emotions.txt"))
     files = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
     return _tables(folder, files, layout, "text", "label", "id")
 
 
-def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
-    """Chinese news titles in ten classes: ``title<TAB>class id``, names in class.txt.
-
-    Trained on train.txt where the folder has it, else on dev.txt.
-    """
+def thucnews(folder: Path) -> Parts:
+    """Chinese news titles in ten classes: ``title<TAB>class id``, names in class.txt."""
     layout = Layout(label_names=_first(folder, "class.txt"))
     files = {"train": "train.txt", "validation": "dev.txt", "test": "test.txt"}
     if not (folder / "train.txt").exists():
@@ -69,19 +62,18 @@ def thucnews(folder: Path) -> dict[str, "pd.DataFrame"]:
     return _tables(folder, files, layout, "text", "label")
 
 
-def _tables(folder: Path, files: dict[str, str], layout: Layout, *columns: str) -> dict[str, "pd.DataFrame"]:
-    """Tables without a header, by part."""
+def _tables(folder: Path, files: dict[str, str], layout: Layout, *columns: str) -> Parts:
     how = {"layout": layout, "dialect": Dialect(columns=columns), "numbered": True}
     return {part: load_data(_first(folder, file), **how) for part, file in files.items()}
 
 
-def chnsenticorp(folder: Path) -> dict[str, "pd.DataFrame"]:
+def chnsenticorp(folder: Path) -> Parts:
     """Chinese hotel reviews, 1 for praise, 0 for blame: ``label,review``; rows without text are left out."""
     path = _first(folder, "ChnSentiCorp_htl_all.csv")
     return {"train": load_data(path, "review", "label", numbered=True)}
 
 
-def movie_reviews(folder: Path) -> dict[str, "pd.DataFrame"]:
+def movie_reviews(folder: Path) -> Parts:
     """Long film reviews, pos or neg (Pang and Lee 2004), one text file each inside movie_reviews.zip."""
     path = _first(folder, "movie_reviews.zip")
     try:
@@ -117,36 +109,33 @@ def load_parts(
     label_column: str | None = None,
     layout: Layout = ONE_CLASS_LAYOUT,
     dialect: Dialect = PLAIN,
-) -> dict[str, "pd.DataFrame"]:
-    """The parts of a data set by name: ``{"train": …}``; of a corpus also its "validation" and "test".
+) -> Parts:
+    """The parts of a data set: "train", of a corpus also what else it has; the index numbers the rows.
 
-    The index has the numbers of the rows. Raises InputError for a corpus with options about columns, or of
-    another task than the ``layout``'s.
+    Raises InputError for a corpus with options about columns, or of another task than the ``layout``'s.
     """
     if (found := corpus_of(data)) is None:
         return {"train": load_data(data, text_column, label_column, layout, dialect, numbered=True)}
     name, folder = found
-    corpus = CORPORA[name]
-    if corpus.kind is not layout.kind:
-        raise InputError(f"{name} is for --task {corpus.kind.task}, not --task {layout.kind.task}")
+    kind, read = CORPORA[name]
+    if kind is not layout.kind:
+        raise InputError(f"{name} is for --task {kind.task}, not --task {layout.kind.task}")
     if text_column or label_column or layout != Layout(layout.kind) or dialect != PLAIN:
         raise InputError(f"--data {data} knows its own columns and labels; leave those options out")
-    parts = corpus.read(folder)
+    parts = read(folder)
     log.info(f"{name}: its own parts " + ", ".join(f"{part} {len(frame):,}" for part, frame in parts.items()))
     return parts
 
 
 def _first(folder: Path, *names: str) -> Path:
     """The first of these files that is there."""
-    for name in names:
-        if (folder / name).exists():
-            require_file(folder / name)
-            return folder / name
+    if found := [folder / name for name in names if (folder / name).exists()]:
+        require_file(found[0])
+        return found[0]
     where = "no such folder" if not folder.is_dir() else f"the folder holds no {' or '.join(names)}"
     raise InputError(f"{folder}: {where}; give the folder of the data set's own files")
 
 
 def _numbered(rows: list[tuple[str, str]]) -> "pd.DataFrame":
     """(text, label) rows as a frame whose index counts them from 1."""
-    texts, labels = map(list, zip(*rows, strict=True))
-    return labelled_frame(texts, labels).set_index(pd.RangeIndex(1, len(rows) + 1, name="row"))
+    return labelled_frame(*zip(*rows, strict=True)).set_index(pd.RangeIndex(1, len(rows) + 1, name="row"))

@@ -39,9 +39,9 @@ def sms_spam_file(
 ) -> Path:
     """The path of UCI's ``SMSSpamCollection`` in ``folder`` (default :func:`data_folder`).
 
-    A file or zip that is there already with the right checksum is used without network. One with another
-    checksum is never overwritten, since it may be somebody's work: InputError. Otherwise the URLs are tried
-    in order, each with ``timeout`` seconds of silence and ``deadline`` in all; InputError if all fail.
+    A file or zip that is there already is used without network; one with a wrong checksum is never
+    overwritten, since it may be somebody's work: InputError. Otherwise the URLs are tried in order, each with
+    ``timeout`` seconds of silence and ``deadline`` in all; InputError if all fail.
     """
     folder = data_folder() if folder is None else Path(folder)
     path, archive = folder / MEMBER, folder / ZIP_NAME
@@ -50,14 +50,11 @@ def sms_spam_file(
             way_out = "delete it to download it again, or give its path instead of the name sms-spam"
             raise InputError(f"{path} is not UCI's file (its checksum differs): {way_out}")
         return path
-    if archive.exists():
-        content = archive.read_bytes()
-        if problem := _wrong_zip(content):
-            raise InputError(f"{archive} is not UCI's zip ({problem}): delete it to download it again")
-    else:
-        content = _first_good(urls, folder, timeout, deadline)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:  # by name: nothing is extracted to disk
-        text = archive.read(MEMBER)
+    content = archive.read_bytes() if archive.exists() else _first_good(urls, folder, timeout, deadline)
+    if problem := _wrong_zip(content):
+        raise InputError(f"{archive} is not UCI's zip ({problem}): delete it to download it again")
+    with zipfile.ZipFile(io.BytesIO(content)) as file:  # by name: nothing is extracted to disk
+        text = file.read(MEMBER)
     if _sha256(text) != MEMBER_SHA256:
         raise InputError(f"{MEMBER} in {ZIP_NAME} has the wrong checksum: delete the zip and try again")
     with atomic_file(path) as temporary:
@@ -79,10 +76,8 @@ def _first_good(urls: Sequence[str], folder: Path, timeout: float, deadline: flo
             return content
         log.info("failed: %s", problem)
         problems.append(f"{url} ({problem})")
-    raise InputError(
-        f"could not download the SMS Spam Collection: {'; '.join(problems)}. "
-        f"Try again, or put {ZIP_NAME} or the {MEMBER} inside it into {folder}"
-    )
+    way_out = f"Try again, or put {ZIP_NAME} or the {MEMBER} inside it into {folder}"
+    raise InputError(f"could not download the SMS Spam Collection: {'; '.join(problems)}. {way_out}")
 
 
 def _download(url: str, timeout: float, deadline: float) -> bytes:

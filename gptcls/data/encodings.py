@@ -34,26 +34,33 @@ def require_file(path: Path) -> None:
 
 @contextmanager
 def open_text(path: Path, newline: str, encoding: str | None = None) -> Iterator[TextIO]:
-    """Open a file that :func:`require_text` has passed; a byte order mark at its start is skipped.
-
-    ``newline`` as in ``open``: ``""`` for the csv module, ``"\\n"`` where only a line feed ends a line.
-    """
+    """Open a file that passed :func:`require_text`, past its byte order mark; ``newline`` as in ``open``."""
     with io.TextIOWrapper(_open_bytes(path), encoding=encoding or "utf-8-sig", newline=newline) as text:
         if encoding and text.read(1) != "\ufeff":
             text.seek(0)
         yield text
 
 
+def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
+    """Non-blank lines and their numbers, without their ends. Only a line feed ends a line here."""
+    with open_text(path, "\n", encoding) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line.removesuffix("\n").removesuffix("\r")
+
+
 def require_text(path: Path, encoding: str | None = None) -> None:
-    """Read the file once; InputError at its first line that is not text in ``encoding`` (None: UTF-8).
+    """:func:`require_file`; InputError at its first line that is not text in ``encoding`` (None: UTF-8).
 
     A pass of its own, so that a long job fails in its first seconds and not at its ten-millionth row.
     """
+    require_file(path)
     decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
     line, block = 1, b"-"
     with _open_bytes(path) as file:
         while block:
-            block = _read_block(file, path)
+            with _reading(path):
+                block = file.read(BLOCK)
             if encoding is None and line == 1:
                 _refuse_binary(path, block)
             try:
@@ -63,17 +70,14 @@ def require_text(path: Path, encoding: str | None = None) -> None:
                 line += data[:end].count(b"\n")
                 if encoding is None and block:
                     raise _wrong_encoding(path, line, guess_encoding(data)) from None
-                said = f"not {encoding}; name another --encoding"
-                if encoding is None:
-                    said = "the file ends inside a character; fetch it again"
+                cut = "the file ends inside a character; fetch it again"
+                said = f"not {encoding}; name another --encoding" if encoding else cut
                 raise InputError(f"{path}, line {line}: {said}") from None
             if "\0" in text:
                 line += text[: text.index("\0")].count("\n")
-                way_out = "name another --encoding"
-                if encoding is None:
-                    source = shlex.quote(str(path))
-                    way_out = f"remove such bytes with: tr -d '\\000' < {source} > clean{path.suffix}"
                 said = f"a NUL character, so the file is damaged or not {encoding or 'text'}"
+                tr = f"tr -d '\\000' < {shlex.quote(str(path))} > clean{path.suffix}"
+                way_out = "name another --encoding" if encoding else f"remove such bytes with: {tr}"
                 raise InputError(f"{path}, line {line}: {said}; {way_out}")
             line += text.count("\n")
 
@@ -91,15 +95,14 @@ def guess_encoding(data: bytes) -> str:
 
 
 def _open_bytes(path: Path) -> BinaryIO:
-    try:
+    with _reading(path):
         return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _read_block(file: BinaryIO, path: Path) -> bytes:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return file.read(BLOCK)
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
     except OSError as error:
@@ -120,7 +123,5 @@ def _refuse_binary(path: Path, block: bytes) -> None:
 
 def _wrong_encoding(path: Path, line: int, encoding: str) -> InputError:
     source, target = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(f".utf8{path.suffix}")))
-    return InputError(
-        f"{path}, line {line}: not UTF-8; it looks like {encoding}. "
-        f"Convert it: iconv -f {encoding} -t UTF-8 {source} > {target}, or give --encoding {encoding}"
-    )
+    way_out = f"iconv -f {encoding} -t UTF-8 {source} > {target}, or give --encoding {encoding}"
+    return InputError(f"{path}, line {line}: not UTF-8; it looks like {encoding}. Convert it: {way_out}")

@@ -20,8 +20,8 @@ from pathlib import Path
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import numbers
-from gptcls.data.columns import find_columns, find_text_column, label_values, require_column
-from gptcls.data.label_columns import read_flags, read_lists, read_numbers, to_names
+from gptcls.data.columns import Column, find_columns, find_text_column, label_values, require_column
+from gptcls.data.label_columns import from_json, read_flags, read_lists, read_numbers, to_float, to_names
 from gptcls.data.readers import refuse_repeats
 
 log = logging.getLogger("gptcls")
@@ -35,15 +35,13 @@ class LabelKind:
     task: str  # as in --task
     names: Callable[[str], list[str]]  # the classes (or the names of the numbers) in a label
     strata: Callable[[Sequence[str]], list[str]]  # groups to draw from in proportion
-    every_class: bool  # whether each part must hold every class
+    every_class: bool = False  # whether each part must hold every class
     differ: str = "labels"  # of which a text has several, where its rows contradict each other
     merge: Callable[[Sequence[str]], str] | None = None  # settles such rows; without it they are dropped
 
 
 def rarest_labels(labels: Sequence[str]) -> list[str]:
-    """For each label list its name that is the rarest over all rows; "" for an empty list.
-
-    Drawn in proportion to these, rare names are spread over the parts; common ones follow by their number.
+    """For each label list its rarest name over all rows; drawn by these, rare names reach all parts.
 
     >>> rarest_labels(['["a", "b"]', '["a"]', "[]"])
     ['b', 'a', '']
@@ -64,43 +62,32 @@ def number_strata(labels: Sequence[str]) -> list[str]:
 
 
 def mean_numbers(labels: Sequence[str]) -> str:
-    """The mean of several numbers, or of several rows of named ones."""
+    """The mean of several numbers, or of several objects of named ones."""
     rows = [numbers(label) for label in labels]
     means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
     return json.dumps(means if labels[0].startswith("{") else means["label"], ensure_ascii=False)
 
 
 ONE_CLASS = LabelKind("single", lambda label: [label], list, every_class=True)
-LISTS = LabelKind("multi", json.loads, rarest_labels, every_class=False, differ="lists of labels")
-NUMBERS = LabelKind(
-    "regression", lambda label: list(numbers(label)), number_strata, every_class=False, merge=mean_numbers
-)
+LISTS = LabelKind("multi", json.loads, rarest_labels, differ="lists of labels")
+NUMBERS = LabelKind("regression", lambda label: list(numbers(label)), number_strata, merge=mean_numbers)
 KINDS = {kind.task: kind for kind in (ONE_CLASS, LISTS, NUMBERS)}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the labels of a table stand and how they are written. InputError for what excludes itself.
-
-    Args:
-        kind: what a label is, of :data:`KINDS`.
-        label_columns: columns of 0 and 1, each named like its label; for numbers a column each.
-        label_separator: what stands between the labels of a row, such as ",".
-        label_names: file whose lines name the ids 0, 1, 2, … that stand in the label column.
-    """
+    """Where the labels of a table stand and how they are written. InputError for what excludes itself."""
 
     kind: LabelKind = ONE_CLASS
-    label_columns: tuple[str, ...] = ()
-    label_separator: str | None = None
-    label_names: Path | None = None
+    label_columns: tuple[str, ...] = ()  # of 0 and 1, each named like its label; for numbers a column each
+    label_separator: str | None = None  # what stands between the labels of a row, such as ","
+    label_names: Path | None = None  # file whose lines name the ids 0, 1, 2, … in the label column
 
     def __post_init__(self) -> None:
         task, given = self.kind.task, "--label-columns " + " ".join(self.label_columns)
         if self.label_columns and task == "single":
-            raise InputError(
-                f"{given}: one class per text stands in one column; use --label-column, --task multi or "
-                "--task regression"
-            )
+            way_out = "use --label-column, --task multi or --task regression"
+            raise InputError(f"{given}: one class per text stands in one column; {way_out}")
         if self.label_columns and (self.label_separator is not None or self.label_names):
             raise InputError(f"{given} excludes --label-separator and --label-names: a column is one label")
         if self.label_separator is not None and task != "multi":
@@ -114,11 +101,10 @@ class Layout:
     def find(
         self, text_column: str | None, label_column: str | None, sample: "pd.DataFrame", source: object
     ) -> tuple[str, list[str]]:
-        """The text column and the columns with the labels, of the first rows of a table."""
+        """The text column and the columns with the labels, by the first rows of a table."""
         if not self.label_columns:
-            option = "--label-column"
-            if self.kind is not ONE_CLASS:
-                option += ", or several with --label-columns"
+            several = "" if self.kind is ONE_CLASS else ", or several with --label-columns"
+            option = f"--label-column{several}"
             text, label = find_columns(sample.columns, text_column, label_column, sample, source, option)
             return text, [label]
         if label_column is not None:
@@ -130,40 +116,30 @@ class Layout:
         others = [name for name in sample.columns if name not in self.label_columns]
         return find_text_column(others, text_column, sample, source), list(self.label_columns)
 
-    def read(self, values: dict[str, list], rows: "pd.Index", source: object) -> list[str]:
-        """The labels of N rows from their label columns; ``rows`` as in :func:`columns.text_values`.
-
-        Raises InputError naming the rows whose value cannot be meant.
-        """
+    def read(self, columns: list[Column]) -> list[str]:
+        """The labels of the rows; InputError naming those whose value cannot be meant."""
         if self.kind is NUMBERS:
-            return read_numbers(values, rows, source)
-        column, cells = next(iter(values.items()))
+            return read_numbers(columns)
+        column = columns[0]
         if self.label_columns:
-            lists = read_flags(values, rows, source)
+            lists = read_flags(columns)
         elif self.kind is LISTS:
-            lists = read_lists(cells, rows, column, source, self.label_separator)
+            lists = read_lists(column, self.label_separator)
         else:
-            lists = [[name] for name in label_values(cells, rows, column, source)]
-            if arrays := [name for (name,) in lists if _is_array(name)]:
-                said = f"labels in column {column!r} are lists, such as {arrays[0]:.60}"
-                raise InputError(f"{source}: {said}; add --task multi")
+            lists = [[name] for name in label_values(column)]
+            if arrays := [name for (name,) in lists if isinstance(from_json(name, "["), list)]:
+                said = f"labels in column {column.name!r} are lists, such as {arrays[0]:.60}"
+                raise InputError(f"{column.source}: {said}; add --task multi")
         if self.label_names is not None:
-            lists = to_names(lists, rows, column, source, self.label_names)
+            lists = to_names(lists, column, self.label_names)
         elif not self.label_columns and self.label_separator is None:
-            _log_unlikely_names(set(chain.from_iterable(lists)), self.kind, column, source)
+            _log_unlikely_names(set(chain.from_iterable(lists)), self.kind, column)
         if self.kind is ONE_CLASS:
             return [name for (name,) in lists]
         return [json.dumps(sorted(set(names)), ensure_ascii=False) for names in lists]
 
 
-def _is_array(name: str) -> bool:
-    try:
-        return name.startswith("[") and isinstance(json.loads(name), list)
-    except ValueError:
-        return False
-
-
-def _log_unlikely_names(names: set[str], kind: LabelKind, column: str, source: object) -> None:
+def _log_unlikely_names(names: set[str], kind: LabelKind, column: Column) -> None:
     """Log where names look like something other than a class each: several in one, or fractions."""
     for mark in (",", ";", "|", " "):
         parts = {part.strip() for name in names for part in name.split(mark)}
@@ -171,16 +147,9 @@ def _log_unlikely_names(names: set[str], kind: LabelKind, column: str, source: o
             example = next(name for name in sorted(names) if mark in name)
             options = "--label-separator" if kind is LISTS else "--task multi --label-separator"
             said = "%s: each value of column %r is read as one class, also %r; for several add %s '%s'"
-            log.info(said, source, column, example, options, mark)
+            log.info(said, column.source, column.name, example, options, mark)
             return
-    fractions = [name for name in sorted(names) if _is_fraction(name)]
+    fractions = [name for name in sorted(names) if (x := to_float(name)) == x and x % 1]  # NaN: no number
     if fractions and len(fractions) > len(names) / 2:
         said = "%s: each number in column %r, such as %s, is read as a class; else add --task regression"
-        log.info(said, source, column, fractions[0])
-
-
-def _is_fraction(name: str) -> bool:
-    try:
-        return not float(name).is_integer()
-    except (ValueError, OverflowError):
-        return False
+        log.info(said, column.source, column.name, fractions[0])

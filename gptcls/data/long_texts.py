@@ -1,8 +1,8 @@
 """What is read of a text that has more tokens than the model takes at once.
 
-Each way takes the token ids of such a text and the room for them, and gives rows of at most ``room`` ids.
-The ids are those of the text alone: what the tokenizer puts around a text is put around each of its rows, and
-the room is what that leaves. Nothing marks a cut or the seam between two parts of a row.
+Each way takes the token ids of such a text and the room for them, and gives rows of at most ``room`` ids:
+those of the text alone, since what the tokenizer puts around a text is put around each of its rows, and the
+room is what that leaves. Nothing marks a cut or the seam between two parts of a row.
 """
 
 from typing import Literal
@@ -40,8 +40,7 @@ def windows(ids: list[int], room: int) -> list[list[int]]:
     last = len(ids) - room  # where the last window starts
     step = max(1, room - -(-room // 4))
     n = -(-last // step) + 1
-    starts = [i * last // (n - 1) for i in range(n)]
-    return [ids[start : start + room] for start in starts]
+    return [ids[i * last // (n - 1) :][:room] for i in range(n)]
 
 
 CUTS: dict[str, Cut] = {"head": head, "tail": tail, "head-tail": head_tail, "windows": windows}

@@ -1,19 +1,7 @@
 """Tables in files, of any size: each format's rows as frames of a few thousand, values as the file has them.
 
 No type is guessed, ``NA`` is two letters, leading zeros stay. A new format is a function that yields frames
-and a line in :data:`FORMATS`, at the end of this file; to be written as well, one in
-:data:`gptcls.data.writer.WRITERS`.
-
-Quotes in a .tsv: some files quote as spreadsheets do, some hold bare quotes. Which one a file is, is decided
-by looking at all of it (:func:`_tabs_are_quoted`):
-
-- Some line has more or fewer tabs than the header. A text has a tab or a line break in it, and only quoting
-  can write that: quoted.
-- All lines agree, and every field with a quote in it is wrapped in quotes, inner quotes doubled: quoted.
-- All lines agree, and some field has a quote elsewhere (``"Hi" she said``). No writer of quoted files leaves
-  that: quotes are ordinary characters. Where a field starts with one, this is logged.
-
-A .tsv of a single column is read as quoted, as .csv always is.
+and a line in :data:`FORMATS` below; to be written as well, one in :data:`gptcls.data.writer.WRITERS`.
 """
 
 import codecs
@@ -22,49 +10,39 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.encodings import open_text, read_lines, require_file, require_text
 
 log = logging.getLogger("gptcls")
 FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
 QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 UNNAMED = "Unnamed: "  # pandas' name for a column whose header cell is empty
-NEEDS_PYARROW = "Parquet files need pyarrow: pip install 'gptcls[parquet]'"
 Row = tuple[int, list[str]]  # the line it begins on, 1-based; its fields
 
 
 def refuse_repeats(names: Sequence[str], source: object = None, option: str = "--columns") -> None:
     """Raise InputError for a column that an option, or the header of a source, names twice."""
-    for name, count in Counter(names).items():
-        if count > 1 and source is None:
-            raise InputError(f"{option} names {name!r} twice; give each column once")
-        if count > 1:
-            raise InputError(f"{source}: more than one column is named {name!r}; rename all but one")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        many = f"{source}: more than one column is named {repeated[0]!r}; rename all but one"
+        raise InputError(many if source else f"{option} names {repeated[0]!r} twice; give each column once")
 
 
 @dataclass(frozen=True)
 class Dialect:
     """How a text file was written, where it is not in UTF-8, as its suffix says, and with a header line.
 
-    Args:
-        separator: between the fields of a delimited file, whatever its suffix, with quotes as in .csv: one
-            character, or ``"tab"``.
-        encoding: a name that Python knows, such as ``"cp1252"`` or ``"utf-16"``.
-        columns: the names of the columns of a delimited file (also a tab-separated .txt) without a header
-            line.
-
     Raises InputError for a separator or an encoding that no file can have, and for a column named twice.
     """
 
-    separator: str | None = None
-    encoding: str | None = None
-    columns: tuple[str, ...] = ()
+    separator: str | None = None  # one character or "tab", whatever the suffix; quotes are as in .csv
+    encoding: str | None = None  # a name that Python knows, such as "cp1252" or "utf-16"
+    columns: tuple[str, ...] = ()  # where no header line names them; also of a tab-separated .txt
 
     def __post_init__(self) -> None:
         if self.separator in ("tab", r"\t"):
@@ -72,64 +50,54 @@ class Dialect:
         separator, encoding = self.separator, self.encoding
         refuse_repeats(self.columns)
         if separator is not None and (len(separator) != 1 or separator.isalnum() or separator in '"\r\n\0'):
-            raise InputError(
-                f"--separator {separator!r} cannot separate fields; use one character such as ';', or tab"
-            )
+            way_out = "use one character such as ';', or tab"
+            raise InputError(f"--separator {separator!r} cannot separate fields; {way_out}")
         if encoding is None:
             return
         try:
             "".encode(encoding)
         except (LookupError, ValueError):
-            raise InputError(
-                f"--encoding {encoding!r} is none that Python knows; use utf-8, cp1252, gb18030, utf-16, …"
-            ) from None
+            way_out = "use utf-8, cp1252, gb18030, utf-16, …"
+            raise InputError(f"--encoding {encoding!r} is none that Python knows; {way_out}") from None
         if codecs.lookup(encoding).name == "utf-8":
             object.__setattr__(self, "encoding", None)
 
 
 PLAIN = Dialect()
+WHY_NOT = {
+    "separator": "has no separator between fields",
+    "columns": "names its own columns",
+    "encoding": "has an encoding of its own",
+}
 
 
 def read_chunks(path: str | Path, rows: int = 4096, dialect: Dialect = PLAIN) -> Iterator["pd.DataFrame"]:
     """Read a table in frames of at most ``rows`` rows, all columns, values as they stand in the file.
 
-    The ``dialect`` says how the file is written, where its suffix does not. The index is the line each row
-    begins on (Parquet: the row number), 1-based, for messages. Values of .csv and .tsv are strings ("NA" and
-    "007" too; an empty field is ""); JSON values keep their types, in columns of Python objects; Parquet
-    columns keep their Arrow types. Raises InputError at the first line that cannot be read, and for a file
-    without rows; encoding and format are checked before this function returns.
+    The index is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv
+    and .tsv are strings (an empty field is ""); JSON values keep their types, in columns of Python objects;
+    Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read, and for a
+    file without rows; encoding, format and the first frame are checked before this function returns.
     """
     path = Path(path)
-    return _at_least_one(format_of(path, dialect).read(path, dialect, rows), path)
-
-
-def _at_least_one(chunks: Iterator["pd.DataFrame"], path: Path) -> Iterator["pd.DataFrame"]:
-    first = next(chunks, None)
-    if first is None:
+    chunks = format_of(path, dialect).read(path, dialect, rows)
+    if (first := next(chunks, None)) is None:
         raise InputError(f"{path} has no rows: at least one below the header is needed")
-    yield first
-    yield from chunks
+    return chain([first], chunks)
 
 
 @dataclass(frozen=True)
 class Format:
-    """How files of a suffix are read.
+    """How files of a suffix are read; one that ``takes`` an encoding is checked to be text first."""
 
-    ``read(path, dialect, rows)`` yields frames of at most ``rows`` rows, indexed as :func:`read_chunks` says.
-    ``takes`` has the fields of a :class:`Dialect` that such a file may need; one that takes an encoding is a
-    text file, and is checked to be text before it is read.
-    """
-
-    read: Callable[[Path, Dialect, int], Iterator["pd.DataFrame"]]
-    takes: tuple[str, ...] = ("encoding", "separator", "columns")
+    read: Callable[[Path, Dialect, int], Iterator["pd.DataFrame"]]  # (path, dialect, rows): as read_chunks
+    takes: tuple[str, ...] = ("encoding", "separator", "columns")  # the fields of Dialect that it may need
 
 
 def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
-    """How to read a file, by its suffix and dialect, after the checks that every reader needs.
+    """How to read a file, by its suffix and dialect, after the checks that every reader needs (InputError).
 
     UCI's SMS format is known by its content, whatever the suffix; with columns named a .txt is tab-separated.
-    Raises InputError for a missing or empty file, a folder, an unknown suffix, text that is not UTF-8 or in
-    the dialect's encoding, and a dialect that the format cannot have.
     """
     require_file(path)
     suffix = suffix_of(path)
@@ -141,20 +109,13 @@ def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
         require_text(path, dialect.encoding)
         if dialect.separator is not None:
             return FORMATS[".csv"]
-        if dialect.columns:
-            found = found or (FORMATS[".tsv"] if suffix == ".txt" else None)
-        elif is_uci(path, dialect.encoding):
+        if not dialect.columns and is_uci(path, dialect.encoding):
             return UCI
+        if dialect.columns and suffix == ".txt":
+            return FORMATS[".tsv"]
     if found is None:
         raise InputError(f"{path}: unknown format {path.suffix or '(no suffix)'!r}; give {SUFFIXES}")
     return found
-
-
-WHY_NOT = {
-    "separator": "has no separator between fields",
-    "columns": "names its own columns",
-    "encoding": "has an encoding of its own",
-}
 
 
 def suffix_of(path: Path) -> str:
@@ -175,24 +136,24 @@ def read_csv(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"
 
 
 def read_tsv(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
-    """Fields that a tab separates; see the top of this file for its quotes."""
+    """Fields that a tab separates; its quotes are explained in :func:`_tabs_are_quoted`."""
     if _tabs_are_quoted(path, dialect.encoding):
         found = _quoted_rows(path, "\t", dialect.encoding)
     else:
-        found = ((number, line.split("\t")) for number, line in _lines(path, dialect.encoding))
+        found = ((number, line.split("\t")) for number, line in read_lines(path, dialect.encoding))
     return _delimited(found, path, dialect, rows)
 
 
 def read_uci(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """UCI's SMS Spam Collection: label, tab, text, without a header and without quoting."""
-    lines = _lines(path, dialect.encoding)
-    return _frames(((number, line.split("\t", 1)) for number, line in lines), rows, ["label", "text"])
+    found = ((number, line.split("\t", 1)) for number, line in read_lines(path, dialect.encoding))
+    return _frames(found, rows, ["label", "text"])
 
 
 def is_uci(path: Path, encoding: str | None = None) -> bool:
     """Whether every non-empty line starts with ``ham<TAB>`` or ``spam<TAB>``, as in UCI's file."""
     line = None
-    for _, line in _lines(path, encoding):
+    for _, line in read_lines(path, encoding):
         if not line.startswith(("ham\t", "spam\t")):
             return False
     return line is not None
@@ -206,39 +167,27 @@ def _delimited(rows: Iterator[Row], path: Path, dialect: Dialect, size: int) -> 
     header = [name if name.strip() else f"{UNNAMED}{i}" for i, name in enumerate(header)]
     refuse_repeats(header, f"{path}, line {number}")
     if len(header) == 1 and ";" in header[0]:  # how spreadsheets save CSV where the comma is the decimal mark
-        raise InputError(
-            f"{path}, line {number}: fields are separated by ';'; give --separator ';', or save with commas"
-        )
+        said = "fields are separated by ';'; give --separator ';', or save with commas"
+        raise InputError(f"{path}, line {number}: {said}")
 
     def fitting() -> Iterator[Row]:
         for number, row in rows:
             if len(row) != len(header):
                 names = "--columns" if dialect.columns else "the header"
-                raise InputError(
-                    f"{path}, line {number}: {names} has {len(header)} fields, this row {len(row)}; "
-                    "a text with a separator, quote or line break in it must be quoted"
-                )
+                said = f"{names} has {len(header)} fields, this row {len(row)}"
+                way_out = "a text with a separator, quote or line break in it must be quoted"
+                raise InputError(f"{path}, line {number}: {said}; {way_out}")
             yield number, row
 
     yield from _frames(fitting(), size, header)
 
 
-def _frames(
-    rows: Iterator[tuple[int, list | dict]], size: int, columns: list[str] | None = None
-) -> Iterator["pd.DataFrame"]:
+def _frames(rows: Iterator[tuple], size: int, columns: list[str] | None = None) -> Iterator["pd.DataFrame"]:
     while chunk := list(islice(rows, size)):
         lines, records = zip(*chunk, strict=True)
         # JSON as objects: pandas would turn the whole numbers of a column with gaps into floats
         dtype = object if columns is None else None
         yield pd.DataFrame(list(records), pd.Index(lines, name="line"), columns, dtype)
-
-
-def _lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
-    """Non-blank lines and their numbers, without their ends. Only a line feed ends a line here."""
-    with open_text(path, "\n", encoding) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.removesuffix("\n").removesuffix("\r")
 
 
 def _quoted_rows(path: Path, separator: str, encoding: str | None) -> Iterator[Row]:
@@ -248,34 +197,36 @@ def _quoted_rows(path: Path, separator: str, encoding: str | None) -> Iterator[R
         start, width = 1, 0
         try:
             for row in reader:
-                blank = not row or (len(row) == 1 and width != 1 and not row[0].strip())
-                if not blank:
+                if len(row) > 1 or (row and (width == 1 or row[0].strip())):  # is not blank
                     width = width or len(row)
                     yield start, row
                 start = reader.line_num + 1
         except csv.Error as error:
-            raise InputError(f"{path}, line {start}: {_explain(str(error))}") from None
-
-
-def _explain(reason: str) -> str:
-    if "unexpected end of data" in reason or "field larger" in reason:
-        return "a quote opens here and is never closed; close it, or double quotes that are part of the text"
-    if "expected after" in reason:
-        return "text follows a closing quote; quotes inside a quoted text must be doubled"
-    return f"{reason}; save the file as CSV UTF-8 again"
+            said = f"{error}; save the file as CSV UTF-8 again"
+            if re.search("unexpected end of data|field larger", said):
+                said = "a quote opens here and is never closed; close it, or double quotes in the text"
+            elif "expected after" in said:
+                said = "text follows a closing quote; quotes inside a quoted text must be doubled"
+            raise InputError(f"{path}, line {start}: {said}") from None
 
 
 def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
+    """Whether a .tsv is quoted as spreadsheets do, or its quotes are ordinary characters.
+
+    All of it decides. Quoted: lines differ in their tabs (a text has a tab or a line break in it, and only
+    quoting can write that); there is a single column; or every field with a quote in it is wrapped in quotes,
+    inner ones doubled. Ordinary: some field has a quote elsewhere (``"Hi" she said``), as no writer of quoted
+    files leaves it; where a field starts with one, this is logged.
+    """
     width, wrapped, opened = None, True, False
-    for _, line in _lines(path, encoding):
+    for _, line in read_lines(path, encoding):
         tabs = line.count("\t")
         width = tabs if width is None else width
         if tabs != width or width == 0:
             return True
-        if '"' in line:
-            fields = [field for field in line.split("\t") if '"' in field]
-            wrapped = wrapped and all(QUOTED_FIELD.fullmatch(field) for field in fields)
-            opened = opened or any(field.startswith('"') for field in fields)
+        for field in line.split("\t") if '"' in line else ():
+            wrapped = wrapped and ('"' not in field or bool(QUOTED_FIELD.fullmatch(field)))
+            opened = opened or field.startswith('"')
     if opened and not wrapped:
         log.info("%s: its quotes are read as ordinary characters", path)
     return wrapped
@@ -286,11 +237,11 @@ def _tabs_are_quoted(path: Path, encoding: str | None) -> bool:
 
 def read_json_lines(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """One JSON object per line."""
-    return _frames(_json_rows(path, _lines(path, dialect.encoding)), rows)
+    return _frames(_json_rows(path, dialect.encoding), rows)
 
 
-def _json_rows(path: Path, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict]]:
-    for number, line in lines:
+def _json_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, dict]]:
+    for number, line in read_lines(path, encoding):
         try:
             row = json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
@@ -321,13 +272,19 @@ def _without_lone_surrogates(row: dict) -> dict:
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
+def pyarrow_for(path: Path) -> tuple:
+    """pyarrow and pyarrow.parquet, needed only where there is Parquet to read or write."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError(f"{path}: Parquet files need pyarrow: pip install 'gptcls[parquet]'") from None
+    return pyarrow, pyarrow.parquet
+
+
 def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """Parquet, through pyarrow."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise InputError(f"{path}: {NEEDS_PYARROW}") from None
+    pa, pq = pyarrow_for(path)
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -335,23 +292,18 @@ def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFr
     refuse_repeats(file.schema_arrow.names, path)
     start = 1
     with file:
-        for batch in file.iter_batches(batch_size=rows):
+        for batch in filter(len, file.iter_batches(batch_size=rows)):
             frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-            if len(frame):
-                frame.index = pd.RangeIndex(start, start + len(frame), name="row")
-                yield frame
+            frame.index = pd.RangeIndex(start, start + len(frame), name="row")
             start += len(frame)
+            yield frame
 
 
 UCI = Format(read_uci)
-JSON_LINES = Format(read_json_lines, takes=("encoding",))
 FORMATS = {  # by suffix
     ".csv": Format(read_csv),
-    ".tsv": Format(read_tsv),
-    ".tab": Format(read_tsv),
-    ".jsonl": JSON_LINES,
-    ".ndjson": JSON_LINES,
-    ".json": JSON_LINES,  # JSON lines under their other common name
+    **dict.fromkeys((".tsv", ".tab"), Format(read_tsv)),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), Format(read_json_lines, takes=("encoding",))),
     ".parquet": Format(read_parquet, takes=()),
 }
 SUFFIXES = ".csv, .tsv, .jsonl or .parquet"  # for messages: those that people should use

@@ -8,13 +8,7 @@ from gptcls.data.split import log, rows_by_group
 
 def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
     """Cut each class to the size of the smallest by a random draw; the order of the rows stays."""
-    random = np.random.RandomState(seed)
-    size = int(frame.label.value_counts().min()) if len(frame) else 0
-    kept = [random.permutation(rows)[:size] for rows in rows_by_group(frame.label.tolist()).values()]
-    kept = np.sort(np.concatenate(kept)) if kept else []
-    if dropped := len(frame) - len(kept):
-        log.info("undersampled: %d rows of each class, %d dropped", size, dropped)
-    return frame.iloc[kept].reset_index(drop=True)
+    return _resample(frame, seed, min, "undersampled", "dropped")
 
 
 def oversample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
@@ -22,11 +16,15 @@ def oversample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
 
     Every row of a class stands as often as any other of it or once more; a random draw says which.
     """
+    return _resample(frame, seed, max, "oversampled", "of them repeats")
+
+
+def _resample(frame, seed: int, size_of, done: str, changed: str) -> "pd.DataFrame":
     random = np.random.RandomState(seed)
-    size = int(frame.label.value_counts().max()) if len(frame) else 0
-    classes = rows_by_group(frame.label.tolist()).values()
+    classes = list(rows_by_group(frame.label.tolist()).values())
+    size = size_of(map(len, classes), default=0)
     kept = [np.resize(random.permutation(rows), size) for rows in classes]
     kept = np.sort(np.concatenate(kept)) if kept else []
-    if added := len(kept) - len(frame):
-        log.info("oversampled: %d rows of each class, %d of them repeats", size, added)
+    if difference := abs(len(frame) - len(kept)):
+        log.info(f"{done}: {size} rows of each class, {difference} {changed}")
     return frame.iloc[kept].reset_index(drop=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
-from gptcls.data.columns import text_values, these_rows, values_of
+from gptcls.data.columns import column_of, text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
 from gptcls.data.labels import Layout
 from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeats
@@ -32,25 +32,16 @@ def load_data(
 ) -> "pd.DataFrame":
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
-    What a label's string holds, for lists and numbers too, is told in :mod:`gptcls.data.labels`.
-
-    Args:
-        name_or_path: a name in ``NAMES``, or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
-            three), or UCI's SMS format, which is known by its content.
-        text_column: column of the texts; guessed where that is unambiguous, see
-            :func:`gptcls.data.columns.find_text_column`.
-        label_column: column of the labels, likewise.
-        layout: where the labels stand and how they are written.
-        dialect: separator, encoding and columns of a file that is not written as its suffix says.
-        numbered: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
+    They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
+    three), or UCI's SMS format, which is known by its content. What a label's string holds is told in
+    :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_text_column`.
+    ``numbered``: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
     be used, naming file, line and column.
     """
     if dialect != PLAIN and str(name_or_path) in NAMES:
-        raise InputError(
-            f"--separator, --encoding and --columns go with a file; {name_or_path} needs none of them"
-        )
+        raise InputError(f"{name_or_path} needs none of them: leave out --separator, --encoding, --columns")
     with local_file(name_or_path) as path:
         chunks = read_chunks(path, SAMPLE, dialect)
         first = next(chunks)
@@ -62,16 +53,13 @@ def load_data(
 
 
 def from_frame(
-    frame: "pd.DataFrame",
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
+    frame, text_column: str | None = None, label_column: str | None = None, layout: Layout = ONE_CLASS_LAYOUT
 ) -> "pd.DataFrame":
-    """:func:`load_data` for rows in memory, with the same guesses, checks and messages.
+    """:func:`load_data` for a frame in memory, with the same guesses, checks and messages.
 
-    A label is a string or whole number; a list of names, or any of what a file may hold, with
-    ``Layout(LISTS)``; a number or a dict of numbers with ``Layout(NUMBERS)``. NaN and None are missing
-    values. Messages name rows by the frame's own index.
+    A label is a string or whole number; with ``Layout(LISTS)`` a list of names, or any of what a file may
+    hold; with ``Layout(NUMBERS)`` a number or a dict of them. NaN and None are missing values. Messages name
+    rows by the frame's own index.
 
     >>> import pandas as pd
     >>> from_frame(pd.DataFrame({"message": ["see you", "win a prize"], "class": [0, 1]}))
@@ -110,11 +98,9 @@ def _plain(value: object) -> object:
     return list(map(_plain, value)) if isinstance(value, list | tuple | set) else value
 
 
-def _labelled(
-    frame: "pd.DataFrame", text: str, labels: list[str], layout: Layout, source: object
-) -> "pd.DataFrame":
+def _labelled(frame, text: str, labels: list[str], layout: Layout, source: object) -> "pd.DataFrame":
     """The rows that have text, as :func:`labelled_frame`, under their own index."""
-    texts = text_values(frame[text].tolist(), frame.index, text, source)
+    texts = text_values(column_of(frame, text, source))
     has_text = [value is not None for value in texts]
     if not any(has_text):
         raise InputError(f"{source}: no row has text in column {text!r}; choose another --text-column")
@@ -122,32 +108,27 @@ def _labelled(
         blank = frame.index[[not has for has in has_text]]
         log.info(f"{source}: no text in column {text!r} in {these_rows(blank, blank.name)}: dropped")
         frame = frame[has_text]
-    values = {name: values_of(frame, name) for name in labels}
-    found = labelled_frame([value for value in texts if value], layout.read(values, frame.index, source))
-    return found.set_index(frame.index)
+    found = layout.read([column_of(frame, name, source) for name in labels])
+    return labelled_frame(list(filter(None, texts)), found).set_index(frame.index)
 
 
 @contextmanager
 def local_file(name_or_path: str | Path) -> Iterator[Path]:
     """The file behind a data set's name or a path; "sms-spam" is downloaded if it has not been yet."""
-    if str(name_or_path) == "sms-spam":
-        yield sms_spam_file()
-    elif str(name_or_path) == "sms-sample":
+    path = sms_spam_file() if str(name_or_path) == "sms-spam" else Path(name_or_path)
+    if str(name_or_path) == "sms-sample":
         with as_file(files("gptcls") / "assets" / "sms_sample.tsv") as path:
             yield path
-    else:
-        path = Path(name_or_path)
-        if not path.exists():
-            raise _absent(path)
+    elif path.exists():
         yield path
+    else:
+        raise InputError(f"{path}: no such file{_hint(path.parent, path.name)}")
 
 
-def _absent(path: Path) -> InputError:
-    folder = path.parent
+def _hint(folder: Path, name: str) -> str:
     if not folder.is_dir():
-        return InputError(f"{path}: no such file, and no folder {folder}")
+        return f", and no folder {folder}"
     around = [file.name for file in folder.iterdir() if file.suffix.lower() in FORMATS]
-    names = around + (list(NAMES) if str(folder) == "." else [])
-    near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; give a file, or one of {', '.join(NAMES)}"
-    return InputError(f"{path}: no such file or data set{hint}")
+    near = difflib.get_close_matches(name, around + (list(NAMES) if str(folder) == "." else []), n=1)
+    way_out = f"did you mean {near[0]!r}?" if near else f"give a file, or one of {', '.join(NAMES)}"
+    return f" or data set; {way_out}"

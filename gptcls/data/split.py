@@ -42,13 +42,11 @@ class Split:
     plain: "pd.DataFrame | None" = None
 
     def items(self) -> Iterator[tuple[str, "pd.DataFrame"]]:
-        """("train", frame), ("validation", frame), ("test", frame)."""
         return ((name, getattr(self, name)) for name in PARTS)
 
     def plain_items(self) -> Iterator[tuple[str, "pd.DataFrame"]]:
         """:meth:`items` with the plain training rows: what a baseline is fitted and judged on."""
-        train = self.train if self.plain is None else self.plain
-        return ((name, train if name == "train" else frame) for name, frame in self.items())
+        return self.items() if self.plain is None else replace(self, train=self.plain).items()
 
 
 def make_split(
@@ -63,11 +61,10 @@ def make_split(
 ) -> Split:
     """Train, validation and test, with no text in two of them.
 
-    A part that is given is used; one that is not is drawn from ``rows`` in proportion to the classes, at
-    least one row of each class to each part. Lists of labels are drawn in proportion to each row's rarest
-    label, numbers in proportion to ten groups from the lowest to the highest. The same seed draws the same
-    rows with every version of numpy. Rows of train whose text stands in validation or test are removed, and
-    rows of validation whose text stands in test; both are logged.
+    A part that is not given is drawn from ``rows`` in proportion to the classes, at least one row of each
+    class to each part; lists of labels in proportion to each row's rarest label, numbers to ten groups from
+    the lowest to the highest. The same seed draws the same rows with every version of numpy. Rows of train
+    whose text stands in validation or test are removed, and rows of validation whose text stands in test.
 
     Raises InputError for fractions that leave nothing, fewer than two classes, a class too small to be drawn
     from, a label in validation or test that train lacks, and a part that is left empty.
@@ -75,8 +72,8 @@ def make_split(
     for part in (validation, test):
         if part is not None:  # before drawing: else a drawn validation could take texts of the given test
             rows = without(rows, part, "train", "the validation or test file")
-    fractions = {"validation": validation_fraction} if validation is None else {}
-    fractions |= {"test": test_fraction} if test is None else {}
+    asked = {"validation": (validation, validation_fraction), "test": (test, test_fraction)}
+    fractions = {name: fraction for name, (part, fraction) in asked.items() if part is None}
     train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
     # Apart, in favour of test, then of validation.
     test = drawn.get("test", test).reset_index(drop=True)
@@ -87,13 +84,10 @@ def make_split(
     return split
 
 
-def _draw(
-    frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: LabelKind
-) -> tuple["pd.DataFrame", dict[str, "pd.DataFrame"]]:
-    """What is left of ``frame``, and a part for each fraction by its name."""
-    for name, fraction in fractions.items():
-        if not 0 < fraction < 1:
-            raise InputError(f"{name} fraction {fraction} is not between 0 and 1")
+def _draw(frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: LabelKind) -> tuple:
+    """What is left of ``frame``, and the parts by the names of their fractions."""
+    if bad := [f"{name} fraction {share}" for name, share in fractions.items() if not 0 < share < 1]:
+        raise InputError(f"{bad[0]} is not between 0 and 1")
     if sum(fractions.values()) >= 1:
         raise InputError(f"fractions {fractions} leave nothing to train on: their sum must be below 1")
     _require_classes(frame, kind)
@@ -101,11 +95,10 @@ def _draw(
     random = np.random.RandomState(seed)  # its stream is frozen for good (NEP 19), unlike default_rng's
     parts: list[list[np.ndarray]] = [[] for _ in range(needed)]
     for name, rows in rows_by_group(kind.strata(frame.label.tolist())).items():
-        if len(rows) < needed and kind.every_class:
-            needs = f"{needed} are needed, one for each of train, {' and '.join(fractions)}"
-            too_few = f"class {name!r} has too few rows ({len(rows)})"
-            raise InputError(f"{too_few}: {needs}: add rows or leave the class out")
         if len(rows) < needed:
+            if kind.every_class:
+                said = f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of"
+                raise InputError(f"{said} train, {' and '.join(fractions)}: add rows or leave it out")
             parts[0].append(rows)
             continue
         rows = random.permutation(rows)
@@ -152,8 +145,7 @@ def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
     classes = frame.label.unique()
     if kind.every_class and len(classes) < 2:
         found = f"only {classes[0]!r}" if len(classes) else "none"
-        said = f"at least two classes are needed to train, and the labels hold {found}"
-        raise InputError(f"{said}: add rows of another")
+        raise InputError(f"training needs two classes, but the labels hold {found}: add rows of another")
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
@@ -168,31 +160,27 @@ def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.D
         n, example = keys[contradictory].nunique(), frame["text"][contradictory].iloc[0]
         example = example if len(example) <= 40 else example[:39] + "…"
         if kind.merge is None:
-            said = "dropped %d rows: texts under several %s (%d, e.g. %r)"
-            log.info(said, int(contradictory.sum()), kind.differ, n, example)
+            said = f"texts under several {kind.differ} ({n}, e.g. {example!r})"
+            log.info(f"dropped {int(contradictory.sum())} rows: {said}")
             frame, keys = frame[~contradictory], keys[~contradictory]
         else:
             frame = frame.assign(label=keys.map(by_text.agg(lambda labels: kind.merge(labels.tolist()))))
             log.info("%d texts (e.g. %r) stand under several numbers: each gets the mean", n, example)
     kept = frame[~keys.duplicated()]
     if repeats := len(frame) - len(kept):
-        said = "dropped %d repeated texts, %d rows left (letters and digits compared)"
-        log.info(said, repeats, len(kept))
+        log.info(f"dropped {repeats} repeated texts, {len(kept)} rows left (letters and digits compared)")
     return kept.reset_index(drop=True)
 
 
 def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS) -> Split:
-    """The split with the rows of ``extra`` behind its training rows, and the rest as it was.
+    """The split with the rows of ``extra`` behind its training rows; those that repeat a text are left out.
 
-    Rows of ``extra`` whose text stands in one of the parts are left out; the log says how many, and how many
-    of each label were taken. Raises InputError for a label that train lacks, and when nothing is left.
+    The log counts them, and the labels taken. InputError for a label that train lacks, and for no new row.
     """
     known = sorted(names_in(split.train, kind))
     if unseen := sorted(names_in(extra, kind) - set(known)):
-        trained = f"the labels of the training rows, {', '.join(known)}"
-        raise InputError(
-            f"{source}: label {unseen[0]!r} is not among {trained}: correct or delete these rows"
-        )
+        said = f"label {unseen[0]!r} is not among the labels of the training rows, {', '.join(known)}"
+        raise InputError(f"{source}: {said}: correct or delete these rows")
     extra = drop_duplicates(extra, kind)
     for name, part in reversed(list(split.items())):
         extra = without(extra, part, str(source), name)
@@ -229,28 +217,25 @@ def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
 def save_split(split: Split, folder: str | Path) -> None:
     """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
 
-    The columns are text and label, in UTF-8, quoted where needed (RFC 4180), so that :func:`load_split` gives
-    back every text exactly. Raises InputError for a text that no such file can hold: one with a NUL character
-    or half of a surrogate pair.
+    :func:`load_split` gives back every text exactly. Raises InputError for a text that no file in UTF-8 can
+    hold: one with a NUL character or half of a surrogate pair.
     """
     folder = Path(folder)
     parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
     with ExitStack() as stack:
         for name, frame in parts.items():
             if bad := [row for row, text in enumerate(frame.text) if UNWRITABLE.search(text)]:
-                said = "remove the NUL character or lone surrogate from the text"
-                raise InputError(f"{name}, row {bad[0]}: {said}")
+                raise InputError(f"{name}, row {bad[0]}: remove the NUL character or lone surrogate")
             stack.enter_context(ChunkWriter(folder / f"{name}.csv")).write(frame[["text", "label"]])
     if split.plain is None:
         (folder / "plain.csv").unlink(missing_ok=True)  # of another split that stood here
 
 
 def load_split(folder: str | Path) -> Split:
-    """Read what :func:`save_split` has written. InputError if a file is missing or is not such a file."""
-    folder = Path(folder)
-    plain = folder / "plain.csv"
-    parts = (_load_part(folder / f"{name}.csv") for name in PARTS)
-    return Split(*parts, plain=_load_part(plain) if plain.exists() else None)
+    """What :func:`save_split` has written. InputError if a file is missing or is not such a file."""
+    plain = Path(folder) / "plain.csv"
+    parts = (Path(folder) / f"{name}.csv" for name in PARTS)
+    return Split(*map(_load_part, parts), _load_part(plain) if plain.exists() else None)
 
 
 def _load_part(path: Path) -> "pd.DataFrame":

@@ -2,19 +2,19 @@
 
 import csv
 import gzip
-import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TextIO
 
 from gptcls.common.files import atomic_file
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.columns import values_of
-from gptcls.data.readers import NEEDS_PYARROW, SUFFIXES, suffix_of
+from gptcls.data.readers import SUFFIXES, pyarrow_for, suffix_of
 
 Write = Callable[["pd.DataFrame"], None]
 
@@ -26,10 +26,9 @@ class ChunkWriter:
             for chunk in read_chunks("texts.csv"):
                 writer.write(chunk.assign(label=…))
 
-    Everything goes to a temporary file next to the target, which takes the target's place when the block ends
-    without an error. On an error it is deleted, and what stood there before stays. The index is not written.
-    Raises InputError when the target is a folder, of an unknown format, or the ``source`` itself, and when a
-    frame has other columns than the first (JSON lines may vary); OSError when the disk refuses.
+    After an error what stood there before stays. The index is not written. Raises InputError when the target
+    is a folder, of an unknown format, or the ``source`` itself, and when a frame has other columns than the
+    first (JSON lines may vary); OSError when the disk refuses.
     """
 
     write: Write  # appends the rows of a frame
@@ -67,7 +66,9 @@ def delimited_writer(part: Path, path: Path, separator: str) -> Iterator[Write]:
         rows.writerows(zip(*(values_of(frame, name) for name in columns), strict=True))
 
     with _open_to_write(part) as file:
-        rows = csv.writer(_LineFeeds(file), delimiter=separator, lineterminator="\r\n")
+        # Rows end with a line feed, but csv quotes a lone carriage return only if its row end has one.
+        target = SimpleNamespace(write=lambda row: file.write(row[:-2] + "\n"))
+        rows = csv.writer(target, delimiter=separator, lineterminator="\r\n")
         yield write
 
 
@@ -87,11 +88,7 @@ def json_lines_writer(part: Path, path: Path) -> Iterator[Write]:
 @contextmanager
 def parquet_writer(part: Path, path: Path) -> Iterator[Write]:
     """Parquet, through pyarrow; the first frame's types are those of the file."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise InputError(f"{path}: {NEEDS_PYARROW}") from None
+    pa, pq = pyarrow_for(path)
     columns = file = None
 
     def write(frame: "pd.DataFrame") -> None:
@@ -100,11 +97,15 @@ def parquet_writer(part: Path, path: Path) -> Iterator[Write]:
         try:
             schema = None if file is None else file.schema
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-            if file is None:
-                table = table.cast(_with_strings_for_nothing(table.schema, frame))
+            if file is None:  # strings where all is missing so far: Arrow's null would refuse later values
+                schema = table.schema
+                for i, field in enumerate(schema):
+                    if pa.types.is_null(field.type) and frame[field.name].dtype == object:
+                        schema = schema.set(i, field.with_type(pa.string()))
+                table = table.cast(schema)
         except (pa.ArrowException, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: a column mixes types ({reason}); write .jsonl instead") from None
+            said = f"a column mixes types ({str(error).splitlines()[0]})"
+            raise InputError(f"{path}: {said}; write .jsonl instead") from None
         if file is None:
             file = stack.enter_context(pq.ParquetWriter(part, table.schema))
         file.write_table(table)
@@ -115,11 +116,8 @@ def parquet_writer(part: Path, path: Path) -> Iterator[Write]:
 
 WRITERS: dict[str, Callable[[Path, Path], AbstractContextManager[Write]]] = {  # by suffix
     ".csv": partial(delimited_writer, separator=","),
-    ".tsv": partial(delimited_writer, separator="\t"),
-    ".tab": partial(delimited_writer, separator="\t"),
-    ".jsonl": json_lines_writer,
-    ".ndjson": json_lines_writer,
-    ".json": json_lines_writer,
+    **dict.fromkeys((".tsv", ".tab"), partial(delimited_writer, separator="\t")),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_lines_writer),
     ".parquet": parquet_writer,
 }
 
@@ -132,30 +130,6 @@ def _same_columns(frame: "pd.DataFrame", columns: list | None, path: Path) -> li
     return found
 
 
-def _with_strings_for_nothing(schema, frame: "pd.DataFrame"):
-    """The Arrow schema with strings for a column of Python objects that are all missing so far.
-
-    Arrow would take null for its type, and refuse the values of a later chunk.
-    """
-    import pyarrow as pa
-
-    for i, field in enumerate(schema):
-        if pa.types.is_null(field.type) and frame[field.name].dtype == object:
-            schema = schema.set(i, field.with_type(pa.string()))
-    return schema
-
-
 def _open_to_write(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return io.TextIOWrapper(gzip.open(path, "wb"), encoding="utf-8", newline="")
-    return path.open("w", encoding="utf-8", newline="")
-
-
-class _LineFeeds:
-    """End rows with a line feed. The csv module quotes a lone carriage return only if its row end has one."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file = file
-
-    def write(self, row: str) -> None:
-        self.file.write(row[:-2] + "\n")
+    how = {"mode": "wt", "encoding": "utf-8", "newline": ""}
+    return gzip.open(path, **how) if path.suffix.lower() == ".gz" else path.open(**how)

@@ -17,8 +17,8 @@ from torch import Tensor
 from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import PAD_ID, encode
-from gptcls.data.columns import text_values, values_of
-from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.columns import column_of, text_values
+from gptcls.data.encodings import open_text, require_text
 from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 
@@ -63,7 +63,6 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
     InputError for what cannot be read."""
     path = Path(path)
     if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
-        require_file(path)
         require_text(path)
         with open_text(path, newline="\n") as file:
             documents = [file.read()]
@@ -73,7 +72,7 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
             if column not in chunk.columns:
                 found = ", ".join(map(str, chunk.columns))
                 raise InputError(f"{path} has no column {column!r}: choose --text-column from {found}")
-            documents += filter(None, text_values(values_of(chunk, column), chunk.index, column, path))
+            documents += filter(None, text_values(column_of(chunk, column, path)))
     if not any(text.strip() for text in documents):
         raise InputError(f"{path} holds no text: give a file with some")
     return documents
