@@ -30,7 +30,7 @@ from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
-from gptcls.models.lora import learn_adapters, merged
+from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
 from gptcls.models.tokenizer_file import FileTokenizer
@@ -159,7 +159,7 @@ def read_classifier(
         # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
-        _freeze(model, spec["trained"])
+        freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder, dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
     except InputError:
@@ -230,11 +230,7 @@ def _assign(
         # No copy where it is in that format already.
         tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
-    _freeze(model, model.policy)  # assigned parameters are fresh ones
-
-
-def _freeze(model: Classifier, policy: str) -> None:
-    learn_adapters(model) if policy == "lora" else model.freeze(policy)
+    freeze(model, model.policy)  # assigned parameters are fresh ones
 
 
 def _tensors(model: Classifier, stored: str) -> dict[str, torch.Tensor]:

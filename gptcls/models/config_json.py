@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from gptcls.core.errors import InputError
 
+T = TypeVar("T")
 # Our names of the sizes that all families but GPT-2 spell alike.
 SIZES = {
     "n_layer": "num_hidden_layers",
@@ -18,8 +19,7 @@ SIZES = {
 
 
 class ConfigReader:
-    """The entries of a config.json, each checked as it is read; null counts as absent. Raises InputError for
-    an entry that does not fit, and for quantized weights at once.
+    """The entries of a config.json, each checked as it is read (InputError); null counts as absent.
 
     >>> ConfigReader({"hidden_size": 48}, "config.json").whole("hidden_size")
     48
@@ -37,7 +37,6 @@ class ConfigReader:
         return self._checked(key, default, lambda v: type(v) is int and v >= least, wanted)
 
     def sizes(self) -> dict[str, int]:
-        """:data:`SIZES` under our names."""
         return {ours: self.whole(theirs) for ours, theirs in SIZES.items()}
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -49,6 +48,13 @@ class ConfigReader:
 
     def flag(self, key: str) -> bool:
         return self._checked(key, False, lambda v: type(v) is bool, "true or false")
+
+    def build(self, kind: Callable[..., T], **values: Any) -> T:
+        """A configuration of these values, whose ValueError becomes an InputError that names the file."""
+        try:
+            return kind(**values)
+        except ValueError as error:
+            raise InputError(f"{self.source}: {error}") from None
 
     def require(self, key: str, default: Any, *allowed: Any) -> None:
         """Raise InputError unless the entry is one of ``allowed``, or absent and its ``default`` is."""

@@ -6,8 +6,8 @@ What changed since GPT-2: RMSNorm (Zhang & Sennrich 2019) instead of LayerNorm, 
 
 The shape alphabet is that of ``core/gpt2.py``; G is the number of heads that keys and values have.
 
-The blocks compute in the number format of their weights, and each may have another: frozen ones stay in bf16
-while the trained ones are in fp32. Every norm hands on what the layers behind it need.
+Each block computes in the number format of its weights: frozen ones stay in bf16, trained ones in fp32. Every
+norm hands on what the layers behind it need.
 """
 
 import math
@@ -52,8 +52,7 @@ class LlamaConfig:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
-        if self.rope_low_freq >= self.rope_high_freq:
-            low, high = self.rope_low_freq, self.rope_high_freq
+        if (low := self.rope_low_freq) >= (high := self.rope_high_freq):
             raise ValueError(f"rotary positions: low_freq_factor {low} is not below high_freq_factor {high}")
 
 
@@ -82,8 +81,7 @@ def _kept_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tens
 
 
 def _traced() -> bool:
-    """Whether torch records a computation instead of doing it: asking a size would fix it, and the tensors
-    hold no values, so that none may be kept."""
+    """Whether torch records a computation: asking a size would fix it, and no tensor has values to keep."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -99,8 +97,7 @@ class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float, wide: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-        self.wide = wide
+        self.eps, self.wide = eps, wide
 
     def forward(self, x: Tensor) -> Tensor:  # (..., C) -> (..., C)
         x = x.float()
@@ -113,8 +110,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: LlamaConfig, window: int | None) -> None:
         super().__init__()
-        self.config = config
-        self.window = window
+        self.config, self.window = config, window
         C, H, G, D = config.n_embd, config.n_head, config.n_kv_head, config.head_dim
         self.q = nn.Linear(C, H * D, bias=config.qkv_bias)
         self.k = nn.Linear(C, G * D, bias=config.qkv_bias)
@@ -123,14 +119,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         T = x.shape[1]
-        cos, sin = self._angles(x)
-        q, k, v = rotate(self._heads(self.q(x)), cos, sin), *self._keys_and_values(x, cos, sin)
-        if self.window is None or (not _traced() and self.window >= T):
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, T, D)
-        else:
-            seen = self._seen(torch.arange(T, device=x.device), T)  # (T, T)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        angles = self._angles(x)
+        q, (k, v) = rotate(self._heads(self.q(x)), *angles), self._keys_and_values(x, *angles)
+        causal = self.window is None or (not _traced() and self.window >= T)
+        seen = None if causal else self._seen(torch.arange(T, device=x.device), T)  # (T, T)
+        out = F.scaled_dot_product_attention(q, k, v, seen, is_causal=causal, enable_gqa=True)  # (B, H, T, D)
+        return self.proj(out.transpose(1, 2).flatten(2))
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
         """``self(x)`` at one position of each row: keys and values of all, which are few, but one query."""
@@ -168,9 +162,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.n_embd, config.n_inner, bias=config.mlp_bias)
-        self.up = nn.Linear(config.n_embd, config.n_inner, bias=config.mlp_bias)
-        self.down = nn.Linear(config.n_inner, config.n_embd, bias=config.mlp_bias)
+        C, inner, bias = config.n_embd, config.n_inner, config.mlp_bias
+        self.gate, self.up = nn.Linear(C, inner, bias), nn.Linear(C, inner, bias)
+        self.down = nn.Linear(inner, C, bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -205,10 +199,8 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
-        self.blocks = nn.ModuleList(
-            Block(config, config.window if i >= (config.window_from or 0) else None)
-            for i in range(config.n_layer)
-        )
+        windows = [config.window if i >= (config.window_from or 0) else None for i in range(config.n_layer)]
+        self.blocks = nn.ModuleList(Block(config, window) for window in windows)
         self.norm = RMSNorm(config.n_embd, config.norm_eps, wide=True)
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(self._init_weights)
@@ -220,7 +212,7 @@ class Llama(nn.Module):
             nn.init.zeros_(module.bias)
 
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
-        """Token vectors, the input of the first block; positions come in with the attention."""
+        """Token vectors; positions come in with the attention."""
         T = ids.shape[1]
         if (n := self.config.n_positions) < T:
             raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
@@ -234,7 +226,7 @@ class Llama(nn.Module):
         return self.norm(x)
 
     def lm_logits(self, hidden: Tensor) -> Tensor:  # (B, T, C) -> (B, T, V)
-        """Next-token logits. Raises InputError where the weights have no language-model head."""
+        """Next-token logits; InputError where the weights have no language-model head."""
         if self.lm_head is None and not self.config.tied:
             raise InputError("these weights have no language-model head: they can classify, not generate")
         weight = self.wte.weight if self.lm_head is None else self.lm_head.weight

@@ -36,12 +36,12 @@ class LoRAConfig:
 
 
 class LoRALinear(nn.Module):
-    """``base``, frozen, and an adapter next to it. The adapter is in fp32 whatever the base's format.
+    """``base``, frozen, and an adapter next to it, in fp32 whatever the base's format, on its device unless
+    another is given.
 
-    ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes
-    with a layer's matrix instead of calling the layer (:func:`gptcls.fast.one_position.at`,
-    :class:`gptcls.fast.fused.FusedBlock`) sees the adapter too, and gradients reach it. ``base``
-    becomes a part of this layer; the adapter is on its device unless another is given.
+    ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes with
+    a layer's matrix instead of calling the layer (``fast/one_position.py``, ``fast/fused.py``) sees the
+    adapter too, and gradients reach it.
     """
 
     def __init__(self, base: nn.Linear, config: LoRAConfig, device: torch.device | str | None = None) -> None:
@@ -77,16 +77,11 @@ class LoRALinear(nn.Module):
 def add_lora(
     module: nn.Module, config: LoRAConfig, targets: Sequence[str] = ("*",), prefix: str = ""
 ) -> dict[str, LoRALinear]:
-    """Wrap the linear layers of ``module`` whose names match; returns them by name.
+    """Wrap in place the linear layers of ``module`` whose names, or their ends, match one of ``targets``
+    (``qkv``, ``attn.*``, ``blocks.11.*``); returns them by name. What trains is for the caller to decide.
 
-    Args:
-        module: changed in place. Which parameters of it train is for the caller to decide.
-        config: see :class:`LoRAConfig`.
-        targets: patterns (``*``, ``?``, ``[…]``) for a layer's name or its end: ``qkv``, ``attn.*``,
-            ``blocks.11.*``.
-        prefix: stands before the names, where ``module`` is a part of a network.
-
-    Raises InputError where there is no pattern, one matches no layer, or no matrix could have that rank.
+    ``prefix`` stands before the names, where ``module`` is a part of a network. InputError where there is no
+    pattern, one matches no layer, or no matrix could have that rank.
     """
     if not targets:
         raise InputError("--lora-targets names no layer to adapt; leave it out for all of them")
@@ -103,11 +98,13 @@ def add_lora(
     return layers
 
 
-def learn_adapters(classifier: Classifier) -> None:
-    """Train the head and the adapters that :func:`add_lora` put on the blocks, no norm, as in PEFT.
+def freeze(classifier: Classifier, policy: str) -> None:
+    """``classifier.freeze``, and ``"lora"``: :func:`learn_adapters`."""
+    learn_adapters(classifier) if policy == "lora" else classifier.freeze(policy)
 
-    Raises ValueError where there are none.
-    """
+
+def learn_adapters(classifier: Classifier) -> None:
+    """Train the head and the adapters that :func:`add_lora` put on the blocks, no norm, as in PEFT."""
     layers = lora_layers(classifier.backbone).values()
     if not layers:
         raise ValueError("there are no adapters to train; call add_lora first")
@@ -117,7 +114,7 @@ def learn_adapters(classifier: Classifier) -> None:
 
 
 def linear_layers(module: nn.Module, prefix: str = "") -> dict[str, nn.Linear]:
-    """The ``nn.Linear`` layers of ``module`` by name. Raises ValueError where some are adapted already."""
+    """The ``nn.Linear`` layers of ``module`` by name; ValueError where some are adapted already."""
     if lora_layers(module):
         raise ValueError("the network has adapters already; merge them first")
     modules = module.named_modules(prefix=prefix)
@@ -131,13 +128,10 @@ def lora_layers(module: nn.Module) -> dict[str, LoRALinear]:
 
 @torch.no_grad()
 def merge(module: nn.Module) -> dict[str, LoRALinear]:
-    """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer.
-
-    What is left is a network like any other: it runs as fast as without adapters and knows nothing of them.
-    Returns the layers that were taken out, for :func:`unmerge`; drop them, and their memory is free.
+    """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer: a network like any
+    other. Returns the layers that were taken out, for :func:`unmerge`; drop them, and their memory is free.
     """
-    layers = lora_layers(module)
-    plain = {}
+    layers, plain = lora_layers(module), {}
     for name, layer in layers.items():
         linear = nn.Linear(layer.base.in_features, layer.base.out_features, bias=False, device="meta")
         linear.weight = nn.Parameter(layer.weight.contiguous(), requires_grad=False)
