@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from gptcls.core.errors import InputError
 
-T = TypeVar("T")
 # Our names of the sizes that all families but GPT-2 spell alike.
 SIZES = {
     "n_layer": "num_hidden_layers",
@@ -49,7 +48,7 @@ class ConfigReader:
     def flag(self, key: str) -> bool:
         return self._checked(key, False, lambda v: type(v) is bool, "true or false")
 
-    def build(self, kind: Callable[..., T], **values: Any) -> T:
+    def build(self, kind: type, **values: Any) -> Any:
         """A configuration of these values, whose ValueError becomes an InputError that names the file."""
         try:
             return kind(**values)

@@ -79,21 +79,16 @@ def _rotary(reader: ConfigReader) -> dict[str, float]:
     rope = ConfigReader({"rope_theta": values.get("rope_theta"), **scaling, "rope_type": kind}, source)
     rope.require("rope_type", "default", "default", "llama3")
     rope.require("partial_rotary_factor", values.get("partial_rotary_factor", 1.0), 1.0)
-    theta, longest = (
-        {"rope_theta": rope.number("rope_theta", 10_000.0)},
-        values.get("max_position_embeddings"),
-    )
-    return (
-        theta
-        if kind == "default"
-        else theta
-        | {
-            "rope_factor": rope.number("factor"),
-            "rope_low_freq": rope.number("low_freq_factor"),
-            "rope_high_freq": rope.number("high_freq_factor"),
-            "rope_old_positions": rope.whole("original_max_position_embeddings", longest),
-        }
-    )
+    theta, longest = rope.number("rope_theta", 10_000.0), values.get("max_position_embeddings")
+    if kind == "default":
+        return {"rope_theta": theta}
+    return {
+        "rope_theta": theta,
+        "rope_factor": rope.number("factor"),
+        "rope_low_freq": rope.number("low_freq_factor"),
+        "rope_high_freq": rope.number("high_freq_factor"),
+        "rope_old_positions": rope.whole("original_max_position_embeddings", longest),
+    }
 
 
 def _llama(reader: ConfigReader) -> dict[str, Any]:

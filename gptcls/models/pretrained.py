@@ -1,7 +1,6 @@
 """``load_pretrained``: a name or a path in, its network with weights out; ``load_tokenizer``: its tokenizer.
 
-Which network it is says config.json (``families.py``). Loading is strict: every tensor is there, has its
-shape and is finite, and the configuration next to it agrees.
+Loading is strict: every tensor is there, has its shape and is finite, and config.json agrees.
 """
 
 import difflib
@@ -39,8 +38,7 @@ class Release:
     size: int | None = None  # bytes
 
 
-# Only gpt2-small is pinned to a revision. We know none of the other three: they come from the branch main,
-# and their sha256 pins the content.
+# Only gpt2-small's revision is known: the others come from the branch main, and sha256 pins the content.
 RELEASES = {
     "gpt2-small": Release(
         "openai-community/gpt2",
@@ -63,18 +61,13 @@ BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "mo
 
 
 def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The network with its pretrained weights, on the CPU and in eval mode.
+    """The network with its pretrained weights, on the CPU and in eval mode; GPT-2's are always in float32.
 
-    Args:
-        name_or_path: a preset (:data:`RELEASES`, :data:`BUNDLED`); ``owner/name`` on the hub; a folder
-            with ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint;
-            or a ``.safetensors``, ``.bin`` or ``.pth`` file with Hugging Face's, the book's or OpenAI's
-            names. A preset comes before a folder of that name.
-        dtype: of the weights. GPT-2's are always in float32. Those of a file in the same format stay where
-            they are, mapped into memory, and take no second copy.
-
-    Raises InputError where the weights are nowhere, do not arrive, or are not one whole network of a family
-    that gptcls knows.
+    Where they are: a preset (:data:`RELEASES`, :data:`BUNDLED`), which comes before a folder of that name;
+    ``owner/name`` on the hub; a folder with ``model.safetensors``, its shards, ``pytorch_model.bin`` or
+    OpenAI's TensorFlow checkpoint; or a ``.safetensors``, ``.bin`` or ``.pth`` file with Hugging Face's, the
+    book's or OpenAI's names. InputError where they are nowhere, do not arrive, or are not one whole network
+    of a family that gptcls knows.
     """
     path = weights_file(name_or_path)
     declared, source = _declared(str(name_or_path), path)
@@ -94,11 +87,9 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """The tokenizer that the weights of that name (see :func:`load_pretrained`) were trained with.
-
-    GPT-2's is the bundled one; other families have ``tokenizer.json`` next to the weights. Which tokens end a
-    text is in ``generation_config.json``, else in ``config.json``. Raises InputError where there is no such
-    model, or its tokenizer is missing or broken.
+    """The tokenizer that the weights of that name were trained with: the bundled one for GPT-2, else
+    ``tokenizer.json`` next to them. Which tokens end a text is in ``generation_config.json``, else in
+    ``config.json``. InputError where there is no such model, or its tokenizer is missing or broken.
     """
     if str(name_or_path) in PRESETS:
         return GPT2
@@ -108,8 +99,8 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         return GPT2
     generation = path.with_name("generation_config.json")
     ends = declared | (files.read_object(generation) if generation.is_file() else {})
-    eos_ids = ends.get("eos_token_id")
-    eos_ids = eos_ids if isinstance(eos_ids, list) else [eos_ids]
+    eos = ends.get("eos_token_id")
+    eos_ids = eos if isinstance(eos, list) else [eos]
     return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids)
 
 
@@ -130,12 +121,8 @@ class _NoRandomNumbers(TorchFunctionMode):
 
 
 def weights_file(name_or_path: str | Path) -> Path:
-    """The file that holds the weights, downloaded if need be; of several, the one that leads to them.
-
-    Raises InputError where there is no such preset, repository, folder or file, or the download failed.
-    """
-    name = str(name_or_path)
-    path = Path(name_or_path).expanduser()
+    """The file that holds the weights, downloaded if need be; of several, the one that leads to them."""
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
     if name in RELEASES:
         release = RELEASES[name]
         return hub_file(release.repo, "model.safetensors", release.revision, release.sha256, release.size)
@@ -183,10 +170,8 @@ def _hub_weights(repo: str) -> Path:
             with suppress(NotOnHubError):
                 path = hub_file(repo, name)
     if path is None:
-        raise InputError(
-            f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name: "
-            "check the spelling; what is private or gated needs HF_TOKEN"
-        )
+        nowhere = f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name"
+        raise InputError(f"{nowhere}: check the spelling; what is private or gated needs HF_TOKEN")
     for part in files.weight_parts(path):
         hub_file(repo, part.name)
     return path
@@ -203,19 +188,23 @@ def _declared(name: str, path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _check_tensors(state: State, expected: State, names: NameMap) -> None:
-    if missing := [name for name in expected if name not in state]:
-        raise InputError(f"{names.both(missing[0])} is missing")
-    for name, tensor in state.items():
+    for name in {**state, **expected}:
         if name not in expected:
             raise InputError(f"{names.both(name)} is not a tensor of this network")
-        found, wanted = list(tensor.shape), list(expected[name].shape)
-        if found != wanted:
-            raise InputError(f"{names.both(name)} has the shape {found} instead of {wanted}")
-        check_numbers(names.both(name), tensor)
+        check_tensor(names.both(name), state.get(name), expected[name].shape)
+
+
+def check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
+    """InputError, which begins with ``what``, unless there is a tensor of that shape with finite numbers."""
+    if tensor is None:
+        raise InputError(f"{what} is missing")
+    if tensor.shape != shape:
+        raise InputError(f"{what} has the shape {list(tensor.shape)} instead of {list(shape)}")
+    check_numbers(what, tensor)
 
 
 def check_numbers(name: str, tensor: Tensor) -> None:
-    """Raise InputError, which begins with ``name``, unless the tensor holds finite floating-point numbers."""
+    """InputError, which begins with ``name``, unless the tensor holds finite floating-point numbers."""
     if not tensor.is_floating_point():
         raise InputError(f"{name} holds {tensor.dtype}, not floating-point numbers")
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both

@@ -22,22 +22,16 @@ def generate(
     """``ids`` (B, T) continued by up to ``max_new_tokens`` tokens: (B, T + n).
 
     Args:
-        model: any backbone with ``forward``, ``lm_logits`` and ``config.n_positions``, in eval mode.
-        ids: one or more token ids per row; only the last ``n_positions`` of them are seen.
+        model: any backbone with ``lm_logits``, in eval mode; it sees the last ``n_positions`` tokens.
         temperature: 0 takes the likeliest token (greedy); higher is more random.
         top_k: sample among the ``top_k`` likeliest tokens only (Fan et al. 2018).
         generator: source of the random numbers, on the device of ``ids``.
         eos_id: end when every row has produced this token, or one of these; a row that ended earlier is
             filled with the first of them.
-
-    Raises InputError for a temperature or number of tokens below 0 or not finite, ``top_k`` below 1, an empty
-    prompt.
     """
     if not 0 <= temperature < math.inf or max_new_tokens < 0 or (top_k is not None and top_k < 1):
-        raise InputError(
-            f"temperature {temperature}, max_new_tokens {max_new_tokens} and top_k {top_k}: "
-            "the first two must be numbers of at least 0, the last at least 1"
-        )
+        given = f"temperature {temperature}, max_new_tokens {max_new_tokens} and top_k {top_k}"
+        raise InputError(f"{given}: the first two must be numbers of at least 0, the last at least 1")
     if ids.shape[1] == 0:
         raise InputError("the prompt has no tokens: give at least one")
     ends = torch.tensor([] if eos_id is None else eos_id, dtype=ids.dtype, device=ids.device).view(-1)
