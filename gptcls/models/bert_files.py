@@ -1,10 +1,7 @@
 """Hugging Face's folders of BERT and RoBERTa turned into ours (``modeling_bert.py``, ``modeling_roberta.py``,
 and ``modeling_xlm_roberta.py``, a RoBERTa with another vocabulary)."""
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
@@ -54,26 +51,20 @@ ROBERTA = NameMap(
 )  # fmt: skip
 
 
-def read_bert(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[BertConfig, State]:
+def read_bert(tensors: State, declared: dict[str, Any], source: str) -> tuple[BertConfig, State]:
     """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names,
     the pooler's with them. InputError for what this network does not compute or does not have."""
     return _read(BertConfig, BERT, tensors, ConfigReader(declared, source), unused=0)
 
 
-def read_roberta(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[RobertaConfig, State]:
+def read_roberta(tensors: State, declared: dict[str, Any], source: str) -> tuple[RobertaConfig, State]:
     """The same for RoBERTa. The first rows of its position table belong to no token (fairseq numbers tokens
     from its padding id plus 1, so they are 2): they are left out."""
     reader = ConfigReader(declared, source)
     return _read(RobertaConfig, ROBERTA, tensors, reader, reader.whole("pad_token_id", 1, least=0) + 1)
 
 
-def _read(
-    kind: type[BertConfig], names: NameMap, tensors: Mapping[str, Tensor], reader: ConfigReader, unused: int
-) -> tuple[Any, State]:
+def _read(kind: type, names: NameMap, tensors: State, reader: ConfigReader, unused: int) -> tuple[Any, State]:
     """``unused`` is the number of rows at the start of the position table that belong to no token."""
     reader.require("hidden_act", "gelu", "gelu")
     reader.require("position_embedding_type", "absolute", "absolute")

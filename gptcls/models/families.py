@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gptcls.core.classifier import POOLERS
 from gptcls.core.errors import InputError
@@ -30,7 +30,7 @@ class Family:
     model_types: tuple[str, ...] = ()  # what config.json calls them
     # (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our names);
     # raises InputError for anything that the network does not compute. None: nobody's files.
-    read: Callable[[Mapping[str, Tensor], Mapping[str, Any], str], tuple[Any, State]] | None = None
+    read: Callable[[State, dict[str, Any], str], tuple[Any, State]] | None = None
     names: NameMap | None = None  # Hugging Face's names of the tensors; None: ours
     own_tokenizer: bool = False  # in tokenizer.json next to the weights; else it is GPT-2's bundled one
     narrow: bool = False  # each block may hold its weights in bf16 or fp16 and compute in it

@@ -54,9 +54,7 @@ BOOK_NAMES = NameMap(
 SIZES = {"n_layer": [], "n_embd": [], "n_head": [], "n_positions": ["n_ctx"], "vocab_size": ["n_vocab"]}
 
 
-def read_gpt2(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[GPT2Config, State]:
+def read_gpt2(tensors: State, declared: dict[str, Any], source: str) -> tuple[GPT2Config, State]:
     """The configuration, which the tensors show but for the number of heads, and the tensors under our names.
     InputError for tensors of another network, and for a ``declared`` entry that contradicts them."""
     state, reader = convert(tensors), ConfigReader(declared, source)
@@ -116,8 +114,7 @@ def _from_book(state: Mapping[str, Tensor]) -> State:
 
 def _from_openai(variables: Mapping[str, Tensor]) -> State:
     """OpenAI's variables, spelled as Hugging Face's: ``model/h0/mlp/c_fc/w`` (1, in, out)."""
-    kinds = {"w": "weight", "b": "bias", "g": "weight"}
-    renamed = {}
+    kinds, renamed = {"w": "weight", "b": "bias", "g": "weight"}, {}
     for name, value in variables.items():
         parts = name.removeprefix("model/").split("/")
         if parts[-1] in ("wte", "wpe"):
@@ -128,9 +125,7 @@ def _from_openai(variables: Mapping[str, Tensor]) -> State:
     return GPT2_NAMES.to_ours(renamed)
 
 
-def infer_config(
-    state: Mapping[str, Tensor], n_head: int | None = None, norm_eps: float = 1e-5
-) -> GPT2Config:
+def infer_config(state: State, n_head: int | None = None, norm_eps: float = 1e-5) -> GPT2Config:
     """The sizes of the network whose tensors (our names) are in ``state``; InputError where they have none.
 
     Every number of heads has the same shapes: without ``n_head``, the preset of the same width lends its own.
@@ -170,13 +165,12 @@ def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
     """
     if not model.config.causal:
         raise InputError("a GPT-2 without its causal mask has no place in Hugging Face's format")
-    state = GPT2_NAMES.to_theirs({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
-    torch_dtype = {"fp32": "float32", "fp16": "float16"}[dtype]
-    tensors = {name: tensor.to(getattr(torch, torch_dtype)) for name, tensor in state.items()}
+    config, torch_dtype = model.config, {"fp32": "float32", "fp16": "float16"}[dtype]
+    state = GPT2_NAMES.to_theirs(model.state_dict())
+    tensors = {name: tensor.cpu().to(getattr(torch, torch_dtype)) for name, tensor in state.items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{name} holds a value that {dtype} cannot hold; save it as fp32")
-    config = model.config
     described = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

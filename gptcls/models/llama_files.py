@@ -2,11 +2,9 @@
 ``modeling_mistral.py`` and ``modeling_qwen2.py``, and each ``model_type``'s entries of config.json."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-from torch import Tensor
 
 from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
@@ -38,9 +36,7 @@ NAMES = NameMap(
 )
 
 
-def read_llama(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[LlamaConfig, State]:
+def read_llama(tensors: State, declared: dict[str, Any], source: str) -> tuple[LlamaConfig, State]:
     """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
     InputError for what this network does not compute or does not have."""
     config, state = read_llama_config(declared, source), NAMES.to_ours(tensors)
@@ -50,7 +46,7 @@ def read_llama(
     return config, state
 
 
-def read_llama_config(declared: Mapping[str, Any], source: str) -> LlamaConfig:
+def read_llama_config(declared: dict[str, Any], source: str) -> LlamaConfig:
     """The entries of a config.json as our configuration; see :func:`read_llama` for what is refused."""
     reader = ConfigReader(declared, source)
     reader.require("hidden_act", "silu", "silu")

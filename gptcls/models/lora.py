@@ -30,8 +30,7 @@ class LoRAConfig:
     dropout: float = 0.0  # on the input of A, while training
 
     @property
-    def scale(self) -> float:
-        """alpha / rank, so that another rank needs no other learning rate."""
+    def scale(self) -> float:  # so that another rank needs no other learning rate
         return self.alpha / self.rank
 
 
@@ -69,8 +68,7 @@ class LoRALinear(nn.Module):
         return (base + update).to(base.dtype)  # added in fp32 and rounded once
 
     @property
-    def bias(self) -> Tensor | None:
-        """The base's: LoRA adds none."""
+    def bias(self) -> Tensor | None:  # LoRA adds none
         return self.base.bias
 
 
@@ -85,15 +83,16 @@ def add_lora(
     """
     if not targets:
         raise InputError("--lora-targets names no layer to adapt; leave it out for all of them")
-    linears = linear_layers(module, prefix)
+    linears, chosen = linear_layers(module, prefix), set()
     for pattern in targets:
-        if not any(_matches(name, pattern) for name in linears):
+        matching = {name for name in linears if fnmatchcase(f".{name}", f"*.{pattern}")}
+        if not matching:
             kinds = ", ".join(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in linears))
             raise InputError(f"--lora-targets {pattern!r} matches no linear layer; there are {kinds}")
-    chosen = {name: x for name, x in linears.items() if any(_matches(name, pattern) for pattern in targets)}
-    if config.rank > (most := max(min(x.in_features, x.out_features) for x in chosen.values())):
+        chosen |= matching
+    if config.rank > (most := max(min(linears[name].weight.shape) for name in chosen)):
         raise InputError(f"--lora-rank {config.rank} is not a low rank: these layers have at most {most}")
-    layers = {name: LoRALinear(linear, config) for name, linear in chosen.items()}
+    layers = {name: LoRALinear(linear, config) for name, linear in linears.items() if name in chosen}
     _put(module, {name.removeprefix(f"{prefix}."): layer for name, layer in layers.items()})
     return layers
 
@@ -109,21 +108,18 @@ def learn_adapters(classifier: Classifier) -> None:
     if not layers:
         raise ValueError("there are no adapters to train; call add_lora first")
     adapted = [block for block in classifier.backbone.blocks if lora_layers(block)]
-    matrices = [layer.lora_A.weight for layer in layers] + [layer.lora_B.weight for layer in layers]
-    classifier.learn(adapted, "lora", matrices)
+    classifier.learn(adapted, "lora", [part.weight for x in layers for part in (x.lora_A, x.lora_B)])
 
 
 def linear_layers(module: nn.Module, prefix: str = "") -> dict[str, nn.Linear]:
     """The ``nn.Linear`` layers of ``module`` by name; ValueError where some are adapted already."""
     if lora_layers(module):
         raise ValueError("the network has adapters already; merge them first")
-    modules = module.named_modules(prefix=prefix)
-    return {name: child for name, child in modules if isinstance(child, nn.Linear)}
+    return {name: x for name, x in module.named_modules(prefix=prefix) if isinstance(x, nn.Linear)}
 
 
 def lora_layers(module: nn.Module) -> dict[str, LoRALinear]:
-    """The adapted layers of ``module`` by name."""
-    return {name: child for name, child in module.named_modules() if isinstance(child, LoRALinear)}
+    return {name: x for name, x in module.named_modules() if isinstance(x, LoRALinear)}
 
 
 @torch.no_grad()
@@ -159,7 +155,3 @@ def merged(module: nn.Module) -> Iterator[None]:
 def _put(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
     for name, layer in layers.items():
         module.set_submodule(name, layer)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")

@@ -77,7 +77,7 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     linears = linear_layers(backbone)
     theirs = {ours: _their_name(backbone, ours) for ours in linears}
     names = {name: ours for ours, name in theirs.items()}
-    names |= {name.partition(".")[2]: ours for ours, name in theirs.items()}  # in a network without a head
+    names |= {name.partition(".")[2]: ours for name, ours in names.items()}  # in a network without a head
     if unknown := [name for name in parts if name not in names]:
         raise InputError(f"{path} adapts {unknown[0]}, which is not in this network: it is for another one")
     if twice := [name for name in parts if name != theirs[names[name]] and theirs[names[name]] in parts]:
@@ -120,9 +120,7 @@ def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
         elif found := re.fullmatch(r"base_model\.model\.((?:score|classifier)\.(?:weight|bias))", key):
             rest[found[1]] = tensor
         else:
-            raise InputError(
-                f"{path} holds {key}: only linear layers' adapters and a one-layer head are read"
-            )
+            raise InputError(f"{path} holds {key}, no linear layer's adapter and no head of one layer")
     if not parts:
         raise InputError(f"{path} holds no adapter")
     return rest, parts

@@ -19,9 +19,8 @@ from torch.overrides import TorchFunctionMode
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import GPT2, Tokenizer
-from gptcls.core.weights import NameMap, State
 from gptcls.models import weight_files as files
-from gptcls.models.families import declared_family
+from gptcls.models.families import Family, declared_family
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
 
@@ -41,21 +40,15 @@ class Release:
 # Only gpt2-small's revision is known: the others come from the branch main, and sha256 pins the content.
 RELEASES = {
     "gpt2-small": Release(
-        "openai-community/gpt2",
-        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-        revision="607a30d783dfa663caf39e06633721c8d4cfcd7e",
-        size=548_105_171,
-    ),
-    "gpt2-medium": Release(
-        "openai-community/gpt2-medium", "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"
-    ),
-    "gpt2-large": Release(
-        "openai-community/gpt2-large", "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce"
-    ),
-    "gpt2-xl": Release(
-        "openai-community/gpt2-xl", "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"
-    ),
-}
+        "openai-community/gpt2", "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+        revision="607a30d783dfa663caf39e06633721c8d4cfcd7e", size=548_105_171),
+    "gpt2-medium": Release("openai-community/gpt2-medium",
+        "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"),
+    "gpt2-large": Release("openai-community/gpt2-large",
+        "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce"),
+    "gpt2-xl": Release("openai-community/gpt2-xl",
+        "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
+}  # fmt: skip
 # Weights that ship with the package.
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
@@ -69,9 +62,7 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
     book's or OpenAI's names. InputError where they are nowhere, do not arrive, or are not one whole network
     of a family that gptcls knows.
     """
-    path = weights_file(name_or_path)
-    declared, source = _declared(str(name_or_path), path)
-    family = declared_family(declared, source)
+    path, declared, source, family = _found(name_or_path)
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
     try:
         config, state = family.read(tensors, declared, source)
@@ -79,7 +70,11 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
             model = family.network(config)
         if "lm_head.weight" not in state:
             model.lm_head = None  # tied, or a checkpoint without one
-        _check_tensors(state, model.state_dict(), family.names)
+        expected, names = model.state_dict(), family.names
+        for name in {**state, **expected}:
+            if name not in expected:
+                raise InputError(f"{names.both(name)} is not a tensor of this network")
+            check_tensor(names.both(name), state.get(name), expected[name].shape)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
@@ -93,9 +88,8 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """
     if str(name_or_path) in PRESETS:
         return GPT2
-    path = weights_file(name_or_path)
-    declared, source = _declared(str(name_or_path), path)
-    if not declared_family(declared, source).own_tokenizer:
+    path, declared, _, family = _found(name_or_path)
+    if not family.own_tokenizer:
         return GPT2
     generation = path.with_name("generation_config.json")
     ends = declared | (files.read_object(generation) if generation.is_file() else {})
@@ -165,10 +159,10 @@ def _hub_weights(repo: str) -> Path:
         for name in ("tokenizer.json", "generation_config.json"):
             with suppress(absent):
                 hub_file(repo, name)
-    for name in names:
-        if path is None:
-            with suppress(NotOnHubError):
-                path = hub_file(repo, name)
+    for name in names if path is None else ():
+        with suppress(NotOnHubError):
+            path = hub_file(repo, name)
+            break
     if path is None:
         nowhere = f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name"
         raise InputError(f"{nowhere}: check the spelling; what is private or gated needs HF_TOKEN")
@@ -177,21 +171,16 @@ def _hub_weights(repo: str) -> Path:
     return path
 
 
-def _declared(name: str, path: Path) -> tuple[dict[str, Any], str]:
-    """What is said about the network apart from its tensors, and who says it."""
+def _found(name_or_path: str | Path) -> tuple[Path, dict[str, Any], str, Family]:
+    """Where the weights are, what else is said about the network, who says it, and its family."""
+    name, path = str(name_or_path), weights_file(name_or_path)
+    described = [file for n in ("config.json", "hparams.json") if (file := path.with_name(n)).is_file()]
+    declared, source = {}, ""
     if name in RELEASES:
-        return asdict(PRESETS[name]), f"the preset {name}"
-    for file in (path.with_name("config.json"), path.with_name("hparams.json")):
-        if file.is_file():
-            return files.read_object(file), str(file)
-    return {}, ""
-
-
-def _check_tensors(state: State, expected: State, names: NameMap) -> None:
-    for name in {**state, **expected}:
-        if name not in expected:
-            raise InputError(f"{names.both(name)} is not a tensor of this network")
-        check_tensor(names.both(name), state.get(name), expected[name].shape)
+        declared, source = asdict(PRESETS[name]), f"the preset {name}"
+    elif described:
+        declared, source = files.read_object(described[0]), str(described[0])
+    return path, declared, source, declared_family(declared, source)
 
 
 def check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:

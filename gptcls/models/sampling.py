@@ -11,14 +11,9 @@ from gptcls.core.errors import InputError
 
 @torch.inference_mode()
 def generate(
-    model: nn.Module,
-    ids: Tensor,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    generator: torch.Generator | None = None,
-    eos_id: int | Sequence[int] | None = None,
-) -> Tensor:
+    model: nn.Module, ids: Tensor, max_new_tokens: int, temperature: float = 0.0, top_k: int | None = None,
+    generator: torch.Generator | None = None, eos_id: int | Sequence[int] | None = None,
+) -> Tensor:  # fmt: skip
     """``ids`` (B, T) continued by up to ``max_new_tokens`` tokens: (B, T + n).
 
     Args:

@@ -26,18 +26,15 @@ LARGE = 1 << 26
 
 def find_weights(folder: Path) -> Path:
     """The file in ``folder`` that holds the weights: by its usual name, or the only one of a known format."""
-    for name in CANDIDATES:
-        if (folder / name).is_file():
-            return folder / name
-    files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
-    if len(files) == 1:
-        return files[0]
-    if files:
+    usual = [folder / name for name in CANDIDATES if (folder / name).is_file()]
+    files = usual[:1] or sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
+    if not files:
+        none = f"no {', '.join(CANDIDATES)}, and no {', '.join(SUFFIXES)} file"
+        raise InputError(f"{folder} holds no weights: {none}")
+    if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(f"{folder} holds several weight files ({names}): pass the path of one of them")
-    raise InputError(
-        f"{folder} holds no weights: no {', '.join(CANDIDATES)}, and no {', '.join(SUFFIXES)} file"
-    )
+    return files[0]
 
 
 def weight_parts(path: Path) -> list[Path]:
