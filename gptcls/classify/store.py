@@ -32,7 +32,7 @@ from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
-from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
+from gptcls.models.pretrained import check_tensor, load_pretrained, shapes_only, weights_sha256
 from gptcls.models.tokenizer_file import FileTokenizer
 
 # Classifiers that ship with the package.
@@ -214,19 +214,12 @@ def _assign(
 ) -> None:
     """Lay the stored tensors into the model, those not trained in ``dtype``; every name and shape must be the
     expected one."""
-    trained, expected, path = (
-        model.trained_parameters(),
-        _tensors(model, stored),
-        folder / "model.safetensors",
-    )
+    trained, expected = model.trained_parameters(), _tensors(model, stored)
+    path, way_out = folder / "model.safetensors", "; save or copy it again"
     for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or name not in expected:
-            problem = "is missing from" if name in expected else "is unexpected in"
-            raise InputError(f"tensor {name} {problem} {path}; save or copy it again")
-        if tensors[name].shape != expected[name].shape:
-            found, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
-            raise InputError(f"tensor {name} in {path} has shape {found}, not {wanted}; copy it again")
-        check_numbers(f"tensor {name} in {path}", tensors[name])
+        if name not in expected:
+            raise InputError(f"tensor {name} is unexpected in {path}{way_out}")
+        check_tensor(f"tensor {name} in {path}", tensors.get(name), expected[name].shape, way_out)
         # No copy where it is in that format already.
         tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)

@@ -1,9 +1,8 @@
 """BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019) in pure PyTorch: encoders, which read a text from
 both sides at once. They classify and cannot continue a text; here they are what a decoder is held against.
 
-What differs from GPT-2: no causal mask, so that padding has to be masked instead; blocks that normalise the
-stream itself after each addition, not a copy of it before; token vectors that know their segment; the exact
-GELU; and a pooler on top.
+What differs from GPT-2: no causal mask, so padding has to be masked; blocks that normalise the stream itself
+after each addition, not a copy of it before; token vectors that know their segment; the exact GELU; a pooler.
 
 The shape alphabet is that of ``core/gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
 """
@@ -139,14 +138,13 @@ class Bert(nn.Module):
             nn.init.zeros_(module.bias)
 
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
-        """Token, segment and position vectors, added up and normalised."""
         T = ids.shape[1]
         if (n := self.config.n_positions) < T:
             raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.drop(self.embed_norm(self.wte(ids) + self.wse.weight[0] + self.wpe.weight[:T]))
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
-        """Hidden vectors after the last block and the pooler; without ``lengths`` every id is a real one."""
+        """Without ``lengths`` every id is a real one."""
         x = self.embed(ids)
         for block in self.blocks:
             x = block(x, lengths)

@@ -49,7 +49,7 @@ class ConfigReader:
         return self._checked(key, False, lambda v: type(v) is bool, "true or false")
 
     def build(self, kind: type, **values: Any) -> Any:
-        """A configuration of these values, whose ValueError becomes an InputError that names the file."""
+        """``kind(**values)``, whose ValueError becomes an InputError that names the file."""
         try:
             return kind(**values)
         except ValueError as error:

@@ -1,7 +1,5 @@
 """GPT-2's files: whoever wrote them, a configuration and our names come out; saving is in Hugging Face's.
 
-Three kinds of files hold the same numbers, under names that are one table each:
-
 - Hugging Face's, with or without the prefix ``transformer.``: :data:`gptcls.core.weights.GPT2_NAMES`;
 - the book's (Raschka, "Build a Large Language Model From Scratch", chapter 4 and the files of
   ``rasbt/gpt2-from-scratch-pytorch``), with query, key and value apart: :data:`BOOK_NAMES`;
@@ -138,31 +136,22 @@ def infer_config(state: State, n_head: int | None = None, norm_eps: float = 1e-5
             raise InputError(f"{GPT2_NAMES.both(name)} has the shape {shape}, not a table's")
     vocab_size, n_embd = state["wte.weight"].shape
     if n_head is None:
-        n_head = next((preset.n_head for preset in PRESETS.values() if preset.n_embd == n_embd), None)
+        n_head = {preset.n_embd: preset.n_head for preset in PRESETS.values()}.get(n_embd)
         if n_head is None:
-            unknown = f"the number of heads of a GPT-2 of width {n_embd} is unknown"
-            raise InputError(f"{unknown}: put its config.json beside the file")
+            what = f"the number of heads of a GPT-2 of width {n_embd}"
+            raise InputError(f"{what} is unknown: put its config.json beside the file")
         log.info(f"no config.json: {n_head} heads, as the GPT-2 of width {n_embd} has")
     if n_head < 1 or n_embd % n_head:
         raise InputError(f"n_head {n_head} does not divide the width {n_embd}")
-    return GPT2Config(
-        # The distinct numbers are counted, so that a gap is found later as a tensor that is missing.
-        n_layer=len({parse(name)[1] for name in state} - {""}),
-        n_embd=n_embd,
-        n_head=n_head,
-        n_positions=len(state["wpe.weight"]),
-        vocab_size=vocab_size,
-        norm_eps=norm_eps,
-        tied="lm_head.weight" not in state,
-    )
+    # The distinct numbers are counted, so that a gap is found later as a tensor that is missing.
+    n_layer = len({parse(name)[1] for name in state} - {""})
+    n_positions, tied = len(state["wpe.weight"]), "lm_head.weight" not in state
+    return GPT2Config(n_layer, n_embd, n_head, n_positions, vocab_size, norm_eps=norm_eps, tied=tied)
 
 
 def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
-    """Write what ``transformers``' ``GPT2LMHeadModel.from_pretrained`` and our ``load_pretrained`` read.
-
-    InputError where the folder cannot be written, a weight is too large for ``dtype`` (fp32, fp16), or the
-    network has no causal mask.
-    """
+    """Write what ``transformers``' ``GPT2LMHeadModel.from_pretrained`` and our ``load_pretrained`` read, in
+    ``dtype`` fp32 or fp16. InputError where the folder or the format cannot hold it."""
     if not model.config.causal:
         raise InputError("a GPT-2 without its causal mask has no place in Hugging Face's format")
     config, torch_dtype = model.config, {"fp32": "float32", "fp16": "float16"}[dtype]
@@ -179,8 +168,7 @@ def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
         "layer_norm_epsilon": config.norm_eps,
         **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), config.dropout),
         "tie_word_embeddings": config.tied,
-        "bos_token_id": PAD_ID,
-        "eos_token_id": PAD_ID,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), PAD_ID),
         "torch_dtype": torch_dtype,
     }
     try:

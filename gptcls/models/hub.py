@@ -1,9 +1,8 @@
-"""One file from the Hugging Face hub, in the hub's own cache, checked before it gets there.
+"""One file from the Hugging Face hub, in the hub's own cache (``HF_HOME``), checked before it gets there.
 
-The cache is the one that ``transformers`` uses (``HF_HOME``), the endpoint may be a mirror (``HF_ENDPOINT``),
-and a file that is in the cache is used without asking the network. What has arrived of a download that broke
-off stays in ``blobs/<etag>.gptcls.incomplete`` for the next attempt: ``hf_hub_download`` throws it away
-(since version 1.18, huggingface_hub pull request 4306), and on a slow line half a gigabyte would start over.
+A file that is in the cache is used without asking the network. What has arrived of a download that broke off
+stays in ``blobs/<etag>.gptcls.incomplete`` for the next attempt: ``hf_hub_download`` throws it away (since
+version 1.18, huggingface_hub pull request 4306), and on a slow line half a gigabyte would start over.
 """
 
 import errno

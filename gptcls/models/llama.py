@@ -212,14 +212,12 @@ class Llama(nn.Module):
             nn.init.zeros_(module.bias)
 
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
-        """Token vectors; positions come in with the attention."""
         T = ids.shape[1]
         if (n := self.config.n_positions) < T:
             raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.wte(ids)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
-        """Hidden vectors after the last block and the final norm."""
         x = self.embed(ids)
         for block in self.blocks:
             x = block(x, lengths)

@@ -9,7 +9,7 @@ names of the modules, in any network that is made of ``nn.Linear``: nothing here
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -93,7 +93,8 @@ def add_lora(
     if config.rank > (most := max(min(linears[name].weight.shape) for name in chosen)):
         raise InputError(f"--lora-rank {config.rank} is not a low rank: these layers have at most {most}")
     layers = {name: LoRALinear(linear, config) for name, linear in linears.items() if name in chosen}
-    _put(module, {name.removeprefix(f"{prefix}."): layer for name, layer in layers.items()})
+    for name, layer in layers.items():
+        module.set_submodule(name.removeprefix(f"{prefix}."), layer)
     return layers
 
 
@@ -127,19 +128,19 @@ def merge(module: nn.Module) -> dict[str, LoRALinear]:
     """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer: a network like any
     other. Returns the layers that were taken out, for :func:`unmerge`; drop them, and their memory is free.
     """
-    layers, plain = lora_layers(module), {}
+    layers = lora_layers(module)
     for name, layer in layers.items():
         linear = nn.Linear(layer.base.in_features, layer.base.out_features, bias=False, device="meta")
         linear.weight = nn.Parameter(layer.weight.contiguous(), requires_grad=False)
         linear.bias = layer.bias
-        plain[name] = linear.train(layer.training)
-    _put(module, plain)
+        module.set_submodule(name, linear.train(layer.training))
     return layers
 
 
 def unmerge(module: nn.Module, layers: dict[str, LoRALinear]) -> None:
     """Undo :func:`merge`, bit for bit: the layers that it took out, which nobody wrote to, come back."""
-    _put(module, layers)
+    for name, layer in layers.items():
+        module.set_submodule(name, layer)
 
 
 @contextmanager
@@ -150,8 +151,3 @@ def merged(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         unmerge(module, layers)
-
-
-def _put(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    for name, layer in layers.items():
-        module.set_submodule(name, layer)

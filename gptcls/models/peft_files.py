@@ -23,7 +23,7 @@ from gptcls.models.weight_files import read_object, read_state
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
-# Entries of adapter_config.json that do not change what a given adapter computes.
+# Entries of adapter_config.json that do not change what an adapter computes.
 HARMLESS = (
     "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
     "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core",

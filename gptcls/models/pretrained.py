@@ -1,7 +1,6 @@
-"""``load_pretrained``: a name or a path in, its network with weights out; ``load_tokenizer``: its tokenizer.
+"""A name or a path in, its network with weights out, or its tokenizer.
 
-Loading is strict: every tensor is there, has its shape and is finite, and config.json agrees.
-"""
+Loading is strict: every tensor is there, has its shape and is finite, and config.json agrees."""
 
 import difflib
 import logging
@@ -84,8 +83,7 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """The tokenizer that the weights of that name were trained with: the bundled one for GPT-2, else
     ``tokenizer.json`` next to them. Which tokens end a text is in ``generation_config.json``, else in
-    ``config.json``. InputError where there is no such model, or its tokenizer is missing or broken.
-    """
+    ``config.json``. InputError where there is no such model, or its tokenizer is missing or broken."""
     if str(name_or_path) in PRESETS:
         return GPT2
     path, declared, _, family = _found(name_or_path)
@@ -183,18 +181,16 @@ def _found(name_or_path: str | Path) -> tuple[Path, dict[str, Any], str, Family]
     return path, declared, source, declared_family(declared, source)
 
 
-def check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
-    """InputError, which begins with ``what``, unless there is a tensor of that shape with finite numbers."""
+def check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, ...], way_out: str = "") -> None:
+    """InputError from ``what`` to ``way_out`` unless it is a tensor of that shape with finite numbers."""
     if tensor is None:
-        raise InputError(f"{what} is missing")
-    if tensor.shape != shape:
-        raise InputError(f"{what} has the shape {list(tensor.shape)} instead of {list(shape)}")
-    check_numbers(what, tensor)
-
-
-def check_numbers(name: str, tensor: Tensor) -> None:
-    """InputError, which begins with ``name``, unless the tensor holds finite floating-point numbers."""
-    if not tensor.is_floating_point():
-        raise InputError(f"{name} holds {tensor.dtype}, not floating-point numbers")
-    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
-        raise InputError(f"{name} holds a value that is not finite")
+        fault = "is missing"
+    elif tensor.shape != shape:
+        fault = f"has the shape {list(tensor.shape)} instead of {list(shape)}"
+    elif not tensor.is_floating_point():
+        fault = f"holds {tensor.dtype}, not floating-point numbers"
+    elif not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
+        fault = "holds a value that is not finite"
+    else:
+        return
+    raise InputError(f"{what} {fault}{way_out}")

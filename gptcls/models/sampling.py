@@ -44,9 +44,7 @@ def generate(
     return ids
 
 
-def _choose(
-    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
-) -> Tensor:
+def _choose(logits: Tensor, temperature: float, top_k: int | None, rng: torch.Generator | None) -> Tensor:
     """One token per row: (B, V) -> (B,)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
@@ -57,4 +55,4 @@ def _choose(
     # the quotients are numbers or -inf.
     logits = logits - logits.amax(dim=-1, keepdim=True)
     scaled = logits / max(temperature, torch.finfo(logits.dtype).tiny)
-    return torch.multinomial(scaled.softmax(dim=-1), 1, generator=generator)[:, 0]
+    return torch.multinomial(scaled.softmax(dim=-1), 1, generator=rng)[:, 0]
