@@ -46,9 +46,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.n_head = config.n_head
-        self.dropout = config.attn_dropout
-        C = config.n_embd
+        C, self.n_head, self.dropout = config.n_embd, config.n_head, config.attn_dropout
         self.q, self.k, self.v, self.proj = (nn.Linear(C, C) for _ in range(4))
 
     def forward(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -114,9 +112,8 @@ class Pooler(nn.Module):
 class Bert(nn.Module):
     """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out.
 
-    What stands behind the lengths is masked. The last block has normalised its output already: in the place
-    of a final ``norm`` stands the pooler, or nothing where there is none. It works token by token, so pooling
-    the first token before or after is the same.
+    What stands behind the lengths is masked. The last block has normalised its output already: the final
+    ``norm`` is the pooler, if there is one. It works token by token, so the first may be taken before it.
     """
 
     def __init__(self, config: BertConfig) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 from gptcls.core.errors import InputError
 
-# Our names of the sizes that all families but GPT-2 spell alike.
-SIZES = {
+SIZES = {  # our names of those that all families but GPT-2 spell alike
     "n_layer": "num_hidden_layers",
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
@@ -56,7 +55,7 @@ class ConfigReader:
             raise InputError(f"{self.source}: {error}") from None
 
     def require(self, key: str, default: Any, *allowed: Any) -> None:
-        """Raise InputError unless the entry is one of ``allowed``, or absent and its ``default`` is."""
+        """The entry must be one of ``allowed``, or absent and its ``default`` one."""
         wanted = f"{' or '.join(map(repr, allowed))}, all that is computed here"
         self._checked(key, default, lambda v: v in allowed, wanted)
 

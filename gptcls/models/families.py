@@ -28,8 +28,8 @@ class Family:
     network: Callable[[Any], nn.Module]  # built from a config
     decoder: bool  # a token sees only what stands before it; else it sees the whole text
     model_types: tuple[str, ...] = ()  # what config.json calls them
-    # (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our names);
-    # raises InputError for anything that the network does not compute. None: nobody's files.
+    # (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our names),
+    # or InputError. None: nobody's files.
     read: Callable[[State, dict[str, Any], str], tuple[Any, State]] | None = None
     names: NameMap | None = None  # Hugging Face's names of the tensors; None: ours
     own_tokenizer: bool = False  # in tokenizer.json next to the weights; else it is GPT-2's bundled one
@@ -45,15 +45,12 @@ FAMILIES = {
     "gpt2": Family(GPT2Config, GPT2, True, ("gpt2",), gpt2_files.read_gpt2, GPT2_NAMES),
     "llama": Family(
         LlamaConfig, Llama, True, tuple(llama_files.MODEL_TYPES), llama_files.read_llama, llama_files.NAMES,
-        own_tokenizer=True, narrow=True,
-    ),
+        own_tokenizer=True, narrow=True),
     "bert": Family(
-        BertConfig, Bert, False, ("bert",), bert_files.read_bert, bert_files.BERT, own_tokenizer=True
-    ),
+        BertConfig, Bert, False, ("bert",), bert_files.read_bert, bert_files.BERT, own_tokenizer=True),
     "roberta": Family(
         RobertaConfig, Bert, False, ("roberta", "xlm-roberta"), bert_files.read_roberta, bert_files.ROBERTA,
-        own_tokenizer=True,
-    ),
+        own_tokenizer=True),
 }  # fmt: skip
 
 
@@ -68,19 +65,17 @@ def declared_family(declared: Mapping[str, Any], source: str) -> Family:
 
 def family_name(network: nn.Module) -> str:
     """The key of :data:`FAMILIES` under which ``network`` was built; InputError where there is none."""
-    for name, family in FAMILIES.items():
-        if type(network.config) is family.config:
-            return name
+    if found := [name for name, family in FAMILIES.items() if type(network.config) is family.config]:
+        return found[0]
     kind, config = type(network).__name__, type(network.config).__name__
     way_out = f'gptcls.models.families.FAMILIES["mine"] = Family({config}, {kind}, decoder=True)'
     raise InputError(f"no family has networks of the class {kind} with a {config}: enter it as {way_out}")
 
 
 def poolings_of(family: Family) -> tuple[str, ...]:
-    """What a classifier's head may read (``POOLERS``), the usual one first.
-
-    Under a causal mask the last token alone has seen the whole text. In an encoder all have, and the first
-    was trained to speak for them; what stands behind the text, which position -1 reads, is masked.
+    """What a classifier's head may read (``POOLERS``), the usual one first: under a causal mask the last
+    token alone has seen the whole text; in an encoder all have, and the first was trained to speak for them.
+    What stands behind the text, which position -1 reads, is masked there.
 
     >>> poolings_of(FAMILIES["bert"])[0]
     'first'

@@ -3,8 +3,7 @@
 - Hugging Face's, with or without the prefix ``transformer.``: :data:`gptcls.core.weights.GPT2_NAMES`;
 - the book's (Raschka, "Build a Large Language Model From Scratch", chapter 4 and the files of
   ``rasbt/gpt2-from-scratch-pytorch``), with query, key and value apart: :data:`BOOK_NAMES`;
-- OpenAI's TensorFlow checkpoints (``openai/gpt-2``, ``src/model.py``), whose ``model/h0/attn/c_attn/w`` is
-  Hugging Face's ``h.0.attn.c_attn.weight``.
+- OpenAI's TensorFlow checkpoints (``openai/gpt-2``, ``src/model.py``): :func:`_from_openai`.
 """
 
 import json
@@ -111,7 +110,7 @@ def _from_book(state: Mapping[str, Tensor]) -> State:
 
 
 def _from_openai(variables: Mapping[str, Tensor]) -> State:
-    """OpenAI's variables, spelled as Hugging Face's: ``model/h0/mlp/c_fc/w`` (1, in, out)."""
+    """OpenAI's ``model/h0/mlp/c_fc/w`` (1, in, out) is Hugging Face's ``h.0.mlp.c_fc.weight``."""
     kinds, renamed = {"w": "weight", "b": "bias", "g": "weight"}, {}
     for name, value in variables.items():
         parts = name.removeprefix("model/").split("/")
@@ -124,10 +123,8 @@ def _from_openai(variables: Mapping[str, Tensor]) -> State:
 
 
 def infer_config(state: State, n_head: int | None = None, norm_eps: float = 1e-5) -> GPT2Config:
-    """The sizes of the network whose tensors (our names) are in ``state``; InputError where they have none.
-
-    Every number of heads has the same shapes: without ``n_head``, the preset of the same width lends its own.
-    """
+    """The sizes of the network whose tensors (our names) are in ``state``. Every number of heads has the same
+    shapes: without ``n_head``, the preset of the same width lends its own."""
     for name in ("wte.weight", "wpe.weight"):
         if name not in state:
             raise InputError(f"{GPT2_NAMES.both(name)} is missing")

@@ -103,10 +103,9 @@ def _resumable_download(repo: str, filename: str, revision: str, sha256: str | N
     lock.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
         if not blob.exists():
-            have = partial.stat().st_size if partial.exists() else 0
-            if meta.size is None or have > meta.size:
-                have = 0
-            needed, free = (meta.size or 0) - have, shutil.disk_usage(blob.parent).free
+            size, have = meta.size or 0, partial.stat().st_size if partial.exists() else 0
+            have = have if have <= size else 0
+            needed, free = size - have, shutil.disk_usage(blob.parent).free
             if needed > free:
                 raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free")
             log.info("%s %s", "resuming the download of" if have else "downloading", url)

@@ -57,15 +57,12 @@ class LlamaConfig:
 
 
 def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels.
-
-    Channel d is paired with d + D/2, as Hugging Face stores the projections.
-    """
+    """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels, d and
+    d + D/2 (as Hugging Face stores the projections)."""
     fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     turns = 1 / config.rope_theta**fast  # (D / 2,) radians per position
     if config.rope_factor != 1:
-        # Turns that fit the old length many times stay, those that do not are slowed down, and between the
-        # two it goes smoothly (Llama 3.1's apply_scaling).
+        # Turns that fit the old length many times stay, the others slow down (Llama 3.1's apply_scaling).
         fits = config.rope_old_positions * turns / (2 * math.pi)
         low, high = config.rope_low_freq, config.rope_high_freq
         kept = ((fits - low) / (high - low)).clamp(0, 1)
@@ -118,8 +115,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(H * D, C, bias=config.proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        T = x.shape[1]
-        angles = self._angles(x)
+        T, angles = x.shape[1], self._angles(x)
         q, (k, v) = rotate(self._heads(self.q(x)), *angles), self._keys_and_values(x, *angles)
         causal = self.window is None or (not _traced() and self.window >= T)
         seen = None if causal else self._seen(torch.arange(T, device=x.device), T)  # (T, T)
@@ -128,12 +124,12 @@ class Attention(nn.Module):
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
         """``self(x)`` at one position of each row: keys and values of all, which are few, but one query."""
-        rows, T = torch.arange(len(x), device=x.device), x.shape[1]
+        tokens = x[torch.arange(len(x), device=x.device), positions][:, None]  # (B, 1, C)
         cos, sin = self._angles(x)
         k, v = self._keys_and_values(x, cos, sin)  # (B, G, T, D)
-        q = self._heads(self.q(x[rows, positions])[:, None])  # (B, H, 1, D)
-        q = rotate(q, cos[positions][:, None, None], sin[positions][:, None, None])
-        seen = self._seen(positions, T)[:, None, None]  # (B, 1, 1, T)
+        turns = (table[positions][:, None, None] for table in (cos, sin))  # (B, 1, 1, D)
+        q = rotate(self._heads(self.q(tokens)), *turns)  # (B, H, 1, D)
+        seen = self._seen(positions, x.shape[1])[:, None, None]  # (B, 1, 1, T)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)  # (B, H, 1, D)
         return self.proj(mixed.flatten(1))
 
@@ -151,8 +147,7 @@ class Attention(nn.Module):
         cos, sin = _kept_table(self.config, n, x.device)
         return cos[:T], sin[:T]
 
-    def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n)
-        """Which of n tokens are seen from each of the positions."""
+    def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n): which tokens a position sees
         distance = positions[:, None] - torch.arange(n, device=positions.device)
         return (distance >= 0) & (distance < (self.window or n))
 

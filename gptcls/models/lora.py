@@ -4,8 +4,7 @@ A linear layer stays as it is; next to it two thin matrices learn what should be
 
     y = x Wᵀ + b + alpha / r · dropout(x) Aᵀ Bᵀ        W (out, in), A (r, in), B (out, r)
 
-B starts at zero, so training starts at the pretrained network. Layers are wrapped in place and found by the
-names of the modules, in any network that is made of ``nn.Linear``: nothing here knows GPT-2.
+B starts at zero, so training starts at the pretrained network, which is any that is made of ``nn.Linear``.
 """
 
 import re
@@ -35,12 +34,10 @@ class LoRAConfig:
 
 
 class LoRALinear(nn.Module):
-    """``base``, frozen, and an adapter next to it, in fp32 whatever the base's format, on its device unless
-    another is given.
+    """``base``, frozen, and an adapter next to it, in fp32 whatever the base's format.
 
     ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes with
-    a layer's matrix instead of calling the layer (``fast/one_position.py``, ``fast/fused.py``) sees the
-    adapter too, and gradients reach it.
+    a layer's matrix (``fast/one_position.py``, ``fast/fused.py``) sees and trains the adapter too.
     """
 
     def __init__(self, base: nn.Linear, config: LoRAConfig, device: torch.device | str | None = None) -> None:
@@ -77,10 +74,8 @@ def add_lora(
 ) -> dict[str, LoRALinear]:
     """Wrap in place the linear layers of ``module`` whose names, or their ends, match one of ``targets``
     (``qkv``, ``attn.*``, ``blocks.11.*``); returns them by name. What trains is for the caller to decide.
-
-    ``prefix`` stands before the names, where ``module`` is a part of a network. InputError where there is no
-    pattern, one matches no layer, or no matrix could have that rank.
-    """
+    ``prefix`` stands before the names, where ``module`` is a part of a network. InputError where a pattern
+    matches no layer, or no matrix could have that rank."""
     if not targets:
         raise InputError("--lora-targets names no layer to adapt; leave it out for all of them")
     linears, chosen = linear_layers(module, prefix), set()
@@ -125,9 +120,8 @@ def lora_layers(module: nn.Module) -> dict[str, LoRALinear]:
 
 @torch.no_grad()
 def merge(module: nn.Module) -> dict[str, LoRALinear]:
-    """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer: a network like any
-    other. Returns the layers that were taken out, for :func:`unmerge`; drop them, and their memory is free.
-    """
+    """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer. Returns the layers
+    that were taken out, for :func:`unmerge`; drop them, and their memory is free."""
     layers = lora_layers(module)
     for name, layer in layers.items():
         linear = nn.Linear(layer.base.in_features, layer.base.out_features, bias=False, device="meta")

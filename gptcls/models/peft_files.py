@@ -67,14 +67,12 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     """Put the adapters in ``folder``, which :func:`save_adapter` or PEFT wrote, on a backbone's layers.
 
     Returns the head, ``score.weight`` (K, C), where PEFT trained one, else nothing; a BERT's is called
-    ``classifier`` and has a bias; a RoBERTa's has two layers and is not read. InputError where a file is
-    absent or damaged, or the adapter is not plain LoRA or for another network.
+    ``classifier`` and has a bias; a RoBERTa's has two layers and is not read. InputError for damaged files,
+    and for an adapter that is not plain LoRA or is for another network.
     """
-    folder = Path(folder)
-    path, reader = folder / TENSORS, _read_description(folder / CONFIG)
+    path, reader = Path(folder, TENSORS), _read_description(Path(folder, CONFIG))
     config = LoRAConfig(reader.whole("r"), reader.number("lora_alpha"), reader.share("lora_dropout", 0.0))
-    rest, parts = _sorted_out(read_state(path), path)
-    linears = linear_layers(backbone)
+    (rest, parts), linears = _sorted_out(read_state(path), path), linear_layers(backbone)
     theirs = {ours: _their_name(backbone, ours) for ours in linears}
     names = {name: ours for ours, name in theirs.items()}
     names |= {name.partition(".")[2]: ours for name, ours in names.items()}  # in a network without a head

@@ -48,7 +48,6 @@ RELEASES = {
     "gpt2-xl": Release("openai-community/gpt2-xl",
         "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
 }  # fmt: skip
-# Weights that ship with the package.
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
 
@@ -57,9 +56,8 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
 
     Where they are: a preset (:data:`RELEASES`, :data:`BUNDLED`), which comes before a folder of that name;
     ``owner/name`` on the hub; a folder with ``model.safetensors``, its shards, ``pytorch_model.bin`` or
-    OpenAI's TensorFlow checkpoint; or a ``.safetensors``, ``.bin`` or ``.pth`` file with Hugging Face's, the
-    book's or OpenAI's names. InputError where they are nowhere, do not arrive, or are not one whole network
-    of a family that gptcls knows.
+    OpenAI's TensorFlow checkpoint; or one file with Hugging Face's, the book's or OpenAI's names. InputError
+    where they are nowhere, do not arrive, or are not one whole network of a family that gptcls knows.
     """
     path, declared, source, family = _found(name_or_path)
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
@@ -91,8 +89,7 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
         return GPT2
     generation = path.with_name("generation_config.json")
     ends = declared | (files.read_object(generation) if generation.is_file() else {})
-    eos = ends.get("eos_token_id")
-    eos_ids = eos if isinstance(eos, list) else [eos]
+    eos_ids = eos if isinstance(eos := ends.get("eos_token_id"), list) else [eos]
     return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids)
 
 
@@ -107,9 +104,8 @@ class _NoRandomNumbers(TorchFunctionMode):
     """Leaves out ``normal_``. On the meta device its first call would import torch's compiler: a second."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__name__", "") == "normal_":
-            return None
-        return function(*args, **(kwargs or {}))
+        skipped = getattr(function, "__name__", "") == "normal_"
+        return None if skipped else function(*args, **(kwargs or {}))
 
 
 def weights_file(name_or_path: str | Path) -> Path:
@@ -135,8 +131,7 @@ def weights_file(name_or_path: str | Path) -> Path:
 
 def weights_sha256(name_or_path: str | Path) -> str:
     """The sha256 of the weights: a preset's from the table, else the file's, or of its parts in order."""
-    name = str(name_or_path)
-    if name in RELEASES:
+    if (name := str(name_or_path)) in RELEASES:
         return RELEASES[name].sha256
     return files.remembered_sha256(*files.present_parts(weights_file(name_or_path)))
 

@@ -13,9 +13,8 @@ class FileTokenizer(Tokenizer):
 
     What its post-processor adds (a begin-of-text token, [CLS] and [SEP]) is added, and nothing else. The name
     of a special token inside a text is ordinary text: who writes "[SEP]" or "</s>" controls nothing, as with
-    ``transformers``' ``split_special_tokens=True``. The file does not say ``eos_ids``; ``pad_id`` is by
-    default the first of them, else 0: no network looks at it.
-    """
+    ``transformers``' ``split_special_tokens=True``. ``pad_id``, which no network looks at, is by default
+    the first of ``eos_ids``, else 0."""
 
     def __init__(self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = ()) -> None:
         import tokenizers
@@ -23,7 +22,7 @@ class FileTokenizer(Tokenizer):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            older = "older files (vocab.json, tokenizer.model), transformers' AutoTokenizer makes it of those"
+            older = "older files (vocab.json, tokenizer.model), transformers' AutoTokenizer builds it"
             why = f"copy it from where the weights are from; if there are only {older}"
             raise InputError(f"{path} is missing: {why}") from None
         except Exception as error:  # the library raises plain ones

@@ -70,8 +70,7 @@ def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tens
     copy where they are in ``dtype`` already, and writing to the tensors changes no file.
     """
     parts = present_parts(path)
-    readers = {".safetensors": _read_safetensors, "": _read_tensorflow}
-    state: dict[str, Tensor] = {}
+    readers, state = {".safetensors": _read_safetensors, "": _read_tensorflow}, {}
     for part in [path] if path.name == "checkpoint" else parts:
         state |= readers.get(part.suffix, _read_torch)(part)
     for name, tensor in state.items():
@@ -119,8 +118,8 @@ def _read_tensorflow(path: Path) -> dict[str, Tensor]:
         names = reader.get_variable_to_shape_map()
         return {name: torch.from_numpy(reader.get_tensor(name)) for name in names}
     except (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        whole = f"is not a whole TensorFlow checkpoint ({_reason(error)})"
-        raise InputError(f"{folder} {whole}: download it again") from None
+        fault = f"is not a whole TensorFlow checkpoint ({_reason(error)})"
+        raise InputError(f"{folder} {fault}: download it again") from None
 
 
 def file_sha256(*paths: Path) -> str:
