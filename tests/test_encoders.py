@@ -201,7 +201,7 @@ def saved(tmp_path_factory) -> Path:
         ("n_head", 5, "n_head 5 does not divide n_embd 48"),
         ("attn_dropout", "much", "attn_dropout 'much', which is not a number"),
         ("pooler", 1, "pooler 1, which is not true or false"),
-        ("pooler", True, r"tensor backbone\.norm\.dense\.\w+ is missing"),
+        ("pooler", True, r"tensor backbone\.norm\.dense\.\w+ .* is missing"),
         ("family", "bart", "'bart' network, this gptcls reads .*bert, roberta"),
     ],
 )

@@ -221,12 +221,9 @@ def test_random_start_cannot_be_stored_in_part(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("head.bias"), "head.bias is missing"),
+        (lambda t: t.pop("head.bias"), "head.bias .* is missing"),
         (lambda t: t.update(extra=torch.zeros(1)), "extra is unexpected"),
-        (
-            lambda t: t.update({"head.weight": torch.zeros(3, 16)}),
-            r"head.weight .* shape \(3, 16\), not \(2, 16\)",
-        ),
+        (lambda t: t.update({"head.weight": torch.zeros(3, 16)}), r"head.weight .* \[3, 16\] .* \[2, 16\]"),
         (lambda t: t["backbone.norm.bias"].fill_(float("nan")), "backbone.norm.bias .* not finite"),
         (lambda t: t["head.weight"][1, 3:4].fill_(-float("inf")), "head.weight .* not finite"),
         (lambda t: t.update({"head.bias": torch.ones(2, dtype=torch.int64)}), r"head.bias .* torch.int64"),

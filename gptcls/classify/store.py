@@ -30,9 +30,9 @@ from gptcls.core.tokenizer import Tokenizer
 from gptcls.core.weights import State
 from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
-from gptcls.models.lora import learn_adapters, merged
+from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
-from gptcls.models.pretrained import check_numbers, load_pretrained, shapes_only, weights_sha256
+from gptcls.models.pretrained import check_tensor, load_pretrained, shapes_only, weights_sha256
 from gptcls.models.tokenizer_file import FileTokenizer
 
 # Classifiers that ship with the package.
@@ -155,7 +155,7 @@ def read_classifier(
         # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
-        _freeze(model, spec["trained"])
+        freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
     except InputError:
@@ -194,22 +194,15 @@ def _assign(model: Classifier, tensors: State, stored: str, path: Path, dtype: t
     """Lay the tensors of ``path`` into the model, those not trained in ``dtype``; every name and shape must
     be the expected one."""
     trained, expected = model.trained_parameters(), _tensors(model, stored)
+    way_out = "; save or copy it again"
     for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or name not in expected:
-            problem = "is missing from" if name in expected else "is unexpected in"
-            raise InputError(f"tensor {name} {problem} {path}; save or copy it again")
-        if tensors[name].shape != expected[name].shape:
-            found, wanted = tuple(tensors[name].shape), tuple(expected[name].shape)
-            raise InputError(f"tensor {name} in {path} has shape {found}, not {wanted}; copy it again")
-        check_numbers(f"tensor {name} in {path}", tensors[name])
+        if name not in expected:
+            raise InputError(f"tensor {name} is unexpected in {path}{way_out}")
+        check_tensor(f"tensor {name} in {path}", tensors.get(name), expected[name].shape, way_out)
         # No copy where it is in that format already.
         tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
-    _freeze(model, model.policy)  # assigned parameters are fresh ones
-
-
-def _freeze(model: Classifier, policy: str) -> None:
-    learn_adapters(model) if policy == "lora" else model.freeze(policy)
+    freeze(model, model.policy)  # assigned parameters are fresh ones
 
 
 def _tensors(model: Classifier, stored: str) -> State:

@@ -1,9 +1,8 @@
 """BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019) in pure PyTorch: encoders, which read a text from
 both sides at once. They classify and cannot continue a text; here they are what a decoder is held against.
 
-What differs from GPT-2: no causal mask, so that padding has to be masked instead; blocks that normalise the
-stream itself after each addition, not a copy of it before; token vectors that know their segment; the exact
-GELU; and a pooler on top.
+What differs from GPT-2: no causal mask, so padding has to be masked; blocks that normalise the stream itself
+after each addition, not a copy of it before; token vectors that know their segment; the exact GELU; a pooler.
 
 The shape alphabet is that of ``core/gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
 """
@@ -47,19 +46,14 @@ class Attention(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.n_head = config.n_head
-        self.dropout = config.attn_dropout
-        self.q = nn.Linear(config.n_embd, config.n_embd)
-        self.k = nn.Linear(config.n_embd, config.n_embd)
-        self.v = nn.Linear(config.n_embd, config.n_embd)
-        self.proj = nn.Linear(config.n_embd, config.n_embd)
+        C, self.n_head, self.dropout = config.n_embd, config.n_head, config.attn_dropout
+        self.q, self.k, self.v, self.proj = (nn.Linear(C, C) for _ in range(4))
 
     def forward(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
         """What ``tokens`` (B, Q, C) read of the first ``lengths`` (B,) of x (B, T, C): (B, Q, C)."""
         q, k, v = self._heads(self.q(tokens)), self._heads(self.k(x)), self._heads(self.v(x))
-        real = None
-        if lengths is not None:
-            real = torch.arange(x.shape[1], device=x.device) < lengths[:, None, None, None]  # (B, 1, 1, T)
+        at = torch.arange(x.shape[1], device=x.device)  # (T,)
+        real = None if lengths is None else at < lengths[:, None, None, None]  # (B, 1, 1, T)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=real, dropout_p=dropout)  # (B, H, Q, D)
         return self.proj(mixed.transpose(1, 2).flatten(2))
@@ -95,12 +89,11 @@ class Block(nn.Module):
         return self._read(x, x, lengths)
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``self(x, lengths)`` at one position (B,) of each row: (B, C)."""
+        """``self(x, lengths)`` at one position (B,) of each row (B, T, C): (B, C)."""
         tokens = x[torch.arange(len(x), device=x.device), positions]
         return self._read(tokens[:, None], x, lengths)[:, 0]
 
-    def _read(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """(B, Q, C), (B, T, C), (B,) -> (B, Q, C)."""
+    def _read(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:  # -> (B, Q, C)
         tokens = self.norm1(tokens + self.drop(self.attn(tokens, x, lengths)))
         return self.norm2(tokens + self.drop(self.mlp(tokens)))
 
@@ -119,9 +112,8 @@ class Pooler(nn.Module):
 class Bert(nn.Module):
     """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out.
 
-    What stands behind the lengths is masked, so that padding changes no real token's vector. The last block
-    has normalised its output already: in the place of a final ``norm`` stands the pooler, or nothing where
-    there is none. It works token by token, so pooling the first token before or after is the same.
+    What stands behind the lengths is masked. The last block has normalised its output already: the final
+    ``norm`` is the pooler, if there is one. It works token by token, so the first may be taken before it.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -143,19 +135,18 @@ class Bert(nn.Module):
             nn.init.zeros_(module.bias)
 
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
-        """Token, segment and position vectors added up and normalised, the input of the first block."""
         T = ids.shape[1]
         if (n := self.config.n_positions) < T:
             raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.drop(self.embed_norm(self.wte(ids) + self.wse.weight[0] + self.wpe.weight[:T]))
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
-        """Hidden vectors after the last block and the pooler; without ``lengths`` every id is a real one."""
+        """Without ``lengths`` every id is a real one."""
         x = self.embed(ids)
         for block in self.blocks:
             x = block(x, lengths)
         return self.norm(x)
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
-        """Part of the contract, and nothing that an encoder has: raises InputError."""
+        """InputError: part of the contract, and nothing that an encoder has."""
         raise InputError("an encoder sees what follows: it can classify, not generate; take a decoder")

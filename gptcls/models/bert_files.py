@@ -1,11 +1,7 @@
-"""Hugging Face's folders of BERT and RoBERTa turned into ours: ``modeling_bert.py``, ``modeling_roberta.py``,
-and ``modeling_xlm_roberta.py``, a RoBERTa with another vocabulary.
-"""
+"""Hugging Face's folders of BERT and RoBERTa turned into ours (``modeling_bert.py``, ``modeling_roberta.py``,
+and ``modeling_xlm_roberta.py``, a RoBERTa with another vocabulary)."""
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
@@ -34,16 +30,11 @@ BERT = NameMap(
     prefix="bert.",
     skipped=BUFFERS,
     heads=(
-        "cls.predictions",
-        "cls.predictions.transform.dense",
-        "cls.predictions.transform.LayerNorm",
-        "cls.predictions.decoder",
-        "cls.seq_relationship",
-        "classifier",
-        "qa_outputs",
+        "cls.predictions", "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
+        "cls.predictions.decoder", "cls.seq_relationship", "classifier", "qa_outputs",
     ),
     kinds=KINDS,
-)
+)  # fmt: skip
 ROBERTA = NameMap(
     what="a RoBERTa",
     # The first layer of a classifier's head is what BERT calls the pooler, and learned with the rest.
@@ -52,78 +43,50 @@ ROBERTA = NameMap(
     bare=("classifier.dense",),
     skipped=BUFFERS,
     heads=(
-        "lm_head",
-        "lm_head.dense",
-        "lm_head.layer_norm",
-        "lm_head.decoder",
-        "classifier",
-        "classifier.out_proj",
-        "qa_outputs",
+        "lm_head", "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder",
+        "classifier", "classifier.out_proj", "qa_outputs",
         "pooler.dense",  # RoBERTa was trained without: what files call so is random
     ),
     kinds=KINDS,
-)
-# Entries of config.json that choose another computation, and what there is here.
-ARCHITECTURE = {
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-}
+)  # fmt: skip
 
 
-def read_bert(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[BertConfig, State]:
-    """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
+def read_bert(tensors: State, declared: dict[str, Any], source: str) -> tuple[BertConfig, State]:
+    """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names,
+    the pooler's with them. InputError for what this network does not compute or does not have."""
+    return _read(BertConfig, BERT, tensors, ConfigReader(declared, source), unused=0)
 
-    Heads for another purpose are left out, and the log says so; the pooler is kept. Raises InputError for an
-    entry that chooses what this network does not compute, and for a tensor that is not one of its own.
-    """
+
+def read_roberta(tensors: State, declared: dict[str, Any], source: str) -> tuple[RobertaConfig, State]:
+    """The same for RoBERTa. The first rows of its position table belong to no token (fairseq numbers tokens
+    from its padding id plus 1, so they are 2): they are left out."""
     reader = ConfigReader(declared, source)
-    sizes, state = _sizes(reader), BERT.to_ours(tensors)
-    return _config(BertConfig, reader, sizes, state), state
+    return _read(RobertaConfig, ROBERTA, tensors, reader, reader.whole("pad_token_id", 1, least=0) + 1)
 
 
-def read_roberta(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[RobertaConfig, State]:
-    """The same for RoBERTa.
-
-    The first rows of its position table belong to no token (fairseq numbers tokens from its padding id plus
-    1, so they are 2): they are left out.
-    """
-    reader = ConfigReader(declared, source)
-    sizes, state = _sizes(reader), ROBERTA.to_ours(tensors)
-    rows, unused = sizes["n_positions"], reader.whole("pad_token_id", 1, least=0) + 1
+def _read(kind: type, names: NameMap, tensors: State, reader: ConfigReader, unused: int) -> tuple[Any, State]:
+    """``unused`` is the number of rows at the start of the position table that belong to no token."""
+    reader.require("hidden_act", "gelu", "gelu")
+    reader.require("position_embedding_type", "absolute", "absolute")
+    for key in ("is_decoder", "add_cross_attention"):
+        reader.require(key, False, False)
+    sizes, state = reader.sizes(), names.to_ours(tensors)
+    rows, table = sizes["n_positions"], state.get("wpe.weight")
     if unused >= rows:
-        raise InputError(f"{source} says pad_token_id {unused - 1}, which leaves none of {rows} positions")
-    table = state.get("wpe.weight")
-    if table is not None:
+        said = f"{reader.source} says pad_token_id {unused - 1}"
+        raise InputError(f"{said}, which leaves none of {rows} positions")
+    if unused and table is not None:
         if not table.ndim or len(table) != rows:
-            raise InputError(
-                f"{ROBERTA.both('wpe.weight')} has the shape {list(table.shape)}, and {source} says "
-                f"max_position_embeddings {rows}"
-            )
+            found = f"{names.both('wpe.weight')} has the shape {list(table.shape)}"
+            raise InputError(f"{found}, and {reader.source} says max_position_embeddings {rows}")
         state["wpe.weight"] = table[unused:]
-    sizes["n_positions"] = rows - unused
-    return _config(RobertaConfig, reader, sizes, state), state
-
-
-def _sizes(reader: ConfigReader) -> dict[str, int]:
-    for key, value in ARCHITECTURE.items():
-        reader.require(key, value, value)
-    return {**reader.sizes(), "n_segments": reader.whole("type_vocab_size")}
-
-
-def _config(kind: type[BertConfig], reader: ConfigReader, sizes: dict[str, int], state: State) -> BertConfig:
-    values = {
-        "norm_eps": reader.number("layer_norm_eps", 1e-12),
-        "dropout": reader.share("hidden_dropout_prob", 0.1),
-        "attn_dropout": reader.share("attention_probs_dropout_prob", 0.1),
-        "pooler": "norm.dense.weight" in state,
-    }
-    try:
-        return kind(**sizes, **values)
-    except ValueError as error:
-        raise InputError(f"{reader.source}: {error}") from None
+    config = reader.build(
+        kind,
+        **sizes | {"n_positions": rows - unused},
+        n_segments=reader.whole("type_vocab_size"),
+        norm_eps=reader.number("layer_norm_eps", 1e-12),
+        dropout=reader.share("hidden_dropout_prob", 0.1),
+        attn_dropout=reader.share("attention_probs_dropout_prob", 0.1),
+        pooler="norm.dense.weight" in state,
+    )
+    return config, state

@@ -6,8 +6,7 @@ from typing import Any
 
 from gptcls.core.errors import InputError
 
-# Our names of the sizes that all families but GPT-2 spell alike.
-SIZES = {
+SIZES = {  # our names of those that all families but GPT-2 spell alike
     "n_layer": "num_hidden_layers",
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
@@ -18,8 +17,7 @@ SIZES = {
 
 
 class ConfigReader:
-    """The entries of a config.json, each checked as it is read; null counts as absent. Raises InputError for
-    an entry that does not fit, and for quantized weights at once.
+    """The entries of a config.json, each checked as it is read (InputError); null counts as absent.
 
     >>> ConfigReader({"hidden_size": 48}, "config.json").whole("hidden_size")
     48
@@ -37,7 +35,6 @@ class ConfigReader:
         return self._checked(key, default, lambda v: type(v) is int and v >= least, wanted)
 
     def sizes(self) -> dict[str, int]:
-        """:data:`SIZES` under our names."""
         return {ours: self.whole(theirs) for ours, theirs in SIZES.items()}
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -50,8 +47,15 @@ class ConfigReader:
     def flag(self, key: str) -> bool:
         return self._checked(key, False, lambda v: type(v) is bool, "true or false")
 
+    def build(self, kind: type, **values: Any) -> Any:
+        """``kind(**values)``, whose ValueError becomes an InputError that names the file."""
+        try:
+            return kind(**values)
+        except ValueError as error:
+            raise InputError(f"{self.source}: {error}") from None
+
     def require(self, key: str, default: Any, *allowed: Any) -> None:
-        """Raise InputError unless the entry is one of ``allowed``, or absent and its ``default`` is."""
+        """The entry must be one of ``allowed``, or absent and its ``default`` one."""
         wanted = f"{' or '.join(map(repr, allowed))}, all that is computed here"
         self._checked(key, default, lambda v: v in allowed, wanted)
 

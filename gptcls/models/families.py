@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gptcls.core.classifier import POOLERS
 from gptcls.core.errors import InputError
@@ -22,28 +22,18 @@ from gptcls.models.llama import Llama, LlamaConfig
 
 @dataclass(frozen=True)
 class Family:
-    """How networks of one kind are built, read and named.
+    """How networks of one kind are built, read and named."""
 
-    Args:
-        config: the dataclass of their sizes; plain numbers, as classifier.json holds them.
-        network: built from a ``config``.
-        decoder: whether a token sees only what stands before it; else it sees the whole text.
-        model_types: what config.json calls them.
-        read: (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our
-            names); raises InputError for anything that the network does not compute. None: nobody's files.
-        names: Hugging Face's names of the tensors; None: ours.
-        own_tokenizer: whether ``tokenizer.json`` lies next to the weights; else it is GPT-2's bundled one.
-        narrow: whether each block may hold its weights in bf16 or fp16 and compute in it.
-    """
-
-    config: type
-    network: Callable[[Any], nn.Module]
-    decoder: bool
-    model_types: tuple[str, ...] = ()
-    read: Callable[[Mapping[str, Tensor], Mapping[str, Any], str], tuple[Any, State]] | None = None
-    names: NameMap | None = None
-    own_tokenizer: bool = False
-    narrow: bool = False
+    config: type  # the dataclass of their sizes; plain numbers, as classifier.json holds them
+    network: Callable[[Any], nn.Module]  # built from a config
+    decoder: bool  # a token sees only what stands before it; else it sees the whole text
+    model_types: tuple[str, ...] = ()  # what config.json calls them
+    # (tensors under the file's names, entries of config.json, its path) -> (config, tensors under our names),
+    # or InputError. None: nobody's files.
+    read: Callable[[State, dict[str, Any], str], tuple[Any, State]] | None = None
+    names: NameMap | None = None  # Hugging Face's names of the tensors; None: ours
+    own_tokenizer: bool = False  # in tokenizer.json next to the weights; else it is GPT-2's bundled one
+    narrow: bool = False  # each block may hold its weights in bf16 or fp16 and compute in it
 
     def theirs(self, name: str) -> str:
         """One of our tensor names in Hugging Face's spelling, where there is one."""
@@ -52,45 +42,20 @@ class Family:
 
 # GPT-2's blocks are not narrow: frozen ones make their own copies in bf16 (fused.py).
 FAMILIES = {
-    "gpt2": Family(
-        GPT2Config, GPT2, decoder=True, model_types=("gpt2",), read=gpt2_files.read_gpt2, names=GPT2_NAMES
-    ),
+    "gpt2": Family(GPT2Config, GPT2, True, ("gpt2",), gpt2_files.read_gpt2, GPT2_NAMES),
     "llama": Family(
-        LlamaConfig,
-        Llama,
-        decoder=True,
-        model_types=tuple(llama_files.MODEL_TYPES),
-        read=llama_files.read_llama,
-        names=llama_files.NAMES,
-        own_tokenizer=True,
-        narrow=True,
-    ),
+        LlamaConfig, Llama, True, tuple(llama_files.MODEL_TYPES), llama_files.read_llama, llama_files.NAMES,
+        own_tokenizer=True, narrow=True),
     "bert": Family(
-        BertConfig,
-        Bert,
-        decoder=False,
-        model_types=("bert",),
-        read=bert_files.read_bert,
-        names=bert_files.BERT,
-        own_tokenizer=True,
-    ),
+        BertConfig, Bert, False, ("bert",), bert_files.read_bert, bert_files.BERT, own_tokenizer=True),
     "roberta": Family(
-        RobertaConfig,
-        Bert,
-        decoder=False,
-        model_types=("roberta", "xlm-roberta"),
-        read=bert_files.read_roberta,
-        names=bert_files.ROBERTA,
-        own_tokenizer=True,
-    ),
-}
+        RobertaConfig, Bert, False, ("roberta", "xlm-roberta"), bert_files.read_roberta, bert_files.ROBERTA,
+        own_tokenizer=True),
+}  # fmt: skip
 
 
 def declared_family(declared: Mapping[str, Any], source: str) -> Family:
-    """The family that a config.json names; GPT-2 where it names none, as the book's and OpenAI's files.
-
-    Raises InputError, with the supported ones, for any other.
-    """
+    """The family that a config.json names; GPT-2 where it names none, as the book's and OpenAI's files."""
     model_type = declared.get("model_type") or "gpt2"
     known = {name: family for family in FAMILIES.values() if family.read for name in family.model_types}
     if model_type not in known:
@@ -100,21 +65,17 @@ def declared_family(declared: Mapping[str, Any], source: str) -> Family:
 
 def family_name(network: nn.Module) -> str:
     """The key of :data:`FAMILIES` under which ``network`` was built; InputError where there is none."""
-    for name, family in FAMILIES.items():
-        if type(network.config) is family.config:
-            return name
+    if found := [name for name, family in FAMILIES.items() if type(network.config) is family.config]:
+        return found[0]
     kind, config = type(network).__name__, type(network.config).__name__
-    raise InputError(
-        f"no family has networks of the class {kind} with a {config}: enter it first, as "
-        f'gptcls.models.families.FAMILIES["mine"] = Family({config}, {kind}, decoder=True)'
-    )
+    way_out = f'gptcls.models.families.FAMILIES["mine"] = Family({config}, {kind}, decoder=True)'
+    raise InputError(f"no family has networks of the class {kind} with a {config}: enter it as {way_out}")
 
 
 def poolings_of(family: Family) -> tuple[str, ...]:
-    """What a classifier's head may read (:data:`gptcls.core.classifier.POOLERS`), the usual one first.
-
-    Under a causal mask the last token alone has seen the whole text. In an encoder all have, and the first
-    was trained to speak for them; what stands behind the text, which position -1 reads, is masked.
+    """What a classifier's head may read (``POOLERS``), the usual one first: under a causal mask the last
+    token alone has seen the whole text; in an encoder all have, and the first was trained to speak for them.
+    What stands behind the text, which position -1 reads, is masked there.
 
     >>> poolings_of(FAMILIES["bert"])[0]
     'first'

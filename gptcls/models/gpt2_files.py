@@ -1,12 +1,9 @@
 """GPT-2's files: whoever wrote them, a configuration and our names come out; saving is in Hugging Face's.
 
-Three kinds of files hold the same numbers, under names that are one table each:
-
 - Hugging Face's, with or without the prefix ``transformer.``: :data:`gptcls.core.weights.GPT2_NAMES`;
 - the book's (Raschka, "Build a Large Language Model From Scratch", chapter 4 and the files of
   ``rasbt/gpt2-from-scratch-pytorch``), with query, key and value apart: :data:`BOOK_NAMES`;
-- OpenAI's TensorFlow checkpoints (``openai/gpt-2``, ``src/model.py``), whose ``model/h0/attn/c_attn/w`` is
-  Hugging Face's ``h.0.attn.c_attn.weight``.
+- OpenAI's TensorFlow checkpoints (``openai/gpt-2``, ``src/model.py``): :func:`_from_openai`.
 """
 
 import json
@@ -53,27 +50,15 @@ BOOK_NAMES = NameMap(
 # Sizes that GPT2Config, config.json and OpenAI's hparams.json have, and their other names in the last two.
 SIZES = {"n_layer": [], "n_embd": [], "n_head": [], "n_positions": ["n_ctx"], "vocab_size": ["n_vocab"]}
 
-# Entries of config.json that choose another computation, and what GPT-2 has there, the default first.
-ARCHITECTURE = {
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-}
 
-SAVED_AS = {"fp32": torch.float32, "fp16": torch.float16}
-
-
-def read_gpt2(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[GPT2Config, State]:
+def read_gpt2(tensors: State, declared: dict[str, Any], source: str) -> tuple[GPT2Config, State]:
     """The configuration, which the tensors show but for the number of heads, and the tensors under our names.
-
-    Raises InputError for tensors of another network, and for a ``declared`` entry that contradicts them.
-    """
+    InputError for tensors of another network, and for a ``declared`` entry that contradicts them."""
     state, reader = convert(tensors), ConfigReader(declared, source)
-    for key, allowed in ARCHITECTURE.items():
-        reader.require(key, allowed[0], *allowed)
+    reader.require("activation_function", "gelu_new", "gelu_new", "gelu_pytorch_tanh")
+    reader.require("scale_attn_weights", True, True)
+    for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
+        reader.require(key, False, False)
     n_head = reader.whole("n_head") if "n_head" in reader.values else None
     config = infer_config(state, n_head, reader.number("layer_norm_epsilon", 1e-5))
     shown = {spelling: getattr(config, size) for size, names in SIZES.items() for spelling in (size, *names)}
@@ -84,10 +69,7 @@ def read_gpt2(
 
 
 def convert(state: Mapping[str, Tensor]) -> State:
-    """Our names for the tensors of ``state``, whoever named them.
-
-    Raises InputError where the names belong to no kind of file, or one of them is unknown to its kind.
-    """
+    """Our names for the tensors of ``state``, whoever named them; InputError for an unknown name."""
     for pattern, read in (
         (r"model/", _from_openai),
         (r"(tok_emb|pos_emb|trf_blocks)\.", _from_book),
@@ -95,14 +77,12 @@ def convert(state: Mapping[str, Tensor]) -> State:
     ):
         if any(re.match(pattern, name) for name in state):
             return drop_tied_head(read(state))
-    raise InputError(
-        f"no GPT-2 weights here: unknown tensor names {some(list(state))}; another model "
-        "needs its config.json beside it"
-    )
+    unknown = f"unknown tensor names {some(list(state))}"
+    raise InputError(f"no GPT-2 weights here: {unknown}; another model needs its config.json beside it")
 
 
 def drop_tied_head(state: State) -> State:
-    """A language-model head equal to the token table is that table, written twice."""
+    """``state`` itself; a language-model head equal to the token table is that table, written twice."""
     head, table = state.get("lm_head.weight"), state.get("wte.weight")
     if head is not None and table is not None and head.dtype == table.dtype and torch.equal(head, table):
         del state["lm_head.weight"]
@@ -122,20 +102,16 @@ def _from_book(state: Mapping[str, Tensor]) -> State:
                 if len(found) < 3 or len(shapes) > 1 or () in shapes:
                     raise InputError(f"query, key and value of trf_blocks.{block}.att differ in their {kind}")
                 result[f"{attn}.qkv.{kind}"] = torch.cat(found)
-    filled = {}
-    for name, weight in result.items():
-        bias = name.replace("qkv.weight", "qkv.bias")
-        if bias not in result:
-            filled[bias] = weight.new_zeros(len(weight))
+    biases = {name.replace("qkv.weight", "qkv.bias"): weight for name, weight in result.items()}
+    filled = {bias: weight.new_zeros(len(weight)) for bias, weight in biases.items() if bias not in result}
     if filled:
         log.info("query, key and value have no bias in this file (qkv_bias=False): zeros take its place")
     return result | filled
 
 
 def _from_openai(variables: Mapping[str, Tensor]) -> State:
-    """OpenAI's variables, spelled as Hugging Face's: ``model/h0/mlp/c_fc/w`` (1, in, out)."""
-    kinds = {"w": "weight", "b": "bias", "g": "weight"}
-    renamed = {}
+    """OpenAI's ``model/h0/mlp/c_fc/w`` (1, in, out) is Hugging Face's ``h.0.mlp.c_fc.weight``."""
+    kinds, renamed = {"w": "weight", "b": "bias", "g": "weight"}, {}
     for name, value in variables.items():
         parts = name.removeprefix("model/").split("/")
         if parts[-1] in ("wte", "wpe"):
@@ -146,58 +122,41 @@ def _from_openai(variables: Mapping[str, Tensor]) -> State:
     return GPT2_NAMES.to_ours(renamed)
 
 
-def infer_config(
-    state: Mapping[str, Tensor], n_head: int | None = None, norm_eps: float = 1e-5
-) -> GPT2Config:
-    """The sizes of the network whose tensors (our names) are in ``state``.
-
-    ``n_head`` cannot be seen in the tensors: every number of heads has the same shapes. Without it, the
-    preset of the same width lends its own. Raises InputError where that is unknown or does not fit, and where
-    a table is missing or is not a matrix.
-    """
+def infer_config(state: State, n_head: int | None = None, norm_eps: float = 1e-5) -> GPT2Config:
+    """The sizes of the network whose tensors (our names) are in ``state``. Every number of heads has the same
+    shapes: without ``n_head``, the preset of the same width lends its own."""
     for name in ("wte.weight", "wpe.weight"):
         if name not in state:
             raise InputError(f"{GPT2_NAMES.both(name)} is missing")
-        if state[name].ndim != 2 or 0 in state[name].shape:
-            shape = list(state[name].shape)
+        shape = list(state[name].shape)
+        if len(shape) != 2 or 0 in shape:
             raise InputError(f"{GPT2_NAMES.both(name)} has the shape {shape}, not a table's")
     vocab_size, n_embd = state["wte.weight"].shape
     if n_head is None:
-        n_head = next((preset.n_head for preset in PRESETS.values() if preset.n_embd == n_embd), None)
+        n_head = {preset.n_embd: preset.n_head for preset in PRESETS.values()}.get(n_embd)
         if n_head is None:
-            raise InputError(
-                f"the number of heads of a GPT-2 of width {n_embd} is unknown: "
-                "put its config.json beside the file"
-            )
+            what = f"the number of heads of a GPT-2 of width {n_embd}"
+            raise InputError(f"{what} is unknown: put its config.json beside the file")
         log.info(f"no config.json: {n_head} heads, as the GPT-2 of width {n_embd} has")
     if n_head < 1 or n_embd % n_head:
         raise InputError(f"n_head {n_head} does not divide the width {n_embd}")
-    return GPT2Config(
-        # The distinct numbers are counted, so that a gap is found later as a tensor that is missing.
-        n_layer=len({parse(name)[1] for name in state} - {""}),
-        n_embd=n_embd,
-        n_head=n_head,
-        n_positions=len(state["wpe.weight"]),
-        vocab_size=vocab_size,
-        norm_eps=norm_eps,
-        tied="lm_head.weight" not in state,
-    )
+    # The distinct numbers are counted, so that a gap is found later as a tensor that is missing.
+    n_layer = len({parse(name)[1] for name in state} - {""})
+    n_positions, tied = len(state["wpe.weight"]), "lm_head.weight" not in state
+    return GPT2Config(n_layer, n_embd, n_head, n_positions, vocab_size, norm_eps=norm_eps, tied=tied)
 
 
 def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
-    """Write what ``transformers``' ``GPT2LMHeadModel.from_pretrained`` and our ``load_pretrained`` read.
-
-    Raises InputError when the folder cannot be written, the disk is full, or a weight is too large for fp16;
-    and for a network without its causal mask, which the format cannot say.
-    """
+    """Write what ``transformers``' ``GPT2LMHeadModel.from_pretrained`` and our ``load_pretrained`` read, in
+    ``dtype`` fp32 or fp16. InputError where the folder or the format cannot hold it."""
     if not model.config.causal:
         raise InputError("a GPT-2 without its causal mask has no place in Hugging Face's format")
-    state = GPT2_NAMES.to_theirs({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
-    tensors = {name: tensor.to(SAVED_AS[dtype]) for name, tensor in state.items()}
+    config, torch_dtype = model.config, {"fp32": "float32", "fp16": "float16"}[dtype]
+    state = GPT2_NAMES.to_theirs(model.state_dict())
+    tensors = {name: tensor.cpu().to(getattr(torch, torch_dtype)) for name, tensor in state.items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{name} holds a value that {dtype} cannot hold; save it as fp32")
-    config = model.config
     described = {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -206,9 +165,8 @@ def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
         "layer_norm_epsilon": config.norm_eps,
         **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), config.dropout),
         "tie_word_embeddings": config.tied,
-        "bos_token_id": PAD_ID,
-        "eos_token_id": PAD_ID,
-        "torch_dtype": {"fp32": "float32", "fp16": "float16"}[dtype],
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), PAD_ID),
+        "torch_dtype": torch_dtype,
     }
     try:
         with atomic_folder(folder) as temporary:

@@ -1,9 +1,8 @@
-"""One file from the Hugging Face hub, in the hub's own cache, checked before it gets there.
+"""One file from the Hugging Face hub, in the hub's own cache (``HF_HOME``), checked before it gets there.
 
-The cache is the one that ``transformers`` uses (``HF_HOME``), the endpoint may be a mirror (``HF_ENDPOINT``),
-and a file that is in the cache is used without asking the network. What has arrived of a download that broke
-off stays in ``blobs/<etag>.gptcls.incomplete`` for the next attempt: ``hf_hub_download`` throws it away
-(since version 1.18, huggingface_hub pull request 4306), and on a slow line half a gigabyte would start over.
+A file that is in the cache is used without asking the network. What has arrived of a download that broke off
+stays in ``blobs/<etag>.gptcls.incomplete`` for the next attempt: ``hf_hub_download`` throws it away (since
+version 1.18, huggingface_hub pull request 4306), and on a slow line half a gigabyte would start over.
 """
 
 import errno
@@ -37,27 +36,22 @@ def cached_file(repo: str, filename: str, revision: str = "main") -> Path | None
 def hub_file(
     repo: str, filename: str, revision: str = "main", sha256: str | None = None, size: int | None = None
 ) -> Path:
-    """The path of ``filename`` in the hub's cache, downloaded if it is not there.
+    """The path of ``filename`` in the hub's cache, downloaded if it is not there, or not of this ``size``.
 
-    Args:
-        repo: ``owner/name``.
-        revision: commit hash, branch or tag.
-        sha256: what the content must hash to; without it, the hub's own word (the etag of a large file).
-            Checked once, after the download: a file gets its name in the cache only then.
-        size: in bytes; a cached file of another size is broken and is downloaded again.
-
-    Raises NotOnHubError where the hub says that it has no such file, InputError for anything else.
+    ``sha256``, or the hub's own word (the etag of a large file), is checked once, after the download: a file
+    gets its name in the cache only then. NotOnHubError where the hub says that it has no such file.
     """
     try:
         cached = cached_file(repo, filename, revision)
-        if cached is not None and size is not None and cached.stat().st_size != size:
-            log.info(f"{cached} has {cached.stat().st_size} bytes instead of {size}: downloading it again")
+        if cached is not None and size not in (None, found := cached.stat().st_size):
+            log.info(f"{cached} has {found} bytes instead of {size}: downloading it again")
             cached.resolve().unlink()
             cached.unlink(missing_ok=True)
             cached = None
-        if cached is not None:
-            _check_etag(cached.resolve().name, sha256, str(cached))
-        return cached or _download(repo, filename, revision, sha256)
+        if cached is None:
+            return _download(repo, filename, revision, sha256)
+        _check_etag(cached.resolve().name, sha256, str(cached))
+        return cached
     except InputError as error:
         raise error from None
     except Exception as error:  # each generation of huggingface_hub has another HTTP client and its errors
@@ -70,16 +64,7 @@ def _download(repo: str, filename: str, revision: str, sha256: str | None) -> Pa
         return _resumable_download(repo, filename, revision, sha256)
     except (ImportError, AttributeError, TypeError) as error:  # of inner functions, which no version promises
         _say_once(f"{type(error).__name__}: {error}")
-    return _plain_download(repo, filename, revision, sha256)
-
-
-@cache
-def _say_once(reason: str) -> None:
-    log.warning(f"with this huggingface_hub a download that breaks off starts over ({reason})")
-
-
-def _plain_download(repo: str, filename: str, revision: str, sha256: str | None) -> Path:
-    """What every version of huggingface_hub can do, with the same checks."""
+    # What every version of huggingface_hub can do, with the same checks.
     from huggingface_hub import hf_hub_download, hf_hub_url
 
     url = hf_hub_url(repo, filename, revision=revision)
@@ -92,6 +77,11 @@ def _plain_download(repo: str, filename: str, revision: str, sha256: str | None)
         path.unlink(missing_ok=True)
         raise
     return path
+
+
+@cache
+def _say_once(reason: str) -> None:
+    log.warning(f"with this huggingface_hub a download that breaks off starts over ({reason})")
 
 
 def _resumable_download(repo: str, filename: str, revision: str, sha256: str | None) -> Path:
@@ -113,10 +103,9 @@ def _resumable_download(repo: str, filename: str, revision: str, sha256: str | N
     lock.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
         if not blob.exists():
-            have = partial.stat().st_size if partial.exists() else 0
-            if meta.size is None or have > meta.size:
-                have = 0
-            needed, free = (meta.size or 0) - have, shutil.disk_usage(blob.parent).free
+            size, have = meta.size or 0, partial.stat().st_size if partial.exists() else 0
+            have = have if have <= size else 0
+            needed, free = size - have, shutil.disk_usage(blob.parent).free
             if needed > free:
                 raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free")
             log.info("%s %s", "resuming the download of" if have else "downloading", url)
@@ -143,34 +132,29 @@ def _check_etag(etag: str, sha256: str | None, what: str) -> str | None:
     if not re.fullmatch("[0-9a-f]{64}", etag):
         return sha256
     if sha256 not in (None, etag):
-        raise InputError(
-            f"{what} has the sha256 {etag} instead of {sha256}: these are not the published weights; "
-            "set HF_ENDPOINT to another mirror, or pass the path of a file you trust"
-        )
+        what = f"{what} has the sha256 {etag} instead of {sha256}: these are not the published weights"
+        raise InputError(f"{what}; set HF_ENDPOINT to another mirror, or pass the path of a file you trust")
     return etag
 
 
 def _check_sha256(file: Path, sha256: str | None, url: str) -> None:
     if sha256 is not None and (found := file_sha256(file)) != sha256:
         file.unlink()
-        raise InputError(
-            f"{url} has the sha256 {found} instead of {sha256}: it was deleted; try again, or set "
-            "HF_ENDPOINT to another mirror"
-        )
+        what = f"{url} has the sha256 {found} instead of {sha256}: it was deleted"
+        raise InputError(f"{what}; try again, or set HF_ENDPOINT to another mirror")
 
 
 def _refuse_html(file: Path, url: str) -> None:
-    start = b""
-    if file.exists():
-        with file.open("rb") as opened:
-            start = opened.read(512).lstrip().lower()
-    # "<" alone may begin a safetensors file: the header's size.
-    if start.startswith((b"<!doctype", b"<html")):
+    if not file.exists():
+        return
+    with file.open("rb") as opened:
+        start = opened.read(512).lstrip().lower()
+    if start.startswith(
+        (b"<!doctype", b"<html")
+    ):  # "<" alone may begin a safetensors file: the header's size
         file.unlink()
-        raise InputError(
-            f"{url} gives an HTML page instead of the file, perhaps a proxy's or a login page: it was "
-            "deleted; open that address in a browser to see it, or set HF_ENDPOINT to a mirror"
-        )
+        what = "an HTML page instead of the file, perhaps a proxy's or a login page: it was deleted"
+        raise InputError(f"{url} gives {what}; open it in a browser to see, or set HF_ENDPOINT to a mirror")
 
 
 def _explain(error: Exception, repo: str, filename: str, revision: str) -> InputError:
@@ -181,25 +165,17 @@ def _explain(error: Exception, repo: str, filename: str, revision: str) -> Input
     if isinstance(error, HFValidationError):
         return InputError(f"{repo!r} is not a hub repository's name, which looks like openai-community/gpt2")
     status = getattr(getattr(error, "response", None), "status_code", None)
-    where = f"{filename} of {repo}"
+    where, cached, hub = f"{filename} of {repo}", constants.HF_HUB_CACHE, constants.ENDPOINT
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(
-            f"no room for {where} in {constants.HF_HUB_CACHE} ({error.strerror}): "
-            "free some, or set HF_HOME to a folder on a larger disk"
-        )
+        way_out = "free some, or set HF_HOME to a folder on a larger disk"
+        return InputError(f"no room for {where} in {cached} ({error.strerror}): {way_out}")
     if constants.HF_HUB_OFFLINE:
-        return InputError(
-            f"{where} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids to get it: "
-            "unset HF_HUB_OFFLINE, or pass the path of a local copy"
-        )
+        way_out = "unset HF_HUB_OFFLINE, which forbids to get it, or pass the path of a local copy"
+        return InputError(f"{where} is not in {cached}: {way_out}")
     if status in (401, 403, 404):
-        return NotOnHubError(
-            f"{constants.ENDPOINT} has no {filename} in {repo} at {revision} for you (status {status}): "
-            "check the name; what is private or gated needs HF_TOKEN"
-        )
+        way_out = "check the name; what is private or gated needs HF_TOKEN"
+        return NotOnHubError(f"{hub} has no {where} at {revision} for you (status {status}): {way_out}")
     reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no answer':.200}"
-    url = hf_hub_url(repo, filename, revision=revision)
-    return InputError(
-        f"{where} could not be downloaded from {constants.ENDPOINT} ({reason}): try again (it continues "
-        f"where it stopped), set HF_ENDPOINT to a mirror, or download {url} by hand and pass its path"
-    )
+    by_hand = f"download {hf_hub_url(repo, filename, revision=revision)} by hand and pass its path"
+    ways = f"try again (it continues where it stopped), set HF_ENDPOINT to a mirror, or {by_hand}"
+    return InputError(f"{where} could not be downloaded from {hub} ({reason}): {ways}")

@@ -6,8 +6,8 @@ What changed since GPT-2: RMSNorm (Zhang & Sennrich 2019) instead of LayerNorm, 
 
 The shape alphabet is that of ``core/gpt2.py``; G is the number of heads that keys and values have.
 
-The blocks compute in the number format of their weights, and each may have another: frozen ones stay in bf16
-while the trained ones are in fp32. Every norm hands on what the layers behind it need.
+Each block computes in the number format of its weights: frozen ones stay in bf16, trained ones in fp32. Every
+norm hands on what the layers behind it need.
 """
 
 import math
@@ -52,21 +52,17 @@ class LlamaConfig:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
-        if self.rope_low_freq >= self.rope_high_freq:
-            low, high = self.rope_low_freq, self.rope_high_freq
+        if (low := self.rope_low_freq) >= (high := self.rope_high_freq):
             raise ValueError(f"rotary positions: low_freq_factor {low} is not below high_freq_factor {high}")
 
 
 def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels.
-
-    Channel d is paired with d + D/2, as Hugging Face stores the projections.
-    """
+    """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels, d and
+    d + D/2 (as Hugging Face stores the projections)."""
     fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     turns = 1 / config.rope_theta**fast  # (D / 2,) radians per position
     if config.rope_factor != 1:
-        # Turns that fit the old length many times stay, those that do not are slowed down, and between the
-        # two it goes smoothly (Llama 3.1's apply_scaling).
+        # Turns that fit the old length many times stay, the others slow down (Llama 3.1's apply_scaling).
         fits = config.rope_old_positions * turns / (2 * math.pi)
         low, high = config.rope_low_freq, config.rope_high_freq
         kept = ((fits - low) / (high - low)).clamp(0, 1)
@@ -82,8 +78,7 @@ def _kept_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tens
 
 
 def _traced() -> bool:
-    """Whether torch records a computation instead of doing it: asking a size would fix it, and the tensors
-    hold no values, so that none may be kept."""
+    """Whether torch records a computation: asking a size would fix it, and no tensor has values to keep."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -99,8 +94,7 @@ class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float, wide: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-        self.wide = wide
+        self.eps, self.wide = eps, wide
 
     def forward(self, x: Tensor) -> Tensor:  # (..., C) -> (..., C)
         x = x.float()
@@ -113,8 +107,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: LlamaConfig, window: int | None) -> None:
         super().__init__()
-        self.config = config
-        self.window = window
+        self.config, self.window = config, window
         C, H, G, D = config.n_embd, config.n_head, config.n_kv_head, config.head_dim
         self.q = nn.Linear(C, H * D, bias=config.qkv_bias)
         self.k = nn.Linear(C, G * D, bias=config.qkv_bias)
@@ -122,24 +115,21 @@ class Attention(nn.Module):
         self.proj = nn.Linear(H * D, C, bias=config.proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
-        T = x.shape[1]
-        cos, sin = self._angles(x)
-        q, k, v = rotate(self._heads(self.q(x)), cos, sin), *self._keys_and_values(x, cos, sin)
-        if self.window is None or (not _traced() and self.window >= T):
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (B, H, T, D)
-        else:
-            seen = self._seen(torch.arange(T, device=x.device), T)  # (T, T)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        T, angles = x.shape[1], self._angles(x)
+        q, (k, v) = rotate(self._heads(self.q(x)), *angles), self._keys_and_values(x, *angles)
+        causal = self.window is None or (not _traced() and self.window >= T)
+        seen = None if causal else self._seen(torch.arange(T, device=x.device), T)  # (T, T)
+        out = F.scaled_dot_product_attention(q, k, v, seen, is_causal=causal, enable_gqa=True)  # (B, H, T, D)
+        return self.proj(out.transpose(1, 2).flatten(2))
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
         """``self(x)`` at one position of each row: keys and values of all, which are few, but one query."""
-        rows, T = torch.arange(len(x), device=x.device), x.shape[1]
+        tokens = x[torch.arange(len(x), device=x.device), positions][:, None]  # (B, 1, C)
         cos, sin = self._angles(x)
         k, v = self._keys_and_values(x, cos, sin)  # (B, G, T, D)
-        q = self._heads(self.q(x[rows, positions])[:, None])  # (B, H, 1, D)
-        q = rotate(q, cos[positions][:, None, None], sin[positions][:, None, None])
-        seen = self._seen(positions, T)[:, None, None]  # (B, 1, 1, T)
+        turns = (table[positions][:, None, None] for table in (cos, sin))  # (B, 1, 1, D)
+        q = rotate(self._heads(self.q(tokens)), *turns)  # (B, H, 1, D)
+        seen = self._seen(positions, x.shape[1])[:, None, None]  # (B, 1, 1, T)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)  # (B, H, 1, D)
         return self.proj(mixed.flatten(1))
 
@@ -157,8 +147,7 @@ class Attention(nn.Module):
         cos, sin = _kept_table(self.config, n, x.device)
         return cos[:T], sin[:T]
 
-    def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n)
-        """Which of n tokens are seen from each of the positions."""
+    def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n): which tokens a position sees
         distance = positions[:, None] - torch.arange(n, device=positions.device)
         return (distance >= 0) & (distance < (self.window or n))
 
@@ -168,9 +157,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.n_embd, config.n_inner, bias=config.mlp_bias)
-        self.up = nn.Linear(config.n_embd, config.n_inner, bias=config.mlp_bias)
-        self.down = nn.Linear(config.n_inner, config.n_embd, bias=config.mlp_bias)
+        C, inner, bias = config.n_embd, config.n_inner, config.mlp_bias
+        self.gate, self.up = nn.Linear(C, inner, bias), nn.Linear(C, inner, bias)
+        self.down = nn.Linear(inner, C, bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -205,10 +194,8 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
-        self.blocks = nn.ModuleList(
-            Block(config, config.window if i >= (config.window_from or 0) else None)
-            for i in range(config.n_layer)
-        )
+        windows = [config.window if i >= (config.window_from or 0) else None for i in range(config.n_layer)]
+        self.blocks = nn.ModuleList(Block(config, window) for window in windows)
         self.norm = RMSNorm(config.n_embd, config.norm_eps, wide=True)
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(self._init_weights)
@@ -220,21 +207,19 @@ class Llama(nn.Module):
             nn.init.zeros_(module.bias)
 
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
-        """Token vectors, the input of the first block; positions come in with the attention."""
         T = ids.shape[1]
         if (n := self.config.n_positions) < T:
             raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
         return self.wte(ids)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
-        """Hidden vectors after the last block and the final norm."""
         x = self.embed(ids)
         for block in self.blocks:
             x = block(x, lengths)
         return self.norm(x)
 
     def lm_logits(self, hidden: Tensor) -> Tensor:  # (B, T, C) -> (B, T, V)
-        """Next-token logits. Raises InputError where the weights have no language-model head."""
+        """Next-token logits; InputError where the weights have no language-model head."""
         if self.lm_head is None and not self.config.tied:
             raise InputError("these weights have no language-model head: they can classify, not generate")
         weight = self.wte.weight if self.lm_head is None else self.lm_head.weight

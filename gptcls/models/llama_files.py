@@ -1,18 +1,15 @@
 """Hugging Face's folders of the Llama family turned into ours: one table of names for ``modeling_llama.py``,
-``modeling_mistral.py`` and ``modeling_qwen2.py``, and each ``model_type``'s entries of config.json.
-"""
+``modeling_mistral.py`` and ``modeling_qwen2.py``, and each ``model_type``'s entries of config.json."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
 from gptcls.models.config_json import ConfigReader
+from gptcls.models.gpt2_files import drop_tied_head
 from gptcls.models.llama import LlamaConfig
 
 log = logging.getLogger("gptcls")
@@ -39,45 +36,33 @@ NAMES = NameMap(
 )
 
 
-def read_llama(
-    tensors: Mapping[str, Tensor], declared: Mapping[str, Any], source: str
-) -> tuple[LlamaConfig, State]:
+def read_llama(tensors: State, declared: dict[str, Any], source: str) -> tuple[LlamaConfig, State]:
     """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
-
-    Heads for another purpose are left out, and the log says so. Raises InputError for an entry that chooses
-    what this network does not compute, and for a tensor that is not one of its own.
-    """
-    config = read_llama_config(declared, source)
-    state = NAMES.to_ours(tensors)
-    head, table = state.get("lm_head.weight"), state.get("wte.weight")
-    if config.tied and head is not None:
-        if table is not None and head.shape == table.shape and torch.equal(head, table):
-            del state["lm_head.weight"]  # the same table, written twice
-        else:
-            log.info(f"{source} ties the head to the token table, but the file has another one")
-            config = replace(config, tied=False)
+    InputError for what this network does not compute or does not have."""
+    config, state = read_llama_config(declared, source), NAMES.to_ours(tensors)
+    if config.tied and "lm_head.weight" in drop_tied_head(state):
+        log.info(f"{source} ties the head to the token table, but the file has another one")
+        config = replace(config, tied=False)
     return config, state
 
 
-def read_llama_config(declared: Mapping[str, Any], source: str) -> LlamaConfig:
+def read_llama_config(declared: dict[str, Any], source: str) -> LlamaConfig:
     """The entries of a config.json as our configuration; see :func:`read_llama` for what is refused."""
     reader = ConfigReader(declared, source)
     reader.require("hidden_act", "silu", "silu")
     if reader.values.get("attention_dropout"):
         log.info(f"{source}: attention_dropout {reader.values['attention_dropout']} is not applied")
     sizes = reader.sizes()
-    values = {
-        "n_kv_head": reader.whole("num_key_value_heads", sizes["n_head"]),
-        "head_dim": reader.whole("head_dim", sizes["n_embd"] // sizes["n_head"]),
-        "norm_eps": reader.number("rms_norm_eps", 1e-6),
-        "tied": reader.flag("tie_word_embeddings"),
+    return reader.build(
+        LlamaConfig,
+        **sizes,
+        n_kv_head=reader.whole("num_key_value_heads", sizes["n_head"]),
+        head_dim=reader.whole("head_dim", sizes["n_embd"] // sizes["n_head"]),
+        norm_eps=reader.number("rms_norm_eps", 1e-6),
+        tied=reader.flag("tie_word_embeddings"),
         **_rotary(reader),
         **MODEL_TYPES[reader.values["model_type"]](reader),
-    }
-    try:
-        return LlamaConfig(**sizes, **values)
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from None
+    )
 
 
 def _rotary(reader: ConfigReader) -> dict[str, float]:
@@ -90,16 +75,16 @@ def _rotary(reader: ConfigReader) -> dict[str, float]:
     rope = ConfigReader({"rope_theta": values.get("rope_theta"), **scaling, "rope_type": kind}, source)
     rope.require("rope_type", "default", "default", "llama3")
     rope.require("partial_rotary_factor", values.get("partial_rotary_factor", 1.0), 1.0)
-    result: dict[str, float] = {"rope_theta": rope.number("rope_theta", 10_000.0)}
-    if kind == "llama3":
-        longest = values.get("max_position_embeddings")
-        result |= {
-            "rope_factor": rope.number("factor"),
-            "rope_low_freq": rope.number("low_freq_factor"),
-            "rope_high_freq": rope.number("high_freq_factor"),
-            "rope_old_positions": rope.whole("original_max_position_embeddings", longest),
-        }
-    return result
+    theta, longest = rope.number("rope_theta", 10_000.0), values.get("max_position_embeddings")
+    if kind == "default":
+        return {"rope_theta": theta}
+    return {
+        "rope_theta": theta,
+        "rope_factor": rope.number("factor"),
+        "rope_low_freq": rope.number("low_freq_factor"),
+        "rope_high_freq": rope.number("high_freq_factor"),
+        "rope_old_positions": rope.whole("original_max_position_embeddings", longest),
+    }
 
 
 def _llama(reader: ConfigReader) -> dict[str, Any]:
@@ -115,26 +100,19 @@ def _mistral(reader: ConfigReader) -> dict[str, Any]:
 def _qwen2(reader: ConfigReader) -> dict[str, Any]:
     if not reader.flag("use_sliding_window") or "sliding_window" in reader.nulls:
         return {"qkv_bias": True}
-    n_layer = reader.whole("num_hidden_layers")
-    kinds = reader.values.get("layer_types")
+    n_layer, kinds = reader.whole("num_hidden_layers"), reader.values.get("layer_types")
     if kinds is None:
         first = min(reader.whole("max_window_layers", 28, least=0), n_layer)
     else:
         first = kinds.count("full_attention") if isinstance(kinds, list) else 0
         if kinds != ["full_attention"] * first + ["sliding_attention"] * (n_layer - first):
-            raise InputError(
-                f"{reader.source} says layer_types {kinds!r:.80}, which is not {n_layer} entries, first "
-                "full_attention, then sliding_attention, all that is computed here"
-            )
+            said = f"{reader.source} says layer_types {kinds!r:.80}"
+            wanted = "first full_attention, then sliding_attention, all that is computed here"
+            raise InputError(f"{said}, which is not {n_layer} entries, {wanted}")
     if first == n_layer:
         return {"qkv_bias": True}
-    window = reader.whole("sliding_window", 4096)
-    return {"qkv_bias": True, "window": window, "window_from": first or None}
+    return {"qkv_bias": True, "window": reader.whole("sliding_window", 4096), "window_from": first or None}
 
 
 # What each model_type says in its own way.
-MODEL_TYPES: dict[str, Callable[[ConfigReader], dict[str, Any]]] = {
-    "llama": _llama,
-    "mistral": _mistral,
-    "qwen2": _qwen2,
-}
+MODEL_TYPES: dict[str, Callable] = {"llama": _llama, "mistral": _mistral, "qwen2": _qwen2}

@@ -4,12 +4,11 @@ A linear layer stays as it is; next to it two thin matrices learn what should be
 
     y = x Wᵀ + b + alpha / r · dropout(x) Aᵀ Bᵀ        W (out, in), A (r, in), B (out, r)
 
-B starts at zero, so training starts at the pretrained network. Layers are wrapped in place and found by the
-names of the modules, in any network that is made of ``nn.Linear``: nothing here knows GPT-2.
+B starts at zero, so training starts at the pretrained network, which is any that is made of ``nn.Linear``.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -30,18 +29,15 @@ class LoRAConfig:
     dropout: float = 0.0  # on the input of A, while training
 
     @property
-    def scale(self) -> float:
-        """alpha / rank, so that another rank needs no other learning rate."""
+    def scale(self) -> float:  # so that another rank needs no other learning rate
         return self.alpha / self.rank
 
 
 class LoRALinear(nn.Module):
-    """``base``, frozen, and an adapter next to it. The adapter is in fp32 whatever the base's format.
+    """``base``, frozen, and an adapter next to it, in fp32 whatever the base's format.
 
-    ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes
-    with a layer's matrix instead of calling the layer (:func:`gptcls.fast.one_position.at`,
-    :class:`gptcls.fast.fused.FusedBlock`) sees the adapter too, and gradients reach it. ``base``
-    becomes a part of this layer; the adapter is on its device unless another is given.
+    ``weight`` and ``bias`` are those of the one linear layer that both make together: code that computes with
+    a layer's matrix (``fast/one_position.py``, ``fast/fused.py``) sees and trains the adapter too.
     """
 
     def __init__(self, base: nn.Linear, config: LoRAConfig, device: torch.device | str | None = None) -> None:
@@ -69,87 +65,76 @@ class LoRALinear(nn.Module):
         return (base + update).to(base.dtype)  # added in fp32 and rounded once
 
     @property
-    def bias(self) -> Tensor | None:
-        """The base's: LoRA adds none."""
+    def bias(self) -> Tensor | None:  # LoRA adds none
         return self.base.bias
 
 
 def add_lora(
     module: nn.Module, config: LoRAConfig, targets: Sequence[str] = ("*",), prefix: str = ""
 ) -> dict[str, LoRALinear]:
-    """Wrap the linear layers of ``module`` whose names match; returns them by name.
-
-    Args:
-        module: changed in place. Which parameters of it train is for the caller to decide.
-        config: see :class:`LoRAConfig`.
-        targets: patterns (``*``, ``?``, ``[…]``) for a layer's name or its end: ``qkv``, ``attn.*``,
-            ``blocks.11.*``.
-        prefix: stands before the names, where ``module`` is a part of a network.
-
-    Raises InputError where there is no pattern, one matches no layer, or no matrix could have that rank.
-    """
+    """Wrap in place the linear layers of ``module`` whose names, or their ends, match one of ``targets``
+    (``qkv``, ``attn.*``, ``blocks.11.*``); returns them by name. What trains is for the caller to decide.
+    ``prefix`` stands before the names, where ``module`` is a part of a network. InputError where a pattern
+    matches no layer, or no matrix could have that rank."""
     if not targets:
         raise InputError("--lora-targets names no layer to adapt; leave it out for all of them")
-    linears = linear_layers(module, prefix)
+    linears, chosen = linear_layers(module, prefix), set()
     for pattern in targets:
-        if not any(_matches(name, pattern) for name in linears):
+        matching = {name for name in linears if fnmatchcase(f".{name}", f"*.{pattern}")}
+        if not matching:
             kinds = ", ".join(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in linears))
             raise InputError(f"--lora-targets {pattern!r} matches no linear layer; there are {kinds}")
-    chosen = {name: x for name, x in linears.items() if any(_matches(name, pattern) for pattern in targets)}
-    if config.rank > (most := max(min(x.in_features, x.out_features) for x in chosen.values())):
+        chosen |= matching
+    if config.rank > (most := max(min(linears[name].weight.shape) for name in chosen)):
         raise InputError(f"--lora-rank {config.rank} is not a low rank: these layers have at most {most}")
-    layers = {name: LoRALinear(linear, config) for name, linear in chosen.items()}
-    _put(module, {name.removeprefix(f"{prefix}."): layer for name, layer in layers.items()})
+    layers = {name: LoRALinear(linear, config) for name, linear in linears.items() if name in chosen}
+    for name, layer in layers.items():
+        module.set_submodule(name.removeprefix(f"{prefix}."), layer)
     return layers
 
 
-def learn_adapters(classifier: Classifier) -> None:
-    """Train the head and the adapters that :func:`add_lora` put on the blocks, no norm, as in PEFT.
+def freeze(classifier: Classifier, policy: str) -> None:
+    """``classifier.freeze``, and ``"lora"``: :func:`learn_adapters`."""
+    learn_adapters(classifier) if policy == "lora" else classifier.freeze(policy)
 
-    Raises ValueError where there are none.
-    """
+
+def learn_adapters(classifier: Classifier) -> None:
+    """Train the head and the adapters that :func:`add_lora` put on the blocks, no norm, as in PEFT."""
     layers = lora_layers(classifier.backbone).values()
     if not layers:
         raise ValueError("there are no adapters to train; call add_lora first")
     adapted = [block for block in classifier.backbone.blocks if lora_layers(block)]
-    matrices = [layer.lora_A.weight for layer in layers] + [layer.lora_B.weight for layer in layers]
-    classifier.learn(adapted, "lora", matrices)
+    classifier.learn(adapted, "lora", [part.weight for x in layers for part in (x.lora_A, x.lora_B)])
 
 
 def linear_layers(module: nn.Module, prefix: str = "") -> dict[str, nn.Linear]:
-    """The ``nn.Linear`` layers of ``module`` by name. Raises ValueError where some are adapted already."""
+    """The ``nn.Linear`` layers of ``module`` by name; ValueError where some are adapted already."""
     if lora_layers(module):
         raise ValueError("the network has adapters already; merge them first")
-    modules = module.named_modules(prefix=prefix)
-    return {name: child for name, child in modules if isinstance(child, nn.Linear)}
+    return {name: x for name, x in module.named_modules(prefix=prefix) if isinstance(x, nn.Linear)}
 
 
 def lora_layers(module: nn.Module) -> dict[str, LoRALinear]:
-    """The adapted layers of ``module`` by name."""
-    return {name: child for name, child in module.named_modules() if isinstance(child, LoRALinear)}
+    return {name: x for name, x in module.named_modules() if isinstance(x, LoRALinear)}
 
 
 @torch.no_grad()
 def merge(module: nn.Module) -> dict[str, LoRALinear]:
-    """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer.
-
-    What is left is a network like any other: it runs as fast as without adapters and knows nothing of them.
-    Returns the layers that were taken out, for :func:`unmerge`; drop them, and their memory is free.
-    """
+    """Put a plain ``nn.Linear`` with the same effect in the place of every adapted layer. Returns the layers
+    that were taken out, for :func:`unmerge`; drop them, and their memory is free."""
     layers = lora_layers(module)
-    plain = {}
     for name, layer in layers.items():
         linear = nn.Linear(layer.base.in_features, layer.base.out_features, bias=False, device="meta")
         linear.weight = nn.Parameter(layer.weight.contiguous(), requires_grad=False)
         linear.bias = layer.bias
-        plain[name] = linear.train(layer.training)
-    _put(module, plain)
+        module.set_submodule(name, linear.train(layer.training))
     return layers
 
 
 def unmerge(module: nn.Module, layers: dict[str, LoRALinear]) -> None:
     """Undo :func:`merge`, bit for bit: the layers that it took out, which nobody wrote to, come back."""
-    _put(module, layers)
+    for name, layer in layers.items():
+        module.set_submodule(name, layer)
 
 
 @contextmanager
@@ -160,12 +145,3 @@ def merged(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         unmerge(module, layers)
-
-
-def _put(module: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-    for name, layer in layers.items():
-        module.set_submodule(name, layer)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")

@@ -18,12 +18,12 @@ from gptcls.core.errors import InputError
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import LoRAConfig, LoRALinear, linear_layers, lora_layers
-from gptcls.models.pretrained import RELEASES, check_numbers
+from gptcls.models.pretrained import RELEASES, check_tensor
 from gptcls.models.weight_files import read_object, read_state
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
-# Entries of adapter_config.json that do not change what a given adapter computes.
+# Entries of adapter_config.json that do not change what an adapter computes.
 HARMLESS = (
     "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
     "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core",
@@ -36,8 +36,8 @@ PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, 
 
 
 def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
-    """Write the adapters of ``backbone``, over the weights called ``base``, so that PEFT loads them too: onto
-    ``transformers``' network with a head (``GPT2LMHeadModel``, …), whose names they carry."""
+    """Write the adapters of ``backbone``, over the weights called ``base``. They carry the names that PEFT
+    looks for in ``transformers``' network with a head (``GPT2LMHeadModel``, …)."""
     layers = {_their_name(backbone, name): layer for name, layer in lora_layers(backbone).items()}
     tensors = {
         f"base_model.model.{name}.{part}.weight": getattr(layer, part).weight.detach().cpu().contiguous()
@@ -66,18 +66,16 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
 def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     """Put the adapters in ``folder``, which :func:`save_adapter` or PEFT wrote, on a backbone's layers.
 
-    Returns what lies with them: ``score.weight`` (K, C), the head, where PEFT trained one, else nothing. A
-    BERT's is called ``classifier`` and has a bias. A RoBERTa's head has two layers and is not read. Raises
-    InputError where a file is absent or damaged, or the adapter is not plain LoRA or for another network.
+    Returns the head, ``score.weight`` (K, C), where PEFT trained one, else nothing; a BERT's is called
+    ``classifier`` and has a bias; a RoBERTa's has two layers and is not read. InputError for damaged files,
+    and for an adapter that is not plain LoRA or is for another network.
     """
-    folder = Path(folder)
-    path, reader = folder / TENSORS, _read_description(folder / CONFIG)
+    path, reader = Path(folder, TENSORS), _read_description(Path(folder, CONFIG))
     config = LoRAConfig(reader.whole("r"), reader.number("lora_alpha"), reader.share("lora_dropout", 0.0))
-    rest, parts = _sorted_out(read_state(path), path)
-    linears = linear_layers(backbone)
+    (rest, parts), linears = _sorted_out(read_state(path), path), linear_layers(backbone)
     theirs = {ours: _their_name(backbone, ours) for ours in linears}
     names = {name: ours for ours, name in theirs.items()}
-    names |= {name.partition(".")[2]: ours for ours, name in theirs.items()}  # in a network without a head
+    names |= {name.partition(".")[2]: ours for name, ours in names.items()}  # in a network without a head
     if unknown := [name for name in parts if name not in names]:
         raise InputError(f"{path} adapts {unknown[0]}, which is not in this network: it is for another one")
     if twice := [name for name in parts if name != theirs[names[name]] and theirs[names[name]] in parts]:
@@ -89,15 +87,14 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
         shapes = {"lora_A": (config.rank, linear.in_features), "lora_B": (linear.out_features, config.rank)}
         layers[names[name]] = layer = LoRALinear(linear, config, device="meta")
         for part, shape in shapes.items():
-            _check_tensor(f"{name}.{part}.weight in {path}", pair.get(part), shape)
+            check_tensor(f"{name}.{part}.weight in {path}", pair.get(part), shape)
             getattr(layer, part).weight = nn.Parameter(pair[part].to(linear.weight.device))
     for name, layer in layers.items():  # all of them or none
         backbone.set_submodule(name, layer)
     return rest
 
 
-def _their_name(backbone: nn.Module, ours: str) -> str:
-    """A layer's name in ``transformers``' network: blocks.3.mlp.fc -> transformer.h.3.mlp.c_fc."""
+def _their_name(backbone: nn.Module, ours: str) -> str:  # blocks.3.mlp.fc -> transformer.h.3.mlp.c_fc
     return FAMILIES[family_name(backbone)].theirs(f"{ours}.weight").removesuffix(".weight")
 
 
@@ -107,8 +104,7 @@ def _read_description(path: Path) -> ConfigReader:
         raise InputError(f"{path} is missing: an adapter is {CONFIG} and {TENSORS}")
     description = {"peft_type": None} | read_object(path)
     for key, value in description.items():
-        plain = value in PLAIN[key] if key in PLAIN else key in HARMLESS or not value
-        if not plain:
+        if not (value in PLAIN[key] if key in PLAIN else key in HARMLESS or not value):
             raise InputError(f"{path} says {key} {value!r}: only plain LoRA can be read")
     return ConfigReader(description, str(path))
 
@@ -122,9 +118,7 @@ def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
         elif found := re.fullmatch(r"base_model\.model\.((?:score|classifier)\.(?:weight|bias))", key):
             rest[found[1]] = tensor
         else:
-            raise InputError(
-                f"{path} holds {key}: only adapters of linear layers and a one-layer head are read"
-            )
+            raise InputError(f"{path} holds {key}, no linear layer's adapter and no head of one layer")
     if not parts:
         raise InputError(f"{path} holds no adapter")
     return rest, parts
@@ -138,15 +132,5 @@ def _check_targets(reader: ConfigReader, adapted: set[str], names: Iterable[str]
         return
     meant = {name for name in names if f".{name}".endswith(tuple(f".{target}" for target in targets))}
     if odd := sorted(meant ^ adapted):
-        only = "target_modules" if odd[0] in meant else TENSORS
-        raise InputError(
-            f"{reader.source}: target_modules and {TENSORS} disagree: {odd[0]} is in {only} alone"
-        )
-
-
-def _check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, int]) -> None:
-    if tensor is None:
-        raise InputError(f"{what} is missing")
-    if tensor.shape != shape:
-        raise InputError(f"{what} has the shape {list(tensor.shape)} instead of {list(shape)}")
-    check_numbers(what, tensor)
+        only = f"{odd[0]} is in {'target_modules' if odd[0] in meant else TENSORS} alone"
+        raise InputError(f"{reader.source}: target_modules and {TENSORS} disagree: {only}")

@@ -1,8 +1,6 @@
-"""``load_pretrained``: a name or a path in, its network with weights out; ``load_tokenizer``: its tokenizer.
+"""A name or a path in, its network with weights out, or its tokenizer.
 
-Which network it is says config.json (``families.py``). Loading is strict: every tensor is there, has its
-shape and is finite, and the configuration next to it agrees.
-"""
+Loading is strict: every tensor is there, has its shape and is finite, and config.json agrees."""
 
 import difflib
 import logging
@@ -20,9 +18,8 @@ from torch.overrides import TorchFunctionMode
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import GPT2, Tokenizer
-from gptcls.core.weights import NameMap, State
 from gptcls.models import weight_files as files
-from gptcls.models.families import declared_family
+from gptcls.models.families import Family, declared_family
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
 
@@ -39,46 +36,30 @@ class Release:
     size: int | None = None  # bytes
 
 
-# Only gpt2-small is pinned to a revision. We know none of the other three: they come from the branch main,
-# and their sha256 pins the content.
+# Only gpt2-small's revision is known: the others come from the branch main, and sha256 pins the content.
 RELEASES = {
     "gpt2-small": Release(
-        "openai-community/gpt2",
-        "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-        revision="607a30d783dfa663caf39e06633721c8d4cfcd7e",
-        size=548_105_171,
-    ),
-    "gpt2-medium": Release(
-        "openai-community/gpt2-medium", "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"
-    ),
-    "gpt2-large": Release(
-        "openai-community/gpt2-large", "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce"
-    ),
-    "gpt2-xl": Release(
-        "openai-community/gpt2-xl", "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"
-    ),
-}
-# Weights that ship with the package.
+        "openai-community/gpt2", "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+        revision="607a30d783dfa663caf39e06633721c8d4cfcd7e", size=548_105_171),
+    "gpt2-medium": Release("openai-community/gpt2-medium",
+        "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd"),
+    "gpt2-large": Release("openai-community/gpt2-large",
+        "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce"),
+    "gpt2-xl": Release("openai-community/gpt2-xl",
+        "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
+}  # fmt: skip
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
 
 def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The network with its pretrained weights, on the CPU and in eval mode.
+    """The network with its pretrained weights, on the CPU and in eval mode; GPT-2's are always in float32.
 
-    Args:
-        name_or_path: a preset (:data:`RELEASES`, :data:`BUNDLED`); ``owner/name`` on the hub; a folder
-            with ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint;
-            or a ``.safetensors``, ``.bin`` or ``.pth`` file with Hugging Face's, the book's or OpenAI's
-            names. A preset comes before a folder of that name.
-        dtype: of the weights. GPT-2's are always in float32. Those of a file in the same format stay where
-            they are, mapped into memory, and take no second copy.
-
-    Raises InputError where the weights are nowhere, do not arrive, or are not one whole network of a family
-    that gptcls knows.
+    Where they are: a preset (:data:`RELEASES`, :data:`BUNDLED`), which comes before a folder of that name;
+    ``owner/name`` on the hub; a folder with ``model.safetensors``, its shards, ``pytorch_model.bin`` or
+    OpenAI's TensorFlow checkpoint; or one file with Hugging Face's, the book's or OpenAI's names. InputError
+    where they are nowhere, do not arrive, or are not one whole network of a family that gptcls knows.
     """
-    path = weights_file(name_or_path)
-    declared, source = _declared(str(name_or_path), path)
-    family = declared_family(declared, source)
+    path, declared, source, family = _found(name_or_path)
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
     try:
         config, state = family.read(tensors, declared, source)
@@ -86,7 +67,11 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
             model = family.network(config)
         if "lm_head.weight" not in state:
             model.lm_head = None  # tied, or a checkpoint without one
-        _check_tensors(state, model.state_dict(), family.names)
+        expected, names = model.state_dict(), family.names
+        for name in {**state, **expected}:
+            if name not in expected:
+                raise InputError(f"{names.both(name)} is not a tensor of this network")
+            check_tensor(names.both(name), state.get(name), expected[name].shape)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
@@ -94,22 +79,17 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """The tokenizer that the weights of that name (see :func:`load_pretrained`) were trained with.
-
-    GPT-2's is the bundled one; other families have ``tokenizer.json`` next to the weights. Which tokens end a
-    text is in ``generation_config.json``, else in ``config.json``. Raises InputError where there is no such
-    model, or its tokenizer is missing or broken.
-    """
+    """The tokenizer that the weights of that name were trained with: the bundled one for GPT-2, else
+    ``tokenizer.json`` next to them. Which tokens end a text is in ``generation_config.json``, else in
+    ``config.json``. InputError where there is no such model, or its tokenizer is missing or broken."""
     if str(name_or_path) in PRESETS:
         return GPT2
-    path = weights_file(name_or_path)
-    declared, source = _declared(str(name_or_path), path)
-    if not declared_family(declared, source).own_tokenizer:
+    path, declared, _, family = _found(name_or_path)
+    if not family.own_tokenizer:
         return GPT2
     generation = path.with_name("generation_config.json")
     ends = declared | (files.read_object(generation) if generation.is_file() else {})
-    eos_ids = ends.get("eos_token_id")
-    eos_ids = eos_ids if isinstance(eos_ids, list) else [eos_ids]
+    eos_ids = eos if isinstance(eos := ends.get("eos_token_id"), list) else [eos]
     return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids)
 
 
@@ -124,18 +104,13 @@ class _NoRandomNumbers(TorchFunctionMode):
     """Leaves out ``normal_``. On the meta device its first call would import torch's compiler: a second."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__name__", "") == "normal_":
-            return None
-        return function(*args, **(kwargs or {}))
+        skipped = getattr(function, "__name__", "") == "normal_"
+        return None if skipped else function(*args, **(kwargs or {}))
 
 
 def weights_file(name_or_path: str | Path) -> Path:
-    """The file that holds the weights, downloaded if need be; of several, the one that leads to them.
-
-    Raises InputError where there is no such preset, repository, folder or file, or the download failed.
-    """
-    name = str(name_or_path)
-    path = Path(name_or_path).expanduser()
+    """The file that holds the weights, downloaded if need be; of several, the one that leads to them."""
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
     if name in RELEASES:
         release = RELEASES[name]
         return hub_file(release.repo, "model.safetensors", release.revision, release.sha256, release.size)
@@ -156,8 +131,7 @@ def weights_file(name_or_path: str | Path) -> Path:
 
 def weights_sha256(name_or_path: str | Path) -> str:
     """The sha256 of the weights: a preset's from the table, else the file's, or of its parts in order."""
-    name = str(name_or_path)
-    if name in RELEASES:
+    if (name := str(name_or_path)) in RELEASES:
         return RELEASES[name].sha256
     return files.remembered_sha256(*files.present_parts(weights_file(name_or_path)))
 
@@ -178,45 +152,40 @@ def _hub_weights(repo: str) -> Path:
         for name in ("tokenizer.json", "generation_config.json"):
             with suppress(absent):
                 hub_file(repo, name)
-    for name in names:
-        if path is None:
-            with suppress(NotOnHubError):
-                path = hub_file(repo, name)
+    for name in names if path is None else ():
+        with suppress(NotOnHubError):
+            path = hub_file(repo, name)
+            break
     if path is None:
-        raise InputError(
-            f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name: "
-            "check the spelling; what is private or gated needs HF_TOKEN"
-        )
+        nowhere = f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name"
+        raise InputError(f"{nowhere}: check the spelling; what is private or gated needs HF_TOKEN")
     for part in files.weight_parts(path):
         hub_file(repo, part.name)
     return path
 
 
-def _declared(name: str, path: Path) -> tuple[dict[str, Any], str]:
-    """What is said about the network apart from its tensors, and who says it."""
+def _found(name_or_path: str | Path) -> tuple[Path, dict[str, Any], str, Family]:
+    """Where the weights are, what else is said about the network, who says it, and its family."""
+    name, path = str(name_or_path), weights_file(name_or_path)
+    described = [file for n in ("config.json", "hparams.json") if (file := path.with_name(n)).is_file()]
+    declared, source = {}, ""
     if name in RELEASES:
-        return asdict(PRESETS[name]), f"the preset {name}"
-    for file in (path.with_name("config.json"), path.with_name("hparams.json")):
-        if file.is_file():
-            return files.read_object(file), str(file)
-    return {}, ""
+        declared, source = asdict(PRESETS[name]), f"the preset {name}"
+    elif described:
+        declared, source = files.read_object(described[0]), str(described[0])
+    return path, declared, source, declared_family(declared, source)
 
 
-def _check_tensors(state: State, expected: State, names: NameMap) -> None:
-    if missing := [name for name in expected if name not in state]:
-        raise InputError(f"{names.both(missing[0])} is missing")
-    for name, tensor in state.items():
-        if name not in expected:
-            raise InputError(f"{names.both(name)} is not a tensor of this network")
-        found, wanted = list(tensor.shape), list(expected[name].shape)
-        if found != wanted:
-            raise InputError(f"{names.both(name)} has the shape {found} instead of {wanted}")
-        check_numbers(names.both(name), tensor)
-
-
-def check_numbers(name: str, tensor: Tensor) -> None:
-    """Raise InputError, which begins with ``name``, unless the tensor holds finite floating-point numbers."""
-    if not tensor.is_floating_point():
-        raise InputError(f"{name} holds {tensor.dtype}, not floating-point numbers")
-    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
-        raise InputError(f"{name} holds a value that is not finite")
+def check_tensor(what: str, tensor: Tensor | None, shape: tuple[int, ...], way_out: str = "") -> None:
+    """InputError from ``what`` to ``way_out`` unless it is a tensor of that shape with finite numbers."""
+    if tensor is None:
+        fault = "is missing"
+    elif tensor.shape != shape:
+        fault = f"has the shape {list(tensor.shape)} instead of {list(shape)}"
+    elif not tensor.is_floating_point():
+        fault = f"holds {tensor.dtype}, not floating-point numbers"
+    elif not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):  # NaN goes through both
+        fault = "holds a value that is not finite"
+    else:
+        return
+    raise InputError(f"{what} {fault}{way_out}")

@@ -1,7 +1,6 @@
 """The tokenizer in a ``tokenizer.json``, as published next to the weights of most models."""
 
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,8 @@ class FileTokenizer(Tokenizer):
 
     What its post-processor adds (a begin-of-text token, [CLS] and [SEP]) is added, and nothing else. The name
     of a special token inside a text is ordinary text: who writes "[SEP]" or "</s>" controls nothing, as with
-    ``transformers``' ``split_special_tokens=True``.
-
-    Args:
-        path: the file.
-        pad_id: see :class:`Tokenizer`; None takes the first of ``eos_ids``, else 0: no network looks at it.
-        eos_ids: see :class:`Tokenizer`; ``tokenizer.json`` does not say.
-
-    Raises InputError where there is no such file, or it does not hold a tokenizer.
-    """
+    ``transformers``' ``split_special_tokens=True``. ``pad_id``, which no network looks at, is by default
+    the first of ``eos_ids``, else 0."""
 
     def __init__(self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = ()) -> None:
         import tokenizers
@@ -30,10 +22,9 @@ class FileTokenizer(Tokenizer):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise InputError(
-                f"{path} is missing: copy it from where the weights are from; if there are only older files "
-                "(vocab.json, tokenizer.model), transformers' AutoTokenizer reads those and saves this one"
-            ) from None
+            older = "older files (vocab.json, tokenizer.model), transformers' AutoTokenizer builds it"
+            why = f"copy it from where the weights are from; if there are only {older}"
+            raise InputError(f"{path} is missing: {why}") from None
         except Exception as error:  # the library raises plain ones
             raise InputError(f"{path} is not a tokenizer ({error!s:.100}): download it again") from None
         self._tokenizer.no_truncation()
@@ -43,11 +34,10 @@ class FileTokenizer(Tokenizer):
         self.eos_ids = tuple(self._known(eos_ids))
         self.pad_id = [*self._known([pad_id]), *self.eos_ids, 0][0]
         probe = self._tokenizer.encode("a")
-        n_before = len(list(takewhile(bool, probe.special_tokens_mask)))
-        n_behind = len(list(takewhile(bool, reversed(probe.special_tokens_mask))))
-        if n_behind < len(probe.ids):
-            self.prefix = tuple(probe.ids[:n_before])
-            self.suffix = tuple(probe.ids[len(probe.ids) - n_behind :])
+        mask, ids = probe.special_tokens_mask, tuple(probe.ids)
+        if not all(mask):
+            self.prefix = ids[: mask.index(0)]
+            self.suffix = ids[len(ids) - mask[::-1].index(0) :]
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         require_text(text)
@@ -61,8 +51,7 @@ class FileTokenizer(Tokenizer):
         rows = []
         for start in range(0, len(texts), 1024):  # the library's results are far larger than their ids
             batch = [_without_surrogates(text) for text in texts[start : start + 1024]]
-            encodings = self._tokenizer.encode_batch_fast(batch)
-            rows += [self.cut(encoding.ids, max_length) for encoding in encodings]
+            rows += [self.cut(found.ids, max_length) for found in self._tokenizer.encode_batch_fast(batch)]
         return rows
 
     def decode(self, ids: Iterable[int]) -> str:

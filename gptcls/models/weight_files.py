@@ -1,6 +1,4 @@
-"""The file formats that hold a network's tensors: a path in, a state dict with the file's own names out; and
-what a file's bytes hash to.
-"""
+"""The file formats that hold a network's tensors, and what a file's bytes hash to."""
 
 import hashlib
 import json
@@ -28,26 +26,23 @@ LARGE = 1 << 26
 
 def find_weights(folder: Path) -> Path:
     """The file in ``folder`` that holds the weights: by its usual name, or the only one of a known format."""
-    for name in CANDIDATES:
-        if (folder / name).is_file():
-            return folder / name
-    files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
-    if len(files) == 1:
-        return files[0]
-    if files:
+    usual = [folder / name for name in CANDIDATES if (folder / name).is_file()]
+    files = usual[:1] or sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
+    if not files:
+        none = f"no {', '.join(CANDIDATES)}, and no {', '.join(SUFFIXES)} file"
+        raise InputError(f"{folder} holds no weights: {none}")
+    if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(f"{folder} holds several weight files ({names}): pass the path of one of them")
-    known, suffixes = ", ".join(CANDIDATES), ", ".join(SUFFIXES)
-    raise InputError(f"{folder} holds no weights: no {known}, and no {suffixes} file")
+    return files[0]
 
 
 def weight_parts(path: Path) -> list[Path]:
     """The files whose bytes are the weights: ``path``, or what an index or a checkpoint file points to."""
     if path.name == "checkpoint":
-        parts = sorted(path.parent.glob("*.data-*"))
-        if not parts:
-            raise InputError(f"{path} has no model.ckpt.data-00000-of-00001 next to it")
-        return parts
+        if parts := sorted(path.parent.glob("*.data-*")):
+            return parts
+        raise InputError(f"{path} has no model.ckpt.data-00000-of-00001 next to it")
     if path.name != INDEX:
         return [path]
     shards = read_object(path).get("weight_map")
@@ -69,16 +64,13 @@ def present_parts(path: Path) -> list[Path]:
 
 
 def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """All tensors of a weight file in ``dtype``, on the CPU.
+    """All tensors of a weight file, under its own names, in ``dtype``, on the CPU; else InputError.
 
     Safetensors and new PyTorch files are mapped into memory, copy on write: reading them takes no second
     copy where they are in ``dtype`` already, and writing to the tensors changes no file.
-
-    Raises InputError where the file is absent, broken, of another format, or holds something else.
     """
     parts = present_parts(path)
-    readers = {".safetensors": _read_safetensors, "": _read_tensorflow}
-    state: dict[str, Tensor] = {}
+    readers, state = {".safetensors": _read_safetensors, "": _read_tensorflow}, {}
     for part in [path] if path.name == "checkpoint" else parts:
         state |= readers.get(part.suffix, _read_torch)(part)
     for name, tensor in state.items():
@@ -103,10 +95,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
-        raise InputError(
-            f"{path} is not a file of plain tensors: it is broken, or holds other Python objects, which are "
-            f"never loaded since they could run code{_hint(path)}"
-        ) from None
+        why = "it is broken, or holds other Python objects, which are never loaded since they could run code"
+        raise InputError(f"{path} is not a file of plain tensors: {why}{_hint(path)}") from None
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not a whole PyTorch file ({_reason(error)}){_hint(path)}") from None
     if isinstance(state, dict) and "model_state_dict" in state:
@@ -121,19 +111,15 @@ def _read_tensorflow(path: Path) -> dict[str, Tensor]:
     try:
         import tensorflow as tf
     except ImportError:
-        raise InputError(
-            f"{folder} is a TensorFlow checkpoint: reading it needs pip install 'gptcls[tf]', "
-            "or pass the same weights as safetensors"
-        ) from None
+        ways = "reading it needs pip install 'gptcls[tf]', or pass the same weights as safetensors"
+        raise InputError(f"{folder} is a TensorFlow checkpoint: {ways}") from None
     try:
         reader = tf.train.load_checkpoint(str(folder))
         names = reader.get_variable_to_shape_map()
         return {name: torch.from_numpy(reader.get_tensor(name)) for name in names}
     except (tf.errors.OpError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        why = _reason(error)
-        raise InputError(
-            f"{folder} is not a whole TensorFlow checkpoint ({why}): download it again"
-        ) from None
+        fault = f"is not a whole TensorFlow checkpoint ({_reason(error)})"
+        raise InputError(f"{folder} {fault}: download it again") from None
 
 
 def file_sha256(*paths: Path) -> str:
@@ -148,9 +134,7 @@ def file_sha256(*paths: Path) -> str:
 
 def remembered_sha256(*paths: Path) -> str:
     """:func:`file_sha256`, computed once for large files: until a size or a time of change differs,
-    ``~/.cache/gptcls/sha256.json`` (``XDG_CACHE_HOME``) remembers it. Where that cannot be read or written,
-    it is computed again.
-    """
+    ``~/.cache/gptcls/sha256.json`` (``XDG_CACHE_HOME``) remembers it, where that can be written."""
     stats = [path.stat() for path in paths]
     if sum(stat.st_size for stat in stats) < LARGE:
         return file_sha256(*paths)

@@ -26,7 +26,7 @@ from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, poolings_of
-from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
+from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import task_options
@@ -93,9 +93,7 @@ def build_classifier(
     if options.train == "lora":
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
-        learn_adapters(model)
-    else:
-        model.freeze(options.train)
+    freeze(model, options.train)
     if (cache := config.run.cache) and not model.frozen_blocks:
         raise InputError(f"--cache {cache} keeps what is frozen; this run trains every block, leave it out")
     trained = sum(p.numel() for p in model.trained_parameters().values())
