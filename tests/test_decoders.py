@@ -213,7 +213,7 @@ def test_a_tokenizer_of_another_model(base: Path, data: Path) -> None:
 
 
 def test_longer_than_the_positions(base: Path, data: Path) -> None:
-    with pytest.raises(InputError, match=r"reads 64 tokens; make --max-length"):
+    with pytest.raises(InputError, match=r"reads 64 tokens; lower --max-length"):
         run(data, base, "x", max_length=65)
 
 

@@ -171,7 +171,7 @@ def test_pretrain(base: Path, data: Path) -> None:
 
 def test_longer_than_the_positions(tmp_path: Path, data: Path) -> None:
     base = model_folder(tmp_path / "base", "roberta")
-    with pytest.raises(InputError, match=r"reads 64 tokens; make --max-length"):
+    with pytest.raises(InputError, match=r"reads 64 tokens; lower --max-length"):
         run(data, base, "x", max_length=65)
 
 
