@@ -14,7 +14,8 @@ from benchmarks.ablation_rows import ABLATIONS, Ablation
 from gptcls.common.files import atomic_file
 from gptcls.core.errors import InputError
 from gptcls.evaluation.intervals import mean_interval
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION, new_figure
+from gptcls.evaluation.plots import new_figure
+from gptcls.evaluation.style import BLUE, GREY, VERMILION
 
 if TYPE_CHECKING:
     import pandas as pd

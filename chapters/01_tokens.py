@@ -28,8 +28,7 @@ from matplotlib.patches import Rectangle
 from gptcls.core.batches import pad, token_budget_batches
 from gptcls.core.tokenizer import PAD_ID, decode, encode, gpt2_encoding
 from gptcls.data.sources import load_data
-from gptcls.evaluation.plots import BLUE
-from gptcls.evaluation.style import ORANGE, SKY, use_style
+from gptcls.evaluation.style import BLUE, ORANGE, SKY, use_style
 
 use_style()
 DATA = "sms-sample"  # "sms-spam" downloads the 5,574 messages of the SMS Spam Collection (0.2 MB)

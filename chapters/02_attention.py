@@ -24,8 +24,7 @@ from torch.nn import functional as F
 
 from gptcls.core.gpt2 import Attention
 from gptcls.core.tokenizer import PAD_ID, decode, encode
-from gptcls.evaluation.plots import BLUE, VERMILION
-from gptcls.evaluation.style import use_style
+from gptcls.evaluation.style import BLUE, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained
 
 use_style()

@@ -23,8 +23,7 @@ from torch.nn import functional as F
 
 from gptcls.core.gpt2 import GPT2, MLP, PRESETS, Attention, Block, GPT2Config
 from gptcls.core.tokenizer import decode, encode
-from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION
-from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.evaluation.style import BLUE, GREEN, GREY, ORANGE, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained, shapes_only
 
 use_style()

@@ -31,8 +31,7 @@ from torch.nn import functional as F
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION
-from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
 from gptcls.models.gpt2_files import convert, save_pretrained
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate

@@ -26,8 +26,7 @@ from gptcls.core.batches import pad, token_budget_batches
 from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data
 from gptcls.evaluation.metrics import classification_scores
-from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION
-from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.evaluation.style import BLUE, GREEN, GREY, ORANGE, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
 from gptcls.pretrain.next_token import perplexity

@@ -40,8 +40,7 @@ from gptcls.data.download import data_folder, sms_spam_file
 from gptcls.data.resample import undersample
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION
-from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
 
 use_style()
 DATA = "sms-sample"  # "sms-spam" downloads the SMS Spam Collection

@@ -24,8 +24,7 @@ from gptcls.core.classifier import Classifier, FirstToken, LastToken, MeanToken
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import decode, encode
 from gptcls.data.sources import load_data
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION
-from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained
 
 use_style()

@@ -25,8 +25,8 @@ from gptcls.core.loop import Curves, FitSettings, Trainer, evaluate_loader
 from gptcls.core.task import SingleLabel, class_weights
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
-from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION, plot_history
-from gptcls.evaluation.style import use_style
+from gptcls.evaluation.plots import plot_history
+from gptcls.evaluation.style import BLUE, GREEN, GREY, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained
 
 use_style()

@@ -42,8 +42,7 @@ from gptcls.core.tasks import task_from_json
 from gptcls.core.tokenizer import encode, gpt2_encoding
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION
-from gptcls.evaluation.style import use_style
+from gptcls.evaluation.style import BLUE, GREY, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 
 use_style()

@@ -34,8 +34,8 @@ from gptcls.data.split import drop_duplicates, make_split
 from gptcls.evaluation.baselines import TFIDF, class_probabilities, tfidf_baseline
 from gptcls.evaluation.intervals import bootstrap_interval, mean_interval, wilson_interval
 from gptcls.evaluation.judge import judge_of
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION, plot_confusion, plot_precision_recall
-from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.evaluation.plots import plot_confusion, plot_precision_recall
+from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen, Trained
 from gptcls.models.pretrained import load_pretrained

@@ -37,8 +37,7 @@ from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.tokenizer import encode
 from gptcls.data.sources import load_data
 from gptcls.evaluation.intervals import mean_interval, wilson_interval
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION
-from gptcls.evaluation.style import use_style
+from gptcls.evaluation.style import BLUE, GREY, VERMILION, use_style
 from gptcls.models.lora import LoRAConfig, LoRALinear, add_lora, learn_adapters
 from gptcls.models.pretrained import load_pretrained
 

@@ -37,8 +37,7 @@ from gptcls.core.gpt2 import PRESETS
 from gptcls.core.task import SingleLabel
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
-from gptcls.evaluation.plots import BLUE, GREY, VERMILION
-from gptcls.evaluation.style import ORANGE, use_style
+from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.one_position import at

@@ -44,8 +44,7 @@ from gptcls.data.split import drop_duplicates, make_split
 from gptcls.evaluation.baselines import tfidf_baseline
 from gptcls.evaluation.intervals import wilson_interval
 from gptcls.evaluation.judge import judge_of
-from gptcls.evaluation.plots import BLUE, VERMILION
-from gptcls.evaluation.style import use_style
+from gptcls.evaluation.style import BLUE, VERMILION, use_style
 from gptcls.models.llama import Llama, LlamaConfig, RMSNorm, rotary_table, rotate
 from gptcls.models.llama_files import NAMES
 from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters, lora_layers, merge

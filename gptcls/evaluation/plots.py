@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptcls.evaluation.metrics import MEASURES
+from gptcls.evaluation.style import BLUE, GREEN, GREY, VERMILION
 from gptcls.evaluation.table import shortened
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger("gptcls")
-# Okabe and Ito's colours, told apart by readers of every colour vision (https://jfly.uni-koeln.de/color/).
-BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 # With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.
 FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
 LONGEST = 28  # characters of a label name that are drawn

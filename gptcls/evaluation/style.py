@@ -1,8 +1,7 @@
-"""The look of the course's pictures: one call at the top of a chapter."""
+"""The colours of all pictures, and the look of the course's: one call at the top of a chapter."""
 
-from gptcls.evaluation.plots import BLUE, GREEN, GREY, VERMILION
-
-# The rest of Okabe and Ito's colours that show on white.
+# Okabe and Ito's colours that show on white, told apart by every colour vision (https://jfly.uni-koeln.de/color/).
+BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 ORANGE, SKY, PURPLE = "#E69F00", "#56B4E9", "#CC79A7"
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
 
