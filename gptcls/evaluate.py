@@ -1,6 +1,5 @@
 """python -m gptcls.evaluate: how good a saved classifier is on labelled data."""
 
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.clean import cleaned
@@ -21,8 +21,6 @@ from gptcls.data.same_text import text_key
 from gptcls.data.split import load_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
-
-log = logging.getLogger("gptcls")
 
 
 @own_first

@@ -5,7 +5,6 @@ the first was sure of (``gptcls.train --extra``). It repeats the mistakes that t
 confidence high, and judge by rows that people labelled.
 """
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,12 @@ from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.run import answered_chunks
 from gptcls.common import cli
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.options import TableOptions
 from gptcls.data.writer import ChunkWriter
-
-log = logging.getLogger("gptcls")
 
 
 @own_first

@@ -1,7 +1,6 @@
 """python -m gptcls.classify: label texts given, lines of standard input, or a file of any size."""
 
 import io
-import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from gptcls.classify.answers import answers_of
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import column_of, find_text_column, text_values
@@ -25,7 +25,6 @@ from gptcls.data.options import TableOptions
 from gptcls.data.readers import PLAIN, read_chunks
 from gptcls.data.writer import ChunkWriter
 
-log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256
 PLAIN_TABLE = TableOptions()
 Answered = tuple["pd.DataFrame", list[str | None], np.ndarray]  # rows, their texts, their outputs (N, K)

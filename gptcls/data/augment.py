@@ -7,7 +7,6 @@ Words are what stands between white space. A text without any, as in Chinese, is
 changes it: segment such texts first.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import Literal
 from numpy.random import RandomState
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import read_lines, require_text
 from gptcls.data.same_text import text_key
 
-log = logging.getLogger("gptcls")
 Operation = Literal["synonym", "insert", "delete", "swap"]
 Synonyms = dict[str, tuple[str, ...]]
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it

@@ -1,16 +1,15 @@
 """Which column is the text and which the label, and whether their values are usable."""
 
 import difflib
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.readers import UNNAMED
 
-log = logging.getLogger("gptcls")
 TEXT_NAMES = {
     "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence", "comment",
     "tweet", "body", "document", "question", "utterance", "post", "description",

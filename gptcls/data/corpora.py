@@ -3,20 +3,19 @@
 ``--data goemotions:FOLDER`` reads one with its official parts.
 """
 
-import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import require_file
 from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
 from gptcls.data.readers import PLAIN, Dialect
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_data
 
-log = logging.getLogger("gptcls")
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 Parts = dict[str, Any]  # frames with the columns text and label, by "train", "validation", "test"
 

@@ -4,16 +4,15 @@ Every function raises InputError naming the rows whose value cannot be meant.
 """
 
 import json
-import logging
 import math
 from dataclasses import replace
 from pathlib import Path
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.columns import NO_LABEL, Column
 from gptcls.data.encodings import open_text, require_text
 
-log = logging.getLogger("gptcls")
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 LARGEST = 3e38  # beyond it a float32 is infinite
 

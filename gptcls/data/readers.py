@@ -7,7 +7,6 @@ and a line in :data:`FORMATS` below; to be written as well, one in :data:`gptcls
 import codecs
 import csv
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,10 @@ from itertools import chain, islice
 from pathlib import Path
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import open_text, read_lines, require_file, require_text
 
-log = logging.getLogger("gptcls")
 FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
 QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 UNNAMED = "Unnamed: "  # pandas' name for a column whose header cell is empty

@@ -3,7 +3,8 @@
 import numpy as np
 
 from gptcls.common.lazy import pd
-from gptcls.data.split import log, rows_by_group
+from gptcls.common.log import log
+from gptcls.data.split import rows_by_group
 
 
 def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":

@@ -1,7 +1,6 @@
 """Labelled texts from named data sets, files and frames: a frame with the columns text and label."""
 
 import difflib
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -9,13 +8,13 @@ from itertools import chain
 from pathlib import Path
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.columns import column_of, text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
 from gptcls.data.labels import Layout
 from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeats
 
-log = logging.getLogger("gptcls")
 ONE_CLASS_LAYOUT = Layout()
 NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
 SAMPLE = 4096  # rows that a guess at columns looks at

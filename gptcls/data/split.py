@@ -4,7 +4,6 @@ Every function takes frames with the columns ``text`` and ``label`` and returns 
 Texts are the same where :func:`gptcls.data.same_text.text_key` says so.
 """
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
@@ -23,7 +23,6 @@ from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame
 from gptcls.data.writer import ChunkWriter
 
-log = logging.getLogger("gptcls")
 PARTS = ("train", "validation", "test")
 UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")  # in UTF-8, or by the csv module
 

@@ -5,7 +5,6 @@ the most frequent label, the mean), and TF-IDF with a linear model. On short, mi
 characters is stronger than that of words (:func:`tfidf_char_baseline`).
 """
 
-import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.evaluation import metrics
 
-log = logging.getLogger("gptcls")
 MAJORITY, TFIDF = "majority class", "TF-IDF + logistic regression"
 MOST_FREQUENT, ONE_VS_REST = "most frequent label", "TF-IDF + logistic regression, one vs rest"
 MEAN, RIDGE = "mean of the training rows", "TF-IDF + ridge regression"

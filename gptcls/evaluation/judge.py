@@ -9,7 +9,6 @@
 """
 
 import json
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,12 +18,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
 from gptcls.evaluation import baselines, metrics, plots, table
 
-log = logging.getLogger("gptcls")
 Pictures = dict[str, "plots.Figure"]  # by file name
 
 

@@ -4,13 +4,13 @@ Figures are built without pyplot, so drawing touches no global state and needs n
 ``plot_history(rows).savefig("loss.png")``. Lines differ in dash and marker as well as in colour.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gptcls.common.log import log
 from gptcls.evaluation.metrics import MEASURES
 from gptcls.evaluation.table import shortened
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-log = logging.getLogger("gptcls")
 # Okabe and Ito's colours, told apart by readers of every colour vision (https://jfly.uni-koeln.de/color/).
 BLUE, VERMILION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 # With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.

@@ -6,16 +6,14 @@ version 1.18, huggingface_hub pull request 4306), and on a slow line half a giga
 """
 
 import errno
-import logging
 import re
 import shutil
 from functools import cache
 from pathlib import Path
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.models.weight_files import file_sha256
-
-log = logging.getLogger("gptcls")
 
 
 class NotOnHubError(InputError):

@@ -1,18 +1,17 @@
 """Hugging Face's folders of the Llama family turned into ours: one table of names for ``modeling_llama.py``,
 ``modeling_mistral.py`` and ``modeling_qwen2.py``, and each ``model_type``'s entries of config.json."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.gpt2_files import drop_tied_head
 from gptcls.models.llama import LlamaConfig
 
-log = logging.getLogger("gptcls")
 NAMES = NameMap(
     what="a Llama, Mistral or Qwen2",
     table={
