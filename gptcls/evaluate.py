@@ -7,6 +7,7 @@ from pathlib import Path
 from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
+from gptcls.common.files import write_json
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.common.options import own_first
@@ -67,7 +68,7 @@ def evaluate(config: EvaluateConfig, show: bool = False) -> dict:
     targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
     scores = judge_of(task).scores(targets, outputs)
     if out is not None:
-        report.write_metrics(out / "metrics.json", {"data": scores}, {})
+        write_json(out / "metrics.json", {"scores": {"data": scores}, "baselines": {}})
         report.write_pictures(out, task, targets, outputs, scores)
     if show:
         print(report.scores_table(task, {config.data or "test": scores}, {}))

@@ -77,8 +77,7 @@ def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
         predict = partial(_columns, model.predict_proba, count)
         if "validation" in parts:
             texts, targets = parts["validation"]
-            best = metrics.best_thresholds(targets, predict(texts))
-            thresholds = [0.5 if threshold is None else threshold for threshold in best]
+            thresholds = metrics.best_thresholds(targets, predict(texts))
         results[ONE_VS_REST] = _scored(parts, predict, partial(score, thresholds=thresholds))
     return results
 

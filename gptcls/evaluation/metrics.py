@@ -103,8 +103,8 @@ def multilabel_scores(
     }
 
 
-def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
-    """For each of K labels the threshold with the largest F1 over (N, K); None for a label that no text has.
+def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float]:
+    """For each of K labels the threshold with the largest F1 over (N, K); 0.5 for a label that no text has.
 
     Only a probability that occurs can change the F1. A threshold lies half-way between the lowest that is let
     in and the next one below it, or, where none is below, at 0.5 at most; among equals the one nearest to 0.5
@@ -112,10 +112,10 @@ def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[floa
     """
     from sklearn.metrics import precision_recall_curve
 
-    thresholds: list[float | None] = []
+    thresholds = []
     for target, probability in zip(targets.T, probabilities.T.astype(float), strict=True):
         if not target.any():
-            thresholds.append(None)
+            thresholds.append(0.5)
             continue
         precision, recall, cuts = precision_recall_curve(target, probability)
         precision, recall = precision[: len(cuts)], recall[: len(cuts)]

@@ -147,9 +147,7 @@ def _refuse_html(file: Path, url: str) -> None:
         return
     with file.open("rb") as opened:
         start = opened.read(512).lstrip().lower()
-    if start.startswith(
-        (b"<!doctype", b"<html")
-    ):  # "<" alone may begin a safetensors file: the header's size
+    if start.startswith((b"<!doctype", b"<html")):  # "<" may begin a safetensors file: the header's size
         file.unlink()
         what = "an HTML page instead of the file, perhaps a proxy's or a login page: it was deleted"
         raise InputError(f"{url} gives {what}; open it in a browser to see, or set HF_ENDPOINT to a mirror")
