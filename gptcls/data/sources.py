@@ -33,7 +33,7 @@ def load_data(
 
     They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
     three), or UCI's SMS format, which is known by its content. What a label's string holds is told in
-    :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_text_column`.
+    :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_columns`.
     ``numbered``: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot

@@ -79,7 +79,17 @@ def make_split(
     validation = without(drawn.get("validation", validation), test, "validation", "test")
     train = without(without(train, validation, "train", "validation"), test, "train", "test")
     split = Split(train, validation, test)
-    _check_parts(split, kind)
+    # Something in each, and no label that training did not see.
+    _require_classes(train, kind)
+    known = names_in(train, kind)
+    for name, part in split.items():
+        if part.empty:
+            raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
+        if unseen := sorted(names_in(part, kind) - known):
+            named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
+            trained = ", ".join(map(repr, sorted(known)[:5]))
+            said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
+            raise InputError(f"{said}: correct them, or add such rows to train")
     return split
 
 
@@ -125,19 +135,6 @@ def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> N
                 known |= names[row]
             parts[0].append(rows[unseen])
             part[i] = rows[~unseen]
-
-
-def _check_parts(split: Split, kind: LabelKind) -> None:
-    _require_classes(split.train, kind)
-    known = names_in(split.train, kind)
-    for name, part in split.items():
-        if part.empty:
-            raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
-        if unseen := sorted(names_in(part, kind) - known):
-            named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
-            trained = ", ".join(map(repr, sorted(known)[:5]))
-            said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
-            raise InputError(f"{said}: correct them, or add such rows to train")
 
 
 def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
@@ -232,15 +229,13 @@ def save_split(split: Split, folder: str | Path) -> None:
 
 def load_split(folder: str | Path) -> Split:
     """What :func:`save_split` has written. InputError if a file is missing or is not such a file."""
-    plain = Path(folder) / "plain.csv"
-    parts = (Path(folder) / f"{name}.csv" for name in PARTS)
-    return Split(*map(_load_part, parts), _load_part(plain) if plain.exists() else None)
-
-
-def _load_part(path: Path) -> "pd.DataFrame":
-    if not path.exists():
-        raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    frame = pd.concat(read_chunks(path))
-    if list(frame.columns) != ["text", "label"]:
-        raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
-    return labelled_frame(frame["text"].tolist(), frame["label"].tolist())
+    frames = {}
+    for name in (*PARTS, "plain"):
+        if (path := Path(folder, f"{name}.csv")).exists():
+            frame = pd.concat(read_chunks(path))
+            if list(frame.columns) != ["text", "label"]:
+                raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
+            frames[name] = labelled_frame(frame["text"].tolist(), frame["label"].tolist())
+        elif name in PARTS:
+            raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
+    return Split(**frames)
