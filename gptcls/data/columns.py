@@ -27,13 +27,9 @@ def find_text_column(
 
 
 def find_columns(
-    columns: Sequence[str],
-    text_column: str | None = None,
-    label_column: str | None = None,
-    sample=None,
-    source: object = "the data",
-    label_option: str | None = "--label-column",
-) -> list[str]:
+    columns: Sequence[str], text_column: str | None = None, label_column: str | None = None,
+    sample=None, source: object = "the data", label_option: str | None = "--label-column",
+) -> list[str]:  # fmt: skip
     """The text and, unless ``label_option`` is None, the label column: as given, else guessed, and logged
     where a guess is not "text" or "label". InputError where none can be told.
 
@@ -159,10 +155,8 @@ def column_of(frame: "pd.DataFrame", name: str, source: object) -> Column:
 
 
 def text_values(column: Column) -> list[str | None]:
-    """The values of a text column, unchanged, but None where there is nothing to read.
-
-    Raises InputError for a value that is not text, or has a NUL character.
-    """
+    """The values of a text column, unchanged, but None where there is nothing to read. InputError for a value
+    that is not text, or has a NUL character."""
     values = column.values
     other = (value is not None and not isinstance(value, str) for value in values)
     said = "a value of type {value.__class__.__name__} {here}, not text"
@@ -173,9 +167,7 @@ def text_values(column: Column) -> list[str | None]:
 
 def label_values(column: Column) -> list[str]:
     """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers.
-
-    Spaces around labels are removed, and that is logged. Raises InputError naming rows without a label.
-    """
+    Spaces around labels are removed, and that is logged. InputError naming rows without a label."""
     way_out = "give one label per row, or add --task multi for lists"
     column.refuse((isinstance(v, list | dict) for v in column.values), "a list or object {here}", way_out)
     names = ["" if value is None else str(value) for value in column.values]

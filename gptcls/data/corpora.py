@@ -103,16 +103,11 @@ def corpus_of(data: str | Path) -> tuple[str, Path] | None:
 
 
 def load_parts(
-    data: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
-    dialect: Dialect = PLAIN,
-) -> Parts:
+    data: str | Path, text_column: str | None = None, label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN,
+) -> Parts:  # fmt: skip
     """The parts of a data set: "train", of a corpus also what else it has; the index numbers the rows.
-
-    Raises InputError for a corpus with options about columns, or of another task than the ``layout``'s.
-    """
+    InputError for a corpus with options about columns, or of another task than the ``layout``'s."""
     if (found := corpus_of(data)) is None:
         return {"train": load_data(data, text_column, label_column, layout, dialect, numbered=True)}
     name, folder = found

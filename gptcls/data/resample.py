@@ -13,10 +13,8 @@ def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
 
 
 def oversample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
-    """Repeat rows until each class is as large as the largest; repeats follow their row.
-
-    Every row of a class stands as often as any other of it or once more; a random draw says which.
-    """
+    """Repeat rows until each class is as large as the largest; repeats follow their row. Every row of a class
+    stands as often as any other of it or once more; a random draw says which."""
     return _resample(frame, seed, max, "oversampled", "of them repeats")
 
 

@@ -21,14 +21,9 @@ SAMPLE = 4096  # rows that a guess at columns looks at
 
 
 def load_data(
-    name_or_path: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
-    dialect: Dialect = PLAIN,
-    *,
-    numbered: bool = False,
-) -> "pd.DataFrame":
+    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN, *, numbered: bool = False,
+) -> "pd.DataFrame":  # fmt: skip
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
     They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first

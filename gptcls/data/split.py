@@ -29,11 +29,9 @@ UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")  # in UTF-8, or by the csv modul
 
 @dataclass(frozen=True)
 class Split:
-    """The three parts; no text stands in two of them, except in the book's own split.
-
-    ``plain`` has the training rows as the labelled data gives them, where ``train`` differs from them: rows
-    were added (``--extra``, ``--augment``), repeated or left out (``--balance``).
-    """
+    """The three parts; no text stands in two of them, except in the book's own split. ``plain`` has the
+    training rows as the labelled data gives them, where ``train`` differs from them: rows were added
+    (``--extra``, ``--augment``), repeated or left out (``--balance``)."""
 
     train: "pd.DataFrame"
     validation: "pd.DataFrame"
@@ -49,15 +47,10 @@ class Split:
 
 
 def make_split(
-    rows: "pd.DataFrame",
-    validation: "pd.DataFrame | None" = None,
-    test: "pd.DataFrame | None" = None,
-    *,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.2,
-    seed: int = 123,
+    rows: "pd.DataFrame", validation: "pd.DataFrame | None" = None, test: "pd.DataFrame | None" = None, *,
+    validation_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 123,
     kind: LabelKind = ONE_CLASS,
-) -> Split:
+) -> Split:  # fmt: skip
     """Train, validation and test, with no text in two of them.
 
     A part that is not given is drawn from ``rows`` in proportion to the classes, at least one row of each
@@ -145,10 +138,8 @@ def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
-    """Keep the first row of each text; drop every row of a text that stands under several labels.
-
-    A text under several numbers keeps their mean. The log counts both.
-    """
+    """Keep the first row of each text; drop every row of a text that stands under several labels. A text
+    under several numbers keeps their mean. The log counts both."""
     keys = frame["text"].map(text_key)
     by_text = frame["label"].groupby(keys.to_numpy(), sort=False)
     contradictory = by_text.transform("nunique") > 1
@@ -170,9 +161,7 @@ def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.D
 
 def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS) -> Split:
     """The split with the rows of ``extra`` behind its training rows; those that repeat a text are left out.
-
-    The log counts them, and the labels taken. InputError for a label that train lacks, and for no new row.
-    """
+    The log counts them, and the labels taken. InputError for a label that train lacks, and for no new row."""
     known = sorted(names_in(split.train, kind))
     if unseen := sorted(names_in(extra, kind) - set(known)):
         said = f"label {unseen[0]!r} is not among the labels of the training rows, {', '.join(known)}"
@@ -212,10 +201,8 @@ def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
 
 def save_split(split: Split, folder: str | Path) -> None:
     """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
-
-    :func:`load_split` gives back every text exactly. Raises InputError for a text that no file in UTF-8 can
-    hold: one with a NUL character or half of a surrogate pair.
-    """
+    :func:`load_split` gives back every text exactly. InputError for a text that no file in UTF-8 can hold:
+    one with a NUL character or half of a surrogate pair."""
     folder = Path(folder)
     parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
     with ExitStack() as stack:

@@ -50,11 +50,6 @@ def _class_notes(rows: Rows) -> list[str]:
     return notes
 
 
-def _list_notes(rows: Rows) -> list[str]:
-    exact = "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's."
-    return [exact, "AP: average precision, macro."]
-
-
 def _number_notes(rows: Rows) -> list[str]:
     notes = ["MAE, RMSE: mean absolute and root mean squared error, in the targets' units."]
     if any("per_number" in scores for _, scores in rows):
@@ -69,7 +64,10 @@ CLASSES = Columns({
 LISTS = Columns({
     "exact % [95 % CI]": "subset_accuracy", "Hamming": "hamming_loss", "micro-F1": "micro_f1",
     "macro-F1 [95 % CI]": "macro_f1", "AP": "average_precision",
-}, _list_notes)  # fmt: skip
+}, lambda _: [
+    "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's.",
+    "AP: average precision, macro.",
+])  # fmt: skip
 NUMBERS = Columns(
     {"MAE [95 % CI]": "mae", "RMSE [95 % CI]": "rmse", "Spearman [95 % CI]": "spearman"}, _number_notes
 )
