@@ -133,11 +133,9 @@ def _standard_input() -> BinaryIO:
 
 
 def arriving_lines(file: BinaryIO) -> Iterator[list[str]]:
-    """The lines of UTF-8 text in ``file`` in lists: what has arrived, at most :data:`LINES_AT_ONCE`.
-
-    So a slow source is answered line by line, and a fast one in batches. Raises InputError at the first line
-    that is not UTF-8, whatever the locale says, after the lines before it.
-    """
+    """The lines of UTF-8 text in ``file`` in lists: what has arrived, at most :data:`LINES_AT_ONCE`. So a
+    slow source is answered line by line, and a fast one in batches. InputError at the first line that is not
+    UTF-8, whatever the locale says, after the lines before it."""
     lines: Queue[str | Exception | None] = Queue(maxsize=4 * LINES_AT_ONCE)
 
     def read() -> None:

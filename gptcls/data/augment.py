@@ -124,9 +124,7 @@ class Augmentation:
 
 def read_synonyms(path: Path | None = None) -> Synonyms:
     """A table of synonyms: UTF-8, one word per line, ``word<TAB>synonym,synonym``; None: the package's own.
-
-    Words are in lower case; a synonym may be several words. InputError for a malformed or repeated line.
-    """
+    Words are in lower case; a synonym may be several words. InputError for a malformed or repeated line."""
     if path is None:
         with as_file(files("gptcls") / "assets" / "synonyms.tsv") as own:
             return read_synonyms(own)

@@ -26,10 +26,8 @@ class Corpus(NamedTuple):
 
 
 def trec6(folder: Path) -> Parts:
-    """Questions in six coarse classes (Li and Roth 2002): ``COARSE:fine text``, latin-1.
-
-    5,452 for training, 500 for testing, in ``train.txt`` and ``test.txt`` or under their authors' names.
-    """
+    """Questions in six coarse classes (Li and Roth 2002): ``COARSE:fine text``, latin-1. 5,452 for training,
+    500 for testing, in ``train.txt`` and ``test.txt`` or under their authors' names."""
     names = {"train": ("train.txt", "train_5500.label"), "test": ("test.txt", "TREC_10.label")}
     return {part: _questions(_first(folder, *files)) for part, files in names.items()}
 

@@ -118,10 +118,8 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_numbers(columns: list[Column]) -> list[str]:
-    """The numbers of each row as JSON: of one column the number alone, else an object with their names.
-
-    One column may also hold such objects. A number must be finite as a float32.
-    """
+    """The numbers of each row as JSON: of one column the number alone, else an object with their names. One
+    column may also hold such objects. A number must be finite as a float32."""
     if len(columns) == 1:
         objects = [from_json(value, "{") for value in columns[0].values]
         objects = [value if isinstance(value, dict) else None for value in objects]

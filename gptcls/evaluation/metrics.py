@@ -190,10 +190,8 @@ def _f1(name: str, value: float | None, counts: np.ndarray, over: str) -> dict:
 
 
 def _averages(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Micro, macro and weighted precision, recall and F1, 0/0 counted as 0; of no text they are None.
-
-    Of indices (N,), over the classes among targets or predictions; of (N, K) of 0 and 1, over all K.
-    """
+    """Micro, macro and weighted precision, recall and F1, 0/0 counted as 0; of no text they are None. Of
+    indices (N,), over the classes among targets or predictions; of (N, K) of 0 and 1, over all K."""
     from sklearn.metrics import precision_recall_fscore_support
 
     averages = ("micro", "macro", "weighted")

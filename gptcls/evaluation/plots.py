@@ -43,11 +43,9 @@ def _write_instead(axes: "Axes", text: str, **style) -> None:
 
 
 def drawable(labels: Sequence[str]) -> tuple[list[str], dict]:
-    """Names on one line, shortened to 28 characters, and the style of text to draw them in.
-
-    A name without glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its number in
-    ``labels``, and that is logged.
-    """
+    """Names on one line, shortened to 28 characters, and the style of text to draw them in. A name without
+    glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its number in ``labels``, and
+    that is logged."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
     installed = {entry.name for entry in fontManager.ttflist}

@@ -13,10 +13,8 @@ from gptcls.evaluation.plots import plot_history
 
 
 def scores_table(task: Task, scores: dict[str, dict], baselines: dict[str, dict[str, dict]]) -> str:
-    """The classifier's scores on each part and, below them, the baselines' on the test part.
-
-    Then, where the task has more to say, the scores of each class or number on the last part.
-    """
+    """The classifier's scores on each part and, below them, the baselines' on the test part. Then, where the
+    task has more to say, the scores of each class or number on the last part."""
     judge, last = judge_of(task), list(scores)[-1]
     rows = [*scores.items(), *((f"test, {name}", parts["test"]) for name, parts in baselines.items())]
     details = judge.details(scores[last])
