@@ -1,6 +1,5 @@
 """python -m gptcls.evaluate: how good a saved classifier is on labelled data."""
 
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,9 @@ from pathlib import Path
 from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
+from gptcls.common.files import write_json
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.clean import cleaned
@@ -21,8 +22,6 @@ from gptcls.data.same_text import text_key
 from gptcls.data.split import load_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
-
-log = logging.getLogger("gptcls")
 
 
 @own_first
@@ -69,7 +68,7 @@ def evaluate(config: EvaluateConfig, show: bool = False) -> dict:
     targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
     scores = judge_of(task).scores(targets, outputs)
     if out is not None:
-        report.write_metrics(out / "metrics.json", {"data": scores}, {})
+        write_json(out / "metrics.json", {"scores": {"data": scores}, "baselines": {}})
         report.write_pictures(out, task, targets, outputs, scores)
     if show:
         print(report.scores_table(task, {config.data or "test": scores}, {}))

@@ -5,7 +5,6 @@ the first was sure of (``gptcls.train --extra``). It repeats the mistakes that t
 confidence high, and judge by rows that people labelled.
 """
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,12 @@ from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.run import answered_chunks
 from gptcls.common import cli
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.options import TableOptions
 from gptcls.data.writer import ChunkWriter
-
-log = logging.getLogger("gptcls")
 
 
 @own_first
@@ -45,11 +43,9 @@ class PseudoLabelConfig(TableOptions, ClassifierOptions):
 
 
 def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
-    """Write the texts that the classifier is sure of, and return how many of each label there are.
-
-    Memory holds a few thousand rows at a time; so a text that stands twice is written twice, and ``--extra``
-    takes it once. Raises InputError, leaving no file, for what cannot be read, and when no text was taken.
-    """
+    """Write the texts that the classifier is sure of, and return how many of each label there are. Memory
+    holds a few thousand rows at a time: a text that stands twice is written twice, and ``--extra`` takes it
+    once. InputError, leaving no file, for what cannot be read, and when no text was taken."""
     if not 0 < config.confidence <= 1:
         raise InputError(f"--confidence {config.confidence} is not a probability; use more than 0, at most 1")
     classifier = config.load()

@@ -238,6 +238,8 @@ def test_both_spellings_of_the_rotary_positions() -> None:
         )
     assert declared("llama", rope_parameters=LLAMA3).rope_factor == 8
     assert declared("qwen2", rope_theta=1e6).rope_theta == 1e6
+    unsaid = {"rope_type": "default", "rope_theta": None}
+    assert declared("qwen2", rope_theta=1e6, rope_scaling=unsaid).rope_theta == 1e6
     assert declared("qwen2").rope_theta == 10_000
 
 

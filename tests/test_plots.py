@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 
 from gptcls.evaluation.metrics import classification_scores
 from gptcls.evaluation.plots import plot_confusion, plot_history, plot_precision_recall
-from gptcls.evaluation.table import format_per_class
+from gptcls.evaluation.table import format_each
 
 pytestmark = pytest.mark.draws
 
@@ -154,7 +154,7 @@ def test_long_names_with_one_prefix_differ(tmp_path):
     assert all(name.endswith(topic) for name, topic in zip(shown, topics, strict=True))
     assert max(map(len, shown)) <= 28
     scores = classification_scores(np.arange(3), np.eye(3), names)
-    report = format_per_class(scores)
+    report = format_each(scores)
     assert all(topic in report for topic in topics)
 
 

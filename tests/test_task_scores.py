@@ -36,13 +36,7 @@ from gptcls.evaluation.metrics import (
     regression_scores,
 )
 from gptcls.evaluation.plots import plot_label_scores, plot_predictions
-from gptcls.evaluation.table import (
-    LISTS,
-    NUMBERS,
-    format_per_class,
-    format_per_number,
-    format_scores,
-)
+from gptcls.evaluation.table import LISTS, NUMBERS, format_each, format_scores
 
 LABELS = ["anger", "fear", "joy", "never"]
 THRESHOLDS = [0.5, 0.3, 0.6, 0.5]
@@ -241,7 +235,7 @@ def test_tables_are_aligned_and_fit():
 
 def test_per_class_report():
     scores = multilabel_scores(*label_case(), LABELS, THRESHOLDS)
-    lines = format_per_class(scores).splitlines()
+    lines = format_each(scores).splitlines()
     assert lines[0].split() == ["n", "precision", "recall", "F1", "threshold"]
     fear = scores["per_class"]["fear"]
     assert lines[3].split() == ["fear", str(fear["support"]), *(
@@ -251,8 +245,8 @@ def test_per_class_report():
     two = classification_scores(np.array([0, 1]), np.eye(2), ["a", "b"])
     assert judge_of(SingleLabel(("a", "b"))).details(two) == ""  # the table's line says it
     both = regression_scores(*number_case(), ["x", "y"])
-    assert [line.split()[0] for line in format_per_number(both).splitlines()[2:]] == ["x", "y"]
-    assert format_per_number(both["per_number"]["x"]) == ""
+    assert [line.split()[0] for line in format_each(both).splitlines()[2:]] == ["x", "y"]
+    assert format_each(both["per_number"]["x"]) == ""
 
 
 # --- pictures ---

@@ -1,6 +1,5 @@
 """Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
 
-import logging
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch import nn
 
 from gptcls.classify.store import SavedClassifier, find_classifier, read_classifier
 from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.common.log import log
 from gptcls.common.options import HardwareOptions
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, pad
@@ -29,7 +29,6 @@ from gptcls.models.lora import merge
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
 Answer = str | list[str] | float | list[float]  # to one text, by the classifier's task
-log = logging.getLogger("gptcls")
 
 
 class TextClassifier:

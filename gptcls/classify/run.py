@@ -1,7 +1,6 @@
 """python -m gptcls.classify: label texts given, lines of standard input, or a file of any size."""
 
 import io
-import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from gptcls.classify.answers import answers_of
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import column_of, find_text_column, text_values
@@ -25,7 +25,6 @@ from gptcls.data.options import TableOptions
 from gptcls.data.readers import PLAIN, read_chunks
 from gptcls.data.writer import ChunkWriter
 
-log = logging.getLogger("gptcls")
 LINES_AT_ONCE = 256
 PLAIN_TABLE = TableOptions()
 Answered = tuple["pd.DataFrame", list[str | None], np.ndarray]  # rows, their texts, their outputs (N, K)
@@ -134,11 +133,9 @@ def _standard_input() -> BinaryIO:
 
 
 def arriving_lines(file: BinaryIO) -> Iterator[list[str]]:
-    """The lines of UTF-8 text in ``file`` in lists: what has arrived, at most :data:`LINES_AT_ONCE`.
-
-    So a slow source is answered line by line, and a fast one in batches. Raises InputError at the first line
-    that is not UTF-8, whatever the locale says, after the lines before it.
-    """
+    """The lines of UTF-8 text in ``file`` in lists: what has arrived, at most :data:`LINES_AT_ONCE`. So a
+    slow source is answered line by line, and a fast one in batches. InputError at the first line that is not
+    UTF-8, whatever the locale says, after the lines before it."""
     lines: Queue[str | Exception | None] = Queue(maxsize=4 * LINES_AT_ONCE)
 
     def read() -> None:

@@ -7,7 +7,6 @@ Words are what stands between white space. A text without any, as in Chinese, is
 changes it: segment such texts first.
 """
 
-import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import Literal
 from numpy.random import RandomState
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import read_lines, require_text
 from gptcls.data.same_text import text_key
 
-log = logging.getLogger("gptcls")
 Operation = Literal["synonym", "insert", "delete", "swap"]
 Synonyms = dict[str, tuple[str, ...]]
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it
@@ -125,9 +124,7 @@ class Augmentation:
 
 def read_synonyms(path: Path | None = None) -> Synonyms:
     """A table of synonyms: UTF-8, one word per line, ``word<TAB>synonym,synonym``; None: the package's own.
-
-    Words are in lower case; a synonym may be several words. InputError for a malformed or repeated line.
-    """
+    Words are in lower case; a synonym may be several words. InputError for a malformed or repeated line."""
     if path is None:
         with as_file(files("gptcls") / "assets" / "synonyms.tsv") as own:
             return read_synonyms(own)

@@ -44,9 +44,7 @@ def book_split(
     data, text_column: str | None = None, label_column: str | None = None, *, balanced: bool = True, seed=SEED
 ) -> Split:
     """The book's split of UCI's file, or of any data with the labels ham and spam, such as "sms-sample".
-
-    Another seed, or leaving the classes unbalanced, departs from the book. InputError for other labels.
-    """
+    Another seed, or leaving the classes unbalanced, departs from the book. InputError for other labels."""
     with local_file(data) as path:
         uci = format_of(path) is UCI
         frame = read_as_book(path) if uci else load_data(path, text_column, label_column)

@@ -4,14 +4,13 @@ The network has seen raw text, and capitals, line breaks and rows of exclamation
 two classes apart. So this pays where such things are noise: scraped pages, broken exports, hidden characters.
 """
 
-import logging
 import re
 from collections.abc import Callable
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 
-log = logging.getLogger("gptcls")
 # Unicode's control characters that are not white space, and the invisible ones that join nothing: zero width
 # space, word joiner, byte order mark. The joiners that emoji and some scripts need stay.
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")

@@ -1,16 +1,15 @@
 """Which column is the text and which the label, and whether their values are usable."""
 
 import difflib
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.readers import UNNAMED
 
-log = logging.getLogger("gptcls")
 TEXT_NAMES = {
     "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence", "comment",
     "tweet", "body", "document", "question", "utterance", "post", "description",
@@ -23,49 +22,43 @@ FREE_TEXT = 15  # characters: labels are mostly shorter, messages mostly longer
 def find_text_column(
     columns: Sequence[str], text_column: str | None = None, sample=None, source: object = "the data"
 ) -> str:
-    """``text_column``, else a guess at it, logged unless it is "text"; InputError where none can be told.
-
-    A guess is made only where it is unambiguous: exactly one column has a usual name (``TEXT_NAMES``, in any
-    case), or there are exactly two columns, their header cells look like names, and by the values in
-    ``sample`` (the first rows) one holds free text and the other does not.
-    """
-    columns = list(columns)
-    require_column(columns, text_column, "--text-column", source)
-    text = text_column or _guess_text(columns, sample)
-    if text is None:
-        raise _cannot_tell(columns, "the text", "--text-column", source)
-    if text_column is None and text != "text":
-        log.info("%s: text column %r (guessed; set --text-column)", source, text)
-    return text
+    """:func:`find_columns` of a table without labels: the text column alone."""
+    return find_columns(columns, text_column, None, sample, source, None)[0]
 
 
 def find_columns(
-    columns: Sequence[str],
-    text_column: str | None = None,
-    label_column: str | None = None,
-    sample=None,
-    source: object = "the data",
-    label_option: str = "--label-column",
-) -> tuple[str, str]:
-    """The text and the label column, by the rule of :func:`find_text_column`.
+    columns: Sequence[str], text_column: str | None = None, label_column: str | None = None,
+    sample=None, source: object = "the data", label_option: str | None = "--label-column",
+) -> list[str]:  # fmt: skip
+    """The text and, unless ``label_option`` is None, the label column: as given, else guessed, and logged
+    where a guess is not "text" or "label". InputError where none can be told.
 
-    Of two columns the one that is not the text is the label if its values in ``sample`` repeat.
+    A guess is made only where it is unambiguous: exactly one column has a usual name (``TEXT_NAMES``, in any
+    case), or there are exactly two columns, their header cells look like names, and by the values in
+    ``sample`` (the first rows) one holds free text and the other does not. The other is the label if its
+    values repeat.
     """
     columns = list(columns)
     require_column(columns, text_column, "--text-column", source)
     require_column(columns, label_column, "--label-column", source)
     if text_column is not None and text_column == label_column:
         raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
-    text = text_column or _guess_text(columns, sample, besides=label_column)
-    label = label_column or _guess_label(columns, sample, besides=text)
-    asked = [("the text", "--text-column", text), ("the label", label_option, label)]
-    if unknown := [(what, option) for what, option, found in asked if found is None]:
+    pair = _pair(columns, sample)
+    free = [name for name, values in pair.items() if _is_free_text(values)]
+    text = text_column or _guess(columns, TEXT_NAMES, label_column, free)
+    asked = [("text", "--text-column", text_column, text)]
+    if label_option is not None:
+        classes = [name for name in pair if text in pair and name != text and _repeats(pair[name])]
+        label = label_column or _guess(columns, LABEL_NAMES, text, classes)
+        asked.append(("label", label_option, label_column, label))
+    if unknown := [(f"the {what}", option) for what, option, _, found in asked if found is None]:
         what, options = zip(*unknown, strict=True)
         raise _cannot_tell(columns, " and which ".join(what), " and ".join(options), source)
-    if (text_column is None and text != "text") or (label_column is None and label != "label"):
-        said = "%s: text column %r, label column %r (guessed; set --text-column/--label-column)"
-        log.info(said, source, text, label)
-    return text, label
+    if any(given is None and found != what for what, _, given, found in asked):
+        said = ", ".join(f"{what} column {found!r}" for what, _, _, found in asked)
+        options = "/".join(f"--{what}-column" for what, *_ in asked)
+        log.info(f"{source}: {said} (guessed; set {options})")
+    return [found for *_, found in asked]
 
 
 def require_column(columns: list[str], wanted: str | None, option: str, source: object) -> None:
@@ -81,18 +74,11 @@ def require_column(columns: list[str], wanted: str | None, option: str, source: 
 # --- guesses ---
 
 
-def _guess_text(columns: list[str], sample, besides: str | None = None) -> str | None:
-    if usual := [name for name in _named(columns) if name != besides and name.strip().lower() in TEXT_NAMES]:
-        return usual[0] if len(usual) == 1 else None
-    free = [name for name in _pair(columns, sample) if _is_free_text(values_of(sample, name))]
-    return free[0] if len(free) == 1 and free[0] != besides else None
-
-
-def _guess_label(columns: list[str], sample, besides: str | None) -> str | None:
-    if usual := [name for name in _named(columns) if name != besides and name.strip().lower() in LABEL_NAMES]:
-        return usual[0] if len(usual) == 1 else None
-    other = [name for name in _pair(columns, sample) if name != besides]
-    return other[0] if len(other) == 1 and _repeats(values_of(sample, other[0])) else None
+def _guess(columns: list[str], usual: set[str], besides: str | None, by_values: list[str]) -> str | None:
+    """The only column with a usual name; where there is none, the only one that the values speak for."""
+    named = [name for name in _named(columns) if name != besides and name.strip().lower() in usual]
+    found = named or by_values
+    return found[0] if len(found) == 1 and found[0] != besides else None
 
 
 def _named(columns: list[str]) -> list[str]:
@@ -100,12 +86,12 @@ def _named(columns: list[str]) -> list[str]:
     return [name for name in columns if not name.startswith(UNNAMED)]
 
 
-def _pair(columns: list[str], sample) -> list[str]:
-    """The two columns of a two-column table whose header is not a row of data; else nothing."""
-    named = _named(columns)
-    if sample is None or len(named) != 2 or any(_is_data(name, values_of(sample, name)) for name in named):
-        return []
-    return named
+def _pair(columns: list[str], sample) -> dict[str, list]:
+    """Both columns' values in a two-column table whose header is not a row of data; else nothing."""
+    if sample is None or len(named := _named(columns)) != 2:
+        return {}
+    pair = {name: values_of(sample, name) for name in named}
+    return {} if any(map(_is_data, pair, pair.values())) else pair
 
 
 def _is_data(name: str, values: list) -> bool:
@@ -169,10 +155,8 @@ def column_of(frame: "pd.DataFrame", name: str, source: object) -> Column:
 
 
 def text_values(column: Column) -> list[str | None]:
-    """The values of a text column, unchanged, but None where there is nothing to read.
-
-    Raises InputError for a value that is not text, or has a NUL character.
-    """
+    """The values of a text column, unchanged, but None where there is nothing to read. InputError for a value
+    that is not text, or has a NUL character."""
     values = column.values
     other = (value is not None and not isinstance(value, str) for value in values)
     said = "a value of type {value.__class__.__name__} {here}, not text"
@@ -183,9 +167,7 @@ def text_values(column: Column) -> list[str | None]:
 
 def label_values(column: Column) -> list[str]:
     """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers.
-
-    Spaces around labels are removed, and that is logged. Raises InputError naming rows without a label.
-    """
+    Spaces around labels are removed, and that is logged. InputError naming rows without a label."""
     way_out = "give one label per row, or add --task multi for lists"
     column.refuse((isinstance(v, list | dict) for v in column.values), "a list or object {here}", way_out)
     names = ["" if value is None else str(value) for value in column.values]

@@ -3,20 +3,19 @@
 ``--data goemotions:FOLDER`` reads one with its official parts.
 """
 
-import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import require_file
 from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
 from gptcls.data.readers import PLAIN, Dialect
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_data
 
-log = logging.getLogger("gptcls")
 TREC_CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 Parts = dict[str, Any]  # frames with the columns text and label, by "train", "validation", "test"
 
@@ -27,10 +26,8 @@ class Corpus(NamedTuple):
 
 
 def trec6(folder: Path) -> Parts:
-    """Questions in six coarse classes (Li and Roth 2002): ``COARSE:fine text``, latin-1.
-
-    5,452 for training, 500 for testing, in ``train.txt`` and ``test.txt`` or under their authors' names.
-    """
+    """Questions in six coarse classes (Li and Roth 2002): ``COARSE:fine text``, latin-1. 5,452 for training,
+    500 for testing, in ``train.txt`` and ``test.txt`` or under their authors' names."""
     names = {"train": ("train.txt", "train_5500.label"), "test": ("test.txt", "TREC_10.label")}
     return {part: _questions(_first(folder, *files)) for part, files in names.items()}
 
@@ -104,16 +101,11 @@ def corpus_of(data: str | Path) -> tuple[str, Path] | None:
 
 
 def load_parts(
-    data: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
-    dialect: Dialect = PLAIN,
-) -> Parts:
+    data: str | Path, text_column: str | None = None, label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN,
+) -> Parts:  # fmt: skip
     """The parts of a data set: "train", of a corpus also what else it has; the index numbers the rows.
-
-    Raises InputError for a corpus with options about columns, or of another task than the ``layout``'s.
-    """
+    InputError for a corpus with options about columns, or of another task than the ``layout``'s."""
     if (found := corpus_of(data)) is None:
         return {"train": load_data(data, text_column, label_column, layout, dialect, numbered=True)}
     name, folder = found

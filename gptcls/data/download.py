@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import logging
 import os
 import time
 import zipfile
@@ -14,9 +13,9 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from gptcls.common.files import atomic_file
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 
-log = logging.getLogger("gptcls")
 # UCI data set 228 (Almeida and Hidalgo 2011, doi 10.24432/C5CC84), then the mirror that the book uses.
 SMS_URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",

@@ -50,10 +50,8 @@ def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
 
 
 def require_text(path: Path, encoding: str | None = None) -> None:
-    """:func:`require_file`; InputError at its first line that is not text in ``encoding`` (None: UTF-8).
-
-    A pass of its own, so that a long job fails in its first seconds and not at its ten-millionth row.
-    """
+    """:func:`require_file`; InputError at its first line that is not text in ``encoding`` (None: UTF-8). A
+    pass of its own, so that a long job fails in its first seconds and not at its ten-millionth row."""
     require_file(path)
     decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
     line, block = 1, b"-"

@@ -4,16 +4,15 @@ Every function raises InputError naming the rows whose value cannot be meant.
 """
 
 import json
-import logging
 import math
 from dataclasses import replace
 from pathlib import Path
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.columns import NO_LABEL, Column
 from gptcls.data.encodings import open_text, require_text
 
-log = logging.getLogger("gptcls")
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 LARGEST = 3e38  # beyond it a float32 is infinite
 
@@ -119,10 +118,8 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_numbers(columns: list[Column]) -> list[str]:
-    """The numbers of each row as JSON: of one column the number alone, else an object with their names.
-
-    One column may also hold such objects. A number must be finite as a float32.
-    """
+    """The numbers of each row as JSON: of one column the number alone, else an object with their names. One
+    column may also hold such objects. A number must be finite as a float32."""
     if len(columns) == 1:
         objects = [from_json(value, "{") for value in columns[0].values]
         objects = [value if isinstance(value, dict) else None for value in objects]

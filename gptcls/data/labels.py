@@ -10,7 +10,6 @@ In a frame a label is always a string, so that a split is a plain file that a pe
 """
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ from itertools import chain
 from pathlib import Path
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import numbers
 from gptcls.data.columns import Column, find_columns, find_text_column, label_values, require_column
 from gptcls.data.label_columns import from_json, read_flags, read_lists, read_numbers, to_float, to_names
 from gptcls.data.readers import refuse_repeats
 
-log = logging.getLogger("gptcls")
 STRATA = 10  # parts of equal size that numbers are cut into
 
 

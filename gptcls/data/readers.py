@@ -7,7 +7,6 @@ and a line in :data:`FORMATS` below; to be written as well, one in :data:`gptcls
 import codecs
 import csv
 import json
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,10 @@ from itertools import chain, islice
 from pathlib import Path
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import open_text, read_lines, require_file, require_text
 
-log = logging.getLogger("gptcls")
 FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
 QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 UNNAMED = "Unnamed: "  # pandas' name for a column whose header cell is empty
@@ -36,9 +35,7 @@ def refuse_repeats(names: Sequence[str], source: object = None, option: str = "-
 @dataclass(frozen=True)
 class Dialect:
     """How a text file was written, where it is not in UTF-8, as its suffix says, and with a header line.
-
-    Raises InputError for a separator or an encoding that no file can have, and for a column named twice.
-    """
+    InputError for a separator or an encoding that no file can have, and for a column named twice."""
 
     separator: str | None = None  # one character or "tab", whatever the suffix; quotes are as in .csv
     encoding: str | None = None  # a name that Python knows, such as "cp1252" or "utf-16"
@@ -96,9 +93,7 @@ class Format:
 
 def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
     """How to read a file, by its suffix and dialect, after the checks that every reader needs (InputError).
-
-    UCI's SMS format is known by its content, whatever the suffix; with columns named a .txt is tab-separated.
-    """
+    UCI's SMS format is known by its content, whatever the suffix; with columns named .txt has tabs."""
     require_file(path)
     suffix = suffix_of(path)
     found = FORMATS.get(suffix)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from gptcls.common.lazy import pd
-from gptcls.data.split import log, rows_by_group
+from gptcls.common.log import log
+from gptcls.data.split import rows_by_group
 
 
 def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
@@ -12,10 +13,8 @@ def undersample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
 
 
 def oversample(frame: "pd.DataFrame", seed: int) -> "pd.DataFrame":
-    """Repeat rows until each class is as large as the largest; repeats follow their row.
-
-    Every row of a class stands as often as any other of it or once more; a random draw says which.
-    """
+    """Repeat rows until each class is as large as the largest; repeats follow their row. Every row of a class
+    stands as often as any other of it or once more; a random draw says which."""
     return _resample(frame, seed, max, "oversampled", "of them repeats")
 
 

@@ -1,7 +1,6 @@
 """Labelled texts from named data sets, files and frames: a frame with the columns text and label."""
 
 import difflib
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -9,32 +8,27 @@ from itertools import chain
 from pathlib import Path
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.columns import column_of, text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
 from gptcls.data.labels import Layout
 from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeats
 
-log = logging.getLogger("gptcls")
 ONE_CLASS_LAYOUT = Layout()
 NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
 SAMPLE = 4096  # rows that a guess at columns looks at
 
 
 def load_data(
-    name_or_path: str | Path,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT,
-    dialect: Dialect = PLAIN,
-    *,
-    numbered: bool = False,
-) -> "pd.DataFrame":
+    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN, *, numbered: bool = False,
+) -> "pd.DataFrame":  # fmt: skip
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
     They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
     three), or UCI's SMS format, which is known by its content. What a label's string holds is told in
-    :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_text_column`.
+    :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_columns`.
     ``numbered``: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot

@@ -4,7 +4,6 @@ Every function takes frames with the columns ``text`` and ``label`` and returns 
 Texts are the same where :func:`gptcls.data.same_text.text_key` says so.
 """
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
@@ -23,18 +23,15 @@ from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame
 from gptcls.data.writer import ChunkWriter
 
-log = logging.getLogger("gptcls")
 PARTS = ("train", "validation", "test")
 UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")  # in UTF-8, or by the csv module
 
 
 @dataclass(frozen=True)
 class Split:
-    """The three parts; no text stands in two of them, except in the book's own split.
-
-    ``plain`` has the training rows as the labelled data gives them, where ``train`` differs from them: rows
-    were added (``--extra``, ``--augment``), repeated or left out (``--balance``).
-    """
+    """The three parts; no text stands in two of them, except in the book's own split. ``plain`` has the
+    training rows as the labelled data gives them, where ``train`` differs from them: rows were added
+    (``--extra``, ``--augment``), repeated or left out (``--balance``)."""
 
     train: "pd.DataFrame"
     validation: "pd.DataFrame"
@@ -50,15 +47,10 @@ class Split:
 
 
 def make_split(
-    rows: "pd.DataFrame",
-    validation: "pd.DataFrame | None" = None,
-    test: "pd.DataFrame | None" = None,
-    *,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.2,
-    seed: int = 123,
+    rows: "pd.DataFrame", validation: "pd.DataFrame | None" = None, test: "pd.DataFrame | None" = None, *,
+    validation_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 123,
     kind: LabelKind = ONE_CLASS,
-) -> Split:
+) -> Split:  # fmt: skip
     """Train, validation and test, with no text in two of them.
 
     A part that is not given is drawn from ``rows`` in proportion to the classes, at least one row of each
@@ -80,7 +72,17 @@ def make_split(
     validation = without(drawn.get("validation", validation), test, "validation", "test")
     train = without(without(train, validation, "train", "validation"), test, "train", "test")
     split = Split(train, validation, test)
-    _check_parts(split, kind)
+    # Something in each, and no label that training did not see.
+    _require_classes(train, kind)
+    known = names_in(train, kind)
+    for name, part in split.items():
+        if part.empty:
+            raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
+        if unseen := sorted(names_in(part, kind) - known):
+            named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
+            trained = ", ".join(map(repr, sorted(known)[:5]))
+            said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
+            raise InputError(f"{said}: correct them, or add such rows to train")
     return split
 
 
@@ -128,19 +130,6 @@ def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> N
             part[i] = rows[~unseen]
 
 
-def _check_parts(split: Split, kind: LabelKind) -> None:
-    _require_classes(split.train, kind)
-    known = names_in(split.train, kind)
-    for name, part in split.items():
-        if part.empty:
-            raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
-        if unseen := sorted(names_in(part, kind) - known):
-            named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")
-            trained = ", ".join(map(repr, sorted(known)[:5]))
-            said = f"the {name} rows have labels that train lacks: {named}; train has {trained}"
-            raise InputError(f"{said}: correct them, or add such rows to train")
-
-
 def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
     classes = frame.label.unique()
     if kind.every_class and len(classes) < 2:
@@ -149,10 +138,8 @@ def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
-    """Keep the first row of each text; drop every row of a text that stands under several labels.
-
-    A text under several numbers keeps their mean. The log counts both.
-    """
+    """Keep the first row of each text; drop every row of a text that stands under several labels. A text
+    under several numbers keeps their mean. The log counts both."""
     keys = frame["text"].map(text_key)
     by_text = frame["label"].groupby(keys.to_numpy(), sort=False)
     contradictory = by_text.transform("nunique") > 1
@@ -174,9 +161,7 @@ def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.D
 
 def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS) -> Split:
     """The split with the rows of ``extra`` behind its training rows; those that repeat a text are left out.
-
-    The log counts them, and the labels taken. InputError for a label that train lacks, and for no new row.
-    """
+    The log counts them, and the labels taken. InputError for a label that train lacks, and for no new row."""
     known = sorted(names_in(split.train, kind))
     if unseen := sorted(names_in(extra, kind) - set(known)):
         said = f"label {unseen[0]!r} is not among the labels of the training rows, {', '.join(known)}"
@@ -216,10 +201,8 @@ def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
 
 def save_split(split: Split, folder: str | Path) -> None:
     """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
-
-    :func:`load_split` gives back every text exactly. Raises InputError for a text that no file in UTF-8 can
-    hold: one with a NUL character or half of a surrogate pair.
-    """
+    :func:`load_split` gives back every text exactly. InputError for a text that no file in UTF-8 can hold:
+    one with a NUL character or half of a surrogate pair."""
     folder = Path(folder)
     parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
     with ExitStack() as stack:
@@ -233,15 +216,13 @@ def save_split(split: Split, folder: str | Path) -> None:
 
 def load_split(folder: str | Path) -> Split:
     """What :func:`save_split` has written. InputError if a file is missing or is not such a file."""
-    plain = Path(folder) / "plain.csv"
-    parts = (Path(folder) / f"{name}.csv" for name in PARTS)
-    return Split(*map(_load_part, parts), _load_part(plain) if plain.exists() else None)
-
-
-def _load_part(path: Path) -> "pd.DataFrame":
-    if not path.exists():
-        raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    frame = pd.concat(read_chunks(path))
-    if list(frame.columns) != ["text", "label"]:
-        raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
-    return labelled_frame(frame["text"].tolist(), frame["label"].tolist())
+    frames = {}
+    for name in (*PARTS, "plain"):
+        if (path := Path(folder, f"{name}.csv")).exists():
+            frame = pd.concat(read_chunks(path))
+            if list(frame.columns) != ["text", "label"]:
+                raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
+            frames[name] = labelled_frame(frame["text"].tolist(), frame["label"].tolist())
+        elif name in PARTS:
+            raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
+    return Split(**frames)

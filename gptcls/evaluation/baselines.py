@@ -5,7 +5,6 @@ the most frequent label, the mean), and TF-IDF with a linear model. On short, mi
 characters is stronger than that of words (:func:`tfidf_char_baseline`).
 """
 
-import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.evaluation import metrics
 
-log = logging.getLogger("gptcls")
 MAJORITY, TFIDF = "majority class", "TF-IDF + logistic regression"
 MOST_FREQUENT, ONE_VS_REST = "most frequent label", "TF-IDF + logistic regression, one vs rest"
 MEAN, RIDGE = "mean of the training rows", "TF-IDF + ridge regression"
@@ -41,10 +40,8 @@ Model = Any  # scikit-learn's; it is imported where it is used, since that takes
 
 
 def baselines(parts: Parts, labels: Sequence[str], seed: int = 0) -> Scores:
-    """The majority class, and TF-IDF with logistic regression.
-
-    TF-IDF is left out too where all training texts are of one class. InputError for a target beyond K - 1.
-    """
+    """The majority class, and TF-IDF with logistic regression, which is left out too where all training texts
+    are of one class. InputError for a target beyond K - 1."""
     score = partial(metrics.classification_scores, labels=labels)
     texts, targets = _training(parts)
     shares = majority_baseline(targets, len(labels))
@@ -57,10 +54,8 @@ def baselines(parts: Parts, labels: Sequence[str], seed: int = 0) -> Scores:
 
 
 def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
-    """The most frequent label, and TF-IDF with one logistic regression (C=10) per label.
-
-    The second's thresholds are tuned on ``parts["validation"]`` where there is one, as the classifier's are.
-    """
+    """The most frequent label, and TF-IDF with one logistic regression (C=10) per label, its thresholds tuned
+    on ``parts["validation"]`` where there is one, as the classifier's are."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
@@ -78,8 +73,7 @@ def multilabel_baselines(parts: Parts, labels: Sequence[str]) -> Scores:
         predict = partial(_columns, model.predict_proba, count)
         if "validation" in parts:
             texts, targets = parts["validation"]
-            best = metrics.best_thresholds(targets, predict(texts))
-            thresholds = [0.5 if threshold is None else threshold for threshold in best]
+            thresholds = metrics.best_thresholds(targets, predict(texts))
         results[ONE_VS_REST] = _scored(parts, predict, partial(score, thresholds=thresholds))
     return results
 
@@ -148,11 +142,9 @@ def majority_baseline(train_targets: Sequence[int], n_classes: int) -> np.ndarra
 
 
 def tfidf_vectorizer(texts: Sequence[str] = ()) -> Model:
-    """TF-IDF of the words in ``texts``, or of single characters and pairs of them, as the log then says.
-
-    Characters where most letters belong to a script without spaces between words, such as Chinese: there
-    scikit-learn takes each clause for a word, and hardly any occurs twice.
-    """
+    """TF-IDF of the words in ``texts``, or of single characters and pairs of them, as the log then says:
+    where most letters belong to a script without spaces between words, such as Chinese, scikit-learn takes
+    each clause for a word, and hardly any occurs twice."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     letters, unspaced = (sum(len(sign.findall(text)) for text in texts) for sign in (LETTERS, UNSPACED))
@@ -172,9 +164,7 @@ def tfidf_baseline(seed: int = 0, texts: Sequence[str] = ()) -> Model:
 
 def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -> Model:
     """TF-IDF of 2 to 5 characters inside words and logistic regression (C=10): 97.67 % on the book's split.
-
-    With ``class_weight="balanced"`` the strongest of these on spam at its natural rate.
-    """
+    With ``class_weight="balanced"`` the strongest of these on spam at its natural rate."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -9,7 +9,6 @@
 """
 
 import json
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,12 +18,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
 from gptcls.evaluation import baselines, metrics, plots, table
 
-log = logging.getLogger("gptcls")
 Pictures = dict[str, "plots.Figure"]  # by file name
 
 
@@ -53,7 +52,7 @@ class Judge(ABC):
 
     def details(self, scores: dict) -> str:
         """What the terminal shows below the table: one part's scores of each label or number, or ""."""
-        return table.format_per_class(scores) or table.format_per_number(scores)
+        return table.format_each(scores)
 
     @abstractmethod
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
@@ -80,7 +79,7 @@ class SingleLabelJudge(Judge):
 
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
-        return table.format_per_class(scores) if self.task.n_outputs > 2 else ""
+        return table.format_each(scores) if self.task.n_outputs > 2 else ""
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         labels = self.task.labels
@@ -106,11 +105,10 @@ class MultiLabelJudge(Judge):
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> MultiLabel:
         """With the thresholds of the largest F1; a label that no row has keeps 0.5, and the log says so."""
-        found = metrics.best_thresholds(targets, outputs)
-        if absent := [label for label, cut in zip(self.task.labels, found, strict=True) if cut is None]:
+        if absent := [label for label, n in zip(self.task.labels, targets.sum(axis=0), strict=True) if not n]:
             named = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
             log.info(f"no validation row has {named}: the threshold stays at 0.5")
-        chosen = tuple(0.5 if cut is None else cut for cut in found)
+        chosen = tuple(metrics.best_thresholds(targets, outputs))
         low, high, n = min(chosen), max(chosen), len(targets)
         log.info(f"thresholds tuned on {n:,} validation rows: {low:.3f} to {high:.3f}")
         return replace(self.task, thresholds=chosen)

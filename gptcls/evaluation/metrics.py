@@ -103,8 +103,8 @@ def multilabel_scores(
     }
 
 
-def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float | None]:
-    """For each of K labels the threshold with the largest F1 over (N, K); None for a label that no text has.
+def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[float]:
+    """For each of K labels the threshold with the largest F1 over (N, K); 0.5 for a label that no text has.
 
     Only a probability that occurs can change the F1. A threshold lies half-way between the lowest that is let
     in and the next one below it, or, where none is below, at 0.5 at most; among equals the one nearest to 0.5
@@ -112,10 +112,10 @@ def best_thresholds(targets: np.ndarray, probabilities: np.ndarray) -> list[floa
     """
     from sklearn.metrics import precision_recall_curve
 
-    thresholds: list[float | None] = []
+    thresholds = []
     for target, probability in zip(targets.T, probabilities.T.astype(float), strict=True):
         if not target.any():
-            thresholds.append(None)
+            thresholds.append(0.5)
             continue
         precision, recall, cuts = precision_recall_curve(target, probability)
         precision, recall = precision[: len(cuts)], recall[: len(cuts)]
@@ -190,10 +190,8 @@ def _f1(name: str, value: float | None, counts: np.ndarray, over: str) -> dict:
 
 
 def _averages(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Micro, macro and weighted precision, recall and F1, 0/0 counted as 0; of no text they are None.
-
-    Of indices (N,), over the classes among targets or predictions; of (N, K) of 0 and 1, over all K.
-    """
+    """Micro, macro and weighted precision, recall and F1, 0/0 counted as 0; of no text they are None. Of
+    indices (N,), over the classes among targets or predictions; of (N, K) of 0 and 1, over all K."""
     from sklearn.metrics import precision_recall_fscore_support
 
     averages = ("micro", "macro", "weighted")

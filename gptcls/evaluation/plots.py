@@ -4,13 +4,13 @@ Figures are built without pyplot, so drawing touches no global state and needs n
 ``plot_history(rows).savefig("loss.png")``. Lines differ in dash and marker as well as in colour.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gptcls.common.log import log
 from gptcls.evaluation.metrics import MEASURES
 from gptcls.evaluation.style import BLUE, GREEN, GREY, VERMILION
 from gptcls.evaluation.table import shortened
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-log = logging.getLogger("gptcls")
 # With Chinese glyphs, on Linux, Windows and macOS: they help out where matplotlib's own font has none.
 FALLBACK_FONTS = "Noto Sans CJK SC, WenQuanYi Micro Hei, Microsoft YaHei, Hiragino Sans GB, Arial Unicode MS"
 LONGEST = 28  # characters of a label name that are drawn
@@ -43,11 +42,9 @@ def _write_instead(axes: "Axes", text: str, **style) -> None:
 
 
 def drawable(labels: Sequence[str]) -> tuple[list[str], dict]:
-    """Names on one line, shortened to 28 characters, and the style of text to draw them in.
-
-    A name without glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its number in
-    ``labels``, and that is logged.
-    """
+    """Names on one line, shortened to 28 characters, and the style of text to draw them in. A name without
+    glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its number in ``labels``, and
+    that is logged."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
     installed = {entry.name for entry in fontManager.ttflist}

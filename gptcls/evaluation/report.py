@@ -1,4 +1,4 @@
-"""What a run says about its result: the table, ``metrics.json``, ``history.csv`` and the pictures."""
+"""What a run says about its result: the table, ``history.csv`` and the pictures."""
 
 import csv
 from collections.abc import Sequence
@@ -6,26 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from gptcls.common.files import atomic_file, write_json
+from gptcls.common.files import atomic_file
 from gptcls.core.task import Task
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.plots import plot_history
 
 
 def scores_table(task: Task, scores: dict[str, dict], baselines: dict[str, dict[str, dict]]) -> str:
-    """The classifier's scores on each part and, below them, the baselines' on the test part.
-
-    Then, where the task has more to say, the scores of each class or number on the last part.
-    """
+    """The classifier's scores on each part and, below them, the baselines' on the test part. Then, where the
+    task has more to say, the scores of each class or number on the last part."""
     judge, last = judge_of(task), list(scores)[-1]
     rows = [*scores.items(), *((f"test, {name}", parts["test"]) for name, parts in baselines.items())]
     details = judge.details(scores[last])
     return judge.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
-
-
-def write_metrics(path: Path, scores: dict, baselines: dict, **more: object) -> None:
-    """``metrics.json``: the scores of every part, the baselines' and whatever else the run measured."""
-    write_json(path, {"scores": scores, "baselines": baselines, **more})
 
 
 def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> None:

@@ -50,11 +50,6 @@ def _class_notes(rows: Rows) -> list[str]:
     return notes
 
 
-def _list_notes(rows: Rows) -> list[str]:
-    exact = "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's."
-    return [exact, "AP: average precision, macro."]
-
-
 def _number_notes(rows: Rows) -> list[str]:
     notes = ["MAE, RMSE: mean absolute and root mean squared error, in the targets' units."]
     if any("per_number" in scores for _, scores in rows):
@@ -69,7 +64,10 @@ CLASSES = Columns({
 LISTS = Columns({
     "exact % [95 % CI]": "subset_accuracy", "Hamming": "hamming_loss", "micro-F1": "micro_f1",
     "macro-F1 [95 % CI]": "macro_f1", "AP": "average_precision",
-}, _list_notes)  # fmt: skip
+}, lambda _: [
+    "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's.",
+    "AP: average precision, macro.",
+])  # fmt: skip
 NUMBERS = Columns(
     {"MAE [95 % CI]": "mae", "RMSE [95 % CI]": "rmse", "Spearman [95 % CI]": "spearman"}, _number_notes
 )
@@ -97,11 +95,12 @@ def format_scores(rows: Rows, columns: Columns = CLASSES) -> str:
     return "\n".join(lines + textwrap.wrap(" ".join(columns.notes(rows)), WIDTH))
 
 
-def format_per_class(scores: dict) -> str:
-    """The per-class report of one part: precision, recall, F1 and texts of each class, then the averages.
-
-    With a column for the thresholds where the classes have one. "" for scores without ``per_class``.
-    """
+def format_each(scores: dict) -> str:
+    """The report of one part: the scores of each number, or precision, recall, F1 and texts of each class and
+    then the averages, with a column for the thresholds where the classes have one. "" for a lone number."""
+    if "per_number" in scores:
+        body = [[name, str(row["n"]), *NUMBERS.cells(row)] for name, row in scores["per_number"].items()]
+        return _report(["", "n", *NUMBERS.shown], body)
     if "per_class" not in scores:
         return ""
     per_class = scores["per_class"]
@@ -114,14 +113,6 @@ def format_per_class(scores: dict) -> str:
         shown = map(_shown, (average[measure] for measure in MEASURES))
         body.append([f"{name} average", str(scores["n"]), *shown, *[""] * len(more)])
     return _report(["", "n", "precision", "recall", "F1", *more], body, rules=(1, 2 + len(per_class)))
-
-
-def format_per_number(scores: dict) -> str:
-    """The scores of each predicted number; "" where there is only one."""
-    if "per_number" not in scores:
-        return ""
-    body = [[name, str(row["n"]), *NUMBERS.cells(row)] for name, row in scores["per_number"].items()]
-    return _report(["", "n", *NUMBERS.shown], body)
 
 
 def _report(header: list[str], body: list[list[str]], rules: Sequence[int] = (1,)) -> str:

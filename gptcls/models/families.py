@@ -35,10 +35,6 @@ class Family:
     own_tokenizer: bool = False  # in tokenizer.json next to the weights; else it is GPT-2's bundled one
     narrow: bool = False  # each block may hold its weights in bf16 or fp16 and compute in it
 
-    def theirs(self, name: str) -> str:
-        """One of our tensor names in Hugging Face's spelling, where there is one."""
-        return self.names.theirs(name) if self.names else name
-
 
 # GPT-2's blocks are not narrow: frozen ones make their own copies in bf16 (fused.py).
 FAMILIES = {

@@ -7,7 +7,6 @@
 """
 
 import json
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gptcls.common.files import atomic_folder
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS, GPT2Config
 from gptcls.core.tokenizer import PAD_ID
 from gptcls.core.weights import GPT2_NAMES, NameMap, State, parse, some
 from gptcls.models.config_json import ConfigReader
-
-log = logging.getLogger("gptcls")
 
 BOOK_NAMES = NameMap(
     what="a GPT-2",

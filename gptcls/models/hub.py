@@ -6,16 +6,14 @@ version 1.18, huggingface_hub pull request 4306), and on a slow line half a giga
 """
 
 import errno
-import logging
 import re
 import shutil
 from functools import cache
 from pathlib import Path
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.models.weight_files import file_sha256
-
-log = logging.getLogger("gptcls")
 
 
 class NotOnHubError(InputError):
@@ -149,9 +147,7 @@ def _refuse_html(file: Path, url: str) -> None:
         return
     with file.open("rb") as opened:
         start = opened.read(512).lstrip().lower()
-    if start.startswith(
-        (b"<!doctype", b"<html")
-    ):  # "<" alone may begin a safetensors file: the header's size
+    if start.startswith((b"<!doctype", b"<html")):  # "<" may begin a safetensors file: the header's size
         file.unlink()
         what = "an HTML page instead of the file, perhaps a proxy's or a login page: it was deleted"
         raise InputError(f"{url} gives {what}; open it in a browser to see, or set HF_ENDPOINT to a mirror")

@@ -1,18 +1,17 @@
 """Hugging Face's folders of the Llama family turned into ours: one table of names for ``modeling_llama.py``,
 ``modeling_mistral.py`` and ``modeling_qwen2.py``, and each ``model_type``'s entries of config.json."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.gpt2_files import drop_tied_head
 from gptcls.models.llama import LlamaConfig
 
-log = logging.getLogger("gptcls")
 NAMES = NameMap(
     what="a Llama, Mistral or Qwen2",
     table={
@@ -72,7 +71,8 @@ def _rotary(reader: ConfigReader) -> dict[str, float]:
     if not isinstance(scaling, dict):
         raise InputError(f"{source} says rope_scaling {scaling!r}, which is not an object")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    rope = ConfigReader({"rope_theta": values.get("rope_theta"), **scaling, "rope_type": kind}, source)
+    said = {key: value for key, value in scaling.items() if value is not None}  # null hides no outer entry
+    rope = ConfigReader({"rope_theta": values.get("rope_theta"), **said, "rope_type": kind}, source)
     rope.require("rope_type", "default", "default", "llama3")
     rope.require("partial_rotary_factor", values.get("partial_rotary_factor", 1.0), 1.0)
     theta, longest = rope.number("rope_theta", 10_000.0), values.get("max_position_embeddings")

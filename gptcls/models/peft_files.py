@@ -95,7 +95,8 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
 
 
 def _their_name(backbone: nn.Module, ours: str) -> str:  # blocks.3.mlp.fc -> transformer.h.3.mlp.c_fc
-    return FAMILIES[family_name(backbone)].theirs(f"{ours}.weight").removesuffix(".weight")
+    names = FAMILIES[family_name(backbone)].names
+    return names.theirs(f"{ours}.weight").removesuffix(".weight") if names else ours
 
 
 def _read_description(path: Path) -> ConfigReader:

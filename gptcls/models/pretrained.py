@@ -3,7 +3,6 @@
 Loading is strict: every tensor is there, has its shape and is finite, and config.json agrees."""
 
 import difflib
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import GPT2, Tokenizer
@@ -22,8 +22,6 @@ from gptcls.models import weight_files as files
 from gptcls.models.families import Family, declared_family
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
-
-log = logging.getLogger("gptcls")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import nn
 
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
+from gptcls.common.files import write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.core.answer import dataset_logits
 from gptcls.core.errors import InputError
@@ -220,7 +221,7 @@ def _store_everything(config: TrainConfig, base: dict | None) -> bool:
 def _write(folder: Path, run: Run) -> None:
     """Scores, curves and pictures of a run."""
     task, extra = run.classifier.task, {"seconds_training": round(run.seconds, 2)} | run.extra
-    report.write_metrics(folder / "metrics.json", run.scores, run.baselines, **extra)
+    write_json(folder / "metrics.json", {"scores": run.scores, "baselines": run.baselines} | extra)
     columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
     columns += [f"train_{task.measure_name}", f"val_{task.measure_name}", "full_val_loss"]
     report.write_history(folder / "history.csv", run.history, columns)
