@@ -59,9 +59,7 @@ class PretrainRun:
 
 def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> PretrainRun:
     """Train as ``config`` says; the weights are in ``model``, in the run's folder, in Hugging Face's format.
-
-    ``explicit`` and errors are as in :func:`gptcls.train.run.train`.
-    """
+    ``explicit`` and errors are as in :func:`gptcls.train.run.train`."""
     home = RunFolder(config, RESULT, PretrainConfig.checked, explicit)
     config = home.config
     device = pick_device(config.device)

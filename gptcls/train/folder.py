@@ -21,9 +21,9 @@ FORMAT = "gptcls run"
 
 
 class RunFolder:
-    """``path``, where a run leaves everything, ``result`` among it, and ``config``, what it does: as ``check``
-    fills it in or, with ``--resume``, as the interrupted run in ``--out`` was started. Options may not differ
-    from that run's where they are not at their default, or ``explicit`` names them since the user wrote them.
+    """``path``, where a run leaves all, its ``result`` at last, and ``config``, what it does: as ``check``
+    fills it in or, with ``--resume``, as the run in ``--out`` was started. Options may not differ from that
+    run's where they are not at their default, or ``explicit`` names them since the user wrote them.
     """
 
     def __init__(self, config: Options, result: str, check: Callable, explicit: Collection[str] = ()) -> None:

@@ -24,7 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gptcls.common.files import atomic_folder
 from gptcls.core.errors import InputError
-from gptcls.core.loop import Hook, NonFiniteLossError, Progress, Trainer, rng_state, set_rng_state
+from gptcls.core.loop import Hook, Progress, Trainer, rng_state, set_rng_state
 
 log = logging.getLogger("gptcls")
 CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
@@ -114,13 +114,6 @@ class BestWeights(Hook):
         """Put the kept weights into the network."""
         for name, value in self.kept.items():
             trainer.parameters[name].copy_(value)
-
-    def after_divergence(self, trainer: Trainer, error: NonFiniteLossError) -> NonFiniteLossError:
-        """Go back to the kept weights; the error to raise, which says so."""
-        self.go_back(trainer)
-        n = self.kept_step
-        kept = f"the weights after {n} steps are kept" if n else "nothing worth keeping was trained"
-        return NonFiniteLossError(f"{error}: {kept}; try a smaller --lr")
 
     def state(self) -> dict[str, Any]:
         values = ("best_loss", "best_epoch", "kept_step", "epochs_without_better")

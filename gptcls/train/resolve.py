@@ -45,12 +45,6 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def task_options(config: TrainConfig) -> dict[str, Any]:
-    """The options that are the task's own, for :meth:`gptcls.core.task.Task.for_training`."""
-    values = config.flat()
-    return {name: values[name] for name, tasks in TASK_OPTIONS.items() if values["task"] in tasks}
-
-
 def _changed(values: dict[str, Any], names: tuple[str, ...]) -> list[str]:
     """Those of some options that are not at their default."""
     defaults = TrainConfig.defaults()

@@ -83,8 +83,7 @@ def fit(
     or a network of your own that keeps the backbone's contract (``core/gpt2.py``), trained in place, and
     ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
 
-    InputError for options or rows that cannot be used, TypeError for an option that does not exist and rows
-    that are not of these types.
+    InputError for what cannot be used, TypeError for an unknown option and rows that are of no such type.
     """
     own = model if isinstance(model, nn.Module) else None
     if model is not None:
@@ -165,7 +164,11 @@ def _carry_out(trainer: Trainer) -> None:
     try:
         trainer.fit()
     except NonFiniteLossError as error:
-        raise _best(trainer).after_divergence(trainer, error) from None
+        best = _best(trainer)
+        best.go_back(trainer)
+        n = best.kept_step
+        kept = f"the weights after {n} steps are kept" if n else "nothing worth keeping was trained"
+        raise NonFiniteLossError(f"{error}: {kept}; try a smaller --lr") from None
 
 
 def _score(setup: Setup, trainer: Trainer) -> Run:
