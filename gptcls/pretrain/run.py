@@ -85,7 +85,17 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
             trainer.fit()
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error}; try a smaller --lr, {folder} has what was saved before") from None
-    return _finish(folder, trainer, look, config)
+    save()  # before anything else can go wrong
+    progress = trainer.progress
+    columns = list(dict.fromkeys(key for row in progress.history for key in row))
+    report.write_history(folder / "history.csv", progress.history, columns)
+    final, tokens_seen = look.perplexities(FINAL_WINDOWS), progress.step * look.tokens_per_step
+    write_json(folder / "metrics.json", {
+        "perplexity": final, "held_out_tokens": {name: w[:, 1:].numel() for name, w in held.items()},
+        "tokens_seen": tokens_seen, "seconds_training": round(progress.seconds, 1),
+    })  # fmt: skip
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return PretrainRun(folder, final, model, tokens_seen, progress.seconds, progress.history)
 
 
 def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
@@ -210,19 +220,3 @@ class HeldOut(Hook):
         generator = torch.Generator(device).manual_seed(self.config.seed)
         written = generate(self.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_id=PAD_ID)[0, 1:]
         return decode(written[written != PAD_ID].tolist())
-
-
-def _finish(folder: Path, trainer: Trainer, look: HeldOut, config: PretrainConfig) -> PretrainRun:
-    """Save everything, then measure the perplexity on all held-out windows."""
-    save_pretrained(look.model, folder / RESULT, config.save)  # before anything else can go wrong
-    progress = trainer.progress
-    columns = list(dict.fromkeys(key for row in progress.history for key in row))
-    report.write_history(folder / "history.csv", progress.history, columns)
-    final, tokens_seen = look.perplexities(FINAL_WINDOWS), progress.step * look.tokens_per_step
-    held_out = {name: w[:, 1:].numel() for name, w in look.held.items()}
-    write_json(folder / "metrics.json", {
-        "perplexity": final, "held_out_tokens": held_out, "tokens_seen": tokens_seen,
-        "seconds_training": round(progress.seconds, 1),
-    })  # fmt: skip
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return PretrainRun(folder, final, look.model, tokens_seen, progress.seconds, progress.history)

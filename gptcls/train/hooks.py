@@ -209,7 +209,7 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{folder} is damaged ({error!s:.80}); start again in another --out") from None
     weights = _part(tensors, "model.")
-    if _shapes(weights) != _shapes(trainer.parameters):
+    if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in trainer.parameters.items()}:
         raise InputError(f"{folder} is of a run that trained other parameters; start again without --resume")
     with torch.no_grad():
         for name, value in weights.items():
@@ -229,7 +229,3 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
