@@ -12,8 +12,7 @@ from helpers.tiny import CPU, TINY, best, tiny_trainer, val_loader
 
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader, lr_factor
-from gptcls.train.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
-from gptcls.train.hooks import StoppedError
+from gptcls.train.hooks import Checkpoints, StoppedError, load_checkpoint, save_checkpoint
 from gptcls.train.run import _carry_out as carry_out
 
 
@@ -124,7 +123,7 @@ def test_class_weights_are_torchs():
 
 def test_checkpoints_of_a_running_run_continue_it_exactly(tmp_path, monkeypatch):
     """As after a crash: whatever the last checkpoint was, the rest of the run is the same."""
-    monkeypatch.setattr("gptcls.train.checkpoint.CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr("gptcls.train.hooks.CHECKPOINT_SECONDS", -1)
     steps = []
 
     class Until(Checkpoints):

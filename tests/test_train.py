@@ -21,8 +21,8 @@ import gptcls.evaluate
 import gptcls.train.run
 from gptcls.classify.predict import load_classifier
 from gptcls.core.errors import InputError
-from gptcls.train import folder as runs
 from gptcls.train.config import FOR_MODEL, RECIPES, TrainConfig
+from gptcls.train.folder import RunFolder
 from gptcls.train.resolve import resolve
 
 QUICK = ("--epochs", "1", "--max-length", "16", "--device", "cpu")
@@ -285,9 +285,9 @@ def test_ctrl_c_while_scoring_keeps_what_was_trained(data, tmp_path, monkeypatch
 
 
 def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("gptcls.train.checkpoint.CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr("gptcls.train.hooks.CHECKPOINT_SECONDS", -1)
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("gptcls.train.checkpoint.save_file", lambda *a: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("gptcls.train.hooks.save_file", lambda *a: (_ for _ in ()).throw(full))
     with caplog.at_level(logging.INFO, "gptcls"):
         gptcls.train.run.train(
             TrainConfig.of(data=str(data), out=tmp_path / "x", epochs=1, max_length=16, device="cpu")
@@ -297,29 +297,38 @@ def test_a_full_disk_at_a_checkpoint_does_not_end_the_run(data, tmp_path, monkey
     assert (tmp_path / "x" / "metrics.json").exists()
 
 
+def opened(**options):
+    """The folder of a run with these options."""
+    return RunFolder(TrainConfig.of(**options), "classifier", resolve)
+
+
+HERE = (torch.device("cpu"), torch.float32)
+
+
 def test_runs_side_by_side_take_different_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = resolve(TrainConfig.of(data="rows.csv"))
-    which = (config.run.out, config.run_name, "classifier")
-    folders = [runs.new_folder(*which), runs.new_folder(*which)]
-    assert folders[0] == folders[1], "chosen at the same time"
-    assert runs.claim(folders[0], *which) != runs.claim(folders[1], *which)
+    folders = [opened(data="rows.csv"), opened(data="rows.csv")]
+    assert folders[0].path == folders[1].path, "chosen at the same time"
+    assert folders[0].begin(None, *HERE, "") != folders[1].begin(None, *HERE, "")
 
 
-def test_resuming_elsewhere_is_said(caplog):
-    here = runs.environment(torch.device("cpu"), torch.float32)
+def test_resuming_elsewhere_is_said(tmp_path, caplog):
+    opened(out=tmp_path).begin(None, *HERE, "")
+    (tmp_path / "checkpoint").mkdir()
+    again = opened(out=tmp_path, resume=True)
     with caplog.at_level(logging.INFO, "gptcls"):
-        runs.warn_of_changes(here, here)
+        again.begin(None, *HERE, "")
         assert not caplog.text
-        runs.warn_of_changes(here | {"threads": 64, "precision": "torch.bfloat16"}, here)
+        again.there |= {"threads": 64, "precision": "torch.bfloat16"}
+        again.begin(None, *HERE, "")
     assert "threads 64, now" in caplog.text
     assert "precision torch.bfloat16, now torch.float32" in caplog.text
 
 
 def test_options_given_one_by_one_are_explicit(tmp_path):
     """``train(out=…, resume=True, seed=123)`` is refused where the run has another seed."""
+    opened(out=tmp_path, seed=5).begin(None, *HERE, "")
     (tmp_path / "checkpoint").mkdir()
-    runs.write_config(tmp_path, resolve(TrainConfig.of(seed=5)), None, {})
     with pytest.raises(InputError, match="--seed cannot change"):
         gptcls.train.run.train(out=tmp_path, resume=True, seed=123)
 

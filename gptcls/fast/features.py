@@ -2,10 +2,8 @@
 
 With ``--train last_block`` eleven of gpt2-small's twelve blocks never change. The book computes them for
 75 % padding, again in every epoch and again in every evaluation. Here they run once over each distinct text,
-in batches of similar length; training and evaluation then start from their output.
-
-Given a folder the features stay there between runs, under a key of everything that they depend on, so that a
-stale one cannot be taken.
+in batches of similar length; training and evaluation then start from their output. Given a folder it stays
+there between runs, under a key of everything that it depends on, so that a stale one cannot be taken.
 """
 
 import hashlib
@@ -99,11 +97,11 @@ class FeatureCache:
     ) -> list[Tensor]:  # fmt: skip
         """Features (T, C) of each row; several are views of one storage."""
         n_stored = [1 if frozen.pools else width for _, width in rows]
-        name = uuid.uuid4().hex
-        storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, folder, name)
+        path = None if folder is None else folder / f"{uuid.uuid4().hex}.bin"
+        storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, path)
         views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
-        bar = tqdm(total=sum(len(row) for row, _ in rows), desc="frozen blocks", unit="tok", disable=None)
-        with bar:
+        total = sum(len(row) for row, _ in rows)
+        with tqdm(total=total, desc="frozen blocks", unit="tok", disable=None) as bar:
             try:
                 for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
                     ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
@@ -113,51 +111,42 @@ class FeatureCache:
                         views[i] = storage[start:end].copy_(row[: n_stored[i]])
                         start = end
                     bar.update(int(lengths.sum()))
-                if folder is not None:
-                    flush(folder / f"{name}.bin")  # else a power cut could leave zeros behind a valid index
-                    _write_index(folder / f"{name}.safetensors", keys, offsets, torch.tensor(n_stored))
+                if path is not None:
+                    flush(path)  # else a power cut could leave zeros behind a valid index
+                    _write_index(path.with_suffix(".safetensors"), keys, offsets, torch.tensor(n_stored))
             except BaseException:
-                if folder is not None:
+                if path is not None:
                     with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
-                        (folder / f"{name}.bin").unlink()
+                        path.unlink()
                 raise
         return views
 
-    def _storage(self, n: int, width: int, dtype: torch.dtype, folder: Path | None, name: str) -> Tensor:
-        """Room for ``n`` vectors: in memory if allowed, else in a file."""
+    def _storage(self, n: int, width: int, dtype: torch.dtype, path: Path | None) -> Tensor:
+        """Room for ``n`` vectors: in a new file ``path``, mapped; without one in memory or, beyond budget, in
+        a temporary file. InputError where it does not fit the disk."""
         size = n * width * dtype.itemsize
-        if folder is None and size <= self.budget:
+        gib = size / 2**30
+        if path is None and size <= self.budget:
             return torch.empty(n, width, dtype=dtype)
-        if folder is not None:
-            return _new_file(folder / f"{name}.bin", n, width, dtype)
-        log.info(f"features take {size / 2**30:.1f} GiB, more than the budget: they go to a temporary file")
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-            # Mapped, the file outlives its name (where a system keeps the name, it stays behind).
-            return _new_file(Path(temporary) / "features.bin", n, width, dtype)
-
-
-def _new_file(path: Path, n: int, width: int, dtype: torch.dtype) -> Tensor:
-    """A new memory-mapped file as a tensor (n, width); InputError where it does not fit the disk."""
-    size = n * width * dtype.itemsize
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if size > shutil.disk_usage(path.parent).free:  # found out while writing, it would kill the process
-            raise OSError(28, "No space left on device")
-        with path.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        said = f"{size / 2**30:.2f} GiB of features do not fit into {path.parent}: {error}"
-        raise InputError(f"{said}; choose another --cache, or raise --cache-budget") from None
-    return _mapped(path, n, width, dtype, shared=True)
-
-
-def _mapped(path: Path, n: int, width: int, dtype: torch.dtype, shared: bool) -> Tensor:
-    """A file as a tensor (n, width); what is written to it reaches the file only if ``shared``."""
-    return torch.from_file(str(path), shared=shared, size=n * width, dtype=dtype).view(n, width)
+        if path is None:
+            log.info(f"features take {gib:.1f} GiB, more than the budget: they go to a temporary file")
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+                # Mapped, the file outlives its name (where a system keeps the name, it stays behind).
+                return self._storage(n, width, dtype, Path(temporary) / "features.bin")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if size > shutil.disk_usage(path.parent).free:  # found while writing, it would kill the process
+                raise OSError(28, "No space left on device")
+            with path.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            said = f"{gib:.2f} GiB of features do not fit into {path.parent}: {error}"
+            raise InputError(f"{said}; choose another --cache, or raise --cache-budget") from None
+        return torch.from_file(str(path), shared=True, size=n * width, dtype=dtype).view(n, width)
 
 
 def _row_key(row: list[int], width: int) -> bytes:
@@ -200,10 +189,12 @@ def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:
             offsets, counts = index["offsets"].tolist(), index["counts"].tolist()
             if file.stat().st_size != sum(counts) * width * frozen.out_dtype.itemsize:
                 raise OSError("wrong size")
-            storage = _mapped(file, sum(counts), width, frozen.out_dtype, shared=False)
+            # Not shared: what is written to these does not reach the file.
+            storage = torch.from_file(str(file), False, sum(counts) * width, dtype=frozen.out_dtype)
         except (OSError, RuntimeError, KeyError, SafetensorError) as error:
             log.info(f"{path} is incomplete ({error!s:.60}): its features are computed again")
             continue
+        storage = storage.view(-1, width)
         for key, offset, count in zip(index["keys"], offsets, counts, strict=True):
             found[key.numpy().tobytes()] = storage[offset : offset + count]
     return found

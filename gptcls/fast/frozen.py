@@ -8,14 +8,16 @@ position alone (``fast/one_position.py``).
 The plain path, :class:`gptcls.core.classifier.Classifier`, knows nothing of all this and stays the reference.
 """
 
+import logging
+from collections.abc import Iterable
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from gptcls.core.classifier import Classifier
+from gptcls.core.errors import InputError
 from gptcls.fast.fused import FusedBlock, can_fuse
-from gptcls.fast.int8 import int8_blocks
 from gptcls.fast.one_position import at
 
 
@@ -36,7 +38,7 @@ class Frozen(nn.Module):
         self.out_dtype = torch.float32 if self.pools else dtype
         blocks = self.backbone.blocks[:depth]
         form = FusedBlock if all(can_fuse(block, dtype) for block in blocks) else _in_dtype
-        self.blocks = int8_blocks(blocks, dtype) if int8 else nn.ModuleList(form(b, dtype) for b in blocks)
+        self.blocks = _int8_blocks(blocks, dtype) if int8 else nn.ModuleList(form(b, dtype) for b in blocks)
         self.eval()
 
     @torch.no_grad()
@@ -54,6 +56,19 @@ def _in_dtype(block: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The block itself where all its weights are in ``dtype``, else a copy in it."""
     same = all(parameter.dtype == dtype for parameter in block.parameters())
     return block if same else deepcopy(block).to(dtype)
+
+
+def _int8_blocks(blocks: Iterable[nn.Module], dtype: torch.dtype) -> nn.ModuleList:
+    """Copies of ``blocks`` whose linear layers hold int8 weights and round their input to int8 as they go;
+    all else computes in ``dtype``. Through torchao: InputError where it is not installed."""
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of GPU kernels that a CPU has no use for
+    try:
+        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+    except ImportError:
+        raise InputError("--precision int8 needs torchao: pip install 'gptcls[int8]'") from None
+    copies = nn.ModuleList(deepcopy(block).to(dtype) for block in blocks)
+    quantize_(copies, Int8DynamicActivationInt8WeightConfig())
+    return copies
 
 
 class Trained(nn.Module):
@@ -84,27 +99,21 @@ class Autocast(nn.Module):
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.network, self.dtype = network, dtype
+        self.n_outputs = getattr(network, "n_outputs", None)  # a language model has none
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         with torch.autocast(inputs.device.type, self.dtype):
             return self.network(inputs, lengths).float()  # the loss needs more than bf16
 
-    @property
-    def n_outputs(self) -> int:
-        """The network's."""
-        return self.network.n_outputs
-
 
 class Staged(nn.Module):
     """Both stages for inference: all but the last block runs in ``dtype``, with ``int8`` weights if asked."""
 
-    def __init__(
-        self, classifier: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False
-    ) -> None:
+    def __init__(self, model: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False) -> None:
         super().__init__()
-        depth = len(classifier.backbone.blocks) - 1
-        self.frozen, self.trained = Frozen(classifier, depth, dtype, int8), Trained(classifier, depth)
-        self.n_outputs = classifier.n_outputs
+        depth = len(model.backbone.blocks) - 1
+        self.frozen, self.trained = Frozen(model, depth, dtype, int8), Trained(model, depth)
+        self.n_outputs = model.n_outputs
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
         return self.trained(self.frozen(ids, lengths), lengths)

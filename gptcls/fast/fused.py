@@ -31,11 +31,8 @@ def can_fuse(block: nn.Module, dtype: torch.dtype) -> bool:
 
 
 class FusedBlock(nn.Module):
-    """``block`` as a fixed function (B, T, C) -> (B, T, C) in ``dtype``.
-
-    In fp32 it shares the block's weights, but for those that are transposed views (of Hugging Face's files):
-    they are copied. In bf16 it holds copies in oneDNN's own layout, which are of no use to anything else.
-    """
+    """``block`` as a fixed function (B, T, C) -> (B, T, C) in ``dtype``: in fp32 with its weights, copied
+    where they are transposed views (of Hugging Face's files); in bf16 with copies in oneDNN's own layout."""
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
         super().__init__()

@@ -23,11 +23,9 @@ COMMON = 0.75  # share of the candidates that are always the same
 
 @dataclass(frozen=True)
 class Candidates:
-    """The tokens that one step's softmax runs over, and what each counts there.
-
-    A sampled token counts for as many as the sample leaves out; a target that was neither common nor sampled,
-    in its own rows alone. So the sum below the fraction has the right expectation.
-    """
+    """The tokens that one step's softmax runs over, and what each counts there: a sampled one for as many as
+    the sample leaves out; a target that was neither common nor sampled, in its own rows alone. So the sum
+    below the fraction has the right expectation."""
 
     ids: Tensor  # (V',) distinct token ids
     log_weight: Tensor  # (V',) what is added to the logits

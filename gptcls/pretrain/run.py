@@ -9,10 +9,10 @@ loop is that of fine-tuning (``core/loop.py``).
 
 import logging
 import math
-import shlex
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,8 @@ from gptcls.models.sampling import generate
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.next_token import NextToken, perplexity
 from gptcls.pretrain.text import Stream, WindowLoader, hold_out, read_documents
-from gptcls.train import folder as folders
-from gptcls.train.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
-from gptcls.train.hooks import ProgressBar, StopOnSignal, StoppedError
+from gptcls.train.folder import RunFolder
+from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal
 
 log = logging.getLogger("gptcls")
 RESULT = "model"  # the folder that a finished run leaves in its own
@@ -60,50 +59,43 @@ class PretrainRun:
 
 def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> PretrainRun:
     """Train as ``config`` says; the weights are in ``model``, in the run's folder, in Hugging Face's format.
-
-    ``explicit`` and errors are as in :func:`gptcls.train.run.train`.
-    """
-    if config.resume:
-        (config, origin_then, there), folder = folders.resumed(config, explicit), config.out
-    else:
-        config = config.checked()
-        folder = folders.new_folder(config.out, config.run_name, RESULT)
+    ``explicit`` and errors are as in :func:`gptcls.train.run.train`."""
+    home = RunFolder(config, RESULT, PretrainConfig.checked, explicit)
+    config = home.config
     device = pick_device(config.device)
     dtype = pick_dtype(config.precision, device)
     if dtype == torch.float16:  # its gradients would need loss scaling
         dtype = torch.float32
-    here = folders.environment(device, dtype)
     model, base = _build_model(config)
     window = config.window or min(config.WINDOW, model.config.n_positions)
     if window > model.config.n_positions:
         raise InputError(f"--window {window} is longer than the {model.config.n_positions} tokens it reads")
     streams, held = _read_streams(config, window + 1)
     origin = {"weights": base, "tokens": {stream.name: len(stream.tokens) for stream in streams}}
-    if config.resume:
-        folders.warn_of_changes(there, here)
-        if origin != origin_then:
-            raise InputError(f"the text or the weights that {folder} was started with changed; put them back")
-    else:
-        folder = folders.claim(folder, config.out, config.run_name, RESULT)
-        folders.write_config(folder, config, origin, here)
+    changed = f"the text or the weights that {home.path} was started with changed"
+    folder = home.begin(origin, device, dtype, changed)
     shares = config.mix or [len(stream.tokens) for stream in streams]
     loader = WindowLoader(streams, shares, window, config.batch_size, config.steps, config.seed)
     look = HeldOut(model.to(device), held, config, loader.batch_size * window)
     hooks = [look, StopOnSignal(), Checkpoints(folder / "checkpoint")]
     trainer = _trainer(model, loader, config, device, dtype, hooks)
-    if config.resume:
-        load_checkpoint(folder / "checkpoint", trainer)
+    save = partial(save_pretrained, model, folder / RESULT, config.save)
     try:
-        trainer.fit()
-    except StoppedError:
-        save_checkpoint(folder / "checkpoint", trainer)  # first: from it all else can be had again
-        save_pretrained(model, folder / RESULT, config.save)
-        where = shlex.quote(str(folder))
-        log.info(f"interrupted; the weights so far: {folder / RESULT} (continue with --out {where} --resume)")
-        raise
+        with home.running(trainer, save, f"the weights so far: {folder / RESULT}"):
+            trainer.fit()
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error}; try a smaller --lr, {folder} has what was saved before") from None
-    return _finish(folder, trainer, look, config)
+    save()  # before anything else can go wrong
+    progress = trainer.progress
+    columns = list(dict.fromkeys(key for row in progress.history for key in row))
+    report.write_history(folder / "history.csv", progress.history, columns)
+    final, tokens_seen = look.perplexities(FINAL_WINDOWS), progress.step * look.tokens_per_step
+    write_json(folder / "metrics.json", {
+        "perplexity": final, "held_out_tokens": {name: w[:, 1:].numel() for name, w in held.items()},
+        "tokens_seen": tokens_seen, "seconds_training": round(progress.seconds, 1),
+    })  # fmt: skip
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return PretrainRun(folder, final, model, tokens_seen, progress.seconds, progress.history)
 
 
 def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
@@ -228,19 +220,3 @@ class HeldOut(Hook):
         generator = torch.Generator(device).manual_seed(self.config.seed)
         written = generate(self.model, ids, SAMPLE_TOKENS, 0.8, 50, generator, eos_id=PAD_ID)[0, 1:]
         return decode(written[written != PAD_ID].tolist())
-
-
-def _finish(folder: Path, trainer: Trainer, look: HeldOut, config: PretrainConfig) -> PretrainRun:
-    """Save everything, then measure the perplexity on all held-out windows."""
-    save_pretrained(look.model, folder / RESULT, config.save)  # before anything else can go wrong
-    progress = trainer.progress
-    columns = list(dict.fromkeys(key for row in progress.history for key in row))
-    report.write_history(folder / "history.csv", progress.history, columns)
-    final, tokens_seen = look.perplexities(FINAL_WINDOWS), progress.step * look.tokens_per_step
-    held_out = {name: w[:, 1:].numel() for name, w in look.held.items()}
-    write_json(folder / "metrics.json", {
-        "perplexity": final, "held_out_tokens": held_out, "tokens_seen": tokens_seen,
-        "seconds_training": round(progress.seconds, 1),
-    })  # fmt: skip
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return PretrainRun(folder, final, look.model, tokens_seen, progress.seconds, progress.history)

@@ -41,10 +41,8 @@ class Stream:
         return cls(name, np.concatenate([np.empty(0, np.int32), *pieces]), ends[:-1])
 
     def window(self, offset: int, length: int) -> np.ndarray:
-        """``length`` tokens around ``offset``, from the beginning of its document if that is in reach.
-
-        So short documents begin where a text to classify will: at the position table's first rows.
-        """
+        """``length`` tokens around ``offset``, from the beginning of its document if that is in reach:
+        so short documents begin where a text to classify will, at the position table's first rows."""
         start = self.starts[np.searchsorted(self.starts, offset, side="right") - 1]
         if offset - start >= length:
             start = offset
@@ -52,9 +50,7 @@ class Stream:
 
     def windows(self, length: int) -> np.ndarray:
         """The whole stream, cut into windows (n, length) for judging; what does not fill one is left out.
-
-        Each window's last token is the next one's first, so that every token but one is predicted once.
-        """
+        Each one's last token is the next one's first, so that every token but one is predicted once."""
         return np.lib.stride_tricks.sliding_window_view(self.tokens, length)[:: length - 1]
 
 

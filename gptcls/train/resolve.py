@@ -37,18 +37,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.model.train == "lora":
         defaults |= LORA
     values |= {name: default for name, default in defaults.items() if values[name] is None}
-    for check in (_check_task, _check_what_trains, _check_numbers, _check_rows, _check_cache):
+    for check in (_check_task, _check_what_trains, _check_numbers, _check_files):
         check(values)
     config = TrainConfig.of(**values)
     # These check themselves.
     _ = config.data.label_layout, config.data.dialect, config.data.augmentation
     return config
-
-
-def task_options(config: TrainConfig) -> dict[str, Any]:
-    """The options that are the task's own, for :meth:`gptcls.core.task.Task.for_training`."""
-    values = config.flat()
-    return {name: values[name] for name, tasks in TASK_OPTIONS.items() if values["task"] in tasks}
 
 
 def _changed(values: dict[str, Any], names: tuple[str, ...]) -> list[str]:
@@ -96,17 +90,13 @@ def _check_numbers(values: dict[str, Any]) -> None:
         raise InputError(f"--max-length {max_length} does not fit --pad-to {pad_to}; make it smaller")
 
 
-def _check_rows(values: dict[str, Any]) -> None:
+def _check_files(values: dict[str, Any]) -> None:
     for part in ("validation", "test"):
         if values[part] and _changed(values, (f"{part}_fraction",)):
             raise InputError(f"{flag(part)} and {flag(part)}-fraction exclude each other; leave one out")
     if values["recipe"] == "book" and (changed := _changed(values, NOT_WITH_BOOK)):
         raise InputError(f"--recipe book reads and splits in its own way; leave out {flag(changed[0])}")
-
-
-def _check_cache(values: dict[str, Any]) -> None:
-    cache = values["cache"]
-    if cache is None:
+    if (cache := values["cache"]) is None:
         return
     if cache.is_file():
         raise InputError(f"--cache {cache} is a file; name a folder")

@@ -24,7 +24,9 @@ def read_split(config: TrainConfig) -> Split:
     data = config.data
     columns, layout = (data.text_column, data.label_column), data.label_layout
     if config.run.recipe == "book":
-        return _book_split(config)
+        cut = data.balance == "undersample"  # before it splits
+        split = book.book_split(data.data, *columns, balanced=cut, seed=config.run.seed)
+        return split if cut else _training_rows(split, config)
     parts = load_parts(data.data, *columns, layout, data.dialect)
     for part, path in (("validation", data.validation), ("test", data.test)):
         fraction = f"{part}_fraction"
@@ -74,12 +76,3 @@ def _training_rows(split: Split, config: TrainConfig) -> Split:
     rows = split.train if resample is None else resample(split.train, seed)
     rows = data.augmentation.of(rows, (*split.validation["text"], *split.test["text"]), seed)
     return split if rows is plain else replace(split, train=rows, plain=plain)
-
-
-def _book_split(config: TrainConfig) -> Split:
-    data, balance, seed = config.data, config.data.balance, config.run.seed
-    columns = (data.text_column, data.label_column)
-    split = book.book_split(data.data, *columns, balanced=balance == "undersample", seed=seed)
-    if balance == "oversample":
-        split = replace(split, train=oversample(split.train, seed), plain=split.train)
-    return split

@@ -1,11 +1,10 @@
 """From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
 
 import logging
-import shlex
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,15 @@ from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.files import write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.core.answer import dataset_logits
-from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Curves, FitSettings, Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
-from gptcls.train import folder as folders
-from gptcls.train.checkpoint import Checkpoints, load_checkpoint, save_checkpoint
 from gptcls.train.config import TrainConfig
-from gptcls.train.hooks import BestWeights, ProgressBar, StopOnSignal, StoppedError
+from gptcls.train.folder import RunFolder
+from gptcls.train.hooks import BestWeights, Checkpoints, ProgressBar, StopOnSignal
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split, split_of
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
@@ -87,8 +84,7 @@ def fit(
     or a network of your own that keeps the backbone's contract (``core/gpt2.py``), trained in place, and
     ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
 
-    InputError for options or rows that cannot be used, TypeError for an option that does not exist and rows
-    that are not of these types.
+    InputError for what cannot be used, TypeError for an unknown option and rows that are of no such type.
     """
     own = model if isinstance(model, nn.Module) else None
     if model is not None:
@@ -108,45 +104,29 @@ def train(config: TrainConfig | None = None, *, explicit: Collection[str] = (), 
     InputError for what cannot be used, KeyboardInterrupt after Ctrl-C, once what is trained so far is saved.
     """
     config = (config or TrainConfig()).changed(**options)
-    out, resume = config.run.out, config.run.resume
-    if resume:
-        (config, base_then, there), folder = folders.resumed(config, {*explicit, *options}), out
-    else:
-        config = resolve(config)
-        folder = folders.new_folder(out, config.run_name, RESULT)
+    home = RunFolder(config, RESULT, resolve, {*explicit, *options})
+    config = home.config
     device = pick_device(config.run.device)
-    here = folders.environment(device, pick_dtype(config.run.precision, device))
-    if resume:
-        folders.warn_of_changes(there, here)
-    split = load_split(folder / "split") if resume else read_split(config)
-    setup = prepare(split, config)
+    dtype = pick_dtype(config.run.precision, device)
+    setup = prepare(load_split(home.path / "split") if home.resume else read_split(config), config)
     saved = setup.saved
-    if resume and saved.base != base_then:
-        name = config.model.model
-        raise InputError(f"{name} no longer has the weights {folder} was started from; put them back")
-    if not resume:
-        folder = folders.claim(folder, out, config.run_name, RESULT)
-        save_split(split, folder / "split")
-        folders.write_config(folder, config, saved.base, here)
+    changed = f"{config.model.model} no longer has the weights {home.path} was started from"
+    folder = home.begin(saved.base, device, dtype, changed)
+    if not home.resume:
+        save_split(setup.split, folder / "split")
     trainer = _trainer(setup, [StopOnSignal(), Checkpoints(folder / "checkpoint")])
-    if resume:
-        load_checkpoint(folder / "checkpoint", trainer)
     full = _store_everything(config, saved.base)
+    save = partial(save_classifier, folder / RESULT, saved, full)
     try:
-        _carry_out(trainer)
-    except StoppedError:
-        save_checkpoint(folder / "checkpoint", trainer)  # first: from it all else can be had again
-        save_classifier(folder / RESULT, saved, full)
-        where = shlex.quote(str(folder))
-        log.info(f"interrupted; saved so far: {folder} (continue with --out {where} --resume)")
-        raise
+        with home.running(trainer, save, f"saved so far: {folder}"):
+            _carry_out(trainer)
     except NonFiniteLossError:
         if _best(trainer).kept_step:
-            save_classifier(folder / RESULT, saved, full)
+            save()
         raise
-    save_classifier(folder / RESULT, saved, full)  # before anything else can go wrong
+    save()  # before anything else can go wrong
     run = replace(_score(setup, trainer), folder=folder)
-    save_classifier(folder / RESULT, saved, full)
+    save()
     _write(folder, run)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return run
@@ -185,7 +165,11 @@ def _carry_out(trainer: Trainer) -> None:
     try:
         trainer.fit()
     except NonFiniteLossError as error:
-        raise _best(trainer).after_divergence(trainer, error) from None
+        best = _best(trainer)
+        best.go_back(trainer)
+        n = best.kept_step
+        kept = f"the weights after {n} steps are kept" if n else "nothing worth keeping was trained"
+        raise NonFiniteLossError(f"{error}: {kept}; try a smaller --lr") from None
 
 
 def _score(setup: Setup, trainer: Trainer) -> Run:

@@ -29,7 +29,7 @@ from gptcls.models.families import FAMILIES, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.config import ModelOptions, TrainConfig
-from gptcls.train.resolve import task_options
+from gptcls.train.resolve import TASK_OPTIONS
 
 log = logging.getLogger("gptcls")
 
@@ -69,8 +69,10 @@ def prepare(
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:
-    """The task over the labels of the training rows."""
-    return TASKS[config.data.task].for_training(split.train["label"].tolist(), **task_options(config))
+    """The task over the labels of the training rows, with the options that are its own."""
+    task, values = config.data.task, config.flat()
+    own = {name: values[name] for name, tasks in TASK_OPTIONS.items() if task in tasks}
+    return TASKS[task].for_training(split.train["label"].tolist(), **own)
 
 
 def build_classifier(
