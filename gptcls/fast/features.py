@@ -7,7 +7,6 @@ there between runs, under a key of everything that it depends on, so that a stal
 """
 
 import hashlib
-import logging
 import os
 import shutil
 import tempfile
@@ -25,12 +24,12 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from gptcls.common.files import atomic_file, flush
+from gptcls.common.log import log
 from gptcls.core.answer import token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
 from gptcls.core.errors import InputError
 from gptcls.fast.frozen import Frozen
 
-log = logging.getLogger("gptcls")
 FORMAT = "1"
 
 

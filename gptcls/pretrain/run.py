@@ -7,7 +7,6 @@ What comes out is a folder in Hugging Face's format, which this package and ``tr
 loop is that of fine-tuning (``core/loop.py``).
 """
 
-import logging
 import math
 import shutil
 from collections.abc import Collection
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from gptcls.common.files import write_json
 from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.loop import FitSettings, Hook, NonFiniteLossError, Trainer
@@ -38,7 +38,6 @@ from gptcls.pretrain.text import Stream, WindowLoader, hold_out, read_documents
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal
 
-log = logging.getLogger("gptcls")
 RESULT = "model"  # the folder that a finished run leaves in its own
 LOOK_WINDOWS = 64  # of each file's held-out text while the run goes on
 FINAL_WINDOWS = 1024  # and at its end

@@ -4,7 +4,6 @@ Documents are joined end to end with the end-of-text token between them, so no p
 on padding (Brown et al. 2020, appendix B).
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,8 +20,6 @@ from gptcls.data.columns import column_of, text_values
 from gptcls.data.encodings import open_text, require_text
 from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
-
-log = logging.getLogger("gptcls")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The folder of a run: a new one, or one whose run was interrupted."""
 
 import json
-import logging
 import os
 import shlex
 from collections.abc import Callable, Collection, Iterator
@@ -11,12 +10,12 @@ from pathlib import Path
 import torch
 
 from gptcls.common.files import write_json
+from gptcls.common.log import log
 from gptcls.common.options import Options, flag
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
 from gptcls.train.hooks import StoppedError, load_checkpoint, save_checkpoint
 
-log = logging.getLogger("gptcls")
 FORMAT = "gptcls run"
 
 

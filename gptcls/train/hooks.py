@@ -7,7 +7,6 @@ with the same bits as one that was never interrupted.
 """
 
 import json
-import logging
 import signal
 import time
 from contextlib import ExitStack, suppress
@@ -23,10 +22,10 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gptcls.common.files import atomic_folder
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Hook, Progress, Trainer, rng_state, set_rng_state
 
-log = logging.getLogger("gptcls")
 CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
 
 

@@ -1,6 +1,5 @@
 """From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
 
-import logging
 import shutil
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +15,7 @@ from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.files import write_json
 from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.common.log import log
 from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Curves, FitSettings, Hook, NonFiniteLossError, Trainer, evaluate_loader
@@ -30,7 +30,6 @@ from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split, split_of
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
 
-log = logging.getLogger("gptcls")
 RESULT = "classifier"  # the folder that a finished run leaves in its own
 
 

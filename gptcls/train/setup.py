@@ -1,7 +1,6 @@
 """From rows and options to what the loop needs: :func:`prepare` does all that can be refused, :func:`stage`
 begins the long work."""
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from gptcls.classify.store import SavedClassifier
 from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.common.log import log
 from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
@@ -30,8 +30,6 @@ from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS
-
-log = logging.getLogger("gptcls")
 
 
 @dataclass
