@@ -136,7 +136,7 @@ class ModelOptions:
     no_causal_mask: Switch = False
     """Of a GPT-2: every token sees the whole text; padding stays unseen, except with position-1."""
     long: Long = "head"
-    """What is read of a text too long: its start, end, both, or all, in windows whose logits are averaged."""
+    """What is read of a longer text: start, end, both, or all, in windows with the mean of their logits."""
     max_length: int | None = None
     """Tokens kept of each text; otherwise what the model can read (book: the longest training text)."""
     pad_to: int | None = None
@@ -168,7 +168,7 @@ class FitOptions:
     label_smoothing: float = 0.0
     """Share of each target that the loss gives to all classes alike."""
     raw_targets: Switch = False
-    """Regression: learn the numbers as they are, not in standard deviations from their mean."""
+    """Regression: predict the numbers as they are, not in standard deviations from their mean."""
     eval_freq: int = 50
     """Steps between two points of the loss curve."""
     eval_iter: int = 5
