@@ -33,7 +33,8 @@ class PretrainConfig(Options):
     text_column: str | None = None
     """Column with the text in tables; otherwise the one called text."""
     model: str = "gpt2-nano"
-    """Preset (gpt2-nano, -small, -medium, -large, -xl), or a GPT-2 on the Hugging Face hub or your disk."""
+    """Preset (gpt2-nano, -small, -medium, -large, -xl), name on the Hugging Face hub, or a local folder or
+    file with GPT-2 weights."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Train the model's weights further, or start a preset from random ones."""
     n_layer: int | None = None
@@ -61,9 +62,11 @@ class PretrainConfig(Options):
     dropout: float = 0.0
     """Share of the activations dropped in training; worth 0.1 where the text is read many times."""
     candidates: int = 4096
-    """Tokens in the softmax of a step: the most common, a sample of the rest, the target; 0: all, slow."""
+    """Tokens that the softmax of a training step runs over: the most common, a sample that stands for the
+    rest, and the target. 0 takes all 50,257: with a small model several times slower."""
     held_out: float = 0.02
-    """Share of each file's text, in all runs the same, to measure the perplexity on and not to train on."""
+    """Share of each file's text that is not trained on, to measure the perplexity. The text alone decides
+    which part, so that later runs over the same files do not train on it."""
     eval_freq: int = 250
     """Steps between two looks at the held-out text, each with a sample of what the model writes."""
     prompt: str = ""

@@ -93,7 +93,8 @@ class DataOptions(LabelOptions):
     synonyms: Path | None = None
     """File with a line per word: it, a tab, its synonyms between commas; otherwise a small English table."""
     extra: Path | None = None
-    """File of rows to train on as well, as gptcls.pseudo_label writes; not for the baselines."""
+    """File of rows to add to the training rows, such as gptcls.pseudo_label writes: columns text and label,
+    several labels as a JSON list. Baselines do without them, --balance and --augment."""
 
     @property
     def label_layout(self) -> Layout:
@@ -136,7 +137,8 @@ class ModelOptions:
     no_causal_mask: Switch = False
     """Of a GPT-2: every token sees the whole text; padding stays unseen, except with position-1."""
     long: Long = "head"
-    """What is read of a longer text: start, end, both, or all, in windows with the mean of their logits."""
+    """What is read of a text of more than --max-length tokens: its start, its end, both, or all of it, in
+    overlapping windows with the mean of their logits."""
     max_length: int | None = None
     """Tokens kept of each text; otherwise what the model can read (book: the longest training text)."""
     pad_to: int | None = None
@@ -168,7 +170,8 @@ class FitOptions:
     label_smoothing: float = 0.0
     """Share of each target that the loss gives to all classes alike."""
     raw_targets: Switch = False
-    """Regression: predict the numbers as they are, not in standard deviations from their mean."""
+    """Regression: the head predicts the numbers as they are, not in standard deviations from the training
+    rows' mean, where one learning rate serves all units (answers are in the data's)."""
     eval_freq: int = 50
     """Steps between two points of the loss curve."""
     eval_iter: int = 5
@@ -182,8 +185,8 @@ class RunOptions:
     seed: int = 123
     """Of the split, the head, random weights and the order: the same bits on one CPU with as many threads."""
     recipe: Literal["default", "book"] = "default"
-    """default: a stratified split, no duplicates. book: as chapter 6 of "Build a Large Language Model From
-    Scratch" step by step; options given with it win."""
+    """default: every row, duplicates dropped before a stratified split. book: chapter 6 of "Build a Large
+    Language Model From Scratch" step by step. Options given with it win."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Annotated[Precision | None, by_recipe("precision", Precision)] = None
@@ -192,7 +195,8 @@ class RunOptions:
     no_cache: Switch = False
     """The plain loop, in fp32 on a CPU: the frozen blocks run in every step instead of once per text."""
     cache: Path | None = None
-    """Folder that keeps the frozen blocks' output between runs, for sweeps; last bits may differ."""
+    """Folder that keeps the frozen blocks' output between runs, for sweeps. Texts that were computed in other
+    batches may differ in their last bits."""
     cache_budget: float = 2.0
     """GiB of memory for the frozen blocks' output; what is larger goes to a file."""
     compile: Switch = False
