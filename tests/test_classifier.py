@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, pad
-from gptcls.core.classifier import POOLERS, Classifier, Pooler, trained_blocks
+from gptcls.core.classifier import POOLERS, Classifier, LastToken, Pooler, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS, GPT2Config
 from gptcls.fast.frozen import Frozen, Trained
@@ -157,10 +157,22 @@ class Attentive(Pooler):
         return (scores.softmax(dim=1)[..., None] * hidden).sum(dim=1)
 
 
-@pytest.mark.parametrize("policy", ["head", "last_block"])
-def test_a_pooler_with_parameters_is_a_class_in_a_table(monkeypatch, policy):
-    monkeypatch.setitem(POOLERS, "attentive", Attentive)
-    model = Classifier(GPT2(TINY), 2, "attentive")
+class Scored(LastToken):
+    """A pooler with parameters that reads one position."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.score = torch.nn.Linear(width, width)
+
+    def forward(self, hidden, lengths):
+        return self.score(super().forward(hidden, lengths)).tanh()
+
+
+@pytest.mark.parametrize("policy", ["head", "last_block", "all"])
+@pytest.mark.parametrize("pooler", [Attentive, Scored])
+def test_a_pooler_with_parameters_is_a_class_in_a_table(monkeypatch, pooler, policy):
+    monkeypatch.setitem(POOLERS, "mine", pooler)
+    model = Classifier(GPT2(TINY), 2, "mine")
     model.freeze(policy)
     assert {"pool.score.weight", "pool.score.bias"} <= model.trained_parameters().keys()
     ids, lengths = pad([[5, 6, 7], [8]], pad_id=0)

@@ -90,6 +90,8 @@ def _in_one_line(box: str) -> str:
     lines = [line for line in lines if not line.startswith(("╭", "╰"))]
     ends = (i for i, line in enumerate(lines) if not line.strip("─-"))
     message = " ".join(lines[: next(ends, len(lines))]).rstrip(".")
+    if message.startswith("Missing from"):  # and the option's whole help
+        return f"{message[message.index('--') :].split()[0]} is missing"
     if "Perhaps you meant:" in lines:
         message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1]}?"
     return message

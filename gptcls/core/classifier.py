@@ -82,9 +82,10 @@ class Classifier(nn.Module):
     """``head(pool(backbone(ids, lengths), lengths))``: logits (B, K) for a batch of texts.
 
     The backbone is any network with ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)``, made of
-    ``embed``, ``blocks`` and ``norm``, with ``config.n_embd`` (C) and ``config.n_positions``. Padding changes
-    no real token's vector. An untied language-model head is taken off it. Where blocks are in bf16, its norm
-    gives fp32. The head is a fresh ``Linear(C, K)``; ``pooling`` is a key of :data:`POOLERS`.
+    ``embed(ids)``, ``blocks``, each called as ``block(x, lengths)``, and ``norm(x)``, with ``config.n_embd``
+    (C) and ``config.n_positions``. Padding changes no real token's vector. An untied language-model head is
+    taken off it. Where blocks are in bf16, its norm gives fp32. The head is a fresh ``Linear(C, K)``;
+    ``pooling`` is a key of :data:`POOLERS`.
     """
 
     def __init__(self, backbone: nn.Module, n_outputs: int, pooling: str = "last") -> None:

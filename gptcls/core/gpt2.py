@@ -104,7 +104,7 @@ class GPT2(nn.Module):
     """The network without a purpose: ids in, one hidden vector per token out.
 
     ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)`` is ``norm(blocks(embed(ids)))``. How many of a
-    row's tokens are real, the rest being padding, matters to networks without a causal mask alone: here no
+    row's tokens are real, the rest being padding, matters only to networks without a causal mask: here no
     token sees what follows, unless :meth:`drop_causal_mask` was called. What is done with the hidden vectors
     is decided elsewhere: :meth:`lm_logits` turns them into next-token logits, a
     :class:`gptcls.core.classifier.Classifier` pools them and puts its own head on top.

@@ -55,7 +55,7 @@ class Dialect:
             "".encode(encoding)
         except (LookupError, ValueError):
             way_out = "use utf-8, cp1252, gb18030, utf-16, …"
-            raise InputError(f"--encoding {encoding!r} is none that Python knows; {way_out}") from None
+            raise InputError(f"--encoding {encoding!r} is not one that Python knows; {way_out}") from None
         if codecs.lookup(encoding).name == "utf-8":
             object.__setattr__(self, "encoding", None)
 

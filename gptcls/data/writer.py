@@ -14,7 +14,7 @@ from gptcls.common.files import atomic_file
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.columns import values_of
-from gptcls.data.readers import SUFFIXES, pyarrow_for, suffix_of
+from gptcls.data.readers import pyarrow_for, suffix_of
 
 Write = Callable[["pd.DataFrame"], None]
 
@@ -36,7 +36,9 @@ class ChunkWriter:
     def __init__(self, path: str | Path, source: str | Path | None = None) -> None:
         self.path = Path(path)
         if suffix_of(self.path) not in WRITERS:
-            raise InputError(f"{self.path}: unknown format {self.path.suffix!r} to write; give {SUFFIXES}")
+            raise InputError(
+                f"{self.path}: unknown format {self.path.suffix!r} to write; give {', '.join(WRITERS)}"
+            )
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder: give the name of a file to write")
         if source is not None and self.path.exists() and self.path.samefile(source):

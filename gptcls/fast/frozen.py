@@ -90,7 +90,8 @@ class Trained(nn.Module):
         positions = model.pool.positions(lengths, width)
         if positions is None:
             return model.head(model.pool(norm(blocks[-1](x, seen)), lengths))
-        return model.head(norm(at(blocks[-1], x, positions, seen)))
+        x = norm(at(blocks[-1], x, positions, seen))[:, None]  # one position is left of each row
+        return model.head(model.pool(x, torch.ones_like(lengths)))
 
 
 class Autocast(nn.Module):

@@ -1,8 +1,9 @@
 """The families of networks that gptcls knows: one table of all that differs between them outside the network.
 
-A new family is a network that keeps the backbone's contract (``core/gpt2.py``), a reader of its files, and an
-entry of :data:`FAMILIES`. A network of your own needs the entry alone, where a classifier over it is saved or
-loaded: ``FAMILIES["mine"] = Family(MyConfig, MyNetwork, decoder=True)``.
+A new family is a network that keeps the backbone's contract, as :class:`~gptcls.core.classifier.Classifier`
+states it, a reader of its files, and an entry of :data:`FAMILIES`. A network of your own needs the entry
+alone, where a classifier over it is saved or loaded: ``FAMILIES["mine"] = Family(MyConfig, MyNetwork,
+decoder=True)``.
 """
 
 from collections.abc import Callable, Mapping
