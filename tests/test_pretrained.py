@@ -367,7 +367,7 @@ def test_pickles_that_hold_something_else(tmp_path: Path, monkeypatch, content: 
 
 def test_a_width_that_no_preset_has_needs_a_config(folder: Path) -> None:
     (folder / "config.json").unlink()
-    refused(folder, "width 48", "config.json beside the file")
+    refused(folder, "width 48", "config.json next to the file")
 
 
 @pytest.mark.parametrize(

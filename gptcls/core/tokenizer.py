@@ -28,7 +28,7 @@ MAX_CHARS = 128 * 1024
 
 
 class Tokenizer(ABC):
-    """What datasets, commands and the store ask of a tokenizer.
+    """What datasets, commands and saved classifiers ask of a tokenizer.
 
     Attributes:
         vocab_size: every id is below it.

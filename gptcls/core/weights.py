@@ -41,7 +41,7 @@ class NameMap:
     def to_ours(self, state: Mapping[str, Tensor]) -> State:
         """``state`` with our names and shapes.
 
-        Raises InputError for a name that is unknown or there twice, and for a matrix that is none.
+        Raises InputError for a name that is unknown or there twice, and for a matrix that is not one.
 
         >>> import torch
         >>> file = {"transformer.h.3.mlp.c_fc.weight": torch.zeros(768, 3072)}

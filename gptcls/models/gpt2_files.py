@@ -76,7 +76,7 @@ def convert(state: Mapping[str, Tensor]) -> State:
         if any(re.match(pattern, name) for name in state):
             return drop_tied_head(read(state))
     unknown = f"unknown tensor names {some(list(state))}"
-    raise InputError(f"no GPT-2 weights here: {unknown}; another model needs its config.json beside it")
+    raise InputError(f"no GPT-2 weights here: {unknown}; another model needs its config.json next to it")
 
 
 def drop_tied_head(state: State) -> State:
@@ -134,7 +134,7 @@ def infer_config(state: State, n_head: int | None = None, norm_eps: float = 1e-5
         n_head = {preset.n_embd: preset.n_head for preset in PRESETS.values()}.get(n_embd)
         if n_head is None:
             what = f"the number of heads of a GPT-2 of width {n_embd}"
-            raise InputError(f"{what} is unknown: put its config.json beside the file")
+            raise InputError(f"{what} is unknown: put its config.json next to the file")
         log.info(f"no config.json: {n_head} heads, as the GPT-2 of width {n_embd} has")
     if n_head < 1 or n_embd % n_head:
         raise InputError(f"n_head {n_head} does not divide the width {n_embd}")

@@ -81,7 +81,7 @@ class DataOptions(LabelOptions):
     """Share of the rows split off for testing."""
     balance: Annotated[Balance | None, by_recipe("balance", Balance)] = None
     """Classes as they are; of the training rows, each cut to the smallest or repeated up to the largest; or
-    weighed in the loss (of several labels, texts that have one against those that lack it)."""
+    weighted in the loss (of several labels, texts that have one against those that lack it)."""
     clean: Switch = False
     """Collapse white space and repeated punctuation and strip control characters, here and in use."""
     augment: tuple[Operation, ...] = ()
