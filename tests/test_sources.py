@@ -571,7 +571,7 @@ def test_separators_that_are_none(separator):
 
 @pytest.mark.parametrize("encoding", ["", "utf-9", "base64", "rot13", "a\0b"])
 def test_encodings_that_are_none(encoding):
-    with pytest.raises(InputError, match=r"--encoding .* is none that Python knows"):
+    with pytest.raises(InputError, match=r"--encoding .* is not one that Python knows"):
         Dialect(encoding=encoding)
 
 
