@@ -271,6 +271,7 @@ def test_finished_runs_are_skipped(config, pretended, command):
         assert str(config.out.parent) not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(config, trained, monkeypatch):
     from gptcls.core.loop import Trainer
 
@@ -293,6 +294,7 @@ def test_ctrl_c_keeps_what_is_finished(config, trained, monkeypatch):
     assert [run.train for run in trained] == ["head"]
 
 
+@pytest.mark.slow
 def test_rows_and_seeds_share_what_the_frozen_blocks_computed(config, monkeypatch):
     """Two poolings read the same blocks and unpadded texts; every seed splits the same balanced sample."""
     computed = []

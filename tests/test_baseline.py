@@ -79,6 +79,7 @@ def honest_split(seed: int) -> dict:
     return {name: texts_and_targets(part) for name, part in parts.items()}
 
 
+@pytest.mark.slow
 @needs_sms
 def test_words_on_the_honest_split():
     scores = [baselines(honest_split(seed), LABELS)[TFIDF]["test"] for seed in range(5)]
@@ -87,6 +88,7 @@ def test_words_on_the_honest_split():
     assert np.mean([each["f1"] for each in scores]) == pytest.approx(0.927, abs=0.021)
 
 
+@pytest.mark.slow
 @needs_sms
 def test_balanced_characters_on_the_honest_split():
     train, (texts, targets) = (honest_split(0)[part] for part in ("train", "test"))

@@ -94,6 +94,7 @@ def test_clock_takes_a_mark_at_every_batch_and_at_the_end():
     assert clocked.passes[0] == sorted(clocked.passes[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_rows", [42, 20])
 def test_book_run_in_full_makes_the_steps_and_evaluations_that_a_sample_is_scaled_to(
     options, tmp_path, monkeypatch, n_rows

@@ -88,6 +88,7 @@ def test_one_text_and_many_agree(answers):
         assert classify_review(text) == answers[text]
 
 
+@pytest.mark.slow
 def test_command_without_a_model():
     done = subprocess.run(
         [sys.executable, "-m", "gptcls.classify", SPAM[1]], capture_output=True, text=True, check=True
@@ -97,6 +98,7 @@ def test_command_without_a_model():
     assert float(probability) > 0.5
 
 
+@pytest.mark.slow
 def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
     """Trained and judged on UCI's collection: the test rows of its own split give the stored scores again."""
     from gptcls.data.same_text import text_key

@@ -20,6 +20,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_batch_and_length(name: str) -> None:
     torch.manual_seed(0)

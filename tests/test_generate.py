@@ -142,6 +142,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_command() -> None:
     done = command(
         "--model", "gpt2-nano", "Every effort moves you", "--max-new-tokens", "2", "--device", "cpu"
@@ -151,6 +152,7 @@ def test_command() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_command_with_a_mistake() -> None:
     done = command("--model", "gpt2-smal", "x")
     assert (done.returncode, done.stdout) == (2, "")

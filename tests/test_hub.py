@@ -225,6 +225,7 @@ def test_where_there_are_no_symbolic_links(hub: Hub, oracle, tmp_path: Path, mon
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_environment_and_command_line(hub: Hub, tmp_path: Path, content) -> None:
     """HF_ENDPOINT and HF_HOME, as a reader sets them; huggingface_hub reads them when it is imported."""
     code = "from gptcls.models.pretrained import weights_file; print(weights_file(%r))"

@@ -116,6 +116,7 @@ def test_cell_text_reads_on_every_colour():
         assert contrast >= 4.5, hits  # WCAG's level AA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [7, 12, 13, 28, 40, 150])
 def test_confusion_of_many_classes(n_classes, tmp_path):
     matrix = np.random.default_rng(0).integers(0, 50, (n_classes, n_classes))

@@ -76,6 +76,7 @@ def test_rows_taken_are_the_sure_ones(folder, tmp_path, log, monkeypatch, target
     assert "1 texts are longer than 64 tokens" in log.text
 
 
+@pytest.mark.slow
 def test_then_a_second_run_trains_on_both(folder, base, tmp_path, log):
     data = write_csv(tmp_path / "labelled.csv")
     options = {"model": str(base), "data": str(data), "epochs": 1, "device": "cpu"}

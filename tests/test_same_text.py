@@ -60,6 +60,7 @@ def test_a_key_is_never_empty_for_a_text_with_anything_in_it(text):
     assert not letters or text_key(f'"{text}"!') == text_key(text)
 
 
+@pytest.mark.slow
 def test_many_texts_take_a_moment():
     texts = [f'"Hello" there, number {i}: 酒店的房间很大,服务也不错 …' + " word" * 10 for i in range(100_000)]
     start = time.process_time()

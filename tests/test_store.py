@@ -499,6 +499,7 @@ def test_files_have_the_mode_that_the_umask_asks_for(tmp_path, umask):
     assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~umask}
 
 
+@pytest.mark.slow
 def test_loading_imports_no_compiler_and_maps_the_file(tmp_path):
     """What makes it fast: no random numbers for what is replaced at once, and no copy of the tensors."""
     save_classifier(tmp_path, tiny_saved())

@@ -93,6 +93,7 @@ def test_scores_are_those_of_the_saved_classifier(run_folder):
     assert classifier.saved.scores == metrics["scores"]
 
 
+@pytest.mark.slow
 def test_table_on_the_terminal(command, data):
     status, out, err = command(gptcls.train.run, "--data", data, *QUICK)
     assert status == 0, err
@@ -415,6 +416,7 @@ def test_the_books_pooling_saved_and_used(command, data, base):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [("--precision", "fp32"), ("--precision", "bf16"), ("--cache", "features")]
 )
