@@ -1,6 +1,6 @@
 """gptcls as a contestant: the parts of ``gptcls.train`` with a clock between them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.measure import Stopwatch
 from gptcls.common.hardware import pick_dtype
 from gptcls.core.answer import dataset_logits
-from gptcls.core.loop import Curves, FitSettings, Trainer, evaluate_loader
+from gptcls.core.loop import Curves, Trainer, evaluate_loader
 from gptcls.data.split import PARTS, Split
 from gptcls.train.config import TrainConfig
 from gptcls.train.hooks import BestWeights
@@ -54,7 +54,6 @@ def finetune(config: TrainConfig, split: Split) -> Result:
     distinct = {tuple(row) for dataset in datasets.values() for row in dataset.rows}
     tokens = sum(map(len, distinct))
     options = config.fit
-    settings = FitSettings(**{f.name: getattr(options, f.name) for f in fields(FitSettings)})
     with Stopwatch() as watch:
         with Stopwatch() as frozen:
             network, features = stage(model, datasets, config, CPU)
@@ -64,7 +63,7 @@ def finetune(config: TrainConfig, split: Split) -> Result:
             evaluate_loader(network, task, loaders[part], CPU, 5)
         curves = Curves(loaders["validation"], options.eval_freq, options.eval_iter, full=True)
         hooks = [curves, BestWeights(options.patience)]
-        Trainer(network, task, loaders["train"], settings, CPU, hooks).fit()
+        Trainer(network, task, loaders["train"], options.settings, CPU, hooks).fit()
         logits = {part: dataset_logits(network, dataset, CPU) for part, dataset in features.items()}
         accuracy = {part: task.measure(logits[part], features[part].targets) for part in PARTS}
     n_frozen = model.frozen_blocks

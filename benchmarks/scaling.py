@@ -6,7 +6,7 @@ behind it, so that no two are equal. Seconds per 1,000 texts should stay flat.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ import torch
 from benchmarks import ours, setup
 from benchmarks.measure import Row, Stopwatch, anonymous_mib, peak_mib, report, run_alone
 from gptcls.common import cli
-from gptcls.core.loop import Curves, FitSettings, Trainer
+from gptcls.core.loop import Curves, Trainer
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split
 from gptcls.train.setup import make_loaders, prepare, stage
@@ -49,13 +49,12 @@ def alone(options: Options, weights: Path) -> dict[str, float | None]:
     config = ours.config_for(weights, 1, 8, "auto", options.cache_budget)
     setup = prepare(split, config)
     task, datasets = setup.saved.task, setup.datasets
-    settings = FitSettings(**{f.name: getattr(config.fit, f.name) for f in fields(FitSettings)})
     with Stopwatch() as frozen:
         network, features = stage(setup.saved.model, datasets, config, cpu)
     with Stopwatch() as epoch:
         loaders = make_loaders(features, config)
         curves = Curves(loaders["validation"], config.fit.eval_freq, config.fit.eval_iter, full=True)
-        Trainer(network, task, loaders["train"], settings, cpu, [curves]).fit()
+        Trainer(network, task, loaders["train"], config.fit.settings, cpu, [curves]).fit()
     tokens = sum(datasets["train"].lengths) + sum(datasets["validation"].lengths)
     return {
         "frozen": frozen.seconds,

@@ -13,7 +13,6 @@ from sklearn.metrics import f1_score, mean_absolute_error
 from sklearn.utils.class_weight import compute_class_weight
 
 from gptcls.classify.answers import answers_of
-from gptcls.classify.description import task_rules
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tasks import MultiLabel, Regression, task_from_json
@@ -224,32 +223,11 @@ def test_tuning_keeps_half_where_validation_lacks_a_label(caplog):
 def test_round_trip_through_json(task):
     spec = json.loads(json.dumps(task.to_json()))
     assert task_from_json(spec) == task
-    assert all(fits for _, _, fits, _ in task_rules(spec))
 
 
 def test_a_description_from_before_label_smoothing():
     old = {"kind": "single_label", "labels": ["ham", "spam"], "class_weights": None}
     assert task_from_json(old) == SingleLabel(("ham", "spam"))
-    assert all(fits for _, _, fits, _ in task_rules(old))
-
-
-@pytest.mark.parametrize(
-    ("task", "field", "value"),
-    [
-        (SingleLabel(("a", "b")), "labels", ["a"]),
-        (SingleLabel(("a", "b")), "class_weights", [1.0, "2"]),
-        (SingleLabel(("a", "b")), "label_smoothing", 1.5),
-        (MultiLabel(("a", "b")), "labels", []),
-        (MultiLabel(("a", "b")), "thresholds", [0.5]),
-        (MultiLabel(("a", "b")), "positive_weights", [0.0, 1.0]),
-        (Regression(("x",)), "scales", [0.0]),
-        (Regression(("x",)), "means", [float("nan")]),
-        (Regression(("x",)), "labels", ["x", "x"]),
-    ],
-)
-def test_rules_name_the_value_that_does_not_fit(task, field, value):
-    spec = json.loads(json.dumps(task.to_json())) | {field: value}
-    assert [name for name, _, fits, _ in task_rules(spec) if not fits][:1] == [field]
 
 
 # --- what does not fit ---

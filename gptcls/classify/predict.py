@@ -43,8 +43,7 @@ class TextClassifier:
         """``saved`` stays as it is: the model here is a copy, adapters merged, other tensors shared."""
         self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
         self.device = device
-        dtype = pick_dtype("auto" if precision == "int8" else precision, device)
-        self.model = Staged(self.saved.model, dtype, precision == "int8")
+        self.model = Staged(self.saved.model, _dtype(precision, device), precision == "int8")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -84,6 +83,11 @@ class TextClassifier:
             log.info(describe_cut(n, _shorter(max_length, self.saved.max_length), self.saved.long))
 
 
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    """With ``"int8"`` the weights alone are integers; all else computes in the fastest format."""
+    return pick_dtype("auto" if precision == "int8" else precision, device)
+
+
 def _merged_copy(classifier: Classifier) -> Classifier:
     """A classifier with tensors shared, not copied, and adapters merged into weights of its own."""
     shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in classifier.parameters()}
@@ -106,7 +110,7 @@ def load_classifier(
     weights through torchao: for CPUs without bf16, where it saves about a quarter.
     """
     on = pick_device(device)
-    saved = read_classifier(folder, pick_dtype("auto" if precision == "int8" else precision, on), base)
+    saved = read_classifier(folder, _dtype(precision, on), base)
     saved.model.to(on)  # it is ours alone: nothing stays behind on the CPU
     return TextClassifier(saved, on, precision)
 

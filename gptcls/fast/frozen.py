@@ -34,7 +34,7 @@ class Frozen(nn.Module):
     ) -> None:
         super().__init__()
         self.classifier, self.backbone, self.dtype = classifier, classifier.backbone, dtype
-        self.pools = depth == len(self.backbone.blocks) and not list(classifier.pool.parameters())
+        self.pools = _pools(classifier, depth)
         self.out_dtype = torch.float32 if self.pools else dtype
         blocks = self.backbone.blocks[:depth]
         form = FusedBlock if all(can_fuse(block, dtype) for block in blocks) else _in_dtype
@@ -50,6 +50,11 @@ class Frozen(nn.Module):
         if self.pools:
             return self.classifier.pool(self.backbone.norm(x.float()), lengths)[:, None]
         return x
+
+
+def _pools(classifier: Classifier, depth: int) -> bool:
+    """Whether what is frozen includes the pooling: above all blocks, with nothing to train in it."""
+    return depth == len(classifier.backbone.blocks) and not list(classifier.pool.parameters())
 
 
 def _in_dtype(block: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -82,8 +87,8 @@ class Trained(nn.Module):
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, K)
         model, x = self.classifier, hidden.float()
         blocks, norm, width = model.backbone.blocks[self.depth :], model.backbone.norm, hidden.shape[1]
-        if not blocks:  # pooled already, unless the pooler itself is trained
-            return model.head(model.pool(norm(x), lengths) if list(model.pool.parameters()) else x[:, 0])
+        if not blocks:
+            return model.head(x[:, 0] if _pools(model, self.depth) else model.pool(norm(x), lengths))
         seen = model.seen(lengths, width)
         for block in blocks[:-1]:
             x = block(x, seen)

@@ -60,10 +60,15 @@ def declared_family(declared: Mapping[str, Any], source: str) -> Family:
     return known[model_type]
 
 
+def known_family(network: nn.Module) -> str | None:
+    """The key of :data:`FAMILIES` under which ``network`` was built; None where there is none."""
+    return next((name for name, f in FAMILIES.items() if type(network.config) is f.config), None)
+
+
 def family_name(network: nn.Module) -> str:
-    """The key of :data:`FAMILIES` under which ``network`` was built; InputError where there is none."""
-    if found := [name for name, family in FAMILIES.items() if type(network.config) is family.config]:
-        return found[0]
+    """The same as :func:`known_family`, with an InputError where there is none."""
+    if name := known_family(network):
+        return name
     kind, config = type(network).__name__, type(network.config).__name__
     way_out = f'gptcls.models.families.FAMILIES["mine"] = Family({config}, {kind}, decoder=True)'
     raise InputError(f"no family has networks of the class {kind} with a {config}: enter it as {way_out}")

@@ -3,7 +3,7 @@
 :func:`gptcls.train.resolve.resolve` fills in what is None here, by recipe, model and what is trained.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -11,6 +11,7 @@ import tyro
 
 from gptcls.common.options import Options, own_first
 from gptcls.core.classifier import POOLERS
+from gptcls.core.loop import FitSettings
 from gptcls.data.augment import Augmentation, Operation
 from gptcls.data.corpora import corpus_of
 from gptcls.data.labels import KINDS, Layout
@@ -176,6 +177,11 @@ class FitOptions:
     """Steps between two points of the loss curve."""
     eval_iter: int = 5
     """Batches that such a point looks at."""
+
+    @property
+    def settings(self) -> FitSettings:
+        """What of these the loop itself asks for."""
+        return FitSettings(**{field.name: getattr(self, field.name) for field in fields(FitSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)

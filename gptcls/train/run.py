@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
 from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import PRESETS
-from gptcls.core.loop import Curves, FitSettings, Hook, NonFiniteLossError, Trainer, evaluate_loader
+from gptcls.core.loop import Curves, Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.evaluation import report
@@ -80,7 +80,7 @@ def fit(
 
     ``rows`` are a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
     perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`. ``model`` is as ``--model``,
-    or a network of your own that keeps the backbone's contract (``core/gpt2.py``), trained in place, and
+    or a network of your own that keeps the backbone's contract (:class:`Classifier`), trained in place, and
     ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
 
     InputError for what cannot be used, TypeError for an unknown option and rows that are of no such type.
@@ -149,10 +149,9 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
         }
         torch.manual_seed(config.run.seed)
     options = config.fit
-    settings = FitSettings(**{f.name: getattr(options, f.name) for f in fields(FitSettings)})
     curves = Curves(loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0)
     own = [ProgressBar("training"), curves, BestWeights(options.patience)]
-    return Trainer(network, task, loaders["train"], settings, setup.device, [*own, *hooks])
+    return Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
 
 
 def _best(trainer: Trainer) -> BestWeights:

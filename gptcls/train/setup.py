@@ -25,7 +25,7 @@ from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
-from gptcls.models.families import FAMILIES, poolings_of
+from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.config import ModelOptions, TrainConfig
@@ -81,7 +81,7 @@ def build_classifier(
     options, seed = config.model, config.run.seed
     torch.manual_seed(seed)
     backbone, base = (own, None) if own is not None else _backbone(config, device)
-    # Contract 1 does not ask for a vocabulary's size.
+    # A network of the user's own need not state the size of its vocabulary.
     tokenizer.require_fit(options.model, getattr(backbone.config, "vocab_size", tokenizer.vocab_size))
     if options.no_causal_mask:
         if not isinstance(backbone, GPT2):
@@ -117,7 +117,7 @@ def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dic
 
 def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:
     """What the head reads: as asked for, if the family can give that; for auto, what is usual in it."""
-    family = next((name for name, f in FAMILIES.items() if type(backbone.config) is f.config), None)
+    family = known_family(backbone)
     # Of a network of the user's own nothing is known.
     poolings = poolings_of(FAMILIES[family]) if family else tuple(POOLERS)
     pooling = poolings[0] if options.pooling == "auto" else options.pooling
