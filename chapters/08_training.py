@@ -161,7 +161,7 @@ def my_fit(model, loader, epochs, lr):
 # %%
 def settings(**changes):
     """The book's way: constant learning rate, no clipping."""
-    plain = {"epochs": 1, "lr": LR, "weight_decay": 0.1, "schedule": "constant", "warmup": 0.0, "clip": 0.0}
+    plain = {"epochs": 1, "lr": LR, "decay_on": "all", "schedule": "constant"}
     return FitSettings(**plain | changes)
 
 

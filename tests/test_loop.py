@@ -11,7 +11,8 @@ import torch
 from helpers.tiny import CPU, TINY, best, tiny_trainer, val_loader
 
 from gptcls.core.errors import InputError
-from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader, lr_factor
+from gptcls.core.gpt2 import GPT2, GPT2Config
+from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, decay_groups, evaluate_loader, lr_factor
 from gptcls.train.hooks import Checkpoints, StoppedError, load_checkpoint, save_checkpoint
 from gptcls.train.run import _carry_out as carry_out
 
@@ -225,6 +226,21 @@ def test_clipping_bounds_the_gradient():
     trainer._step([next(iter(trainer.train_loader))])
     norm = math.sqrt(sum(p.grad.square().sum().item() for p in trainer.parameters.values()))
     assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_weight_decay_falls_on_what_transformers_decays():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 100, "n_positions": 32}
+    theirs = transformers.GPT2Model(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    names = transformers.Trainer.get_decay_parameter_names(None, theirs)
+    ours = list(GPT2(GPT2Config(**sizes)).parameters())
+    decayed, spared = decay_groups(ours, 0.1)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert sorted(p.shape.numel() for p in decayed["params"]) == sorted(
+        p.numel() for name, p in theirs.named_parameters() if name in names
+    )
+    (everything,) = decay_groups(ours, 0.1, "all")
+    assert everything["params"] == ours
 
 
 def test_schedule_against_torch():

@@ -35,6 +35,7 @@ class FitSettings:
     epochs: int
     lr: float  # at the peak
     weight_decay: float = 0.1
+    decay_on: str = "matrices"  # or "all": norms and biases too
     schedule: str = "cosine"  # or "constant", after the warm-up
     warmup: float = 0.0  # share of all steps in which the learning rate rises
     clip: float = 0.0  # largest norm of the gradient; 0 does not clip
@@ -71,6 +72,16 @@ def lr_factor(schedule: str, step: int, total_steps: int, warmup_steps: int = 0)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float, on: str = "matrices") -> list[dict]:
+    """An optimizer's parameter groups: weight decay on matrices alone, since it would pull norms and biases
+    to a meaningless 0; with ``on="all"`` on everything, as the book has it."""
+    parameters = list(parameters)
+    decayed = [p for p in parameters if p.ndim > 1 or on == "all"]
+    others = [p for p in parameters if p.ndim <= 1 and on != "all"]
+    groups = ((decayed, weight_decay), (others, 0.0))
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
 class Hook:
     """Something that happens around the steps; a hook overrides what it needs."""
 
@@ -102,8 +113,8 @@ class Trainer:
         task: has ``loss(outputs, targets)`` and ``loss_weight(targets)``.
         train_loader: batches of an epoch. Their order must come from torch's global generator.
         hooks: called in their order.
-        optimizer: over the trained parameters, by default AdamW. ``lr_scale`` in one of its parameter groups
-            multiplies the learning rate there.
+        optimizer: over the trained parameters, by default AdamW with :func:`decay_groups`. ``lr_scale`` in
+            one of its parameter groups multiplies the learning rate there.
     """
 
     def __init__(
@@ -116,9 +127,8 @@ class Trainer:
         for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
             parameter.data = parameter.data.contiguous()
         # fused: one pass over the memory instead of a dozen, ten times as fast on a CPU.
-        self.optimizer = optimizer or torch.optim.AdamW(
-            self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        groups = decay_groups(self.parameters.values(), settings.weight_decay, settings.decay_on)
+        self.optimizer = optimizer or torch.optim.AdamW(groups, lr=settings.lr, fused=True)
         self.steps_per_epoch = math.ceil(len(train_loader) / settings.accumulate)
         self.total_steps = settings.epochs * self.steps_per_epoch
         self.progress = Progress()

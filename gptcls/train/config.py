@@ -22,10 +22,11 @@ from gptcls.data.options import LabelOptions
 DEFAULT: dict[str, Any] = {
     "balance": "none", "train": "last_block", "pooling": "auto", "epochs": 5, "batch_size": 8, "lr": 5e-5,
     "schedule": "cosine", "warmup": 0.1, "clip": 1.0, "patience": 3, "precision": "auto",
+    "decay_on": "matrices",
 }  # fmt: skip
 BOOK = DEFAULT | {  # chapter 6, settings of its sections 6.2 to 6.7
     "balance": "undersample", "pooling": "position-1", "schedule": "constant", "warmup": 0.0, "clip": 0.0,
-    "patience": 0, "precision": "fp32",
+    "patience": 0, "precision": "fp32", "decay_on": "all",
 }  # fmt: skip
 RECIPES = {"default": DEFAULT, "book": BOOK}
 # Random weights know nothing worth freezing, and need larger and more steps.
@@ -38,6 +39,7 @@ LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets"
 
 Balance = Literal["none", "undersample", "oversample", "weights"]
 Schedule = Literal["cosine", "constant"]
+DecayOn = Literal["matrices", "all"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -160,6 +162,8 @@ class FitOptions:
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.1
     """AdamW's weight decay."""
+    decay_on: Annotated[DecayOn | None, by_recipe("decay_on", DecayOn)] = None
+    """What it falls on: matrices alone, or norms and biases as well."""
     schedule: Annotated[Schedule | None, by_recipe("schedule", Schedule)] = None
     """The learning rate after the warm-up."""
     warmup: Annotated[float | None, by_recipe("warmup", "FLOAT")] = None
