@@ -131,8 +131,8 @@ class Labels:
         return (
             f"Mean and 95 % interval over the seeds {' '.join(map(str, options.seeds))}. {caption()} "
             f"Networks take about so many steps of {BATCH} texts of at most {MAX_LENGTH} tokens: {steps}; "
-            f"with all labels at least {options.passes} passes. Settings are chosen in half as many steps, by "
-            f"accuracy or, of text messages, by F1 of spam; those chosen with {SEARCHED:,} labels are taken "
+            f"with all labels at least {options.passes} passes. Settings are chosen in half as many steps, "
+            f"by accuracy or, of text messages, by F1 of spam; those chosen with {SEARCHED:,} labels are taken "
             f"for more as well."
         )
 

@@ -115,14 +115,17 @@ def on_words(strength: float) -> Any:
 
 
 def cross_validated(model: Any, x: Any, y: np.ndarray) -> float:
-    """Accuracy over up to FOLDS stratified folds; a class of fewer rows than folds is missing in some."""
+    """Accuracy over up to FOLDS stratified folds; a class of fewer rows than folds is missing in some, and a
+    fold that leaves a single class to train on counts as all wrong."""
+    from sklearn.exceptions import FitFailedWarning
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     folds = max(2, min(FOLDS, np.unique(y, return_counts=True)[1].max()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
+        warnings.simplefilter("ignore", FitFailedWarning)
         split = StratifiedKFold(folds, shuffle=True, random_state=0)
-        return float(cross_val_score(model, x, y, cv=split).mean())
+        return float(cross_val_score(model, x, y, cv=split, error_score=0.0).mean())
 
 
 def probe(

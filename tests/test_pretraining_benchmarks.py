@@ -130,6 +130,11 @@ def test_mean_vectors_are_the_means_of_the_real_tokens(weights):
             np.testing.assert_allclose(found[depth][row], x[0].mean(0).numpy(), atol=1e-5)
 
 
+def test_cross_validation_with_one_row_of_a_class():
+    x, y = np.arange(8.0)[:, None], np.array(["ham"] * 7 + ["spam"])
+    assert 0 < probe.cross_validated(probe.on_vectors(0.01), x, y) < 1  # the fold that trains on ham is lost
+
+
 @pytest.mark.slow
 @pytest.mark.draws
 def test_probe_prints_writes_and_draws(folder, weights, tmp_path, capsys):
