@@ -132,7 +132,7 @@ class Labels:
             f"Mean and 95 % interval over the seeds {' '.join(map(str, options.seeds))}. {caption()} "
             f"Networks take about so many steps of {BATCH} texts of at most {MAX_LENGTH} tokens: {steps}; "
             f"with all labels at least {options.passes} passes. Settings are chosen in half as many steps, "
-            f"by accuracy or, of text messages, by F1 of spam; those chosen with {SEARCHED:,} labels are taken "
+            f"by accuracy or, of text messages, by F1 of spam; those chosen with {SEARCHED:,} labels serve "
             f"for more as well."
         )
 
