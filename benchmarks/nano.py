@@ -1,38 +1,51 @@
 """python -m benchmarks.nano: what pretraining is worth, and the bundled classifier next to classical ones.
 
-Two tables over several seeds. Each seed has a split of its own; behind every mean stands its 95 % interval.
+Four tables over several seeds; behind every mean stands its 95 % interval.
 
-- The book's balanced split: gpt2-nano with pretrained and with random weights, the last block alone or all
-  layers trained, and TF-IDF with logistic regression.
-- The honest split (every row, duplicates dropped, natural balance), with the settings of sms-spam-nano,
-  and TF-IDF: the F1 of spam.
+- ``book``: the book's balanced split: gpt2-nano with pretrained and with random weights, the last block alone
+  or all layers trained, and TF-IDF with logistic regression.
+- ``honest``: every row, duplicates dropped, natural balance, with the settings of sms-spam-nano, and TF-IDF:
+  the F1 of spam.
+- ``tokens``: accuracy against the tokens of pretraining, fine-tuned and of a probe on frozen vectors.
+- ``labels``: scores against the number of labels, pretrained, random, probe and TF-IDF, all with the same
+  search for settings.
+
+With ``--json FILE`` every single score is kept as it comes; the same command goes on where it stopped.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import tyro
 
+from benchmarks import nano_plots
+from benchmarks.cells import Cells
+from benchmarks.contestants import all_blocks, backbone_of, scores_of
+from benchmarks.datasets import DATA, SMS
+from benchmarks.nano_labels import Labels
+from benchmarks.nano_tokens import Tokens
+from benchmarks.over_seeds import gain, markdown, over_seeds, shown
 from gptcls.common import cli
-from gptcls.common.files import write_json
+from gptcls.common.files import atomic_file
 from gptcls.evaluation.baselines import class_probabilities, tfidf_baseline, tfidf_char_baseline
-from gptcls.evaluation.intervals import mean_interval
-from gptcls.evaluation.metrics import classification_scores
+from gptcls.models.pretrained import weights_sha256
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split
 from gptcls.train.run import fit
 from gptcls.train.setup import make_task
 
-SMS = Path(__file__).parents[2] / "shared" / "data" / "sms" / "SMSSpamCollection"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # The book's rows, but trained as suits a network of this width.
 NARROW = {"schedule": "cosine", "warmup": 0.1, "clip": 1.0, "epochs": 10, "lr": 1e-3}
 BOOK = {"recipe": "book", "pooling": "max", **NARROW}
 SPAM_NANO: dict[str, Any] = {
-    "train": "last_6",
     "pooling": "max",
     "balance": "weights",
     "batch_size": 16,
@@ -40,92 +53,171 @@ SPAM_NANO: dict[str, Any] = {
     "lr": 5e-4,
     "patience": 0,
 }
-TABLES: dict[str, dict[str, dict[str, Any]]] = {
+SPLITS: dict[str, dict[str, dict[str, Any]]] = {
     "book": {
         "pretrained, last block": BOOK | {"train": "last_block"},
         "random, last block": BOOK | {"train": "last_block", "init": "random"},
         "pretrained, all layers": BOOK | {"train": "all", "lr": 5e-4},
         "random, all layers": BOOK | {"train": "all", "init": "random"},
     },
-    "honest": {"sms-spam-nano": SPAM_NANO},
+    "honest": {"sms-spam-nano": SPAM_NANO},  # all blocks, however many there are
 }
 CLASSICAL = {
     "TF-IDF words": tfidf_baseline,
     "TF-IDF characters": tfidf_char_baseline,
     "TF-IDF characters, balanced weights": lambda seed: tfidf_char_baseline(seed, "balanced"),
 }
+TableName = Literal["book", "honest", "tokens", "labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train gpt2-nano under several seeds, and TF-IDF on the same splits."""
+    """Train gpt2-nano under several seeds, and classical classifiers on the same rows."""
 
-    data: str = str(SMS)
-    """UCI's SMSSpamCollection."""
-    tables: tuple[Literal["book", "honest"], ...] = ("book", "honest")
+    tables: tuple[TableName, ...] = ("book", "honest")
     """Which tables."""
+    data: Path = DATA
+    """Folder of the data sets' folders: sms, trec6, rt_polarity."""
     model: str = "gpt2-nano"
-    """Pretrained weights: the bundled ones, or a folder."""
+    """Pretrained weights: the bundled ones, or a folder. Random ones have the same sizes."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the split, the head, random weights and the order."""
+    """Of the split, the labels drawn, the head, random weights and the order."""
+    sets: tuple[Literal["rt_polarity", "trec6", "sms"], ...] = ("rt_polarity", "trec6", "sms")
+    """Data sets of labels and, without sms, of tokens."""
+    labels: tuple[int, ...] = (16, 50, 200, 1000, 0)
+    """Numbers of labels; 0 takes all."""
+    steps: float = 6.0
+    """Optimizer steps are so many times the root of the number of labels, at least 40."""
+    passes: int = 2
+    """Passes over the labels at least."""
+    checkpoints: tuple[Path, ...] = ()
+    """Of tokens: folders of weights, step-000100 and so on, or a run's model."""
+    tokens_per_step: int | None = None
+    """Of tokens: what a step of pretraining saw; otherwise as the run's history.csv says."""
+    tokens_labels: int = 1000
+    """Of tokens: labels to fine-tune on; 0 takes all."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File for every single score."""
+    """File of every single score; what it holds is not measured again."""
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder for the pictures."""
 
 
-def scores_of(config: TrainConfig) -> dict:
+class Table(Protocol):
+    """What is measured cell by cell, and then said and drawn."""
+
+    def settings(self) -> dict[str, Any]: ...
+    def measure(self) -> None: ...
+    def table(self) -> str: ...
+    def pictures(self) -> "dict[str, Figure]": ...
+
+
+class Messages:
+    """The SMS Spam Collection in one of two splits: contestants by row."""
+
+    def __init__(self, name: str, cells: Cells, options: Options) -> None:
+        self.name, self.cells, self.options = name, cells, options
+        self.found: dict[str, list[dict]] = {}  # row -> seeds
+
+    def settings(self) -> dict[str, Any]:
+        """What the cells depend on besides their names."""
+        return {"settings": SPLITS[self.name]}
+
+    def measure(self) -> None:
+        """All cells, those that are there left out."""
+        rows = SPLITS[self.name]
+        recipe = {"recipe": "book"} if self.name == "book" else {}
+        for seed in self.options.seeds:
+            for row, settings in rows.items():
+                self._add(row, seed, network_scores, self.options, settings, seed)
+            for row in CLASSICAL:
+                self._add(row, seed, classical_scores, self.options, recipe, row, seed)
+
+    def _add(self, row: str, seed: int, *measure: Any) -> None:
+        cell = f"{self.name}/{row}/seed {seed}"
+        self.found.setdefault(row, []).append(self.cells.measured(cell, *measure))
+        print(f"{cell}: {100 * self.found[row][-1]['accuracy']:.2f} %", flush=True)
+
+    def table(self) -> str:
+        """Accuracy and F1 of spam, and what pretraining gains on the same splits."""
+        lines = [["", "accuracy %", "F1 of spam"]]
+        for name, runs in self.found.items():
+            f1 = shown(over_seeds(runs, "f1", 1), 3)
+            lines.append([name, shown(over_seeds(runs, "accuracy"), 2), f1])
+        for layers in ("last block", "all layers") if self.name == "book" else ():
+            pair = (self.found[f"{weights}, {layers}"] for weights in ("pretrained", "random"))
+            lines.append([f"gain by pretraining, {layers}", shown(gain(*pair, "accuracy"), 2), ""])
+        return f"{self.name} split, seeds {' '.join(map(str, self.options.seeds))}\n\n{markdown(lines)}"
+
+    def pictures(self) -> "dict[str, Figure]":
+        """One dot a row."""
+        score, what = ("accuracy", "test accuracy (%)") if self.name == "book" else ("f1", "F1 of spam (%)")
+        rows = {name: over_seeds(runs, score) for name, runs in self.found.items()}
+        return {f"{self.name}.png": nano_plots.in_rows(rows, f"{what}, bars: 95 % intervals over seeds")}
+
+
+def config_for(options: Options, settings: dict[str, Any], seed: int) -> TrainConfig:
+    """The options of a run on messages."""
+    own = {"data": str(options.data / SMS), "model": options.model, "seed": seed, "device": options.device}
+    return TrainConfig.of(**own | {name: value for name, value in settings.items() if name != "init"})
+
+
+def network_scores(options: Options, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     """Test scores of one run in memory."""
-    config = resolve(config)
-    return fit(read_split(config), settings=config).scores["test"]
+    random = settings.get("init") == "random"
+    backbone = backbone_of(options.model, seed if random else None)
+    if "train" not in settings:
+        settings = settings | {"train": all_blocks(backbone)}
+    config = resolve(config_for(options, settings, seed))
+    run = fit(read_split(config), backbone if random else None, config)
+    return scores_of(run.targets["test"], run.outputs["test"], run.classifier.task.labels)
 
 
-def classical(config: TrainConfig) -> Iterator[tuple[str, dict]]:
-    """The classical classifiers on the split of ``config``."""
-    config = resolve(config)
+def classical_scores(options: Options, recipe: dict[str, Any], name: str, seed: int) -> dict[str, Any]:
+    """Test scores of a classical classifier on the same split."""
+    config = resolve(config_for(options, recipe, seed))
     split = read_split(config)
     task = make_task(split, config)
-    train_targets, targets = (
-        task.targets(part["label"].tolist()).numpy() for part in (split.train, split.test)
-    )
-    for name, build in CLASSICAL.items():
-        model = build(config.run.seed).fit(split.train["text"].tolist(), train_targets)
-        probabilities = class_probabilities(model, split.test["text"].tolist(), len(task.labels))
-        yield name, classification_scores(targets, probabilities, task.labels)
+    train, test = (task.targets(part["label"].tolist()).numpy() for part in (split.train, split.test))
+    model = CLASSICAL[name](seed).fit(split.train["text"].tolist(), train)
+    probabilities = class_probabilities(model, split.test["text"].tolist(), len(task.labels))
+    return scores_of(test, probabilities, task.labels)
+
+
+TABLES: dict[str, Callable[[Cells, Options], Table]] = {
+    "book": partial(Messages, "book"),
+    "honest": partial(Messages, "honest"),
+    "tokens": Tokens,
+    "labels": Labels,
+}
 
 
 def run(options: Options) -> None:
-    """Measure and print."""
-    results: dict[str, dict[str, list[dict]]] = {}
-    for table in options.tables:
-        rows = results.setdefault(table, {})
-        for seed in options.seeds:
-            for name, settings in TABLES[table].items():
-                model = options.model if settings.get("init") != "random" else "gpt2-nano"
-                config = TrainConfig.of(data=options.data, model=model, seed=seed, **settings)
-                rows.setdefault(name, []).append(scores_of(config))
-            for name, scores in classical(config):
-                rows.setdefault(name, []).append(scores)
-            if options.json:
-                write_json(options.json, results)
-        print(f"\n{table} split, seeds {' '.join(map(str, options.seeds))}\n")
-        print("| | accuracy % | F1 of spam |\n|---|---|---|")
-        for name, scores in rows.items():
-            accuracy = interval([100 * s["accuracy"] for s in scores], 2)
-            print(f"| {name} | {accuracy} | {interval([s['f1'] for s in scores], 3)} |")
-        if table == "book":
-            for layers in ("last block", "all layers"):
-                pairs = zip(rows[f"pretrained, {layers}"], rows[f"random, {layers}"], strict=True)
-                gain = interval([100 * (a["accuracy"] - b["accuracy"]) for a, b in pairs], 2)
-                print(f"| gain by pretraining, {layers} | {gain} | |")
+    """Measure, print and draw."""
+    logging.getLogger("gptcls").setLevel(logging.WARNING)
+    cells = Cells(options.json)
+    for name in options.tables:
+        table = TABLES[name](cells, options)
+        settings = table.settings()
+        if name != "tokens":
+            settings |= {"weights": weights_sha256(options.model)}
+        cells.under(settings, name)
+        table.measure()
+        print(f"\n{table.table()}\n", flush=True)
+        if options.plot is not None:
+            write_pictures(options.plot, table.pictures())
 
 
-def interval(values: list[float], digits: int) -> str:
-    """Mean and 95 % interval for a table's cell."""
-    return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*mean_interval(values), d=digits)
+def write_pictures(folder: Path, figures: "dict[str, Figure]") -> None:
+    """Each under its name."""
+    for name, figure in figures.items():
+        with atomic_file(folder / name) as temporary:
+            figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 
 def main() -> None:
     """The command line."""
-    logging.getLogger("gptcls").setLevel(logging.WARNING)
     cli.run(Options, run)
 
 
