@@ -49,7 +49,7 @@ class PretrainConfig(Options):
     window: int | None = None
     """Tokens per row; otherwise 256, or the model's longest sequence where that is shorter."""
     batch_size: int = 16
-    """Rows per step."""
+    """Rows per step, of each process that torchrun starts."""
     steps: int = 1000
     """Steps of the optimizer."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -73,8 +73,8 @@ class PretrainConfig(Options):
     """Tokens that the softmax of a training step runs over: the most common, a sample that stands for the
     rest, and the target. 0 takes all 50,257: with a small model several times slower."""
     table: Literal["random", "counts"] = "random"
-    """The token table at the start: random, or from counts of which tokens stand near which in --data, which
-    takes minutes and knows more than hours of training teach it; with --init random."""
+    """The token table at the start: random, or from counts of which tokens stand near which in --data, in
+    minutes what takes hours of training to learn; with --init random."""
     table_mix: tuple[float, ...] = ()
     """How often each file counts for --table counts, in the order of --data; otherwise once."""
     freeze_table: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
