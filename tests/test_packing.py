@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 
 import numpy as np
 import pytest
@@ -116,6 +117,10 @@ def test_files(tmp_path):
         file.writelines(json.dumps({"text": text, "title": "x"}) + "\n" for text in ("first", " ", "second"))
     assert read_documents(tmp_path / "b.jsonl.gz") == ["first", "second"]
     assert read_documents(tmp_path / "b.jsonl.gz", "title") == ["x", "x", "x"]
+    for name, opened in (("d.txt.gz", gzip.open), ("d.txt.xz", lzma.open)):
+        with opened(tmp_path / name, "wt") as file:
+            file.write("one\n\ntwo\n")
+        assert read_documents(tmp_path / name) == ["one\n\ntwo\n"]
     (tmp_path / "c.csv").write_text("a,b\n1,2\n")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "blank.txt").write_text(" \n")

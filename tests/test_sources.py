@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import logging
+import lzma
 import sys
 import threading
 import zipfile
@@ -231,7 +232,8 @@ EXPECTED = [(text, "ab"[i % 2]) for i, text in enumerate(MESSAGES)]
 
 
 @pytest.mark.parametrize(
-    "name", ["x.csv", "x.tsv", "x.csv.gz", "x.jsonl", "x.json", "x.ndjson", "x.jsonl.gz", "x.parquet"]
+    "name",
+    ["x.csv", "x.tsv", "x.csv.gz", "x.jsonl", "x.json", "x.ndjson", "x.jsonl.gz", "x.csv.xz", "x.parquet"],
 )
 def test_what_pandas_writes_is_read_exactly(tmp_path, name):
     frame = pd.DataFrame(EXPECTED, columns=["text", "label"])
@@ -453,6 +455,9 @@ GOOD = "text,label\nhello,a\n"
         ("x.csv", gzip.compress(GOOD.encode(), mtime=0), "add .gz"),
         ("x.csv.gz", gzip.compress(GOOD.encode(), mtime=0)[:-9], "damaged gzip"),
         ("x.csv.gz", GOOD, "damaged gzip"),
+        ("x.csv", lzma.compress(GOOD.encode()), "add .xz"),
+        ("x.csv.xz", lzma.compress(GOOD.encode())[:-9], "damaged xz"),
+        ("x.csv.xz", GOOD, "damaged xz"),
         ("x.txt", GOOD, "unknown format '.txt'"),
         ("noformat", GOOD, "unknown format"),
         ("x.parquet", GOOD, "x.parquet"),

@@ -3,6 +3,7 @@
 import logging
 import tracemalloc
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from gptcls.data.columns import find_text_column, values_of
 from gptcls.data.readers import FORMATS, Dialect, Format, read_chunks, suffix_of
 from gptcls.data.writer import WRITERS, ChunkWriter
 
-NAMES = ["x.csv", "x.tsv", "x.csv.gz", "x.jsonl", "x.jsonl.gz", "x.parquet"]
+NAMES = ["x.csv", "x.tsv", "x.csv.gz", "x.jsonl", "x.jsonl.gz", "x.jsonl.xz", "x.parquet"]
 COLUMNS = {
     "id": ["007", "NA", "", "1e5"],
     "text": ['say "hi", you', "two\nlines\tand a tab", " lead", "a\rb"],
@@ -56,7 +57,8 @@ def test_every_format_to_every_other(tmp_path, source, target):
 
 def test_what_is_written_can_be_read():
     assert list(WRITERS) == list(FORMATS)
-    assert all(suffix_of(Path(f"x{suffix.upper()}.gz")) == suffix for suffix in FORMATS)
+    for suffix, packed in product(FORMATS, (".gz", ".XZ")):
+        assert suffix_of(Path(f"x{suffix.upper()}{packed}")) == suffix
 
 
 def test_a_new_format_is_a_line_in_each_table(tmp_path, monkeypatch):

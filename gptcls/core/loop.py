@@ -36,8 +36,9 @@ class FitSettings:
     lr: float  # at the peak
     weight_decay: float = 0.1
     decay_on: str = "matrices"  # or "all": norms and biases too
-    schedule: str = "cosine"  # or "constant", after the warm-up
+    schedule: str = "cosine"  # or "constant" or "trapezoid", after the warm-up
     warmup: float = 0.0  # share of all steps in which the learning rate rises
+    decay: float = 0.0  # share of all steps in which a trapezoid's falls
     clip: float = 0.0  # largest norm of the gradient; 0 does not clip
     accumulate: int = 1  # batches per step
 
@@ -55,19 +56,25 @@ class Progress:
     history: list[dict] = field(default_factory=list)  # what hooks measured on the way
 
 
-def lr_factor(schedule: str, step: int, total_steps: int, warmup_steps: int = 0) -> float:
+def lr_factor(
+    schedule: str, step: int, total_steps: int, warmup_steps: int = 0, decay_steps: int = 0
+) -> float:
     """What the peak learning rate is multiplied by at ``step``, from 0.
 
-    It rises linearly over ``warmup_steps``; then ``"constant"`` stays at 1 and ``"cosine"`` falls to 0 at
-    ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without restarts).
+    It rises linearly over ``warmup_steps``; then ``"constant"`` stays at 1, ``"cosine"`` falls to 0 at
+    ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without restarts), and ``"trapezoid"``
+    stays at 1 until the last ``decay_steps`` and falls to 0 along a line there (Hägele et al. 2024, "Scaling
+    Laws and Compute-Optimal Training Beyond Fixed Training Durations").
 
-    >>> [lr_factor("cosine", step, total_steps=5, warmup_steps=2) for step in (0, 1, 2)]
-    [0.5, 1.0, 1.0]
+    >>> [lr_factor("trapezoid", step, total_steps=6, warmup_steps=2, decay_steps=2) for step in range(6)]
+    [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "constant":
         return 1.0
+    if schedule == "trapezoid":
+        return min(1.0, (total_steps - step) / max(1, decay_steps))
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -87,6 +94,9 @@ class Hook:
 
     def on_start(self, trainer: "Trainer") -> None:
         """Before the first step, also of a resumed run."""
+
+    def on_gradients(self, trainer: "Trainer") -> None:
+        """In each step, before its gradients are clipped and used."""
 
     def on_step(self, trainer: "Trainer") -> None:
         """After each step."""
@@ -188,6 +198,7 @@ class Trainer:
             part = self.task.loss(outputs, targets.to(self.device)) * (weight / sum(weights))
             part.backward()
             loss += part.item()
+        self._call("on_gradients")
         # A network of the user's own may have parameters that its output does not depend on.
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -203,9 +214,9 @@ class Trainer:
 
     def lr(self, step: int) -> float:
         """The learning rate of a step."""
-        warmup_steps = round(self.settings.warmup * self.total_steps)
-        factor = lr_factor(self.settings.schedule, step, self.total_steps, warmup_steps)
-        return self.settings.lr * factor
+        settings, total = self.settings, self.total_steps
+        warmup_steps, decay_steps = round(settings.warmup * total), round(settings.decay * total)
+        return settings.lr * lr_factor(settings.schedule, step, total, warmup_steps, decay_steps)
 
 
 class Curves(Hook):

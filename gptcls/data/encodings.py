@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import lzma
 import shlex
 import zlib
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from typing import BinaryIO, TextIO
 from gptcls.core.errors import InputError
 
 BLOCK = 1 << 20  # bytes read at once
+COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}  # what may follow a text format's suffix
 MAGIC = {  # first bytes of what people rename to .csv by mistake
     b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save the sheet as CSV UTF-8",
     b"\x1f\x8b": "gzip data: add .gz to its name",
+    b"\xfd7zXZ": "xz data: add .xz to its name",
     b"PAR1": "Parquet: name it .parquet",
 }
 
@@ -94,15 +97,16 @@ def guess_encoding(data: bytes) -> str:
 
 def _open_bytes(path: Path) -> BinaryIO:
     with _reading(path):
-        return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+        return COMPRESSED.get(path.suffix.lower(), open)(path, "rb")
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+        kind = "xz" if path.suffix.lower() == ".xz" else "gzip"
+        raise InputError(f"{path} is a damaged {kind} file ({error}): fetch it again") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import open_text, read_lines, require_file, require_text
+from gptcls.data.encodings import COMPRESSED, open_text, read_lines, require_file, require_text
 
 FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
 QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
@@ -114,12 +114,12 @@ def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that names the format, in lower case: ``.gz`` may follow it.
+    """The suffix that names the format, in lower case: ``.gz`` or ``.xz`` may follow it.
 
     >>> suffix_of(Path("rows.CSV.gz"))
     '.csv'
     """
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+    return (path.with_suffix("") if path.suffix.lower() in COMPRESSED else path).suffix.lower()
 
 
 # --- delimited text ---

@@ -26,8 +26,8 @@ def load_data(
 ) -> "pd.DataFrame":  # fmt: skip
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
-    They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz may follow the first
-    three), or UCI's SMS format, which is known by its content. What a label's string holds is told in
+    They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz or .xz may follow the
+    first three), or UCI's SMS format, which is known by its content. What a label's string holds is told in
     :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_columns`.
     ``numbered``: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 

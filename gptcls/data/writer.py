@@ -1,7 +1,6 @@
 """Tables to files, of any size: frames one after another, and nothing half-written stays."""
 
 import csv
-import gzip
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,6 +13,7 @@ from gptcls.common.files import atomic_file
 from gptcls.common.lazy import pd
 from gptcls.core.errors import InputError
 from gptcls.data.columns import values_of
+from gptcls.data.encodings import COMPRESSED
 from gptcls.data.readers import pyarrow_for, suffix_of
 
 Write = Callable[["pd.DataFrame"], None]
@@ -134,4 +134,4 @@ def _same_columns(frame: "pd.DataFrame", columns: list | None, path: Path) -> li
 
 def _open_to_write(path: Path) -> TextIO:
     how = {"mode": "wt", "encoding": "utf-8", "newline": ""}
-    return gzip.open(path, **how) if path.suffix.lower() == ".gz" else path.open(**how)
+    return COMPRESSED.get(path.suffix.lower(), open)(path, **how)

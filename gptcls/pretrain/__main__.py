@@ -14,6 +14,8 @@ def main() -> None:
 
 def _pretrain_and_print(config: PretrainConfig) -> None:
     run = pretrain(config, explicit=cli.given_options())
+    if not run.perplexity:  # the first of several processes speaks for all
+        return
     rate = run.tokens_seen / run.seconds
     print(f"{run.tokens_seen:,} tokens in {run.seconds:,.0f} s, {rate:,.0f} per second")
     for name, value in run.perplexity.items():

@@ -12,6 +12,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import VOCAB_SIZE
 
+DECAY = 0.3
 LR = {"random": 1e-3, "pretrained": 1e-4}  # what is known already is easily lost to large steps
 HINT = f"(default: {LR['pretrained']}; from random weights: {LR['random']})"
 
@@ -27,7 +28,7 @@ class PretrainConfig(Options):
     WINDOW: ClassVar[int] = 256  # short enough to be fast, long enough for what the model can learn
 
     data: tuple[str, ...]
-    """Files of text: .txt (one document) or .jsonl, .csv, .tsv, .parquet (a document per row), also .gz."""
+    """Files of text: .txt (one document), .jsonl, .csv, .tsv, .parquet (one per row), also .gz, .xz."""
     mix: tuple[float, ...] = ()
     """Share of each file in what is trained on, in the order of --data; otherwise that of its tokens."""
     text_column: str | None = None
@@ -48,15 +49,22 @@ class PretrainConfig(Options):
     window: int | None = None
     """Tokens per row; otherwise 256, or the model's longest sequence where that is shorter."""
     batch_size: int = 16
-    """Rows per step."""
+    """Rows per step, of each process that torchrun starts."""
     steps: int = 1000
     """Steps of the optimizer."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon makes the updates of the blocks' matrices orthogonal, with AdamW for the rest; a step costs a
+    little more and learns more."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=HINT)] = None
-    """Peak learning rate of AdamW; it falls to 0 along a cosine."""
+    """Peak learning rate, of either optimizer."""
+    schedule: Literal["cosine", "trapezoid"] = "cosine"
+    """The learning rate after the warm-up: it falls to 0 along a cosine, or stays until a line falls to 0."""
+    decay: float = DECAY
+    """Share of the steps, the last ones, in which a trapezoid falls; with 0 it stays to the end."""
     warmup: float = 0.02
     """Share of the steps in which the learning rate rises to its peak."""
     weight_decay: float = 0.1
-    """AdamW's weight decay, on matrices only."""
+    """Weight decay, on matrices only."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 does not clip."""
     dropout: float = 0.0
@@ -64,6 +72,14 @@ class PretrainConfig(Options):
     candidates: int = 4096
     """Tokens that the softmax of a training step runs over: the most common, a sample that stands for the
     rest, and the target. 0 takes all 50,257: with a small model several times slower."""
+    table: Literal["random", "counts"] = "random"
+    """The token table at the start: random, or from counts of which tokens stand near which in --data, in
+    minutes what takes hours of training to learn; with --init random."""
+    table_mix: tuple[float, ...] = ()
+    """How often each file counts for --table counts, in the order of --data; otherwise once."""
+    table_rate: float = 1.0
+    """Share of the learning rate that the token table is trained at; 0 freezes it, and saves a small model a
+    fifth of a step."""
     held_out: float = 0.02
     """Share of each file's text that is not trained on, to measure the perplexity. The text alone decides
     which part, so that later runs over the same files do not train on it."""
@@ -73,6 +89,10 @@ class PretrainConfig(Options):
     """Beginning of these samples; otherwise that of a document."""
     save: Literal["fp32", "fp16"] = "fp32"
     """Number format of the saved weights; fp16 halves the file."""
+    keep: tuple[int, ...] = ()
+    """Steps after which the weights are also saved, in fp16, in the run's kept/step-000123."""
+    cache: Path | None = None
+    """Folder that keeps the tokens of each file, so that later runs over the same files start in seconds."""
     seed: int = 123
     """Of the weights and the order: the same bits on one CPU with as many threads."""
     device: str = "auto"
@@ -101,18 +121,30 @@ class PretrainConfig(Options):
         check_at_least(self.flat(), {
             "batch_size": 1, "steps": 1, "lr": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "dropout": 0,
             "candidates": 0, "eval_freq": 1, "window": 2, "n_layer": 1, "n_embd": 1, "n_head": 1,
-            "n_positions": 2,
+            "n_positions": 2, "table_rate": 0,
         })  # fmt: skip
-        for name, share in (("warmup", self.warmup), ("dropout", self.dropout), ("held_out", self.held_out)):
+        for name in ("warmup", "decay", "dropout", "held_out"):
+            share = getattr(self, name)
             if not 0 <= share < 1 or (name == "held_out" and not share):
                 raise InputError(f"{flag(name)} {share} is not a share; use a number above 0 and below 1")
         most = VOCAB_SIZE // 2
         if self.candidates and not 16 <= self.candidates <= most:
             raise InputError(f"--candidates {self.candidates} cannot be; use 16 to {most}, or 0 for all")
-        mix, n_files = self.mix, len(self.data)
-        if mix and (len(mix) != n_files or min(mix) < 0 or not 0 < sum(mix) < math.inf):
-            shares = " ".join(map(str, mix))
-            raise InputError(f"--mix {shares}: give a share of at least 0 for each of {n_files} files")
+        for name in ("mix", "table_mix"):
+            mix, n_files = getattr(self, name), len(self.data)
+            if mix and (len(mix) != n_files or min(mix) < 0 or not 0 < sum(mix) < math.inf):
+                shares = " ".join(map(str, mix))
+                raise InputError(f"{flag(name)} {shares}: give each of {n_files} files a number, 0 or more")
+        if self.table == "counts" and self.init != "random":
+            raise InputError("--table counts goes with --init random; pretrained weights have their table")
+        if self.table_mix and self.table != "counts":
+            raise InputError("--table-mix goes with --table counts; leave it out")
+        if self.schedule != "trapezoid" and self.decay != DECAY:
+            raise InputError(f"--decay {self.decay} goes with --schedule trapezoid; a cosine has none")
+        if wrong := [step for step in self.keep if not 1 <= step <= self.steps]:
+            raise InputError(f"--keep {wrong[0]} never comes; name steps from 1 to --steps {self.steps}")
+        if self.cache and self.cache.is_file():
+            raise InputError(f"--cache {self.cache} is a file; name a folder")
         if self.sizes and self.init != "random":
             size = flag(next(iter(self.sizes)))
             raise InputError(f"{size} goes with --init random; these weights have their size")

@@ -88,7 +88,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, table, targets, log_weight, dtype):
         matrix = table.to(dtype)
-        d_hidden, d_table = torch.empty_like(hidden), torch.zeros_like(table)
+        d_hidden = torch.empty_like(hidden)
+        d_table = torch.zeros_like(table) if ctx.needs_input_grad[1] else None  # not of a frozen table
         total = 0.0
         for start in range(0, len(hidden), CHUNK):
             h = hidden[start : start + CHUNK].to(dtype)  # (n, C)
@@ -102,15 +103,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total -= p_target.float().log().sum()
             d_logits = p.scatter_(1, target, p_target - 1)
             d_hidden[start : start + CHUNK] = d_logits @ matrix
-            d_table += d_logits.T @ h
-        ctx.save_for_backward(d_hidden / len(hidden), d_table / len(hidden))
+            if d_table is not None:
+                d_table += d_logits.T @ h
+        ctx.save_for_backward(d_hidden / len(hidden), None if d_table is None else d_table / len(hidden))
         return total / len(hidden)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_loss):
         d_hidden, d_table = ctx.saved_tensors
-        return d_loss * d_hidden, d_loss * d_table, None, None, None
+        return d_loss * d_hidden, None if d_table is None else d_loss * d_table, None, None, None
 
 
 @torch.inference_mode()

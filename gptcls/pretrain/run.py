@@ -2,6 +2,7 @@
 
     python -m gptcls.pretrain --init random --data novels.jsonl.gz messages.txt
     python -m gptcls.train --model runs/gpt2-nano-pretrained/model --data labelled.csv
+    torchrun --nproc-per-node 2 -m gptcls.pretrain --init random --data novels.jsonl.gz --optimizer muon
 
 What comes out is a folder in Hugging Face's format, which this package and ``transformers`` both load. The
 loop is that of fine-tuning (``core/loop.py``).
@@ -24,7 +25,7 @@ from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
-from gptcls.core.loop import FitSettings, Hook, NonFiniteLossError, Trainer
+from gptcls.core.loop import FitSettings, Hook, NonFiniteLossError, Trainer, decay_groups
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import PAD_ID, decode, encode
 from gptcls.evaluation import report
@@ -33,8 +34,11 @@ from gptcls.models.gpt2_files import save_pretrained
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 from gptcls.models.sampling import generate
 from gptcls.pretrain.config import PretrainConfig
+from gptcls.pretrain.muon import Muon
 from gptcls.pretrain.next_token import NextToken, perplexity
-from gptcls.pretrain.text import Stream, WindowLoader, hold_out, read_documents
+from gptcls.pretrain.processes import AverageGradients, StopTogether, join_processes
+from gptcls.pretrain.table import start_from_counts
+from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal
 
@@ -46,7 +50,8 @@ SAMPLE_TOKENS = 30
 
 @dataclass(frozen=True)
 class PretrainRun:
-    """A finished run: its folder, the held-out perplexity of each file, the network, how it went."""
+    """A finished run: its folder, the held-out perplexity of each file (none but in the first of several
+    processes), the network, how it went."""
 
     folder: Path
     perplexity: dict[str, float]
@@ -59,9 +64,14 @@ class PretrainRun:
 def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> PretrainRun:
     """Train as ``config`` says; the weights are in ``model``, in the run's folder, in Hugging Face's format.
     ``explicit`` and errors are as in :func:`gptcls.train.run.train`."""
-    home = RunFolder(config, RESULT, PretrainConfig.checked, explicit)
+    rank, world = join_processes()
+    home = RunFolder(config, RESULT, PretrainConfig.checked, explicit, writes=rank == 0)
     config = home.config
+    if home.resume and (then := home.origin.get("processes", 1)) != world:
+        raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
     device = pick_device(config.device)
+    if world > 1 and device.type != "cpu":
+        raise InputError(f"several processes train on CPUs alone, not on {device}: give --device cpu")
     dtype = pick_dtype(config.precision, device)
     if dtype == torch.float16:  # its gradients would need loss scaling
         dtype = torch.float32
@@ -71,12 +81,22 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
         raise InputError(f"--window {window} is longer than the {model.config.n_positions} tokens it reads")
     streams, held = _read_streams(config, window + 1)
     origin = {"weights": base, "tokens": {stream.name: len(stream.tokens) for stream in streams}}
+    if world > 1:
+        origin["processes"] = world
     changed = f"the text or the weights that {home.path} was started with changed"
     folder = home.begin(origin, device, dtype, changed)
     shares = config.mix or [len(stream.tokens) for stream in streams]
-    loader = WindowLoader(streams, shares, window, config.batch_size, config.steps, config.seed)
-    look = HeldOut(model.to(device), held, config, loader.batch_size * window)
-    hooks = [look, StopOnSignal(), Checkpoints(folder / "checkpoint")]
+    loader = WindowLoader(streams, shares, window, config.batch_size, config.steps, config.seed, rank, world)
+    if config.table == "counts" and rank == 0 and not home.resume:  # other processes are sent this table
+        start_from_counts(model, streams, config.table_mix, loader.counts(len(model.wte.weight)).numpy())
+    model.wte.requires_grad_(config.table_rate > 0)
+    look = HeldOut(model.to(device), held, config, loader.tokens_per_step)
+    hooks = [AverageGradients(), StopTogether()] if world > 1 else [StopOnSignal()]
+    hooks.append(TokenTable(model))
+    if rank == 0:
+        bar = ProgressBar("pretraining", "tok", loader.tokens_per_step)
+        keep = Keep(model, config.keep, folder / "kept")
+        hooks = [bar, look, keep, *hooks, Checkpoints(folder / "checkpoint")]
     trainer = _trainer(model, loader, config, device, dtype, hooks)
     save = partial(save_pretrained, model, folder / RESULT, config.save)
     try:
@@ -84,11 +104,14 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
             trainer.fit()
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error}; try a smaller --lr, {folder} has what was saved before") from None
-    save()  # before anything else can go wrong
     progress = trainer.progress
+    tokens_seen = progress.step * look.tokens_per_step
+    if rank:
+        return PretrainRun(folder, {}, model, tokens_seen, progress.seconds, progress.history)
+    save()  # before anything else can go wrong
     columns = list(dict.fromkeys(key for row in progress.history for key in row))
     report.write_history(folder / "history.csv", progress.history, columns)
-    final, tokens_seen = look.perplexities(FINAL_WINDOWS), progress.step * look.tokens_per_step
+    final = look.perplexities(FINAL_WINDOWS)
     write_json(folder / "metrics.json", {
         "perplexity": final, "held_out_tokens": {name: w[:, 1:].numel() for name, w in held.items()},
         "tokens_seen": tokens_seen, "seconds_training": round(progress.seconds, 1),
@@ -126,9 +149,7 @@ def _read_streams(config: PretrainConfig, length: int) -> tuple[list[Stream], di
     """What is trained on, and each file's held-out windows (n, length)."""
     streams, held = [], {}
     for name in config.data:
-        documents = read_documents(name, config.text_column)
-        train, rest = hold_out(documents, config.held_out)
-        stream, judged = Stream.of(name, train), Stream.of(name, rest)
+        stream, judged = read_streams(name, config.text_column, config.held_out, config.cache)
         for part, tokens in (("", stream.tokens), ("the held-out part of ", judged.tokens)):
             if (n := len(tokens)) < length:
                 way_out = "make --window smaller" + (" or --held-out larger" if part else "")
@@ -136,8 +157,8 @@ def _read_streams(config: PretrainConfig, length: int) -> tuple[list[Stream], di
         streams.append(stream)
         held[name] = torch.from_numpy(judged.windows(length)[:FINAL_WINDOWS].astype(np.int64))
         log.info(
-            f"{name}: {len(documents):,} documents, {len(stream.tokens):,} tokens to train on, "
-            f"{len(judged.tokens):,} held out"
+            f"{name}: {len(stream.starts):,} documents with {len(stream.tokens):,} tokens to train on, "
+            f"{len(judged.starts):,} with {len(judged.tokens):,} held out"
         )
     return streams, held
 
@@ -146,19 +167,61 @@ def _trainer(
     model: GPT2, loader: WindowLoader, config: PretrainConfig, device: torch.device, dtype: torch.dtype,
     hooks: list[Hook],
 ) -> Trainer:  # fmt: skip
-    """One long epoch; weight decay on matrices alone: it would pull norms and biases to a meaningless 0."""
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay},
-              {"params": others, "weight_decay": 0.0}]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
+    """One long epoch."""
     # The most common tokens first: the candidates of a step are mostly they.
     by_count = loader.counts(len(model.wte.weight)).argsort(descending=True, stable=True)
     task = NextToken(model, by_count, config.candidates, dtype)
-    settings = FitSettings(epochs=1, lr=config.lr, schedule="cosine", warmup=config.warmup, clip=config.clip)
+    settings = FitSettings(
+        epochs=1, lr=config.lr, schedule=config.schedule, warmup=config.warmup, decay=config.decay,
+        clip=config.clip,
+    )  # fmt: skip
     network = model if dtype == torch.float32 else Autocast(model, dtype)
-    bar = ProgressBar("pretraining", "tok", loader.batch_size * loader.window)
-    return Trainer(network, task, loader, settings, device, [bar, *hooks], optimizer)
+    return Trainer(network, task, loader, settings, device, hooks, _optimizer(model, config))
+
+
+def _optimizer(model: GPT2, config: PretrainConfig) -> torch.optim.Optimizer:
+    """The token table has a learning rate of its own; Muon takes the blocks' matrices, AdamW the rest."""
+    qkv = [block.attn.qkv.weight for block in model.blocks]
+    whole = [layer.weight for b in model.blocks for layer in (b.attn.proj, b.mlp.fc, b.mlp.proj)]
+    own = qkv + whole if config.optimizer == "muon" else []
+    apart = set(map(id, [model.wte.weight, *own]))
+    groups = decay_groups((p for p in model.parameters() if id(p) not in apart), config.weight_decay)
+    if config.table_rate:
+        groups.append({"params": [model.wte.weight], "lr_scale": config.table_rate})
+    how = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True, **how)
+    return Muon([{"params": qkv, "parts": 3}, {"params": whole, "parts": 1}, *groups], **how)
+
+
+class TokenTable(Hook):
+    """In checkpoints too where it is frozen, since they hold what is trained."""
+
+    def __init__(self, model: GPT2) -> None:
+        self.table = model.wte.weight
+
+    def state(self) -> dict[str, Any]:
+        return {} if self.table.requires_grad else {"table": self.table.detach()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        if not self.table.requires_grad:
+            self.table.copy_(state["table"])
+
+
+class Keep(Hook):
+    """The weights after some steps, each in a folder of its own in ``folder``."""
+
+    def __init__(self, model: GPT2, steps: Collection[int], folder: Path) -> None:
+        self.model, self.steps, self.folder = model, steps, folder
+
+    def on_step(self, trainer: Trainer) -> None:
+        if (step := trainer.progress.step) not in self.steps:
+            return
+        try:
+            save_pretrained(self.model, self.folder / f"step-{step:06d}", "fp16")
+        except InputError as error:  # a full disk does not end a healthy run
+            log.info(f"{error}; training goes on")
 
 
 class HeldOut(Hook):

@@ -5,6 +5,7 @@ on padding (Brown et al. 2020, appendix B).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptcls.common.files import atomic_file
 from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import PAD_ID, encode
 from gptcls.data.columns import column_of, text_values
-from gptcls.data.encodings import open_text, require_text
-from gptcls.data.readers import read_chunks
+from gptcls.data.encodings import open_text, require_file, require_text
+from gptcls.data.readers import read_chunks, suffix_of
 from gptcls.data.same_text import text_key
+from gptcls.models.weight_files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,20 @@ class Stream:
     """The documents of one file, joined: each one's tokens, then the end-of-text token."""
 
     name: str
-    tokens: np.ndarray  # (N,) int32
+    tokens: np.ndarray  # (N,) uint16, which GPT-2's 50,257 tokens fit
     starts: np.ndarray  # (documents,) where each begins, ascending
 
     @classmethod
     def of(cls, name: str, documents: Iterable[str]) -> "Stream":
         """Tokenize and join."""
-        pieces = [np.array([*encode(text), PAD_ID], dtype=np.int32) for text in documents]
-        ends = np.cumsum([0, *map(len, pieces)])
-        return cls(name, np.concatenate([np.empty(0, np.int32), *pieces]), ends[:-1])
+        pieces = [np.array([*encode(text), PAD_ID], dtype=np.uint16) for text in documents]
+        return cls.joined(name, np.concatenate([np.empty(0, np.uint16), *pieces]))
+
+    @classmethod
+    def joined(cls, name: str, tokens: np.ndarray) -> "Stream":
+        """Of documents that were joined before; no text encodes to the end-of-text token."""
+        ends = np.flatnonzero(tokens == PAD_ID) + 1
+        return cls(name, tokens, np.append(0, ends)[:-1])
 
     def window(self, offset: int, length: int) -> np.ndarray:
         """``length`` tokens around ``offset``, from the beginning of its document if that is in reach:
@@ -52,10 +60,10 @@ class Stream:
 
 
 def read_documents(path: str | Path, text_column: str | None = None) -> list[str]:
-    """The texts of a file: the whole of a ``.txt``, or of a table's rows that are not blank (``.gz`` too);
-    InputError for what cannot be read."""
+    """The texts of a file: the whole of a ``.txt``, or of a table's rows that are not blank (``.gz`` and
+    ``.xz`` too); InputError for what cannot be read."""
     path = Path(path)
-    if path.suffix == ".txt" or path.suffixes[-2:] == [".txt", ".gz"]:
+    if suffix_of(path) == ".txt":
         require_text(path)
         with open_text(path, newline="\n") as file:
             documents = [file.read()]
@@ -69,6 +77,31 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
     if not any(text.strip() for text in documents):
         raise InputError(f"{path} holds no text: give a file with some")
     return documents
+
+
+def read_streams(
+    name: str, text_column: str | None, held_out: float, cache: Path | None = None
+) -> tuple[Stream, Stream]:
+    """What of a file is trained on, and what is held out; errors are those of :func:`read_documents`.
+
+    Tokenizing takes about a second per million tokens. The folder ``cache`` keeps the ids, to be mapped into
+    memory by later runs, in files named after all that they depend on, the file's bytes among them.
+    """
+    path = Path(name)
+    if cache:
+        require_file(path)
+        depends_on = f"{file_sha256(path)} {text_column} {held_out}"
+        key = blake2b(depends_on.encode(), digest_size=12).hexdigest()
+        files = [cache / f"{path.name}.{key}.{part}.npy" for part in ("train", "held")]
+        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+            train, held = (Stream.joined(name, np.load(file, mmap_mode="r")) for file in files)
+            return train, held
+    streams = tuple(Stream.of(name, part) for part in hold_out(read_documents(path, text_column), held_out))
+    if cache:
+        for file, stream in zip(files, streams, strict=True):
+            with atomic_file(file) as temporary:
+                np.save(temporary, stream.tokens)
+    return streams
 
 
 def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:
@@ -98,28 +131,34 @@ class WindowLoader:
 
     The target of a token is the one that follows it. A batch is a pure function of the seed and the number of
     its step, and so is what the step draws from torch's global generator, which is seeded before each batch.
+    Of ``world`` processes each has its ``rank``, and batches of its own.
     """
 
     def __init__(
         self, streams: Sequence[Stream], shares: Sequence[float], window: int, batch_size: int, steps: int,
-        seed: int,
+        seed: int, rank: int = 0, world: int = 1,
     ) -> None:  # fmt: skip
         self.streams, self.window, self.batch_size = streams, window, batch_size
-        self.steps, self.seed = steps, seed
+        self.steps, self.seed, self.rank, self.world = steps, seed, rank, world
         self.shares = np.array(shares) / sum(shares)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Of all processes."""
+        return self.batch_size * self.window * self.world
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.steps):
-            windows = self.windows(step)
-            torch.manual_seed((self.seed << 32) + step)  # of dropout, and of the candidates of the softmax
+        for draw in range(self.rank, self.steps * self.world, self.world):
+            windows = self.windows(draw)
+            torch.manual_seed((self.seed << 32) + draw)  # of dropout, and of the candidates of the softmax
             yield windows[:, :-1], torch.full((self.batch_size,), self.window), windows[:, 1:]
 
-    def windows(self, step: int) -> Tensor:
-        """The windows (B, T + 1) of one step, int64; the last token is only ever a target."""
-        rng = np.random.default_rng([self.seed, step])
+    def windows(self, draw: int) -> Tensor:
+        """The windows (B, T + 1) of one batch, int64; the last token is only ever a target."""
+        rng = np.random.default_rng([self.seed, draw])
         streams = [self.streams[i] for i in rng.choice(len(self.streams), self.batch_size, p=self.shares)]
         windows = [s.window(int(rng.integers(len(s.tokens))), self.window + 1) for s in streams]
         return torch.from_numpy(np.stack(windows).astype(np.int64))

@@ -185,7 +185,8 @@ class FitOptions:
     @property
     def settings(self) -> FitSettings:
         """What of these the loop itself asks for."""
-        return FitSettings(**{field.name: getattr(self, field.name) for field in fields(FitSettings)})
+        names = (field.name for field in fields(FitSettings) if hasattr(self, field.name))
+        return FitSettings(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,15 @@ FORMAT = "gptcls run"
 class RunFolder:
     """``path``, where a run leaves all, its ``result`` at last, and ``config``, what it does: as ``check``
     fills it in or, with ``--resume``, as the run in ``--out`` was started. Options may not differ from that
-    run's where they are not at their default, or ``explicit`` names them since the user wrote them.
+    run's where they are not at their default, or ``explicit`` names them since the user wrote them. Of
+    several processes of one run only the first ``writes``.
     """
 
-    def __init__(self, config: Options, result: str, check: Callable, explicit: Collection[str] = ()) -> None:
-        options = config.flat()
+    def __init__(
+        self, config: Options, result: str, check: Callable, explicit: Collection[str] = (),
+        writes: bool = True,
+    ) -> None:  # fmt: skip
+        options, self.writes = config.flat(), writes
         self.result, self.out, self.resume = result, options["out"], options["resume"]
         if self.resume:
             self._read(config, explicit)
@@ -46,6 +50,8 @@ class RunFolder:
                 log.info(f"the run was started with {was}: the last digits of its result will differ")
             if origin != self.origin:
                 raise InputError(f"{changed}; put them back")
+            return self.path
+        if not self.writes:
             return self.path
         while True:
             try:
@@ -67,9 +73,10 @@ class RunFolder:
         try:
             yield
         except StoppedError:
-            save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
-            save()
-            log.info(f"interrupted; {saved} (continue with --out {shlex.quote(str(self.path))} --resume)")
+            if self.writes:
+                save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
+                save()
+                log.info(f"interrupted; {saved} (continue with --out {shlex.quote(str(self.path))} --resume)")
             raise
 
     def _new_path(self) -> Path:
