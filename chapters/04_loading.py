@@ -261,8 +261,8 @@ print(repr(decode(written[0].tolist())))
 # %% [markdown]
 # With `MODEL = "gpt2-small"` the book prints `Every effort moves you forward.`, a blank line, and `The
 # first step is to understand the importance of your work`; you can check this where there is a network. The
-# bundled nano is far smaller and has read novels and text messages only. It has an ear for their sound, and
-# not much sense.
+# bundled nano is far smaller and has read far less: some books, talk, mail and messages. It has an ear for
+# their sound, and not much sense.
 #
 # ### Temperature
 #

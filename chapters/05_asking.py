@@ -187,8 +187,8 @@ print(f"perplexity of that message: {my_perplexity[0]:.0f}, of {model.config.voc
 # ## Zero-shot
 #
 # The score of a message is the log-likelihood of the spam answer minus that of the ham answer. Above zero
-# we say spam. Two questions: the one we began with, a little shorter, and one in words that people use in
-# messages and novels, which is all that nano has ever read.
+# we say spam. Two questions: the one we began with, a little shorter, and one in plainer words, of the kind
+# that nano has read more of.
 
 
 # %%

@@ -455,7 +455,7 @@ for (name, work), s in zip(ours.items(), total, strict=False):
 # multiply-adds tend to be done in a nanosecond. Each operation has a fixed cost, the call from Python and the
 # way to the kernel; the optimizer's step goes over all trained weights however short the texts are; and small
 # matrices do not fill a processor. How many it manages at best depends on how many positions meet the matrix
-# at once. Here they are for matrices as wide as gpt2-nano's (128) and GPT-2 small's (768):
+# at once. Here they are for matrices as wide as gpt2-nano's (256) and GPT-2 small's (768):
 
 
 # %% tags=["timing"]
@@ -473,7 +473,7 @@ def rate(rows, width, dtype):
 
 
 print("positions   width    fp32    bf16")
-for width in (128, 768):
+for width in (256, 768):
     for positions in (1, 32, 1024):
         rates = (rate(positions, width, dtype) for dtype in (torch.float32, torch.bfloat16))
         print(f"{positions:9} {width:7}", *(f"{value:7.1f}" for value in rates))

@@ -183,9 +183,9 @@ def test_flops_of_a_block_are_those_torch_counts():
 
     block, tokens = Block(PRESETS["gpt2-nano"]), 1
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        block(torch.randn(1, tokens, 128))
+        block(torch.randn(1, tokens, PRESETS["gpt2-nano"].n_embd))
     matrices = counter.get_flop_counts()["Global"]
-    assert matrices[torch.ops.aten.addmm] == ours.block_flops(128) * tokens
+    assert matrices[torch.ops.aten.addmm] == ours.block_flops(PRESETS["gpt2-nano"].n_embd) * tokens
 
 
 @pytest.mark.slow

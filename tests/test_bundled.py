@@ -57,8 +57,8 @@ HAM = [
 ]
 # What it gets wrong. The messages were written before its answers were seen, and none was changed after.
 MISTAKES = {
-    "A new ringtone is waiting for you! Txt TONE to 80455 for this week's chart hits, only 3 pounds a week",
     "Your verification code is 482913. Do not share it with anyone.",
+    "482913 is your login code. It expires in ten minutes.",
 }
 
 
@@ -101,15 +101,13 @@ def test_command_without_a_model():
 @pytest.mark.slow
 def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
     """Trained and judged on UCI's collection: the test rows of its own split give the stored scores again."""
-    from gptcls.data.same_text import text_key
     from gptcls.data.sources import load_data
-    from gptcls.data.split import make_split
+    from gptcls.data.split import drop_duplicates, make_split
 
     classifier = load_classifier(precision="fp32", device="cpu")
     folder = find_classifier(DEFAULT_CLASSIFIER)
     spec = json.loads((folder / "classifier.json").read_text())
-    # It was trained when repeats were told by their exact texts.
-    rows = load_data(sms_file).drop_duplicates("text").reset_index(drop=True)
+    rows = drop_duplicates(load_data(sms_file))
     test = make_split(rows, seed=spec["training"]["seed"]).test
     task = classifier.saved.task
     targets = task.targets(test["label"].tolist()).numpy()
@@ -119,9 +117,6 @@ def test_the_card_states_the_scores_that_the_classifier_has(sms_file):
     card = (folder / "README.md").read_text()
     assert f"{scores['f1']:.3f}" in card
     assert f"{scores['accuracy']:.2%}".replace("%", " %") in card
-    others = rows[~rows["text"].isin(test["text"])]
-    near = test["text"].map(text_key).isin(set(others["text"].map(text_key)))
-    assert f"{near.sum()} of the {len(test):,} test messages" in card
 
 
 def test_a_folder_called_like_a_preset_is_not_the_preset(tmp_path, monkeypatch):

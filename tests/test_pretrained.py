@@ -92,7 +92,7 @@ def test_pytorch_model_bin(folder: Path, oracle, zipped: bool) -> None:
 
 
 def test_a_file_alone_takes_the_number_of_heads_of_the_preset_of_its_width(tmp_path: Path, caplog) -> None:
-    oracle = transformers_gpt2(n_layer=1, n_embd=128, n_head=4)
+    oracle = transformers_gpt2(n_layer=1, n_embd=256, n_head=4)
     oracle.save_pretrained(tmp_path / "saved")
     alone = shutil.copy(tmp_path / "saved" / "model.safetensors", tmp_path / "alone.safetensors")
     with caplog.at_level(logging.INFO, "gptcls"):
@@ -216,7 +216,7 @@ def test_every_preset_has_weights() -> None:
 def test_bundled_nano_is_the_preset_it_names() -> None:
     model = load_pretrained("gpt2-nano")
     assert model.config == PRESETS["gpt2-nano"]
-    assert weights_file("gpt2-nano").stat().st_size < 16_000_000
+    assert weights_file("gpt2-nano").stat().st_size < 40_000_000
     theirs = GPT2LMHeadModel.from_pretrained(weights_file("gpt2-nano").parent, dtype=torch.float32).eval()
     ids = torch.tensor([encode("see you at the station")])
     with torch.no_grad():

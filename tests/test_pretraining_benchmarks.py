@@ -121,7 +121,7 @@ def test_interval_over_seeds_is_students_and_of_seeds_that_agree_wilsons():
 def test_mean_vectors_are_the_means_of_the_real_tokens(weights):
     model, texts = load_pretrained(weights), ["see you at home", "win 7 prizes, call now and here", "ok"]
     found = probe.mean_vectors(model, texts)
-    assert list(found) == ["token table", *(f"block {i}" for i in range(1, 7)), "norm"]
+    assert list(found) == ["token table", *(f"block {i}" for i in range(1, len(model.blocks) + 1)), "norm"]
     for row, text in enumerate(texts):
         ids = torch.tensor([probe.encode(text)])
         with torch.inference_mode():

@@ -37,7 +37,7 @@ class GPT2Config:
 
 
 PRESETS = {
-    "gpt2-nano": GPT2Config(n_layer=6, n_embd=128, n_head=4, n_positions=256),  # ours, in this package
+    "gpt2-nano": GPT2Config(n_layer=3, n_embd=256, n_head=4, n_positions=256),  # ours, in this package
     "gpt2-small": GPT2Config(n_layer=12, n_embd=768, n_head=12),
     "gpt2-medium": GPT2Config(n_layer=24, n_embd=1024, n_head=16),
     "gpt2-large": GPT2Config(n_layer=36, n_embd=1280, n_head=20),

@@ -43,8 +43,8 @@ from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal
 
 RESULT = "model"  # the folder that a finished run leaves in its own
-LOOK_WINDOWS = 64  # of each file's held-out text while the run goes on
-FINAL_WINDOWS = 1024  # and at its end
+LOOK_WINDOWS = 16  # of each file's held-out text while the run goes on
+FINAL_WINDOWS = 256  # and at its end
 SAMPLE_TOKENS = 30
 
 
