@@ -3,8 +3,8 @@
 While these steps were taken the token table stood still, so it is kept once, in 8 bits per value with a scale
 for each row; what was trained is kept in fp16, in a file for each number of tokens seen.
 
->>> from benchmarks.nano_steps import load_step, tokens_seen
->>> model = load_step(tokens_seen()[0])
+>>> from benchmarks.nano_steps import load_step, kept
+>>> model = load_step(kept()[0])
 """
 
 from pathlib import Path
@@ -20,15 +20,15 @@ FOLDER = Path(__file__).parent / "nano-steps"
 TABLE = "wte.weight"
 
 
-def tokens_seen() -> list[int]:
+def kept() -> list[int]:
     """The numbers of tokens for which there are weights, ascending."""
     return sorted(int(path.stem) for path in FOLDER.glob("[0-9]*.safetensors"))
 
 
 def load_step(tokens: int) -> GPT2:
     """The network after so many tokens; InputError where these weights were not kept."""
-    if tokens not in tokens_seen():
-        raise InputError(f"no weights after {tokens} tokens; there are {', '.join(map(str, tokens_seen()))}")
+    if tokens not in kept():
+        raise InputError(f"no weights after {tokens} tokens; there are {', '.join(map(str, kept()))}")
     table = load_file(FOLDER / "table.safetensors")
     rows = table["rows"].float() * table["scales"][:, None].float()  # (V, C)
     model = GPT2(PRESETS["gpt2-nano"])

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import contestants, nano, nano_labels, probe, setup
+from benchmarks import contestants, nano, nano_labels, nano_steps, probe, setup
 from benchmarks.cells import Cells
 from benchmarks.datasets import few_labels, rt_polarity, split_by
+from benchmarks.nano_steps import kept, load_step, save_step, save_table
 from benchmarks.nano_tokens import tokens_seen
 from benchmarks.over_seeds import gain, over_seeds
 from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.data.sources import load_data
 from gptcls.evaluation.intervals import mean_interval, wilson_interval
 from gptcls.models.pretrained import load_pretrained
+from gptcls.pretrain.next_token import perplexity
 
 HAM, SPAM = "see you at home at {} then", "win {} prizes, call now"
 QUESTIONS = {"NUM:count": "How many of the {} are left ?", "LOC:city": "Which city has {} bridges ?"}
@@ -246,3 +250,31 @@ def test_random_weights_have_the_pretrained_sizes_and_a_seed(weights):
     assert first.config == load_pretrained(weights).config
     assert torch.equal(first.wte.weight, again.wte.weight)
     assert not torch.equal(first.wte.weight, other.wte.weight)
+
+
+# --- weights on the way ---
+
+
+def test_the_kept_weights_learn_from_step_to_step():
+    """Judged by messages of ours, which none of them has read."""
+    rows = load_data("sms-sample")["text"][:40]
+    ids = torch.tensor([i for text in rows for i in (*probe.encode(text), 50256)][: 8 * 64 + 1])
+    windows = torch.stack([ids[start : start + 65] for start in range(0, 8 * 64, 64)])
+    found = [perplexity(load_step(tokens), windows) for tokens in kept()]
+    found.append(perplexity(load_pretrained("gpt2-nano").eval(), windows))
+    assert found == sorted(found, reverse=True)
+    with pytest.raises(InputError, match="819200"):
+        load_step(1)
+
+
+def test_a_kept_step_comes_back_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(nano_steps, "FOLDER", tmp_path)
+    torch.manual_seed(0)
+    model = GPT2(PRESETS["gpt2-nano"])
+    save_table(model.wte.weight.detach())
+    save_step(model, 7)
+    assert kept() == [7]
+    back = load_step(7).state_dict()
+    for name, value in model.state_dict().items():
+        step = value.abs().amax(dim=-1, keepdim=True) / 127 if name == "wte.weight" else value.abs() / 1024
+        assert ((back[name] - value).abs() <= step / 2 + 1e-7).all(), name
