@@ -206,9 +206,9 @@ for name, scores in scores_of.items():
     print(f"{name}: {np.mean(scores > 0):.1%} called spam, accuracy {np.mean((scores > 0) == targets):.1%}")
 
 # %% [markdown]
-# If nearly everything gets the same answer, the accuracy is that of always giving this answer. The reason
-# has nothing to do with the messages: one of the two answers is simply the commoner phrase. It may also be
-# the shorter one, and every further token makes a sequence less likely.
+# Half of these messages are spam, and both questions call fewer of them so. One reason has nothing to do with
+# the messages: one of the two answers is simply the commoner phrase. It may also be the shorter one, and
+# every further token makes a sequence less likely.
 #
 # ## Calibration with an empty message
 #
@@ -247,8 +247,9 @@ plt.show()
 
 # %% [markdown]
 # What is right of a line is called spam. The dashed line lies nearer to the middle of the heaps than the
-# grey one, and both answers occur. But nano's heaps of ham and of spam lie on top of each other: no line
-# whatever would separate them.
+# grey one. For “her” or “the company” it parts ham from spam better. For “No” or “Yes” the heaps stand the
+# wrong way round, most of the spam on the left, and no moving of the line mends that. Nor would any line
+# separate the heaps wholly: they overlap.
 #
 # ## A score without a threshold
 #
@@ -344,8 +345,10 @@ plt.show()
 
 # %% [markdown]
 # The grey band is how far an accuracy of that size moves by mere luck, 19 times out of 20, with so many
-# messages. A dot inside it is no success. And beware of a dot just outside: whoever tries many questions and
-# keeps the best has used the labels to choose it, and needs other messages to judge it (exercise 2).
+# messages. A dot inside it is no success. Outside there are dots on both sides: by its wording alone one
+# question comes near the trained classifier, and another does worse than guessing. So beware of the best dot:
+# whoever tries many questions and keeps the best has used the labels to choose it, and needs other messages
+# to judge it (exercise 2).
 #
 # Large models are far better at this, and assistants better still; how good gpt2-small is you can see by
 # changing `MODEL`. But whoever has a few hundred messages with their labels need not ask at all: the next
@@ -393,7 +396,8 @@ for name, scores in scores_of.items():
     print(f"{seen:.1%} where it was chosen, {new:.1%} on the others: {name}")
     share = targets[:half].mean()
     assert seen >= max(share, 1 - share)  # one of the thresholds calls everything the commoner class
-# Among many thresholds some fit these very messages by luck, and luck does not carry over.
+# Among many thresholds some fit these very messages by luck, and luck does not carry over. (Where a figure
+# rises, the other half was the easier one.)
 
 # %% [markdown]
 # **3.** Is the knowledge missing, or only the words for it? Take the hidden vector of each message's last
@@ -414,7 +418,7 @@ line = LogisticRegression(C=0.01, max_iter=1000).fit(vectors[:half], targets[:ha
 found = line.score(vectors[half:], targets[half:])
 print(f"{found:.1%} on messages that the line was not fitted to")
 assert found > majority + luck
-# The vectors tell ham from spam quite well. Asking for a word does not get it out; a line through them does.
+# The vectors tell ham from spam quite well. A line through them gets it out; of the questions only some do.
 
 # %% [markdown]
 # ## What changed from the book

@@ -117,7 +117,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Before training, the loss should be near ln 2 and the accuracy near a coin's:
+# Before training, the accuracy should be near a coin's. The loss would be ln 2 if the random head were
+# undecided; it lies above, for the head is often sure without reason:
 
 # %%
 for name, loader in (("train", train_loader), ("validation", val_loader), ("test", test_loader)):
@@ -239,10 +240,10 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# The grey line is ln 2, the loss of knowing nothing. Too small, and the run has hardly begun when it ends.
-# For steps that are too large compare the line with the accuracy behind it: the training loss may well fall
-# lowest of all, and the messages that were not trained on are judged no better for it. Such steps overwrite
-# what the pretrained block knew with what these messages need.
+# The grey line is ln 2, the loss of being undecided. Too small, and the run has hardly begun when it ends.
+# Too large, and the loss first leaps off the picture and ends above that of the fitting steps; the messages
+# that were not trained on are judged no better for it. Such steps can overwrite what the pretrained block
+# knew.
 #
 # ## Exercises
 #

@@ -265,9 +265,9 @@ axes.set_title("each point: the message up to and including the word below it", 
 plt.show()
 
 # %% [markdown]
-# One word can turn the answer, and it is not always the word that a person would name. Which words of a
-# finished message does the answer hang on? Leave each out in turn and see what is lost. Probabilities near
-# 0 or 1 hardly move, so we measure in **log-odds**, the logarithm of p / (1 − p), which has no ends; with
+# One word can turn the answer: of the first message it is the telephone number. Which words of a finished
+# message does the answer hang on? Leave each out in turn and see what is lost. Probabilities near 0 or 1
+# hardly move, so we measure in **log-odds**, the logarithm of p / (1 − p), which has no ends; with
 # two classes it is the difference of the two logits.
 
 

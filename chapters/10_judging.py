@@ -364,7 +364,8 @@ for name, *rest in (("validation", val_spam, val_actual), ("test", probabilities
         print(f"{name:10} threshold {line:.2f}: precision {precision:.1%}, recall {recall:.1%}")
 
 # %% [markdown]
-# What held on the validation rows holds on the test rows only roughly: a threshold has luck in it, too.
+# The precision that it had on the validation rows it does not have on the test rows: a threshold has luck in
+# it, too.
 #
 # ## Is it as sure as it should be?
 #

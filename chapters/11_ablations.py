@@ -79,8 +79,8 @@ for row in ABLATIONS.values():
 #
 # All rows that apply to `gpt2-nano`, on the SMS Spam Collection, were run before this notebook was built, with
 # the first `gpt2-nano` (6 blocks, 128 wide; the one that ships now has 3 of 256); the file lies next to the
-# program, in `benchmarks/ablations-nano`. The diamonds are gpt2-small, a far larger model that has read far more, one run each.
-# The dots are ours.
+# program, in `benchmarks/ablations-nano`. The diamonds are gpt2-small, a far larger model that has read far
+# more, one run each. The dots are ours.
 
 # %%
 results = read_results(NANO / "results.csv")
@@ -233,8 +233,8 @@ print("come out as clear by luck alone, were all rows equally good")
 #
 # ## A few rows, here and now
 #
-# Enough of files. Some rows in small: the short messages of the bundled sample, two epochs, two seeds. With
-# so little of everything expect other numbers and larger gaps than above.
+# Enough of files. Some rows in small, with the `gpt2-nano` that ships now: the short messages of the bundled
+# sample, two epochs, two seeds. With so little of everything expect other numbers and gaps than above.
 
 # %%
 ROWS, SEEDS = (1, 2, 3, 5, 10, 11, 16), (0, 1)

@@ -479,11 +479,11 @@ for width in (256, 768):
         print(f"{positions:9} {width:7}", *(f"{value:7.1f}" for value in rates))
 
 # %% [markdown]
-# Read it from one position to many: a processor wants work in bulk, above all for bf16, which may even lose
-# where there is little to do. (The figures are of a processor that multiplies in bf16; on one that does
-# not, bf16 may be tens of times slower than fp32, and the library stays in fp32 there.) So larger batches
-# of *positions* are good, larger batches of *padding* are not. That is why the frozen pass takes about
-# 1,024 positions a batch, sorted by length, whatever the batch size of the training is.
+# Read it from one position to many: a processor wants work in bulk. (The figures are of a processor that does
+# not multiply in bf16: whatever the bulk, it is at least ten times slower there than in fp32, and the library
+# stays in fp32 on such a one.) So larger batches of *positions* are good, larger batches of *padding* are
+# not. That is why the frozen pass takes about 1,024 positions a batch, sorted by length, whatever the batch
+# size of the training is.
 #
 # ## Exercises
 #
