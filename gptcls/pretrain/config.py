@@ -54,7 +54,7 @@ class PretrainConfig(Options):
     """Steps of the optimizer."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon makes the updates of the blocks' matrices orthogonal, with AdamW for the rest; a step costs a
-    little more and learns more."""
+    little more."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=HINT)] = None
     """Peak learning rate, of either optimizer."""
     schedule: Literal["cosine", "trapezoid"] = "cosine"
@@ -73,8 +73,8 @@ class PretrainConfig(Options):
     """Tokens that the softmax of a training step runs over: the most common, a sample that stands for the
     rest, and the target. 0 takes all 50,257: with a small model several times slower."""
     table: Literal["random", "counts"] = "random"
-    """The token table at the start: random, or from counts of which tokens stand near which in --data, in
-    minutes what takes hours of training to learn; with --init random."""
+    """The token table at the start: random, or from counts of which tokens stand near which in --data,
+    which takes minutes; with --init random."""
     table_mix: tuple[float, ...] = ()
     """How often each file counts for --table counts, in the order of --data; otherwise once."""
     table_rate: float = 1.0
