@@ -148,7 +148,7 @@ def test_probe_prints_writes_and_draws(folder, weights, tmp_path, capsys):
     )  # fmt: skip
     probe.run(options)
     printed, written = capsys.readouterr().out, json.loads(options.json.read_text())
-    assert "| before | block 6 |" in printed
+    assert "| before | block 3 |" in printed
     assert written["probes"][probe.TFIDF][""]["trec6"]["test"] == 1
     assert written["gains"]["before"]["trec6"]["low"] <= written["gains"]["before"]["trec6"]["gain"]
     assert options.plot.read_bytes().startswith(b"\x89PNG")
