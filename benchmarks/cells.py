@@ -7,6 +7,7 @@ from typing import Any
 
 from gptcls.common.files import write_json
 from gptcls.core.errors import InputError
+from gptcls.models.weight_files import read_object
 
 
 class Cells:
@@ -43,9 +44,6 @@ class Cells:
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}); choose another --json") from None
-        if not isinstance(found, dict):
-            raise InputError(f"{path} holds no measurements; choose another --json")
-        return found
+            return read_object(path)
+        except InputError as error:
+            raise InputError(f"{error}; choose another --json") from None

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.probe import TABLE, cross_validated, mean_vectors, on_vectors
+from benchmarks.probe import TABLE, cross_validated, mean_vectors, on_vectors, on_words
 from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.loop import Trainer
 from gptcls.data.split import Split
+from gptcls.evaluation.baselines import tfidf_char_baseline
 from gptcls.evaluation.metrics import classification_scores
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
@@ -135,17 +136,9 @@ def tfidf(
     train: "DataFrame", judged: "DataFrame", strength: float, ngrams: int = 0, class_weight: str | None = None
 ) -> dict[str, Any]:
     """Scores of TF-IDF with logistic regression: of words and ``ngrams`` of them, or else of characters."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    if ngrams:
-        vectorizer = TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True)
-    else:
-        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    regression = LogisticRegression(C=strength, max_iter=1000, class_weight=class_weight)
-    fitted = make_pipeline(vectorizer, regression).fit(train["text"], train["label"])
-    return _judged(fitted, judged["text"], judged)
+    model = on_words(strength, ngrams) if ngrams else tfidf_char_baseline(class_weight=class_weight)
+    model.set_params(logisticregression__C=strength)
+    return _judged(model.fit(train["text"], train["label"]), judged["text"], judged)
 
 
 def _judged(fitted: Any, x: Any, judged: "DataFrame") -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Messages:
 
     def settings(self) -> dict[str, Any]:
         """What the cells depend on besides their names."""
-        return {"settings": SPLITS[self.name]}
+        return {"settings": SPLITS[self.name], "weights": weights_sha256(self.options.model)}
 
     def measure(self) -> None:
         """All cells, those that are there left out."""
@@ -205,10 +205,7 @@ def run(options: Options) -> None:
     cells = Cells(options.json)
     for name in options.tables:
         table = TABLES[name](cells, options)
-        settings = table.settings()
-        if name != "tokens":
-            settings |= {"weights": weights_sha256(options.model)}
-        cells.under(settings, name)
+        cells.under(table.settings(), name)
         table.measure()
         print(f"\n{table.table()}\n", flush=True)
         if options.plot is not None:

@@ -19,6 +19,7 @@ from benchmarks.contestants import (
 from benchmarks.datasets import SETS, SETTINGS_SEED, few_labels, split_by
 from benchmarks.over_seeds import Interval, gain, markdown, over_seeds, shown
 from gptcls.data.split import Split
+from gptcls.models.pretrained import weights_sha256
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ class Labels:
     def settings(self) -> dict[str, Any]:
         """What the cells depend on besides their names."""
         options = self.options
-        own = {"grids": GRIDS, "batch": BATCH, "length": MAX_LENGTH}
+        own = {"grids": GRIDS, "batch": BATCH, "length": MAX_LENGTH, "weights": weights_sha256(options.model)}
         return own | {"steps": options.steps, "passes": options.passes}
 
     def better_tfidf(self, name: str, n: int, score: str) -> str:

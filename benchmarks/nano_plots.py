@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.over_seeds import Interval
 from gptcls.evaluation.plots import new_figure
 from gptcls.evaluation.style import BLUE, CYCLE, GREY
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Interval = tuple[float, float, float]  # mean, low, high
 MARKERS = "os^DvPX"
 DASHES = ("-", "-", "-", "--", "--", ":", ":")
 

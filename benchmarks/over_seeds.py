@@ -37,7 +37,7 @@ def shown(interval: Interval, digits: int = 1, sign: str = "") -> str:
     return f"{mean} [{', '.join(ends)}]" if all(map(math.isfinite, interval)) else mean
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the first of them the heads; numbers to the right."""
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+def markdown(lines: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Lines of cells, the heads first; numbers to the right, behind ``words`` columns of words."""
+    rule = [*["---"] * words, *["---:"] * (len(lines[0]) - words)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))

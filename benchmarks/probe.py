@@ -22,6 +22,8 @@ import tyro
 from torch import Tensor
 
 from benchmarks.datasets import DATA, SETS
+from benchmarks.nano_plots import MARKERS
+from benchmarks.over_seeds import markdown
 from gptcls.common import cli
 from gptcls.common.files import atomic_file, write_json
 from gptcls.core.answer import token_budget
@@ -41,7 +43,6 @@ ENDS = ("", "_low", "_high")
 STRENGTHS = (0.003, 0.03, 0.3)
 TFIDF_STRENGTHS = (1, 10, 100)
 TABLE, TFIDF = "token table", "TF-IDF of words and pairs"
-MARKERS = "os^Dv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +105,13 @@ def on_vectors(strength: float) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300, tol=1e-3))
 
 
-def on_words(strength: float) -> Any:
-    """TF-IDF of words and pairs of them into a logistic regression."""
+def on_words(strength: float, ngrams: int = 2) -> Any:
+    """TF-IDF of words and up to ``ngrams`` of them in a row into a logistic regression."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    vectorizer = TfidfVectorizer(ngram_range=(1, ngrams), sublinear_tf=True)
     return make_pipeline(vectorizer, LogisticRegression(C=strength, max_iter=1000))
 
 
@@ -219,7 +220,7 @@ def table(results: dict, sets: Sequence[str]) -> str:
     rows = [depths[depth][data] for depths in results.values() for depth in depths for data in sets]
     test = "test" in rows[0]
     heads = [f"{data}, {kind}" for data in sets for kind in (("cv", "test") if test else ("cv",))]
-    lines = [["", "depth", *heads], ["---", "---", *["---:"] * len(heads)]]
+    lines = [["", "depth", *heads]]
     for name, depths in results.items():
         for depth, by_set in depths.items():
             cells = []
@@ -229,7 +230,7 @@ def table(results: dict, sets: Sequence[str]) -> str:
                 if test:
                     cells.append("{:.1f} [{:.1f}, {:.1f}]".format(*(100 * row[f"test{x}"] for x in ENDS)))
             lines.append([name, depth, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines, words=2)
 
 
 def plot(results: dict, sets: Sequence[str]) -> "Figure":

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gptcls.pretrain.processes import summed
+
 # The quintic x -> a x + b x³ + c x⁵ of Jordan et al.: steepest at 0, so that small singular values grow fast.
 # It brings them into about [0.7, 1.2] and not to 1, which does no harm.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -78,14 +80,12 @@ class Muon(torch.optim.Optimizer):
             if i % world == rank:
                 direction = p.grad.lerp(momentum, MOMENTUM)  # Nesterov's: one step further on
                 parts = direction.view(group["parts"], -1, p.shape[1])  # (parts, m, n)
-                updates.append(orthogonalize(parts).flatten())
+                updates.append(orthogonalize(parts).view_as(p))
             else:
-                updates.append(p.new_zeros(p.numel()))
+                updates.append(torch.zeros_like(p))
         if world > 1:
-            together = torch.cat(updates)
-            dist.all_reduce(together)
-            updates = together.split([len(update) for update in updates])
+            updates = summed(updates)
         for (group, p), update in zip(matrices, updates, strict=True):
             longest = max(len(p) // group["parts"], p.shape[1])
             p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(update.view_as(p), alpha=-SIZE * group["lr"] * math.sqrt(longest))
+            p.add_(update, alpha=-SIZE * group["lr"] * math.sqrt(longest))

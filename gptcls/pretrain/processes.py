@@ -3,9 +3,11 @@ else sets ``RANK`` and ``WORLD_SIZE``. The first one, of rank 0, writes, looks a
 
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from gptcls.common.log import log
 from gptcls.core.loop import Hook, Trainer
@@ -23,6 +25,14 @@ def join_processes() -> tuple[int, int]:
     return rank, dist.get_world_size()
 
 
+def summed(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of each over all processes, in one exchange for all of them."""
+    together = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(together)
+    parts = together.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
 class AverageGradients(Hook):
     """They start with the weights of the first one, and use the mean of their gradients in each step."""
 
@@ -33,11 +43,8 @@ class AverageGradients(Hook):
 
     def on_gradients(self, trainer: Trainer) -> None:
         gradients = [p.grad for p in trainer.parameters.values() if p.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(together)
-        together /= dist.get_world_size()
-        for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
+        for gradient, total in zip(gradients, summed(gradients), strict=True):
+            gradient.copy_(total / dist.get_world_size())
 
 
 class StopTogether(StopOnSignal):
@@ -50,9 +57,7 @@ class StopTogether(StopOnSignal):
             log.info("stopping after this step")
 
     def on_step(self, trainer: Trainer) -> None:
-        asked = torch.tensor(
-            int(self.requested)
-        )  # who is asked in the line below says so after the next step
+        asked = torch.tensor(int(self.requested))  # one that is asked later says so after the next step
         dist.all_reduce(asked, dist.ReduceOp.MAX)
         if asked:
             self.requested = True
