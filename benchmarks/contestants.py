@@ -81,7 +81,7 @@ def fine_tuned(
     batches = math.ceil(len(rows) / BATCH)
     settings = {"epochs": max(1, round(steps / batches)), "batch_size": BATCH, "patience": 0}
     settings |= {"max_length": MAX_LENGTH, "device": device, "seed": seed, "model": type(backbone).__name__}
-    config = resolve(TrainConfig.of(**settings, **options))
+    config = resolve(TrainConfig.of(**settings | options))
     setup = prepare(Split(rows, judged[:2], judged), config, own=backbone)
     network, datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
     torch.manual_seed(seed)

@@ -39,11 +39,18 @@ def rt_polarity(folder: Path) -> "dict[str, DataFrame]":
     return {"train": labelled_frame(texts, labels)}
 
 
+def _corpus(name: str, folder: str) -> "Callable[[Path], dict[str, DataFrame]]":
+    return lambda data: load_parts(f"{name}:{data / folder}")
+
+
 SETS = {
     "rt_polarity": DataSet("film reviews of one sentence, 2 classes", rt_polarity),
-    "trec6": DataSet("questions, 6 classes (TREC-6)", lambda folder: load_parts(f"trec6:{folder / 'trec6'}")),
+    "trec6": DataSet("questions, 6 classes (TREC-6)", _corpus("trec6", "trec6")),
     "sms": DataSet("text messages, ham or spam", lambda folder: {"train": load_data(folder / SMS)}, "f1"),
     "sms-sample": DataSet("the bundled text messages", lambda folder: {"train": load_data("sms-sample")}),
+    "thucnews": DataSet("Chinese news titles, 10 classes", _corpus("thucnews", "thucnews")),
+    "chnsenticorp": DataSet("Chinese hotel reviews, 2 classes", _corpus("chnsenticorp", "chnsenticorp")),
+    "movie-reviews": DataSet("long film reviews, 2 classes", _corpus("movie-reviews", "movie_reviews")),
 }
 
 
