@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gptcls.core.errors import InputError
-from gptcls.train.config import FOR_MODEL, LORA, RECIPES, TrainConfig
+from gptcls.models.pretrained import declared_size
+from gptcls.train.config import LORA, RECIPES, TrainConfig
+from gptcls.train.presets import NARROW, NARROW_RATE
 from gptcls.train.resolve import resolve
 
 WHOLE = "whole"  # as pad_to: all the positions that the model has
@@ -152,10 +154,10 @@ def settings(model: str) -> dict[str, Any]:
     The book's 5e-5 hardly moves a network of 128 channels: it has the learning rate that ``gptcls.train``
     gives it, and for steps that large their warm-up, schedule and clipping. The epochs stay the book's.
     """
-    if model not in FOR_MODEL:
+    if (declared_size(model)[0] or NARROW) >= NARROW:
         return {}
     steps = {name: RECIPES["default"][name] for name in ("schedule", "warmup", "clip")}
-    return steps | {"lr": FOR_MODEL[model]["lr"]}
+    return steps | {"lr": NARROW_RATE}
 
 
 def config_of(row: Ablation, n_positions: int, **shared: Any) -> TrainConfig:

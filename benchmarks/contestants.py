@@ -79,10 +79,11 @@ def fine_tuned(
     The parts of :func:`gptcls.train.run.fit`, without its looks at other rows and its baselines.
     """
     batches = math.ceil(len(rows) / BATCH)
-    settings = {"epochs": max(1, round(steps / batches)), "batch_size": BATCH, "patience": 0}
+    settings = {"epochs": max(1, round(steps / batches)), "batch_size": BATCH}
     settings |= {"max_length": MAX_LENGTH, "device": device, "seed": seed, "model": type(backbone).__name__}
     config = resolve(TrainConfig.of(**settings | options))
     setup = prepare(Split(rows, judged[:2], judged), config, own=backbone)
+    config = setup.config
     network, datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
     torch.manual_seed(seed)
     trainer = Trainer(

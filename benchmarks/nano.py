@@ -53,7 +53,6 @@ SPAM_NANO: dict[str, Any] = {
     "batch_size": 16,
     "epochs": 5,
     "lr": 1e-3,
-    "patience": 0,
 }
 SPLITS: dict[str, dict[str, dict[str, Any]]] = {
     "book": {
@@ -63,7 +62,7 @@ SPLITS: dict[str, dict[str, dict[str, Any]]] = {
         "random, all layers": BOOK | {"train": "all", "init": "random"},
     },
     "honest": {"sms-spam-nano": SPAM_NANO},
-    "sample": {"gpt2-nano, defaults": {"data": "sms-sample", "train": "last_block"}},
+    "sample": {"gpt2-nano, defaults": {"data": "sms-sample"}},
 }
 # What the classical ones need to know of a split.
 OF_SPLIT = {"book": {"recipe": "book"}, "honest": {}, "sample": {"data": "sms-sample"}}

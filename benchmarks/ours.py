@@ -34,9 +34,13 @@ class Result:
 def config_for(
     weights: Path, epochs: int, batch_size: int, precision: str, cache_budget: float = 2.0
 ) -> TrainConfig:
-    """The default recipe over a folder of weights, judging every epoch and never stopping early."""
+    """The default recipe over a folder of weights, judging every epoch and never stopping early: the last
+    block and, as in the book, the last token."""
     config = TrainConfig.of(
         model=str(weights),
+        train="last_block",
+        pooling="last",
+        lr=5e-5,
         epochs=epochs,
         batch_size=batch_size,
         patience=epochs,
@@ -50,6 +54,7 @@ def config_for(
 def finetune(config: TrainConfig, split: Split) -> Result:
     """Train as ``gptcls.train`` does, with the book's look before training added."""
     setup = prepare(split, config)
+    config = setup.config
     model, task, datasets = setup.saved.model, setup.saved.task, setup.datasets
     distinct = {tuple(row) for dataset in datasets.values() for row in dataset.rows}
     tokens = sum(map(len, distinct))

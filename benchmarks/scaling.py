@@ -48,6 +48,7 @@ def alone(options: Options, weights: Path) -> dict[str, float | None]:
     split = numbered_rows(options.data, options.only)
     config = ours.config_for(weights, 1, 8, "auto", options.cache_budget)
     setup = prepare(split, config)
+    config = setup.config
     task, datasets = setup.saved.task, setup.datasets
     with Stopwatch() as frozen:
         network, features = stage(setup.saved.model, datasets, config, cpu)

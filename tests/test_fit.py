@@ -147,7 +147,7 @@ def test_hooks_are_called(base):
             self.epochs += 1
 
     seen = Seen()
-    fit(FRAME, base, hooks=[seen], **QUICK | {"epochs": 2})
+    fit(FRAME, base, hooks=[seen], **QUICK | {"epochs": 2, "batch_size": 8})
     assert seen.epochs == 2
     assert len(seen.losses) == 2 * -(-len(FRAME) * 7 // 10 // 8)
 

@@ -108,7 +108,8 @@ class Classifier(nn.Module):
 
     def freeze(self, policy: str) -> None:
         """Decide what is trained next to the head: for ``"head"`` nothing, ``"last_block"`` the last block
-        and the final norm, as in the book, ``"last_2"``, … more blocks, ``"all"`` everything."""
+        and the final norm, as in the book, ``"last_2"``, … more blocks, ``"blocks"`` all of them but not
+        the tables below, ``"all"`` everything."""
         blocks = list(self.backbone.blocks)
         n_trained = trained_blocks(policy, len(blocks))
         last = blocks[len(blocks) - n_trained :]
@@ -158,12 +159,14 @@ class Classifier(nn.Module):
 
 def trained_blocks(policy: str, n_layer: int) -> int:
     """How many of the last blocks a ``--train`` policy trains; raises InputError for an unknown policy."""
-    named = {"all": n_layer, "head": 0, "last_block": 1}
+    named = {"all": n_layer, "blocks": n_layer, "head": 0, "last_block": 1}
     if policy in named:
         return named[policy]
     match = re.fullmatch(r"last_([1-9]\d*)", policy)
     if match is None:
-        raise InputError(f"--train {policy!r} is unknown; use head, last_block, last_2, …, all or lora")
+        raise InputError(
+            f"--train {policy!r} is unknown; use head, last_block, last_2, …, blocks, all or lora"
+        )
     if int(match[1]) > n_layer:
         raise InputError(f"--train {policy!r}: the model has only {n_layer} blocks; use all")
     return int(match[1])

@@ -17,23 +17,19 @@ from gptcls.data.corpora import corpus_of
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.long_texts import Long
 from gptcls.data.options import LabelOptions
+from gptcls.train.presets import Preset
 
 # What a recipe sets where the user sets nothing.
 DEFAULT: dict[str, Any] = {
-    "balance": "none", "train": "last_block", "pooling": "auto", "epochs": 5, "batch_size": 8, "lr": 5e-5,
-    "schedule": "cosine", "warmup": 0.1, "clip": 1.0, "patience": 3, "precision": "auto",
+    "balance": "none", "schedule": "cosine", "warmup": 0.1, "clip": 1.0, "precision": "auto",
     "decay_on": "matrices",
 }  # fmt: skip
-BOOK = DEFAULT | {  # chapter 6, settings of its sections 6.2 to 6.7
-    "balance": "undersample", "pooling": "position-1", "schedule": "constant", "warmup": 0.0, "clip": 0.0,
-    "patience": 0, "precision": "fp32", "decay_on": "all",
+BOOK: dict[str, Any] = {  # chapter 6, settings of its sections 6.2 to 6.7
+    "balance": "undersample", "train": "last_block", "pooling": "position-1", "epochs": 5, "batch_size": 8,
+    "lr": 5e-5, "schedule": "constant", "warmup": 0.0, "clip": 0.0, "precision": "fp32", "decay_on": "all",
 }  # fmt: skip
 RECIPES = {"default": DEFAULT, "book": BOOK}
-# Random weights know nothing worth freezing, and need larger and more steps.
-FROM_RANDOM = {"train": "all", "lr": 1e-3, "epochs": 8}
-# A narrow network takes larger steps than gpt2-small, and can afford more of them. To the end: a few dozen
-# validation rows are a poor judge of when to stop (benchmarks/LOG.md).
-FOR_MODEL: dict[str, dict[str, Any]] = {"gpt2-nano": {"lr": 1e-3, "epochs": 10, "patience": 0}}
+FROM_RANDOM = {"train": "all", "lr": 1e-3}  # random weights know nothing worth freezing
 # Appendix E of the book. The head is left out: it is new and smaller than an adapter of it would be.
 LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
 
@@ -46,13 +42,12 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 def by_recipe(name: str, values: Any) -> Any:
-    """What --help shows of an option whose default depends on the recipe and the model; ``values`` is a
+    """What --help shows of an option whose default depends on recipe, preset or model; ``values`` is a
     metavar or a Literal."""
-    hint = f"default: {DEFAULT[name]}"
-    own = {model: values[name] for model, values in FOR_MODEL.items() if name in values}
-    own |= {"from random weights": FROM_RANDOM[name]} if name in FROM_RANDOM else {}
+    hint = f"default: {DEFAULT[name]}" if name in DEFAULT else "default: as --preset says"
+    own = {"from random weights": FROM_RANDOM[name]} if name in FROM_RANDOM else {}
     own |= {"with lora": LORA[name]} if name in LORA else {}
-    own |= {"book": BOOK[name]} if BOOK[name] != DEFAULT[name] else {}
+    own |= {"book": BOOK[name]} if BOOK[name] != DEFAULT.get(name) else {}
     hint += "".join(f"; {where}: {value}" for where, value in own.items())
     metavar = values if isinstance(values, str) else f"{{{','.join(get_args(values))}}}"
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"({hint})")
@@ -125,8 +120,9 @@ class ModelOptions:
     file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
-    train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,all,lora}")] = None
-    """The new head alone, or with the last blocks and final norm, everything, or small matrices (LoRA)."""
+    train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,blocks,all,lora}")] = None
+    """The new head alone, or with the last blocks and final norm, all blocks, everything with the tables, or
+    small matrices (LoRA)."""
     lora_rank: Annotated[int | None, with_lora("16", "INT")] = None
     """Rank of the matrices that --train lora adds."""
     lora_alpha: Annotated[float | None, with_lora("16", "FLOAT")] = None
@@ -153,6 +149,9 @@ class ModelOptions:
 class FitOptions:
     """How it is trained."""
 
+    preset: Preset = "balanced"
+    """What is trained, what the head reads, learning rate, batch size and epochs, where you do not say: they
+    depend on the network's width and the number of rows."""
     epochs: Annotated[int | None, by_recipe("epochs", "INT")] = None
     """Passes over the training rows."""
     batch_size: Annotated[int | None, by_recipe("batch_size", "INT")] = None
@@ -171,8 +170,9 @@ class FitOptions:
     """Share of the steps in which the learning rate rises to its peak."""
     clip: Annotated[float | None, by_recipe("clip", "FLOAT")] = None
     """Largest norm of the gradient; 0 does not clip."""
-    patience: Annotated[int | None, by_recipe("patience", "INT")] = None
-    """Epochs without a better validation loss before the run stops, back at the best; 0 keeps the last."""
+    patience: int = 0
+    """Epochs without a better validation loss before the run stops, back at the best; 0 trains to the end.
+    A few dozen validation rows are a poor judge of when to stop."""
     label_smoothing: float = 0.0
     """Share of each target that the loss gives to all classes alike."""
     raw_targets: Switch = False

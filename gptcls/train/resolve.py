@@ -3,11 +3,13 @@ anything is read or downloaded."""
 
 from typing import Any
 
+from gptcls.common.log import log
 from gptcls.common.options import check_at_least, check_seed, flag
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
-from gptcls.train.config import FOR_MODEL, FROM_RANDOM, LORA, RECIPES, TrainConfig
+from gptcls.train.config import FROM_RANDOM, LORA, RECIPES, TrainConfig
+from gptcls.train.presets import preset_settings
 
 AT_LEAST = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
@@ -28,12 +30,12 @@ TASK_OPTIONS = {  # every other option goes with every task
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """The configuration with all defaults that depend on the recipe, the model or what is trained; InputError
-    for the first value that no run can use."""
+    """The configuration with all defaults that depend on the recipe or what is trained, but not on the rows;
+    InputError for the first value that no run can use."""
     values = config.flat()
     defaults = dict(RECIPES[config.run.recipe])
-    if config.run.recipe == "default":
-        defaults |= FROM_RANDOM if config.model.init == "random" else FOR_MODEL.get(config.model.model, {})
+    if config.run.recipe == "default" and config.model.init == "random":
+        defaults |= FROM_RANDOM
     if config.model.train == "lora":
         defaults |= LORA
     values |= {name: default for name, default in defaults.items() if values[name] is None}
@@ -43,6 +45,21 @@ def resolve(config: TrainConfig) -> TrainConfig:
     # These check themselves.
     _ = config.data.label_layout, config.data.dialect, config.data.augmentation
     return config
+
+
+def settle(config: TrainConfig, width: int | None, decoder: bool, rows: int) -> TrainConfig:
+    """With what was open until the network's size and kind and the number of training rows were known: as the
+    preset says, which is logged."""
+    values = config.flat()
+    chosen = preset_settings(config.fit.preset, width, rows, decoder)
+    chosen = {name: value for name, value in chosen.items() if values[name] is None}
+    if chosen:
+        said = ", ".join(
+            f"{flag(name)} {value:g}" if name == "lr" else f"{flag(name)} {value}"
+            for name, value in chosen.items()
+        )
+        log.info(f"--preset {config.fit.preset} for {rows:,} rows: {said}")
+    return config.changed(**chosen)
 
 
 def _changed(values: dict[str, Any], names: tuple[str, ...]) -> list[str]:
@@ -68,11 +85,12 @@ def _check_task(values: dict[str, Any]) -> None:
 def _check_what_trains(values: dict[str, Any]) -> None:
     model, train, preset = values["model"], values["train"], PRESETS.get(values["model"])
     if train != "lora":
-        trained_blocks(train, preset.n_layer if preset else 10_000)
+        if train is not None:
+            trained_blocks(train, preset.n_layer if preset else 10_000)
         if given := [name for name in LORA if name != "lr" and values[name] is not None]:
-            raise InputError(f"{flag(given[0])} goes with --train lora, not --train {train}")
-    if values["pooling"] not in (known := ("auto", *POOLERS)):
-        raise InputError(f"--pooling {values['pooling']!r} is unknown; use {', '.join(known)}")
+            raise InputError(f"{flag(given[0])} goes with --train lora; add that, or leave it out")
+    if values["pooling"] not in (known := (None, "auto", *POOLERS)):
+        raise InputError(f"--pooling {values['pooling']!r} is unknown; use {', '.join(known[1:])}")
     if preset and max(values["max_length"] or 0, values["pad_to"] or 0) > preset.n_positions:
         raise InputError(f"{model} reads {preset.n_positions} tokens; lower --max-length and --pad-to")
     if values["save"] == "trained" and values["init"] == "random":

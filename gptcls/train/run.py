@@ -108,7 +108,8 @@ def train(config: TrainConfig | None = None, *, explicit: Collection[str] = (), 
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     setup = prepare(load_split(home.path / "split") if home.resume else read_split(config), config)
-    saved = setup.saved
+    saved, config = setup.saved, setup.config
+    home.config = config
     changed = f"{config.model.model} no longer has the weights {home.path} was started from"
     folder = home.begin(saved.base, device, dtype, changed)
     if not home.resume:

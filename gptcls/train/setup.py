@@ -27,9 +27,9 @@ from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
-from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
+from gptcls.models.pretrained import declared_size, load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.config import ModelOptions, TrainConfig
-from gptcls.train.resolve import TASK_OPTIONS
+from gptcls.train.resolve import TASK_OPTIONS, settle
 
 
 @dataclass
@@ -48,12 +48,13 @@ class Setup:
 def prepare(
     split: Split, config: TrainConfig, own: nn.Module | None = None, tokenizer: Tokenizer | None = None
 ) -> Setup:
-    """The classifier at the start of training, and the rows encoded for it."""
+    """The classifier at the start of training, the rows encoded for it, and every option settled."""
+    task = make_task(split, config)
+    config = settle(config, *_size_of(config.model.model, own), len(split.train))
     options, device = config.model, pick_device(config.run.device)
     n_train, batch_size = len(split.train), config.fit.batch_size
     if config.run.recipe == "book" and n_train < batch_size:  # its loader drops the incomplete batch
         raise InputError(f"--batch-size {batch_size} is larger than the {n_train} training rows")
-    task = make_task(split, config)
     if tokenizer is None:
         fresh = own is not None or options.init == "random"  # random weights learn GPT-2's
         tokenizer = GPT2_TOKENIZER if fresh else load_tokenizer(options.model)
@@ -64,6 +65,14 @@ def prepare(
         config.data.cleaning,
     )  # fmt: skip
     return Setup(config, split, saved, datasets, device)
+
+
+def _size_of(name: str, own: nn.Module | None) -> tuple[int | None, bool]:
+    """As :func:`declared_size`, also of a network in memory; one of a family unknown counts as a decoder."""
+    if own is None:
+        return declared_size(name)
+    family = known_family(own)
+    return own.config.n_embd, family is None or FAMILIES[family].decoder
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:
