@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from gptcls.data.labels import LabelKind, Layout
 from gptcls.data.readers import Dialect
@@ -11,8 +14,9 @@ from gptcls.data.readers import Dialect
 class TableOptions:
     """The text column of a table, and how the file is written."""
 
-    text_column: str | None = None
-    """Column with the text; guessed where only one can be meant."""
+    text_column: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME …")] = ()
+    """Column with the text, or several, joined by line breaks; otherwise guessed where only one can be meant
+    (in use, that of the training comes first)."""
     separator: str | None = None
     """Character between the fields of what is read, such as ';', or tab; otherwise by its suffix. What is
     written goes by its own suffix."""
@@ -20,6 +24,11 @@ class TableOptions:
     """Encoding of what is read, such as cp1252 or gb18030; otherwise UTF-8. What is written is UTF-8."""
     columns: tuple[str, ...] = ()
     """Names of its columns, for a .csv, .tsv or tab-separated .txt file without a header line."""
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The text columns that were named, in Python perhaps as a single string."""
+        return (self.text_column,) if isinstance(self.text_column, str) else tuple(self.text_column or ())
 
     @property
     def dialect(self) -> Dialect:
