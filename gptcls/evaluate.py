@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 from gptcls.classify.predict import ClassifierOptions, TextClassifier
 from gptcls.classify.store import find_classifier
@@ -20,13 +20,15 @@ from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, NUMBERS, LabelKind, Layout
-from gptcls.data.options import LabelOptions
+from gptcls.data.options import LabelOptions, data_help
 from gptcls.data.readers import PLAIN
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import FRAME, from_frame
 from gptcls.data.split import load_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
+
+OF_CORPORA = "as for training, of which the test part is taken; otherwise the run's own test rows"
 
 
 @own_first
@@ -35,9 +37,7 @@ class EvaluateConfig(LabelOptions, ClassifierOptions):
     """Score a trained classifier on labelled data."""
 
     model: str  # again, to stand first in --help
-    data: str | None = None
-    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection) or
-    NAME:FOLDER of a public data set, of which the test part is taken; otherwise the run's own test rows."""
+    data: Annotated[str | None, data_help(OF_CORPORA)] = None
     out: Path | None = None
     """Folder for metrics.json and the pictures; nothing is written without it."""
 

@@ -1,4 +1,4 @@
-"""What people have in Python: every kind of it gives the answers of the same list, all else is a TypeError."""
+"""What people have in Python: every kind of it gives the answers of the same list, else a TypeError."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ def test_a_frame_is_never_read_by_its_column_names(classifier):
     assert classifier.predict(named, text_column="a") == classifier.predict(TEXTS)
     with pytest.raises(InputError, match=r"cannot tell which column is the text among 'a', 'b', 'c'"):
         classifier.predict(named.assign(c="x"))
-    with pytest.raises(InputError, match="--text-column names 'tex'.*did you mean 'text'"):
+    with pytest.raises(InputError, match=r"--text-column names 'tex'.*did you mean 'text'"):
         classifier.predict(frame, text_column="tex")
 
 
@@ -158,7 +158,7 @@ def test_lists_of_labels_beside_their_texts(base):
 def test_what_cannot_be_trained_on(base):
     with pytest.raises(TypeError, match=r"texts and labels=, got list"):
         fit(TEXTS, base)
-    with pytest.raises(TypeError, match="got dict|got str"):
+    with pytest.raises(TypeError, match="got str"):
         fit({"train": "rows.csv"}, base)
     with pytest.raises(TypeError, match="labels go in labels="):
         fit(FRAME["text"], FRAME["label"])

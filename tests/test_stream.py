@@ -56,7 +56,7 @@ def test_every_format_to_every_other(tmp_path, source, target):
 
 
 def test_what_is_written_can_be_read():
-    assert list(WRITERS) == list(FORMATS)
+    assert [*WRITERS, ".xlsx"] == list(FORMATS), "workbooks are read alone"
     for suffix, packed in product(FORMATS, (".gz", ".XZ")):
         assert suffix_of(Path(f"x{suffix.upper()}{packed}")) == suffix
 

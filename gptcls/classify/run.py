@@ -21,7 +21,7 @@ from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import columns_of, find_text_columns, text_values
 from gptcls.data.encodings import guess_encoding
-from gptcls.data.options import TableOptions
+from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import PLAIN, read_chunks
 from gptcls.data.writer import ChunkWriter
 
@@ -42,8 +42,7 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """Texts to label."""
     model: str = DEFAULT_CLASSIFIER
-    data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE")] = None
-    """File of texts (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection); read piece by piece."""
+    data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE", help=TEXTS_HELP)] = None
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
     """File for the rows of --data with a label column and a probability column for each label; of a
     regression, with a column for each number."""

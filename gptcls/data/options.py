@@ -2,12 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from gptcls.data.labels import LabelKind, Layout
-from gptcls.data.readers import Dialect
+from gptcls.data.readers import SUFFIXES, Dialect
+from gptcls.data.sources import NAMES
+
+TEXTS_HELP = f"File of texts ({SUFFIXES}, or UCI's SMSSpamCollection), read piece by piece."
+
+
+def data_help(corpora: str) -> Any:
+    """The help of an option that names labelled data; ``corpora`` says which folders it may be."""
+    files = f"file ({SUFFIXES}, or UCI's SMSSpamCollection)"
+    public = f"public data in a folder of yours: NAME:FOLDER {corpora}"
+    return tyro.conf.arg(metavar="DATA", help=f"Data set ({', '.join(NAMES)}), {files}, or {public}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,11 @@ from gptcls.common.options import Options, check_at_least, check_seed, flag
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import VOCAB_SIZE
+from gptcls.data.readers import SUFFIXES
 
 DECAY = 0.3
 LR = {"random": 1e-3, "pretrained": 1e-4}  # what is known already is easily lost to large steps
+DATA_HELP = f"Files of text: .txt (one document, also .gz, .xz), or {SUFFIXES} (one per row)."
 HINT = f"(default: {LR['pretrained']}; from random weights: {LR['random']})"
 
 
@@ -27,8 +29,7 @@ class PretrainConfig(Options):
 
     WINDOW: ClassVar[int] = 256  # short enough to be fast, long enough for what the model can learn
 
-    data: tuple[str, ...]
-    """Files of text: .txt (one document), .jsonl, .csv, .tsv, .parquet (one per row), also .gz, .xz."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE …", help=DATA_HELP)] = ()
     mix: tuple[float, ...] = ()
     """Share of each file in what is trained on, in the order of --data; otherwise that of its tokens."""
     text_column: str | None = None
@@ -117,6 +118,8 @@ class PretrainConfig(Options):
 
     def checked(self) -> "PretrainConfig":
         """The same with the learning rate filled in; InputError for a value that no run can use."""
+        if not self.data:
+            raise InputError("--data is missing: name the files of text to train on")
         check_seed(self.seed)
         check_at_least(self.flat(), {
             "batch_size": 1, "steps": 1, "lr": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "dropout": 0,

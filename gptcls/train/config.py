@@ -13,10 +13,10 @@ from gptcls.common.options import Options, own_first
 from gptcls.core.classifier import POOLERS
 from gptcls.core.loop import FitSettings
 from gptcls.data.augment import Augmentation, Operation
-from gptcls.data.corpora import corpus_of
+from gptcls.data.corpora import CORPORA, corpus_of
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.long_texts import Long
-from gptcls.data.options import LabelOptions
+from gptcls.data.options import LabelOptions, data_help
 
 # What a recipe sets where the user sets nothing.
 DEFAULT: dict[str, Any] = {
@@ -68,9 +68,7 @@ def with_lora(default: str, metavar: str) -> Any:
 class DataOptions(LabelOptions):
     """What is read, how it is split, and what becomes of the training rows."""
 
-    data: str = "sms-sample"
-    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, UCI's SMSSpamCollection) or public
-    data in a folder of yours: NAME:FOLDER of trec6, goemotions, thucnews, chnsenticorp, movie-reviews."""
+    data: Annotated[str, data_help(f"of {', '.join(CORPORA)}")] = "sms-sample"
     task: Literal["single", "multi", "regression"] = "single"
     """What is predicted of a text: one class of two or more, any number of labels, or one or more numbers."""
     validation: Path | None = None
