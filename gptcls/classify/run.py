@@ -1,10 +1,11 @@
 """python -m gptcls.classify: label texts given, lines of standard input, or a file of any size."""
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from typing import Annotated, BinaryIO
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from gptcls.classify.answers import answers_of
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
+from gptcls.classify.store import BUNDLED
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.common.options import own_first
@@ -22,7 +24,7 @@ from gptcls.core.errors import InputError
 from gptcls.data.columns import columns_of, find_text_columns, text_values
 from gptcls.data.encodings import guess_encoding
 from gptcls.data.options import TEXTS_HELP, TableOptions
-from gptcls.data.readers import PLAIN, read_chunks
+from gptcls.data.readers import FORMATS, PLAIN, read_chunks, suffix_of
 from gptcls.data.writer import ChunkWriter
 
 LINES_AT_ONCE = 256
@@ -51,7 +53,7 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
 def classify(config: ClassifyConfig) -> None:
     """Label what ``config`` names and print the labels, or write them to ``config.out``; InputError for
     options that exclude each other and for what cannot be read, leaving no output file."""
-    dialect = config.dialect
+    config, dialect = _model_first(config), config.dialect
     if config.data is not None and config.texts:
         raise InputError("give texts or --data, not both")
     if config.data is not None and config.out is None:
@@ -72,6 +74,20 @@ def classify(config: ClassifyConfig) -> None:
             print("\t".join(answers.fields(row)), flush=True)
         n_truncated += n_longer
     classifier.log_truncated(n_truncated)
+
+
+def _model_first(config: ClassifyConfig) -> ClassifyConfig:
+    """``classify runs/x "a text"``: a folder in front is the classifier's, where no other was named.
+    InputError for a table in front: its name is hardly the text."""
+    if not config.texts or config.model != DEFAULT_CLASSIFIER:
+        return config
+    first = config.texts[0]
+    if first in BUNDLED or os.path.isdir(first):
+        log.info(f"{first} is taken for --model")
+        return replace(config, model=first, texts=config.texts[1:])
+    if os.path.isfile(first) and suffix_of(Path(first)) in FORMATS:
+        raise InputError(f"{first} is a file: give --data {first} --out FILE to label its rows")
+    return config
 
 
 def classify_file(classifier: TextClassifier, source: Path, target: Path, table=PLAIN_TABLE) -> int:

@@ -10,14 +10,14 @@ from gptcls.data.labels import LabelKind, Layout
 from gptcls.data.readers import SUFFIXES, Dialect
 from gptcls.data.sources import NAMES
 
-TEXTS_HELP = f"File of texts ({SUFFIXES}, or UCI's SMSSpamCollection), read piece by piece."
+TEXTS_HELP = f"File of texts: {SUFFIXES}, or UCI's SMSSpamCollection; read piece by piece."
 
 
 def data_help(corpora: str) -> Any:
     """The help of an option that names labelled data; ``corpora`` says which folders it may be."""
-    files = f"file ({SUFFIXES}, or UCI's SMSSpamCollection)"
+    files = f"file: {SUFFIXES}, or UCI's SMSSpamCollection"
     public = f"public data in a folder of yours: NAME:FOLDER {corpora}"
-    return tyro.conf.arg(metavar="DATA", help=f"Data set ({', '.join(NAMES)}), {files}, or {public}.")
+    return tyro.conf.arg(metavar="DATA", help=f"Data set ({', '.join(NAMES)}); {files}; {public}.")
 
 
 @dataclass(frozen=True, kw_only=True)

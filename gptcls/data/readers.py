@@ -75,7 +75,7 @@ def read_chunks(path: str | Path, rows: int = 4096, dialect: Dialect = PLAIN) ->
     The index is the line each row begins on (Parquet, Excel: the row), 1-based, for messages. Values of .csv,
     .tsv and .xlsx are strings (an empty field is ""); JSON values keep their types, in columns of Python
     objects; Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read,
-    and for a file without rows; encoding, format and the first frame are checked before this function returns.
+    and for a file without rows; encoding, format and the first frame are checked before it returns.
     """
     path = Path(path)
     chunks = format_of(path, dialect).read(path, dialect, rows)
@@ -337,4 +337,4 @@ FORMATS = {  # by suffix
     ".xlsx": Format(read_workbook, takes=("columns",)),
 }
 # For help and messages: those that people should use.
-SUFFIXES = ".csv, .tsv, .jsonl (also .csv.gz, .csv.xz and so on), .parquet or .xlsx"
+SUFFIXES = ".csv, .tsv, .jsonl (also .csv.gz, .jsonl.xz, …), .parquet or .xlsx"

@@ -5,10 +5,11 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import tyro
 
+from gptcls.common.help import ADVANCED
 from gptcls.common.options import Options, own_first
 from gptcls.core.classifier import POOLERS
 from gptcls.core.loop import FitSettings
@@ -227,6 +228,20 @@ class TrainConfig(Options):
 
     Without options: a small GPT on a bundled sample of text messages, in under a minute.
     """
+
+    FIRST_PAGE: ClassVar = (
+        "data", "text_column", "label_column", "task", "balance", "model", "train", "epochs", "lr", "out",
+    )  # fmt: skip
+    GROUPS: ClassVar = {
+        "data": "data", "model": "model", "fit": "training", "run": "output", "seed": "training",
+        "recipe": "training",
+    } | dict.fromkeys((
+        "augment", "augment_copies", "augment_share", "synonyms", "extra", "clean", "label_names",
+        "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "no_causal_mask", "pad_to",
+        "accumulate", "weight_decay", "decay_on", "schedule", "warmup", "clip", "label_smoothing",
+        "raw_targets", "eval_freq", "eval_iter", "device", "precision", "no_cache", "cache",
+        "cache_budget", "compile",
+    ), ADVANCED)  # fmt: skip
 
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)

@@ -18,14 +18,14 @@ from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
 from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import PRESETS
-from gptcls.core.loop import Curves, Hook, NonFiniteLossError, Trainer, evaluate_loader
+from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import RunFolder
-from gptcls.train.hooks import BestWeights, Checkpoints, ProgressBar, StopOnSignal
+from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split, split_of
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
@@ -166,7 +166,9 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
         }
         torch.manual_seed(config.run.seed)
     options = config.fit
-    curves = Curves(loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0)
+    curves = EpochLines(
+        loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0
+    )
     own = [ProgressBar("training"), curves, BestWeights(options.patience)]
     return Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
 
