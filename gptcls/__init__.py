@@ -14,12 +14,13 @@ _HOMES = {
     "fit": "gptcls.train.run",
     "load_classifier": "gptcls.classify.predict",
 }
-__all__ = [*_HOMES, "train"]
+_CALLED = ("evaluate", "train")  # modules that can be called: see gptcls/train/__init__.py
+__all__ = [*_HOMES, *_CALLED]
 
 
 def __getattr__(name: str) -> object:
-    if name == "train":  # the room, which can be called: see gptcls/train/__init__.py
-        return import_module("gptcls.train")
+    if name in _CALLED:
+        return import_module(f"gptcls.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'gptcls' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

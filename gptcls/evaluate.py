@@ -1,10 +1,13 @@
 """python -m gptcls.evaluate: how good a saved classifier is on labelled data."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
 
-from gptcls.classify.predict import ClassifierOptions
+from gptcls.classify.predict import ClassifierOptions, TextClassifier
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
 from gptcls.common.files import write_json
@@ -15,13 +18,17 @@ from gptcls.core.errors import InputError
 from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows
 from gptcls.data.corpora import load_parts
+from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, NUMBERS, LabelKind, Layout
-from gptcls.data.options import LabelOptions
+from gptcls.data.options import LabelOptions, data_help
 from gptcls.data.readers import PLAIN
 from gptcls.data.same_text import text_key
+from gptcls.data.sources import FRAME, from_frame
 from gptcls.data.split import load_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
+
+OF_CORPORA = "as for training, of which the test part is taken; otherwise the run's own test rows"
 
 
 @own_first
@@ -30,40 +37,52 @@ class EvaluateConfig(LabelOptions, ClassifierOptions):
     """Score a trained classifier on labelled data."""
 
     model: str  # again, to stand first in --help
-    data: str | None = None
-    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection) or
-    NAME:FOLDER of a public data set, of which the test part is taken; otherwise the run's own test rows."""
+    data: Annotated[str | None, data_help(OF_CORPORA)] = None
     out: Path | None = None
     """Folder for metrics.json and the pictures; nothing is written without it."""
 
 
-def evaluate(config: EvaluateConfig, show: bool = False) -> dict:
+def evaluate(
+    config: EvaluateConfig | None = None, show: bool = False, *, labels: Any = None, **options: Any
+) -> dict:
     """The scores of a classifier on a data set, as in ``metrics.json``; ``show`` prints them as a table.
+
+    Options come in ``config``, one by one (``evaluate(model="runs/x", data="new.csv")``), or both. ``data``
+    may also be rows in memory: a DataFrame, or texts and their ``labels``
+    (:func:`gptcls.data.in_memory.labelled_rows`); ``model`` may also be a classifier in memory.
 
     Texts are cleaned as they were for training, and rows without text are dropped. Rows are left out whose
     text (:func:`gptcls.data.same_text.text_key`) the classifier was trained on, or on which its epoch and
     thresholds were chosen, and the log says how many. Where no split of a run lies next to the classifier,
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
     """
-    if (out := config.out) is not None:
+    config = EvaluateConfig(**options) if config is None else replace(config, **options)
+    if (out := None if config.out is None else Path(config.out)) is not None:
         if out.is_file():
             raise InputError(f"--out {out} is a file; choose a folder")
         if any((out / name).exists() for name in ("config.json", "classifier", "classifier.json")):
             raise InputError(f"--out {out} holds a run, whose scores would be lost; choose another folder")
-    split = find_classifier(config.model).resolve().parent / "split"
-    classifier = config.load()
+    classifier, split = config.load(), Path("in memory")
+    if not isinstance(config.model, TextClassifier):
+        split = find_classifier(config.model).resolve().parent / "split"
     task = classifier.saved.task
     # The rows, cleaned as those of the split were.
-    layout = config.layout(KINDS[task.name])
-    if config.data is None:
+    layout, source = config.layout(KINDS[task.name]), config.data
+    if source is None:
         rows = _own_test_rows(config, layout, split)
-    else:
-        parts = load_parts(config.data, config.text_column, config.label_column, layout, config.dialect)
+    elif isinstance(source, str | Path) and labels is None:
+        columns = config.text_columns, config.label_column
+        parts = load_parts(source, *columns, layout, config.dialect, classifier.saved.text_columns)
         rows = parts.get("test", parts["train"])
-    _require_known(rows, task.labels, layout.kind, config.data)
+    else:
+        rows = labelled_rows(source, labels, config.text_columns)
+        columns = (config.text_columns, config.label_column) if labels is None else ("text", "label")
+        trained_on = classifier.saved.text_columns if labels is None else ()
+        rows, source = from_frame(rows, *columns, layout, trained_on, numbered=True), FRAME
+    _require_known(rows, task.labels, layout.kind, source)
     rows = cleaned(rows, classifier.saved.cleaning)
-    if config.data is not None:
-        rows = _unseen(rows, split, config.data)
+    if source is not None:
+        rows = _unseen(rows, split, source)
     # Their scores.
     targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
     scores = judge_of(task).scores(targets, outputs)
@@ -71,7 +90,7 @@ def evaluate(config: EvaluateConfig, show: bool = False) -> dict:
         write_json(out / "metrics.json", {"scores": {"data": scores}, "baselines": {}})
         report.write_pictures(out, task, targets, outputs, scores)
     if show:
-        print(report.scores_table(task, {config.data or "test": scores}, {}))
+        print(report.scores_table(task, {str(source or "test"): scores}, {}))
     return scores
 
 
@@ -111,6 +130,17 @@ def _require_known(rows: "pd.DataFrame", labels: tuple, kind: LabelKind, source:
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
         said = f"{what} {unseen}, unseen in training,"
         raise bad_rows([n for n, _ in bad], rows.index.name, said, source, way_out)
+
+
+class _Verb(ModuleType):
+    """The module can be called, as ``gptcls.train`` can: ``gptcls.evaluate(model="runs/x", data=frame)``."""
+
+    def __call__(self, *args: Any, **options: Any) -> dict:
+        """:func:`evaluate`."""
+        return evaluate(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Verb
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
-from gptcls.data.options import TableOptions
+from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.writer import ChunkWriter
 
 
@@ -34,8 +34,7 @@ class PseudoLabelConfig(TableOptions, ClassifierOptions):
     """
 
     model: str  # again, to stand first in --help
-    data: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """File of texts (.csv, .tsv, .jsonl or .parquet); read piece by piece."""
+    data: Annotated[Path, tyro.conf.arg(metavar="FILE", help=TEXTS_HELP)]
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File for the rows taken, with the columns text, label and probability."""
     confidence: float = 0.95

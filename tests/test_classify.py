@@ -79,6 +79,29 @@ def test_a_line_out_for_every_line_in(run, classifier):
     assert run(texts=("", "see you"))[0] == ["", ""]
 
 
+def test_a_folder_in_front_is_the_classifier(folder, run, caplog, monkeypatch, capsys):
+    caplog.set_level(logging.INFO, "gptcls")
+    expected = run(texts=(TEXTS[0], str(folder)))
+    assert len(expected) == 2, "where --model is given, a folder's name is a text"
+    options = {"device": "cpu", "precision": "fp32"}
+    classify(ClassifyConfig(texts=(str(folder), TEXTS[0]), **options))
+    assert capsys.readouterr().out.split("\t")[0] == expected[0][0]
+    assert f"{folder} is taken for --model" in caplog.text
+    classify(ClassifyConfig(texts=("sms-spam-nano", "see you"), **options))
+    assert capsys.readouterr().out.startswith("ham\t")
+
+
+def test_a_table_in_front_is_hardly_a_text(folder, tmp_path):
+    pd.DataFrame({"text": TEXTS}).to_csv(tmp_path / "in.csv", index=False)
+    with pytest.raises(InputError, match=r"in\.csv is a file: give --data .*in\.csv --out FILE"):
+        classify(ClassifyConfig(texts=(str(tmp_path / "in.csv"),)))
+    classify_into = {"data": tmp_path / "in.csv", "out": tmp_path / "out.csv", "device": "cpu"}
+    classify(ClassifyConfig(texts=(str(folder),), **classify_into))
+    assert len(pd.read_csv(tmp_path / "out.csv")) == len(TEXTS)
+    with pytest.raises(InputError, match="holds no classifier"):
+        classify(ClassifyConfig(texts=(str(tmp_path), "text")))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_lines_are_utf8_whatever_the_locale(run, encoding):
     text = "café 你好, win £100"

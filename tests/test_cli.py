@@ -48,8 +48,8 @@ def test_a_verb_is_the_module_of_that_name(verb, monkeypatch, capsys):
     name = verb.replace("_", "-")
     shown = []
     for start, argv in (
-        (cli.main, ["gptcls", verb, "--help"]),
-        (import_module(cli.VERBS[name][0]).main, [f"gptcls.{name}", "--help"]),
+        (cli.main, ["gptcls", verb, "--help-all"]),
+        (import_module(cli.VERBS[name][0]).main, [f"gptcls.{name}", "--help-all"]),
     ):
         monkeypatch.setattr(sys, "argv", argv)
         with pytest.raises(SystemExit) as exit_:

@@ -23,7 +23,14 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS, GPT2Config
 from gptcls.models import hub as hub_module
 from gptcls.models import pretrained
-from gptcls.models.pretrained import Release, load_pretrained, load_tokenizer, weights_file, weights_sha256
+from gptcls.models.pretrained import (
+    OWNERS,
+    Release,
+    load_pretrained,
+    load_tokenizer,
+    weights_file,
+    weights_sha256,
+)
 from gptcls.models.tokenizer_file import FileTokenizer
 
 REPO = "tests/tiny-gpt2"
@@ -183,6 +190,23 @@ def test_a_decoder_brings_its_tokenizer(hub: Hub, tmp_path: Path) -> None:
     assert_loads("tests/tiny-qwen2", oracle)
     with pytest.raises(InputError, match=r"tokenizer\.json is missing"):
         load_tokenizer("tests/tiny-qwen2")
+
+
+def test_a_legacy_name_finds_its_owner(hub: Hub, oracle, content, tmp_path: Path, monkeypatch) -> None:
+    """As huggingface.co redirects it: tests of the names themselves would need the network."""
+    hub.files |= {f"openai-community/gpt2/{name}": data for name, data in content.items()}
+    assert_loads("gpt2", oracle)
+    assert {path.split("/resolve/")[0] for _, path, _ in hub.requests} == {"/openai-community/gpt2"}
+    assert OWNERS["bert-base-uncased"] == "google-bert"
+    assert not set(OWNERS) & set(PRESETS)
+    monkeypatch.chdir(tmp_path)
+    oracle.save_pretrained(tmp_path / "roberta-base")  # a folder of that name comes first
+    hub.requests.clear()
+    assert_loads("roberta-base", oracle)
+    assert hub.requests == []
+    hub.mode = "404"
+    with pytest.raises(InputError, match="google-bert/bert-base-cased is not a local path"):
+        load_pretrained("bert-base-cased")
 
 
 def test_an_unsupported_network_is_refused_before_its_weights_come(hub: Hub) -> None:

@@ -145,7 +145,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(run, text, tmp_path, monk
         pretrain(config(text, tmp_path / "cut"))
     assert load_pretrained(tmp_path / "cut" / "model").config.n_layer == 2, "what there is can be used"
     monkeypatch.undo()
-    again = pretrain(PretrainConfig(data=(str(text),), out=tmp_path / "cut", resume=True))
+    again = pretrain(PretrainConfig(out=tmp_path / "cut", resume=True))  # --data too is the run's own
     whole, resumed = (load_file(r.folder / "model" / "model.safetensors") for r in (run, again))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     drop = {"seconds"}
@@ -205,6 +205,7 @@ def test_the_learning_rate_rises_and_falls(text, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ((), ("--data is missing",)),
         (("--data", "absent.txt"), ("absent.txt", "no such file")),
         (("--data", "t.txt", "--steps", "0"), ("--steps 0",)),
         (("--data", "t.txt", "--lr", "0"), ("--lr 0",)),

@@ -397,7 +397,7 @@ def test_folders_without_one_file_of_weights(tmp_path: Path) -> None:
     [
         ("gpt2-smal", "did you mean gpt2-small?"),
         ("gpt2-nan", "did you mean gpt2-nano?"),
-        ("gpt2", "did you mean gpt2-"),
+        ("gpt3", "did you mean gpt2-"),
         ("", "gpt2-small"),
         ("nowhere/model.safetensors", "no model, folder or file"),
         ("./nowhere", "no model, folder or file"),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcls.core.errors import InputError
-from gptcls.data.columns import find_text_column, values_of
+from gptcls.data.columns import find_text_columns, values_of
 from gptcls.data.readers import FORMATS, Dialect, Format, read_chunks, suffix_of
 from gptcls.data.writer import WRITERS, ChunkWriter
 
@@ -56,7 +56,7 @@ def test_every_format_to_every_other(tmp_path, source, target):
 
 
 def test_what_is_written_can_be_read():
-    assert list(WRITERS) == list(FORMATS)
+    assert [*WRITERS, ".xlsx"] == list(FORMATS), "workbooks are read alone"
     for suffix, packed in product(FORMATS, (".gz", ".XZ")):
         assert suffix_of(Path(f"x{suffix.upper()}{packed}")) == suffix
 
@@ -279,14 +279,14 @@ def test_errors_come_before_the_first_chunk_or_at_their_line(tmp_path):
 
 def test_text_column(caplog):
     caplog.set_level(logging.INFO, "gptcls")
-    assert find_text_column(["id", "text", "date"]) == "text"
+    assert find_text_columns(["id", "text", "date"]) == ("text",)
     assert caplog.text == ""
-    assert find_text_column(["id", "Message", "date"], source="x.csv") == "Message"
+    assert find_text_columns(["id", "Message", "date"], source="x.csv") == ("Message",)
     assert "x.csv: text column 'Message' (guessed; set --text-column)" in caplog.text
-    assert find_text_column(["id", "text", "date"], "date") == "date"
+    assert find_text_columns(["id", "text", "date"], "date") == ("date",)
     sample = pd.DataFrame({"k": ["7", "7", "8", "8"], "v": [f"rather a long message {i}" for i in range(4)]})
-    assert find_text_column(sample.columns, sample=sample) == "v"
+    assert find_text_columns(sample.columns, sample=sample) == ("v",)
     with pytest.raises(InputError, match="cannot tell which column is the text among 'k', 'v'"):
-        find_text_column(["k", "v"])
+        find_text_columns(["k", "v"])
     with pytest.raises(InputError, match="did you mean 'text'"):
-        find_text_column(["text", "id"], "txt", source="x.csv")
+        find_text_columns(["text", "id"], "txt", source="x.csv")

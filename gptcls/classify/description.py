@@ -35,6 +35,7 @@ def checked_description(spec: dict, folder: Path) -> dict:
         raise InputError(f"{folder} has format version {version}, newer than {FORMAT_VERSION}; update gptcls")
     if version == 1:
         spec = SINCE_VERSION_2 | spec
+    spec = {"text_columns": []} | spec  # younger than version 2, and of no use to a program that reads texts
     if (family := spec["architecture"]["family"]) not in FAMILIES:
         found = f"{folder} is a {family!r} network, this gptcls reads {', '.join(FAMILIES)}"
         raise InputError(f"{found}; update it, or register your own in gptcls.models.families.FAMILIES")
@@ -61,6 +62,9 @@ def _rules(spec: dict) -> Iterator[Rule]:
     choices = {"pooling": poolings_of(family), "long": CUTS, "cleaning": CLEANERS}
     for name, known in (choices | {"tensors": ("all", "trained", "adapter")}).items():
         yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
+    names = spec["text_columns"]
+    fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    yield "text_columns", names, fits, "a list of names"
     stored, trained = spec["tensors"], spec["trained"]
     if stored == "adapter":
         yield "trained", trained, trained == "lora", "lora, as it is with an adapter"

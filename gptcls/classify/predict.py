@@ -1,6 +1,6 @@
 """Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,16 +23,19 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
 from gptcls.data.clean import CLEANERS
+from gptcls.data.columns import is_blank
+from gptcls.data.in_memory import texts_of
 from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.fast.frozen import Staged
 from gptcls.models.lora import merge
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
-Answer = str | list[str] | float | list[float]  # to one text, by the classifier's task
+Answer = str | list[str] | float | list[float] | None  # to one text, by the classifier's task; None: blank
 
 
 class TextClassifier:
-    """A trained classifier in memory. One text gives one answer, a list of texts a list.
+    """A trained classifier in memory. One text gives one answer; a list, Series, array or DataFrame of texts
+    gives a list. A blank text (nothing but white space, or missing) has the answer None.
 
     >>> classifier = load_classifier()
     >>> classifier.predict(["You have won a prize, text WIN to 80000", "see you at lunch"])
@@ -50,32 +53,50 @@ class TextClassifier:
         """The K names of the outputs, in their order: classes, labels, or numbers."""
         return self.saved.task.labels
 
-    def predict(self, texts: str | Iterable[str], max_length: int | None = None) -> Answer | list[Answer]:
+    def predict(
+        self, texts: Any, max_length: int | None = None, text_column: str | Sequence[str] | None = None
+    ) -> Answer | list[Answer]:
         """The answer to a text, or the list of answers: a class, a list of labels, a number or several each.
-        ``max_length`` cuts texts shorter than the classifier; TypeError names a value that is not text."""
-        answers = self.saved.task.decode(torch.from_numpy(self.outputs(_as_list(texts), max_length)))
+
+        ``texts`` are what :func:`gptcls.data.in_memory.texts_of` takes, which also says how a DataFrame's
+        ``text_column`` is found; TypeError for all else. ``max_length`` cuts texts shorter than the
+        classifier does.
+        """
+        outputs = np.atleast_2d(self.outputs(texts, max_length, text_column))
+        read = ~np.isnan(outputs).any(axis=1)
+        decoded = iter(self.saved.task.decode(torch.from_numpy(outputs[read])))
+        answers = [next(decoded) if was_read else None for was_read in read]
         return answers[0] if isinstance(texts, str) else answers
 
-    def predict_proba(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
-        """Probabilities: (K,) for a text, (N, K) for N texts, columns as in :attr:`labels`. Those of classes
-        sum to 1 per row; those of labels are on their own. InputError for a regression, which has none."""
+    def predict_proba(
+        self, texts: Any, max_length: int | None = None, text_column: str | Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Probabilities: (K,) for a text, (N, K) for N texts, columns as in :attr:`labels`, NaN for a blank
+        text. Those of classes sum to 1 per row; those of labels are on their own. Arguments are those of
+        :meth:`predict`; InputError for a regression, which has none."""
         if not self.saved.task.has_probabilities:
             raise InputError("this classifier predicts numbers, which have no probabilities; use predict")
-        return self.outputs(texts, max_length)
+        return self.outputs(texts, max_length, text_column)
 
-    def outputs(self, texts: str | Iterable[str], max_length: int | None = None) -> np.ndarray:
-        """Probabilities or a regression's numbers, (K,) or (N, K); the log says how many texts were cut."""
-        outputs, n_longer = self.scored(_as_list(texts), max_length)
+    def outputs(
+        self, texts: Any, max_length: int | None = None, text_column: str | Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Probabilities or a regression's numbers, (K,) or (N, K), NaN for a blank text; the log says how
+        many texts were cut."""
+        rows = texts_of(texts, text_column, self.saved.text_columns)
+        outputs, n_longer = self.scored(rows, max_length)
         self.log_truncated(n_longer, max_length)
         return outputs[0] if isinstance(texts, str) else outputs
 
-    def scored(self, texts: list[str], max_length: int | None = None) -> tuple[np.ndarray, int]:
+    def scored(self, texts: list[str | None], max_length: int | None = None) -> tuple[np.ndarray, int]:
         """:meth:`outputs` (N, K), and the number of texts cut, for :meth:`log_truncated` at a file's end."""
         saved, width = self.saved, _shorter(max_length, self.saved.max_length)
-        cleaned, targets = list(map(CLEANERS[saved.cleaning], texts)), torch.zeros(len(texts))
+        read = [i for i, text in enumerate(texts) if not is_blank(text)]
+        cleaned, targets = [CLEANERS[saved.cleaning](texts[i]) for i in read], torch.zeros(len(read))
         dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
-        logits = dataset_logits(self.model, dataset, self.device)
-        return saved.task.outputs(logits).numpy(), dataset.truncated
+        outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
+        outputs[read] = saved.task.outputs(dataset_logits(self.model, dataset, self.device)).numpy()
+        return outputs, dataset.truncated
 
     def log_truncated(self, n: int, max_length: int | None = None) -> None:
         """Log that ``n`` texts were longer than what is read, if any, and what became of them."""
@@ -127,17 +148,19 @@ class ClassifierOptions(HardwareOptions):
     they were then, or next to its folder."""
 
     def load(self) -> TextClassifier:
-        """:func:`load_classifier` with these options."""
+        """:func:`load_classifier` with these options; in Python ``model`` may also be what it returns."""
+        if isinstance(self.model, TextClassifier):
+            return self.model
         return load_classifier(self.model, self.device, self.precision, self.base)
 
 
 def classify_review(
-    text: str | list[str], model: str | Path | TextClassifier | nn.Module | None = None,
+    text: Any, model: str | Path | TextClassifier | nn.Module | None = None,
     tokenizer: Any = None, device: torch.device | str | None = None, max_length: int | None = None,
     pad_token_id: int = PAD_ID,
 ) -> Answer | list[Answer]:  # fmt: skip
     """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list; without a class "spam" what
-    :meth:`TextClassifier.predict` answers.
+    :meth:`TextClassifier.predict` answers. None for a blank text.
 
     Args:
         model: a folder with a trained classifier (kept in memory between calls), a :class:`TextClassifier`
@@ -146,7 +169,7 @@ def classify_review(
             ``encode(text) -> ids``, and what to pad with. TypeError if given with a trained classifier.
         max_length: tokens to cut each text to; with a bare network also the length to pad to.
     """
-    texts = _as_list(text)
+    texts = texts_of(text)
     if isinstance(model, nn.Module):
         answers = [_review(t, model, tokenizer, device, max_length, pad_token_id) for t in texts]
     else:
@@ -157,15 +180,19 @@ def classify_review(
             model = _cached(folder, (folder / "classifier.json").stat().st_mtime_ns, str(device or "auto"))
         answers = model.predict(texts, max_length)
         if "spam" in model.labels and isinstance(model.saved.task, SingleLabel):
-            answers = ["spam" if answer == "spam" else "not spam" for answer in answers]
+            answers = [answer and ("spam" if answer == "spam" else "not spam") for answer in answers]
     return answers[0] if isinstance(text, str) else answers
 
 
 @torch.inference_mode()
-def _review(text: str, model: nn.Module, tokenizer: Any, device: Any, length: int | None, pad_id: int) -> str:
+def _review(
+    text: str | None, model: nn.Module, tokenizer: Any, device: Any, length: int | None, pad_id: int
+) -> str | None:
     """One text through our :class:`Classifier` or the book's GPTModel; class 1 of the head is spam."""
     if tokenizer is None:
         raise TypeError("a network needs its tokenizer: classify_review(text, model, tokenizer, device)")
+    if is_blank(text):
+        return None
     model.eval()
     ours = isinstance(model, Classifier)
     n_positions = model.backbone.config.n_positions if ours else model.pos_emb.weight.shape[0]
@@ -188,15 +215,3 @@ def _shorter(max_length: int | None, limit: int) -> int:
 @lru_cache(maxsize=2)
 def _cached(folder: Path, saved_at: int, device: str) -> TextClassifier:
     return load_classifier(folder, device)
-
-
-def _as_list(texts: str | Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
-        raise TypeError(f"expected a text or a list of texts, got {type(texts).__name__}")
-    texts = list(texts)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"row {row}: expected text, got {type(text).__name__}: {text!r:.60}")
-    return texts

@@ -1,10 +1,11 @@
 """python -m gptcls.classify: label texts given, lines of standard input, or a file of any size."""
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
 from typing import Annotated, BinaryIO
@@ -15,14 +16,15 @@ from tqdm import tqdm
 
 from gptcls.classify.answers import answers_of
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
+from gptcls.classify.store import BUNDLED
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
-from gptcls.data.columns import column_of, find_text_column, text_values
+from gptcls.data.columns import columns_of, find_text_columns, text_values
 from gptcls.data.encodings import guess_encoding
-from gptcls.data.options import TableOptions
-from gptcls.data.readers import PLAIN, read_chunks
+from gptcls.data.options import TEXTS_HELP, TableOptions
+from gptcls.data.readers import FORMATS, PLAIN, read_chunks, suffix_of
 from gptcls.data.writer import ChunkWriter
 
 LINES_AT_ONCE = 256
@@ -42,8 +44,7 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """Texts to label."""
     model: str = DEFAULT_CLASSIFIER
-    data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE")] = None
-    """File of texts (.csv, .tsv, .jsonl, .parquet, or UCI's SMSSpamCollection); read piece by piece."""
+    data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE", help=TEXTS_HELP)] = None
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
     """File for the rows of --data with a label column and a probability column for each label; of a
     regression, with a column for each number."""
@@ -52,14 +53,14 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
 def classify(config: ClassifyConfig) -> None:
     """Label what ``config`` names and print the labels, or write them to ``config.out``; InputError for
     options that exclude each other and for what cannot be read, leaving no output file."""
-    dialect = config.dialect
+    config, dialect = _model_first(config), config.dialect
     if config.data is not None and config.texts:
         raise InputError("give texts or --data, not both")
     if config.data is not None and config.out is None:
         raise InputError(f"--data {config.data} needs --out, the file for the labels")
     if config.data is None and config.out is not None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
-    if config.data is None and (config.text_column is not None or dialect != PLAIN):
+    if config.data is None and (config.text_column or dialect != PLAIN):
         raise InputError("--text-column, --separator, --encoding and --columns go with --data")
     classifier = config.load()
     if config.data is not None:
@@ -68,11 +69,25 @@ def classify(config: ClassifyConfig) -> None:
         return
     answers, n_truncated = answers_of(classifier.saved.task), 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
-        outputs, n_longer = _outputs(classifier, texts)
+        outputs, n_longer = classifier.scored(texts)
         for row in outputs:
             print("\t".join(answers.fields(row)), flush=True)
         n_truncated += n_longer
     classifier.log_truncated(n_truncated)
+
+
+def _model_first(config: ClassifyConfig) -> ClassifyConfig:
+    """``classify runs/x "a text"``: a folder in front is the classifier's, where no other was named.
+    InputError for a table in front: its name is hardly the text."""
+    if not config.texts or config.model != DEFAULT_CLASSIFIER:
+        return config
+    first = config.texts[0]
+    if first in BUNDLED or os.path.isdir(first):
+        log.info(f"{first} is taken for --model")
+        return replace(config, model=first, texts=config.texts[1:])
+    if os.path.isfile(first) and suffix_of(Path(first)) in FORMATS:
+        raise InputError(f"{first} is a file: give --data {first} --out FILE to label its rows")
+    return config
 
 
 def classify_file(classifier: TextClassifier, source: Path, target: Path, table=PLAIN_TABLE) -> int:
@@ -92,7 +107,8 @@ def classify_file(classifier: TextClassifier, source: Path, target: Path, table=
             if taken := [name for name in added if name in chunk.columns]:
                 rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
                 raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
-            values = [*answers.values(outputs), *(outputs.round(6).T if answers.details else ())]
+            details = outputs.astype(float).round(6).T if answers.details else ()
+            values = [*answers.values(outputs), *details]
             writer.write(chunk.assign(**dict(zip(added, values, strict=True))))
             n += len(chunk)
     return n
@@ -101,13 +117,14 @@ def classify_file(classifier: TextClassifier, source: Path, target: Path, table=
 def answered_chunks(classifier: TextClassifier, source: Path, table: TableOptions) -> Iterator[Answered]:
     """A table piece by piece, with None and NaN where there is no text. At the end the log says how many of
     these there were, and how many texts were too long."""
-    column, n_blank, n_truncated = None, 0, 0
+    names, n_blank, n_truncated = None, 0, 0
     with tqdm(unit=" rows", delay=1, disable=None) as bar:
         for chunk in read_chunks(source, dialect=table.dialect):
-            if column is None:
-                column = find_text_column(chunk.columns, table.text_column, chunk, source)
-            texts = text_values(column_of(chunk, column, source))
-            outputs, n_longer = _outputs(classifier, texts)
+            if names is None:
+                asked, trained_on = table.text_column, classifier.saved.text_columns
+                names = find_text_columns(chunk.columns, asked, chunk, source, trained_on)
+            texts = text_values(columns_of(chunk, names, source))
+            outputs, n_longer = classifier.scored(texts)
             yield chunk, texts, outputs
             n_blank += sum(text is None for text in texts)
             n_truncated += n_longer
@@ -115,14 +132,6 @@ def answered_chunks(classifier: TextClassifier, source: Path, table: TableOption
     if n_blank:
         log.info(f"{source}: {n_blank:,} rows have no text and get no label")
     classifier.log_truncated(n_truncated)
-
-
-def _outputs(classifier: TextClassifier, texts: list[str | None]) -> tuple[np.ndarray, int]:
-    """The outputs (N, K) of N texts, NaN for blank ones and None; and how many texts were too long."""
-    filled = [i for i, text in enumerate(texts) if text and text.strip()]
-    outputs = np.full((len(texts), len(classifier.labels)), np.nan)
-    outputs[filled], n_longer = classifier.scored([texts[i] for i in filled])
-    return outputs, n_longer
 
 
 def _standard_input() -> BinaryIO:

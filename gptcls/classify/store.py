@@ -53,9 +53,12 @@ class SavedClassifier:
     tokenizer: Tokenizer = GPT2_TOKENIZER
     long: Long = "head"  # what is read of a text of more than max_length tokens
     cleaning: str = "none"  # what is done to a text first, one of CLEANERS
+    text_columns: tuple[str, ...] = ()  # of a table, where the training's were named; several are joined
 
 
-AS_THEY_ARE = ("base", "max_length", "pad_to", "long", "cleaning", "training", "scores")  # in classifier.json
+AS_THEY_ARE = (  # in classifier.json
+    "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "training", "scores",
+)  # fmt: skip
 
 
 def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
@@ -158,6 +161,7 @@ def read_classifier(
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
+        as_they_are["text_columns"] = tuple(spec["text_columns"])
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:

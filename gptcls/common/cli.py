@@ -4,7 +4,9 @@ import contextlib
 import difflib
 import importlib
 import io
+import itertools
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 from gptcls.core.errors import InputError
 
+NUMBERS = {int: "a whole number", float: "a number"}
 VERBS = {  # name: its module, and what it does
     "train": ("gptcls.train.__main__", "fine-tune a pretrained network on labelled texts"),
     "classify": ("gptcls.classify.__main__", "label texts, lines of standard input, or a file of any size"),
@@ -67,34 +70,81 @@ def run(config_class: type, function: Callable[[Any], Any]) -> None:
 def _parse(config_class: type) -> Any:
     import tyro
 
-    prog = sys.argv[0]
-    if not prog.startswith("gptcls "):  # not started by :func:`main`, but as a module
-        script = Path(prog).parent if Path(prog).stem == "__main__" else Path(prog)
-        prog = f"python -m {script.parent.name}.{script.stem}"
+    from gptcls.common import help
+
+    prog = command()
+    asked = {"-h", "--help", "--help-all"}.intersection(itertools.takewhile("--".__ne__, sys.argv[1:]))
+    if asked:
+        print(help.page(config_class, prog, "--help-all" in asked), flush=True)
+        sys.exit(0)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             # Options lie in groups; their flags are plain.
-            return tyro.cli(config_class, prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+            how = {"prog": prog, "config": (tyro.conf.OmitArgPrefixes,), "return_unknown_args": True}
+            config, unknown = tyro.cli(config_class, **how)
     except SystemExit as exit_:
+        options = {flag: option for option in help.options_of(config_class) for flag in option.flags}
         if exit_.code:
-            print(f"error: {_in_one_line(complaint.getvalue())}; see {prog} --help", file=sys.stderr)
+            print(f"error: {_in_one_line(complaint.getvalue(), options)}; see {prog} --help", file=sys.stderr)
         raise
+    if unknown:
+        flags = [flag for option in help.options_of(config_class) for flag in option.flags]
+        print(f"error: {_unknown(unknown[0], flags)}; see {prog} --help", file=sys.stderr)
+        sys.exit(2)
+    return config
 
 
-def _in_one_line(box: str) -> str:
-    """The first paragraph of tyro's boxed message, and the option it thinks was meant."""
+def command(verb: str = "") -> str:
+    """How the verb that runs was started, or another would be in the same way: ``gptcls train``, or
+    ``python -m gptcls.train``."""
+    started = sys.argv[0]
+    if started.startswith("gptcls "):  # by :func:`main`
+        return f"gptcls {verb}" if verb else started
+    script = Path(started).parent if Path(started).stem == "__main__" else Path(started)
+    return f"python -m {f'gptcls.{verb}' if verb else f'{script.parent.name}.{script.stem}'}"
+
+
+def _unknown(argument: str, flags: list[str]) -> str:
+    flag = argument.partition("=")[0]
+    if not flag.startswith("-"):
+        return f"{argument!r} follows no option that takes it"
+    near = difflib.get_close_matches(flag.replace("_", "-"), flags, n=1, cutoff=0.7)
+    return f"there is no option {flag}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _in_one_line(box: str, options: dict[str, Any]) -> str:
+    """What tyro's boxed message says, in the option's own words: its choices in their order, its values as
+    they were typed, since the box breaks long ones."""
     lines = [line.strip("│ ") for line in box.splitlines()]
     if lines[1:] and not lines[1].strip("─-"):  # where the terminal cannot show a box: a title, underlined
         lines = lines[2:]
     lines = [line for line in lines if not line.startswith(("╭", "╰"))]
     ends = (i for i, line in enumerate(lines) if not line.strip("─-"))
     message = " ".join(lines[: next(ends, len(lines))]).rstrip(".")
+    flag = next(iter(re.findall(r"--[a-z][a-z-]*", message)), None)
     if message.startswith("Missing from"):  # and the option's whole help
-        return f"{message[message.index('--') :].split()[0]} is missing"
-    if "Perhaps you meant:" in lines:
-        message += f"; did you mean {lines[lines.index('Perhaps you meant:') + 1]}?"
-    return message
+        stray = sys.argv[1] if sys.argv[1:] and not sys.argv[1].startswith("-") else ""
+        return f"{flag} is missing" + (f"; did you mean {flag} {stray}?" if stray else "")
+    if message.startswith("Missing value"):
+        return f"{flag} has no value"
+    option = options.get(flag)
+    if option is None or not (values := _values_of(option)):
+        return message
+    if option.choices and (wrong := [value for value in values if value not in option.choices]):
+        return f"{flag} {wrong[0]!r} is none of its choices: {', '.join(option.choices)}"
+    return f"{flag} {' '.join(values)!r} is not {NUMBERS[option.kind]}" if option.kind in NUMBERS else message
+
+
+def _values_of(option: Any) -> list[str]:
+    """What the user wrote behind an option."""
+    values: list[str] = []
+    for i, argument in enumerate(sys.argv):
+        flag, equals, value = argument.partition("=")
+        if flag.replace("_", "-") in option.flags:
+            values = [value] if equals else []
+            values += itertools.takewhile(lambda each: not each.startswith("--"), sys.argv[i + 1 :])
+    return values
 
 
 def given_options() -> frozenset[str]:

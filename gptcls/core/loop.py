@@ -234,7 +234,7 @@ class Curves(Hook):
         val_loss, _ = self._look(trainer, self.val_loader)
         self._record(trainer, train_loss=train_loss, val_loss=val_loss)
         where = f"epoch {trainer.progress.epoch + 1} step {trainer.progress.step - 1:04d}"
-        log.info(f"{where}: train loss {train_loss:.3f}, validation loss {val_loss:.3f}")
+        self.say(trainer, where, f"train loss {train_loss:.3f}, validation loss {val_loss:.3f}")
 
     def on_epoch(self, trainer: Trainer) -> None:
         _, train = self._look(trainer, trainer.train_loader)
@@ -245,7 +245,11 @@ class Curves(Hook):
         sampled = f" ({self.eval_iter} batches)"
         loss = f", validation loss {val_loss:.4f} (all rows)" if self.full else sampled
         measured = f"train {name} {show(train)}{sampled}, validation {name} {show(val)}{loss}"
-        log.info(f"epoch {trainer.progress.epoch}: {measured}")
+        self.say(trainer, f"epoch {trainer.progress.epoch}", measured)
+
+    def say(self, trainer: Trainer, where: str, measured: str) -> None:
+        """Log what was measured, after some steps or, with 0 steps in the next one, after an epoch."""
+        log.info(f"{where}: {measured}")
 
     def _look(self, trainer: Trainer, loader: Iterable[Batch], full: bool = False) -> tuple[float, float]:
         n = None if full else self.eval_iter

@@ -5,6 +5,7 @@ The book's numbers depend on its way of reading: pandas takes quotes as quoting 
 stand in train, to the letter; for results that generalise, use :mod:`gptcls.data.split`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gptcls.common.lazy import pd
@@ -41,8 +42,9 @@ def split_as_book(frame: "pd.DataFrame", seed: int = SEED) -> Split:
 
 
 def book_split(
-    data, text_column: str | None = None, label_column: str | None = None, *, balanced: bool = True, seed=SEED
-) -> Split:
+    data, text_column: str | Sequence[str] | None = None, label_column: str | None = None, *,
+    balanced: bool = True, seed=SEED,
+) -> Split:  # fmt: skip
     """The book's split of UCI's file, or of any data with the labels ham and spam, such as "sms-sample".
     Another seed, or leaving the classes unbalanced, departs from the book. InputError for other labels."""
     with local_file(data) as path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
-from gptcls.data.readers import UNNAMED
+from gptcls.data.readers import UNNAMED, refuse_repeats
 
 TEXT_NAMES = {
     "text", "texts", "message", "messages", "sms", "content", "review", "reviews", "sentence", "comment",
@@ -19,19 +19,30 @@ NO_LABEL = {"", "nan", "NaN", "<NA>"}  # what a missing label becomes in a saved
 FREE_TEXT = 15  # characters: labels are mostly shorter, messages mostly longer
 
 
-def find_text_column(
-    columns: Sequence[str], text_column: str | None = None, sample=None, source: object = "the data"
-) -> str:
-    """:func:`find_columns` of a table without labels: the text column alone."""
+def find_text_columns(
+    columns: Sequence[str], text_column: str | Sequence[str] | None = None, sample=None,
+    source: object = "the data", trained_on: Sequence[str] = (),
+) -> tuple[str, ...]:  # fmt: skip
+    """:func:`find_columns` of a table without labels: the text columns alone. Those that a classifier was
+    ``trained_on`` come before a guess; of several, all must be there (InputError)."""
+    text_column = known_columns(columns, text_column, trained_on)
     return find_columns(columns, text_column, None, sample, source, None)[0]
 
 
+def known_columns(
+    columns: Sequence[str], asked: str | Sequence[str] | None, trained_on: Sequence[str]
+) -> str | Sequence[str] | None:
+    """What was asked for, else what a classifier was trained on: several columns in any case, one if it is
+    there."""
+    return asked or (trained_on if len(trained_on) > 1 or {*trained_on} <= {*columns} else None)
+
+
 def find_columns(
-    columns: Sequence[str], text_column: str | None = None, label_column: str | None = None,
+    columns: Sequence[str], text_column: str | Sequence[str] | None = None, label_column: str | None = None,
     sample=None, source: object = "the data", label_option: str | None = "--label-column",
-) -> list[str]:  # fmt: skip
-    """The text and, unless ``label_option`` is None, the label column: as given, else guessed, and logged
-    where a guess is not "text" or "label". InputError where none can be told.
+) -> tuple[tuple[str, ...], str | None]:  # fmt: skip
+    """The text columns, one where it is guessed, and, unless ``label_option`` is None, the label column: as
+    given, else guessed, and logged where a guess is not "text" or "label". InputError where none can be told.
 
     A guess is made only where it is unambiguous: exactly one column has a usual name (``TEXT_NAMES``, in any
     case), or there are exactly two columns, their header cells look like names, and by the values in
@@ -39,17 +50,22 @@ def find_columns(
     values repeat.
     """
     columns = list(columns)
-    require_column(columns, text_column, "--text-column", source)
+    texts = (text_column,) if isinstance(text_column, str) else tuple(text_column or ())
+    refuse_repeats(texts, option="--text-column")
+    for name in texts:
+        require_column(columns, name, "--text-column", source)
     require_column(columns, label_column, "--label-column", source)
-    if text_column is not None and text_column == label_column:
-        raise InputError(f"{source}: column {text_column!r} cannot be both --text-column and --label-column")
+    if label_column in texts:
+        raise InputError(f"{source}: column {label_column!r} cannot be both --text-column and --label-column")
     pair = _pair(columns, sample)
     free = [name for name, values in pair.items() if _is_free_text(values)]
-    text = text_column or _guess(columns, TEXT_NAMES, label_column, free)
-    asked = [("text", "--text-column", text_column, text)]
+    given_text = texts[0] if texts else None
+    text = given_text or _guess(columns, TEXT_NAMES, label_column, free)
+    asked = [("text", "--text-column", given_text, text)]
     if label_option is not None:
         classes = [name for name in pair if text in pair and name != text and _repeats(pair[name])]
-        label = label_column or _guess(columns, LABEL_NAMES, text, classes)
+        others = [name for name in columns if name not in texts]
+        label = label_column or _guess(others, LABEL_NAMES, text, classes)
         asked.append(("label", label_option, label_column, label))
     if unknown := [(f"the {what}", option) for what, option, _, found in asked if found is None]:
         what, options = zip(*unknown, strict=True)
@@ -58,7 +74,7 @@ def find_columns(
         said = ", ".join(f"{what} column {found!r}" for what, _, _, found in asked)
         options = "/".join(f"--{what}-column" for what, *_ in asked)
         log.info(f"{source}: {said} (guessed; set {options})")
-    return [found for *_, found in asked]
+    return texts or (text,), None if label_option is None else label
 
 
 def require_column(columns: list[str], wanted: str | None, option: str, source: object) -> None:
@@ -154,15 +170,32 @@ def column_of(frame: "pd.DataFrame", name: str, source: object) -> Column:
     return Column(name, values_of(frame, name), frame.index, source)
 
 
-def text_values(column: Column) -> list[str | None]:
-    """The values of a text column, unchanged, but None where there is nothing to read. InputError for a value
-    that is not text, or has a NUL character."""
+def columns_of(frame: "pd.DataFrame", names: Iterable[str], source: object) -> list[Column]:
+    return [column_of(frame, name, source) for name in names]
+
+
+def text_values(columns: Sequence[Column]) -> list[str | None]:
+    """The texts of the rows: the values of a column, unchanged; of several, joined by a line break, which no
+    tokenizer takes for part of a word, without those that are blank. None where there is nothing to read.
+    InputError for a value that is not text, or has a NUL character."""
+    parts = list(map(_text_values, columns))
+    rows = ([value for value in row if value is not None] for row in zip(*parts, strict=True))
+    return ["\n".join(row) or None for row in rows]
+
+
+def is_blank(text: str | None) -> bool:
+    """Whether there is nothing to read: a missing value, no characters, or white space alone. Everywhere such
+    a text gets no answer, and a row with it is neither trained nor evaluated on."""
+    return text is None or not text.strip()
+
+
+def _text_values(column: Column) -> list[str | None]:
     values = column.values
     other = (value is not None and not isinstance(value, str) for value in values)
     said = "a value of type {value.__class__.__name__} {here}, not text"
     column.refuse(other, said, "choose another --text-column")
     column.refuse((value and "\0" in value for value in values), "a NUL character {here}", "remove it")
-    return [value if value and value.strip() else None for value in values]
+    return [None if is_blank(value) else value for value in values]
 
 
 def label_values(column: Column) -> list[str]:

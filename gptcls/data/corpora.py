@@ -4,7 +4,7 @@
 """
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,13 +101,14 @@ def corpus_of(data: str | Path) -> tuple[str, Path] | None:
 
 
 def load_parts(
-    data: str | Path, text_column: str | None = None, label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN,
+    data: str | Path, text_column: str | Sequence[str] | None = None, label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN, trained_on: Sequence[str] = (),
 ) -> Parts:  # fmt: skip
     """The parts of a data set: "train", of a corpus also what else it has; the index numbers the rows.
     InputError for a corpus with options about columns, or of another task than the ``layout``'s."""
     if (found := corpus_of(data)) is None:
-        return {"train": load_data(data, text_column, label_column, layout, dialect, numbered=True)}
+        how = {"layout": layout, "dialect": dialect, "trained_on": trained_on, "numbered": True}
+        return {"train": load_data(data, text_column, label_column, **how)}
     name, folder = found
     kind, read = CORPORA[name]
     if kind is not layout.kind:

@@ -16,7 +16,7 @@ from gptcls.core.errors import InputError
 BLOCK = 1 << 20  # bytes read at once
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}  # what may follow a text format's suffix
 MAGIC = {  # first bytes of what people rename to .csv by mistake
-    b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or save the sheet as CSV UTF-8",
+    b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or name it .xlsx",
     b"\x1f\x8b": "gzip data: add .gz to its name",
     b"\xfd7zXZ": "xz data: add .xz to its name",
     b"PAR1": "Parquet: name it .parquet",

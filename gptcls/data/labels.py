@@ -20,7 +20,14 @@ from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import numbers
-from gptcls.data.columns import Column, find_columns, find_text_column, label_values, require_column
+from gptcls.data.columns import (
+    Column,
+    find_columns,
+    find_text_columns,
+    known_columns,
+    label_values,
+    require_column,
+)
 from gptcls.data.label_columns import from_json, read_flags, read_lists, read_numbers, to_float, to_names
 from gptcls.data.readers import refuse_repeats
 
@@ -98,22 +105,26 @@ class Layout:
         refuse_repeats(self.label_columns, option="--label-columns")
 
     def find(
-        self, text_column: str | None, label_column: str | None, sample: "pd.DataFrame", source: object
-    ) -> tuple[str, list[str]]:
-        """The text column and the columns with the labels, by the first rows of a table."""
+        self, text_column: str | Sequence[str] | None, label_column: str | None, sample: "pd.DataFrame",
+        source: object, trained_on: Sequence[str] = (),
+    ) -> tuple[tuple[str, ...], list[str]]:  # fmt: skip
+        """The text columns and the columns with the labels, by the first rows of a table; as to
+        ``trained_on``, see :func:`gptcls.data.columns.find_text_columns`."""
+        text_column = known_columns(sample.columns, text_column, trained_on)
         if not self.label_columns:
             several = "" if self.kind is ONE_CLASS else ", or several with --label-columns"
             option = f"--label-column{several}"
-            text, label = find_columns(sample.columns, text_column, label_column, sample, source, option)
-            return text, [label]
+            texts, label = find_columns(sample.columns, text_column, label_column, sample, source, option)
+            return texts, [label]
         if label_column is not None:
             raise InputError(f"--label-column {label_column} and --label-columns exclude each other")
         for name in self.label_columns:
             require_column(list(sample.columns), name, "--label-columns", source)
-        if text_column in self.label_columns:
-            raise InputError(f"{source}: column {text_column!r} is the text; it cannot be a label as well")
+        texts = [text_column] if isinstance(text_column, str) else text_column or ()
+        if both := [name for name in texts if name in self.label_columns]:
+            raise InputError(f"{source}: column {both[0]!r} is the text; it cannot be a label as well")
         others = [name for name in sample.columns if name not in self.label_columns]
-        return find_text_column(others, text_column, sample, source), list(self.label_columns)
+        return find_text_columns(others, texts, sample, source), list(self.label_columns)
 
     def read(self, columns: list[Column]) -> list[str]:
         """The labels of the rows; InputError naming those whose value cannot be meant."""

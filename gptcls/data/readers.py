@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from itertools import chain, islice
 from pathlib import Path
 
@@ -71,10 +72,10 @@ WHY_NOT = {
 def read_chunks(path: str | Path, rows: int = 4096, dialect: Dialect = PLAIN) -> Iterator["pd.DataFrame"]:
     """Read a table in frames of at most ``rows`` rows, all columns, values as they stand in the file.
 
-    The index is the line each row begins on (Parquet: the row number), 1-based, for messages. Values of .csv
-    and .tsv are strings (an empty field is ""); JSON values keep their types, in columns of Python objects;
-    Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read, and for a
-    file without rows; encoding, format and the first frame are checked before this function returns.
+    The index is the line each row begins on (Parquet, Excel: the row), 1-based, for messages. Values of .csv,
+    .tsv and .xlsx are strings (an empty field is ""); JSON values keep their types, in columns of Python
+    objects; Parquet columns keep their Arrow types. Raises InputError at the first line that cannot be read,
+    and for a file without rows; encoding, format and the first frame are checked before it returns.
     """
     path = Path(path)
     chunks = format_of(path, dialect).read(path, dialect, rows)
@@ -294,11 +295,46 @@ def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFr
             yield frame
 
 
+# --- spreadsheets ---
+
+
+def read_workbook(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
+    """The first sheet of an Excel workbook, through pandas and openpyxl, cells as text (:func:`_cell`)."""
+    try:
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            first, *others = book.sheet_names
+            # As objects, without a header: pandas would rename repeated columns and round numbers to text.
+            sheet = pd.read_excel(book, header=None, dtype=object, na_filter=False)
+    except ImportError:
+        raise InputError(f"{path}: Excel workbooks need openpyxl: pip install 'gptcls[xlsx]'") from None
+    except Exception as error:  # a zip archive's, an XML parser's, openpyxl's own
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()):.80}"
+        way_out = "save it as .xlsx or CSV UTF-8 again"
+        raise InputError(f"{path} is not a readable Excel workbook ({reason}); {way_out}") from None
+    if others:
+        log.info(f"{path}: its first sheet, {first!r}, is read, of {len(others) + 1}")
+    cells = (list(map(_cell, row)) for row in sheet.itertuples(index=False, name=None))
+    filled = ((number, row) for number, row in enumerate(cells, 1) if any(map(str.strip, row)))
+    for frame in _delimited(filled, path, dialect, rows):
+        yield frame.rename_axis("row")
+
+
+def _cell(value: object) -> str:
+    """A cell as Excel shows it without formatting: 7 for 7.0, TRUE, 2024-05-01, nothing for an error."""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, datetime):
+        return value.isoformat(" ") if value.time() != time() else value.date().isoformat()
+    return "" if value != value else str(value)  # an error cell is NaN
+
+
 UCI = Format(read_uci)
 FORMATS = {  # by suffix
     ".csv": Format(read_csv),
     **dict.fromkeys((".tsv", ".tab"), Format(read_tsv)),
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), Format(read_json_lines, takes=("encoding",))),
     ".parquet": Format(read_parquet, takes=()),
+    ".xlsx": Format(read_workbook, takes=("columns",)),
 }
-SUFFIXES = ".csv, .tsv, .jsonl or .parquet"  # for messages: those that people should use
+# For help and messages: those that people should use.
+SUFFIXES = ".csv, .tsv, .jsonl (also .csv.gz, .jsonl.xz, …), .parquet or .xlsx"

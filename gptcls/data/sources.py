@@ -1,7 +1,7 @@
 """Labelled texts from named data sets, files and frames: a frame with the columns text and label."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from itertools import chain
@@ -10,25 +10,28 @@ from pathlib import Path
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
-from gptcls.data.columns import column_of, text_values, these_rows, values_of
+from gptcls.data.columns import columns_of, text_values, these_rows, values_of
 from gptcls.data.download import sms_spam_file
 from gptcls.data.labels import Layout
 from gptcls.data.readers import FORMATS, PLAIN, Dialect, read_chunks, refuse_repeats
 
 ONE_CLASS_LAYOUT = Layout()
 NAMES = ("sms-spam", "sms-sample")  # UCI's collection, downloaded once; the sample inside this package
+FRAME = "the frame"  # what messages call rows in memory
 SAMPLE = 4096  # rows that a guess at columns looks at
 
 
 def load_data(
-    name_or_path: str | Path, text_column: str | None = None, label_column: str | None = None,
-    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN, *, numbered: bool = False,
+    name_or_path: str | Path, text_column: str | Sequence[str] | None = None, label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT, dialect: Dialect = PLAIN, *,
+    trained_on: Sequence[str] = (), numbered: bool = False,
 ) -> "pd.DataFrame":  # fmt: skip
     """Labelled texts: a frame with exactly the columns ``text`` and ``label``, both str, index 0 to N - 1.
 
-    They come from a name in ``NAMES`` or a file: .csv, .tsv, .jsonl or .parquet (.gz or .xz may follow the
-    first three), or UCI's SMS format, which is known by its content. What a label's string holds is told in
-    :mod:`gptcls.data.labels`; how columns are guessed in :func:`gptcls.data.columns.find_columns`.
+    They come from a name in ``NAMES`` or a file: one of :data:`gptcls.data.readers.SUFFIXES`, or UCI's SMS
+    format, which is known by its content. What a label's string holds is told in :mod:`gptcls.data.labels`;
+    how columns are guessed in :func:`gptcls.data.columns.find_columns`. Several text columns are joined.
+    ``trained_on``: the text columns of a classifier, which come before a guess.
     ``numbered``: the index is that of :func:`gptcls.data.readers.read_chunks` instead, for messages.
 
     Rows without text are dropped, and the log says which. Raises InputError for everything else that cannot
@@ -39,16 +42,17 @@ def load_data(
     with local_file(name_or_path) as path:
         chunks = read_chunks(path, SAMPLE, dialect)
         first = next(chunks)
-        text, labels = layout.find(text_column, label_column, first, path)
+        texts, labels = layout.find(text_column, label_column, first, path, trained_on)
         # Objects: what a chunk of JSON lacks stays missing, and no chunk's types change another's values.
-        frame = pd.concat([_objects(chunk, [text, *labels]) for chunk in chain([first], chunks)])
-    rows = _labelled(frame, text, labels, layout, path)
+        frame = pd.concat([_objects(chunk, [*texts, *labels]) for chunk in chain([first], chunks)])
+    rows = _labelled(frame, texts, labels, layout, path)
     return rows if numbered else rows.reset_index(drop=True)
 
 
 def from_frame(
-    frame, text_column: str | None = None, label_column: str | None = None, layout: Layout = ONE_CLASS_LAYOUT
-) -> "pd.DataFrame":
+    frame, text_column: str | Sequence[str] | None = None, label_column: str | None = None,
+    layout: Layout = ONE_CLASS_LAYOUT, trained_on: Sequence[str] = (), *, numbered: bool = False,
+) -> "pd.DataFrame":  # fmt: skip
     """:func:`load_data` for a frame in memory, with the same guesses, checks and messages.
 
     A label is a string or whole number; with ``Layout(LISTS)`` a list of names, or any of what a file may
@@ -61,17 +65,22 @@ def from_frame(
     0      see you     0
     1  win a prize     1
     """
-    source = "the frame"
-    if other := [name for name in frame.columns if not isinstance(name, str)]:
-        raise InputError(f"{source}: column {other[0]!r} is not named by a string; rename it")
-    refuse_repeats(list(frame.columns), source)
+    require_names(frame)
     if frame.empty:
-        raise InputError(f"{source} has no rows: at least one is needed")
+        raise InputError(f"{FRAME} has no rows: at least one is needed")
     sample = _objects(frame[:SAMPLE], list(frame.columns))
-    text, labels = layout.find(text_column, label_column, sample, source)
-    rows = _objects(frame, [text, *labels])
+    texts, labels = layout.find(text_column, label_column, sample, FRAME, trained_on)
+    rows = _objects(frame, [*texts, *labels])
     rows.index = frame.index.to_flat_index().rename("row")
-    return _labelled(rows, text, labels, layout, source).reset_index(drop=True)
+    rows = _labelled(rows, texts, labels, layout, FRAME)
+    return rows if numbered else rows.reset_index(drop=True)
+
+
+def require_names(frame: "pd.DataFrame") -> None:
+    """Raise InputError for columns that a file could not have: not named by strings, or one name twice."""
+    if other := [name for name in frame.columns if not isinstance(name, str)]:
+        raise InputError(f"{FRAME}: column {other[0]!r} is not named by a string; rename it")
+    refuse_repeats(list(frame.columns), FRAME)
 
 
 def labelled_frame(texts: list[str], labels: list[str]) -> "pd.DataFrame":
@@ -92,17 +101,18 @@ def _plain(value: object) -> object:
     return list(map(_plain, value)) if isinstance(value, list | tuple | set) else value
 
 
-def _labelled(frame, text: str, labels: list[str], layout: Layout, source: object) -> "pd.DataFrame":
+def _labelled(frame, names: Sequence[str], labels: list[str], layout: Layout, source) -> "pd.DataFrame":
     """The rows that have text, as :func:`labelled_frame`, under their own index."""
-    texts = text_values(column_of(frame, text, source))
+    texts = text_values(columns_of(frame, names, source))
     has_text = [value is not None for value in texts]
+    where = f"column{'s' * (len(names) > 1)} {' and '.join(map(repr, names))}"
     if not any(has_text):
-        raise InputError(f"{source}: no row has text in column {text!r}; choose another --text-column")
+        raise InputError(f"{source}: no row has text in {where}; choose another --text-column")
     if not all(has_text):
         blank = frame.index[[not has for has in has_text]]
-        log.info(f"{source}: no text in column {text!r} in {these_rows(blank, blank.name)}: dropped")
+        log.info(f"{source}: no text in {where} in {these_rows(blank, blank.name)}: dropped")
         frame = frame[has_text]
-    found = layout.read([column_of(frame, name, source) for name in labels])
+    found = layout.read(columns_of(frame, labels, source))
     return labelled_frame(list(filter(None, texts)), found).set_index(frame.index)
 
 

@@ -46,6 +46,15 @@ RELEASES = {
     "gpt2-xl": Release("openai-community/gpt2-xl",
         "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
 }  # fmt: skip
+# The hub's first models had no owner in their names, and most tutorials still write them so.
+OWNERS = {
+    **dict.fromkeys(("bert-base-cased", "bert-base-chinese", "bert-base-german-cased",
+        "bert-base-multilingual-cased", "bert-base-multilingual-uncased", "bert-base-uncased",
+        "bert-large-cased", "bert-large-uncased"), "google-bert"),
+    **dict.fromkeys(("roberta-base", "roberta-large", "xlm-roberta-base", "xlm-roberta-large"), "FacebookAI"),
+    "gpt2": "openai-community",
+    **dict.fromkeys(("distilgpt2", "distilroberta-base"), "distilbert"),
+}  # fmt: skip
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
 
@@ -53,9 +62,10 @@ def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32
     """The network with its pretrained weights, on the CPU and in eval mode; GPT-2's are always in float32.
 
     Where they are: a preset (:data:`RELEASES`, :data:`BUNDLED`), which comes before a folder of that name;
-    ``owner/name`` on the hub; a folder with ``model.safetensors``, its shards, ``pytorch_model.bin`` or
-    OpenAI's TensorFlow checkpoint; or one file with Hugging Face's, the book's or OpenAI's names. InputError
-    where they are nowhere, do not arrive, or are not one whole network of a family that gptcls knows.
+    ``owner/name`` on the hub, or one of :data:`OWNERS` without its owner; a folder with
+    ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint; or one file
+    with Hugging Face's, the book's or OpenAI's names. InputError where they are nowhere, do not arrive, or
+    are not one whole network of a family that gptcls knows.
     """
     path, declared, source, family = _found(name_or_path)
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
@@ -130,6 +140,8 @@ def weights_file(name_or_path: str | Path) -> Path:
         if path.suffix in files.SUFFIXES or path.name in files.CANDIDATES:
             return path
         raise InputError(f"{path} has no known format: pass a {', '.join(files.SUFFIXES)} file or a folder")
+    if name in OWNERS:
+        return _hub_weights(f"{OWNERS[name]}/{name}")
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in files.SUFFIXES:
         return _hub_weights(name)
     close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)

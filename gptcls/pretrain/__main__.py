@@ -21,7 +21,7 @@ def _pretrain_and_print(config: PretrainConfig) -> None:
     for name, value in run.perplexity.items():
         print(f"held-out perplexity {value:,.1f}  {name}")
     model = shlex.quote(str(run.folder / RESULT))
-    print(f"saved in {run.folder}; try: python -m gptcls.train --model {model}")
+    print(f"saved in {run.folder}; try: {cli.command('train')} --model {model}")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from gptcls.common.help import ADVANCED
 from gptcls.common.options import Options, check_at_least, check_seed, flag
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import VOCAB_SIZE
+from gptcls.data.readers import SUFFIXES
 
 DECAY = 0.3
 LR = {"random": 1e-3, "pretrained": 1e-4}  # what is known already is easily lost to large steps
+DATA_HELP = f"Files of text: .txt, a document each, or tables, a document per row: {SUFFIXES}."
 HINT = f"(default: {LR['pretrained']}; from random weights: {LR['random']})"
 
 
@@ -25,10 +28,21 @@ class PretrainConfig(Options):
     texts (Gururangan et al. 2020, "Don't Stop Pretraining").
     """
 
+    FIRST_PAGE: ClassVar = (
+        "data", "text_column", "model", "init", "steps", "batch_size", "lr", "cache", "out", "resume",
+    )  # fmt: skip
+    GROUPS: ClassVar = {
+        **dict.fromkeys(("data", "mix", "text_column", "held_out", "cache"), "data"),
+        **dict.fromkeys(
+            ("model", "init", "n_layer", "n_embd", "n_head", "n_positions", "window", "dropout"), "model"
+        ),
+        **dict.fromkeys(("batch_size", "steps", "lr", "schedule", "optimizer", "seed"), "training"),
+        **dict.fromkeys(("eval_freq", "prompt", "save", "keep", "out", "resume"), "output"),
+        "": ADVANCED,
+    }
     WINDOW: ClassVar[int] = 256  # short enough to be fast, long enough for what the model can learn
 
-    data: tuple[str, ...]
-    """Files of text: .txt (one document), .jsonl, .csv, .tsv, .parquet (one per row), also .gz, .xz."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE …", help=DATA_HELP)] = ()
     mix: tuple[float, ...] = ()
     """Share of each file in what is trained on, in the order of --data; otherwise that of its tokens."""
     text_column: str | None = None
@@ -117,6 +131,8 @@ class PretrainConfig(Options):
 
     def checked(self) -> "PretrainConfig":
         """The same with the learning rate filled in; InputError for a value that no run can use."""
+        if not self.data:
+            raise InputError("--data is missing: name the files of text to train on")
         check_seed(self.seed)
         check_at_least(self.flat(), {
             "batch_size": 1, "steps": 1, "lr": 0, "warmup": 0, "weight_decay": 0, "clip": 0, "dropout": 0,

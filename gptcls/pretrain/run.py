@@ -40,7 +40,7 @@ from gptcls.pretrain.processes import AverageGradients, StopTogether, join_proce
 from gptcls.pretrain.table import start_from_counts
 from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
-from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal
+from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, time_left
 
 RESULT = "model"  # the folder that a finished run leaves in its own
 LOOK_WINDOWS = 16  # of each file's held-out text while the run goes on
@@ -267,7 +267,8 @@ class HeldOut(Hook):
             **{f"perplexity {name}": value for name, value in found.items()},
         })  # fmt: skip
         log.info(
-            f"step {progress.step}: " + (f"train loss {train_loss:.3f}, " if self.losses else "")
+            f"step {progress.step} of {trainer.total_steps} ({time_left(progress, trainer.total_steps)}): "
+            + (f"train loss {train_loss:.3f}, " if self.losses else "")
             + "held-out perplexity "
             + ", ".join(f"{value:,.1f} ({Path(name).name})" for name, value in found.items())
             + f'; it writes: "{" ".join(self._sample().split())}"'

@@ -73,7 +73,7 @@ def read_documents(path: str | Path, text_column: str | None = None) -> list[str
             if column not in chunk.columns:
                 found = ", ".join(map(str, chunk.columns))
                 raise InputError(f"{path} has no column {column!r}: choose --text-column from {found}")
-            documents += filter(None, text_values(column_of(chunk, column, path)))
+            documents += filter(None, text_values([column_of(chunk, column, path)]))
     if not any(text.strip() for text in documents):
         raise InputError(f"{path} holds no text: give a file with some")
     return documents

@@ -17,7 +17,7 @@ def _train_and_print(config: TrainConfig) -> None:
     run = train(config, explicit=cli.given_options())
     print(report.scores_table(run.classifier.task, run.scores, run.baselines))
     folder = shlex.quote(str(run.folder))
-    print(f'\nsaved in {run.folder}; try: python -m gptcls.classify --model {folder} "…"')
+    print(f'\nsaved in {run.folder}; try: {cli.command("classify")} --model {folder} "…"')
 
 
 if __name__ == "__main__":

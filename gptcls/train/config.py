@@ -5,18 +5,19 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import tyro
 
+from gptcls.common.help import ADVANCED
 from gptcls.common.options import Options, own_first
 from gptcls.core.classifier import POOLERS
 from gptcls.core.loop import FitSettings
 from gptcls.data.augment import Augmentation, Operation
-from gptcls.data.corpora import corpus_of
+from gptcls.data.corpora import CORPORA, corpus_of
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.long_texts import Long
-from gptcls.data.options import LabelOptions
+from gptcls.data.options import LabelOptions, data_help
 from gptcls.train.presets import Preset
 
 # What a recipe sets where the user sets nothing.
@@ -63,9 +64,7 @@ def with_lora(default: str, metavar: str) -> Any:
 class DataOptions(LabelOptions):
     """What is read, how it is split, and what becomes of the training rows."""
 
-    data: str = "sms-sample"
-    """Data set (sms-sample, sms-spam), file (.csv, .tsv, .jsonl, .parquet, UCI's SMSSpamCollection) or public
-    data in a folder of yours: NAME:FOLDER of trec6, goemotions, thucnews, chnsenticorp, movie-reviews."""
+    data: Annotated[str, data_help(f"of {', '.join(CORPORA)}")] = "sms-sample"
     task: Literal["single", "multi", "regression"] = "single"
     """What is predicted of a text: one class of two or more, any number of labels, or one or more numbers."""
     validation: Path | None = None
@@ -229,6 +228,20 @@ class TrainConfig(Options):
 
     Without options: a small GPT on a bundled sample of text messages, in under a minute.
     """
+
+    FIRST_PAGE: ClassVar = (
+        "data", "text_column", "label_column", "task", "balance", "model", "train", "epochs", "lr", "out",
+    )  # fmt: skip
+    GROUPS: ClassVar = {
+        "data": "data", "model": "model", "fit": "training", "run": "output", "seed": "training",
+        "recipe": "training",
+    } | dict.fromkeys((
+        "augment", "augment_copies", "augment_share", "synonyms", "extra", "clean", "label_names",
+        "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "no_causal_mask", "pad_to",
+        "accumulate", "weight_decay", "decay_on", "schedule", "warmup", "clip", "label_smoothing",
+        "raw_targets", "eval_freq", "eval_iter", "device", "precision", "no_cache", "cache",
+        "cache_budget", "compile",
+    ), ADVANCED)  # fmt: skip
 
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)

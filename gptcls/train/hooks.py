@@ -24,8 +24,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gptcls.common.files import atomic_folder
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
-from gptcls.core.loop import Hook, Progress, Trainer, rng_state, set_rng_state
+from gptcls.core.loop import Curves, Hook, Progress, Trainer, rng_state, set_rng_state
 
+SILENT_SECONDS = 30  # longer without a line, and a log looks dead
 CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
 
 
@@ -128,6 +129,54 @@ class BestWeights(Hook):
     def _keep(self, trainer: Trainer) -> None:
         self.kept_step = trainer.progress.step
         self.kept = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
+
+
+class EpochLines(Curves):
+    """:class:`Curves` whose log reads well without a terminal: a line an epoch, with the mean loss of its
+    steps, the time so far and about the time left; in between one only after :data:`SILENT_SECONDS`."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        self.losses: list[float] = []
+        self.said_at = time.perf_counter()
+
+    def on_step(self, trainer: Trainer) -> None:
+        self.losses.append(trainer.loss)
+        super().on_step(trainer)
+
+    def say(self, trainer: Trainer, where: str, measured: str) -> None:
+        progress, now = trainer.progress, time.perf_counter()
+        if progress.step_in_epoch == 0:
+            where += f" of {trainer.settings.epochs}"
+            measured = f"loss {sum(self.losses) / max(1, len(self.losses)):.3f}, {measured}"
+            self.losses.clear()
+        elif now - self.said_at < SILENT_SECONDS:
+            return
+        self.said_at = now
+        log.info(f"{where}: {measured}; {time_left(progress, trainer.total_steps)}")
+
+
+def time_left(progress: Progress, total_steps: int) -> str:
+    """The time of training so far and, unless this was the last step, about what is left.
+
+    >>> time_left(Progress(step=50, seconds=20.0), total_steps=200)
+    '20 s, about 1 min 0 s left'
+    """
+    so_far, left = duration(progress.seconds), total_steps - progress.step
+    if not (progress.step and left):
+        return so_far
+    return f"{so_far}, about {duration(progress.seconds / progress.step * left)} left"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(7.2), duration(200), duration(7500)
+    ('7 s', '3 min 20 s', '2 h 5 min')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 class ProgressBar(Hook):

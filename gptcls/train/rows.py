@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gptcls.common.lazy import pd
 from gptcls.common.options import flag
 from gptcls.core.errors import InputError
 from gptcls.data import book
 from gptcls.data.clean import cleaned
 from gptcls.data.corpora import load_parts
+from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import from_frame, load_data
@@ -22,7 +22,7 @@ RESAMPLERS = {"undersample": undersample, "oversample": oversample}
 def read_split(config: TrainConfig) -> Split:
     """The rows to train, validate and test on, from the files that the options name."""
     data = config.data
-    columns, layout = (data.text_column, data.label_column), data.label_layout
+    columns, layout = (data.text_columns, data.label_column), data.label_layout
     if config.run.recipe == "book":
         cut = data.balance == "undersample"  # before it splits
         split = book.book_split(data.data, *columns, balanced=cut, seed=config.run.seed)
@@ -37,21 +37,20 @@ def read_split(config: TrainConfig) -> Split:
     return _training_rows(_drawn(parts, config), config)
 
 
-def split_of(rows: Any, config: TrainConfig) -> Split:
+def split_of(rows: Any, config: TrainConfig, labels: Any = None) -> Split:
     """The same from what :func:`gptcls.train.run.fit` is given."""
     data = config.data
     if isinstance(rows, Split):  # one of a run has its training rows made already
         return rows if config.run.recipe == "book" or rows.plain is not None else _training_rows(rows, config)
-    parts = {"train": rows} if isinstance(rows, pd.DataFrame) else rows
-    if not isinstance(parts, Mapping) or not all(isinstance(part, pd.DataFrame) for part in parts.values()):
-        kind = type(rows).__name__
-        raise TypeError(f"rows are a Split, a DataFrame or a mapping of parts to them, not {kind}")
+    parts = {"train": rows} if not isinstance(rows, Mapping) or labels is not None else rows
+    columns, layout = (data.text_columns, data.label_column), data.label_layout
+    parts = {part: labelled_rows(frame, labels, columns[0]) for part, frame in parts.items()}
     for part, path in (("validation", data.validation), ("test", data.test)):
         if path is not None:
             raise InputError(f"--{part} {path} is a file, and the rows are in memory; give them as a part")
     if "train" not in parts or not parts.keys() <= set(PARTS):
         raise InputError(f"parts {', '.join(map(str, parts))}: give train and, perhaps, validation and test")
-    columns, layout = (data.text_column, data.label_column), data.label_layout
+    columns = columns if labels is None else ("text", "label")
     parts = {part: from_frame(frame, *columns, layout) for part, frame in parts.items()}
     return _training_rows(_drawn(parts, config), config)
 

@@ -1,7 +1,7 @@
 """From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
 
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,19 +18,20 @@ from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
 from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import PRESETS
-from gptcls.core.loop import Curves, Hook, NonFiniteLossError, Trainer, evaluate_loader
+from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import RunFolder
-from gptcls.train.hooks import BestWeights, Checkpoints, ProgressBar, StopOnSignal
+from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split, split_of
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
+IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
 
 
 @dataclass
@@ -56,18 +57,18 @@ class Run:
         device = pick_device(self.config.run.device)
         return TextClassifier(self.classifier, device, self.config.run.precision or "auto")
 
-    def predict(self, texts: str | Iterable[str]) -> Any:
+    def predict(self, texts: Any, **options: Any) -> Any:
         """See :meth:`gptcls.classify.predict.TextClassifier.predict`."""
-        return self.predictor.predict(texts)
+        return self.predictor.predict(texts, **options)
 
-    def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
+    def predict_proba(self, texts: Any, **options: Any) -> np.ndarray:
         """See :meth:`gptcls.classify.predict.TextClassifier.predict_proba`."""
-        return self.predictor.predict_proba(texts)
+        return self.predictor.predict_proba(texts, **options)
 
 
 def fit(
     rows: Any, model: str | Path | nn.Module | None = None, settings: TrainConfig | None = None, *,
-    tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (), **options: Any,
+    labels: Any = None, tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (), **options: Any,
 ) -> Run:  # fmt: skip
     """Train a classifier on rows in memory; no file is written but a cache.
 
@@ -79,35 +80,51 @@ def fit(
     'spam'
 
     ``rows`` are a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
-    perhaps, ``"validation"`` and ``"test"`` to such frames; or a :class:`Split`. ``model`` is as ``--model``,
+    perhaps, ``"validation"`` and ``"test"`` to such frames; a :class:`Split`; or, with ``labels``, texts in a
+    list, Series, array or frame (:func:`gptcls.data.in_memory.labelled_rows`). ``model`` is as ``--model``,
     or a network of your own that keeps the backbone's contract (:class:`Classifier`), trained in place, and
     ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
 
     InputError for what cannot be used, TypeError for an unknown option and rows that are of no such type.
     """
     own = model if isinstance(model, nn.Module) else None
+    if not isinstance(model, str | Path | nn.Module | None):
+        kind = type(model).__name__
+        raise TypeError(f"model is a name, a path or a network, not {kind}; labels go in labels=")
     if model is not None:
         options["model"] = type(own).__name__ if own is not None else str(model)
     config = resolve((settings or TrainConfig()).changed(**options))
-    setup = prepare(split_of(rows, config), config, own, tokenizer)
+    setup = prepare(split_of(rows, config, labels), config, own, tokenizer)
     trainer = _trainer(setup, hooks)
     _carry_out(trainer)
     return _score(setup, trainer)
 
 
-def train(config: TrainConfig | None = None, *, explicit: Collection[str] = (), **options: Any) -> Run:
+def train(
+    config: TrainConfig | None = None, *, labels: Any = None, explicit: Collection[str] = (), **options: Any
+) -> Run:
     """Train a classifier as the options say and leave everything about it in the run's folder.
 
-    Options come in ``config``, one by one (``train(data="reviews.csv", epochs=3)``), or both. Those that are
-    given one by one or named in ``explicit`` may not differ from the run's that is resumed, defaults either.
+    Options come in ``config``, one by one (``train(data="reviews.csv", epochs=3)``), or both. ``data`` may
+    also be rows in memory, with ``labels`` where they have none, as :func:`fit` takes them. Options given
+    one by one or named in ``explicit`` may not differ from the run's that is resumed, defaults either.
     InputError for what cannot be used, KeyboardInterrupt after Ctrl-C, once what is trained so far is saved.
     """
+    rows, in_memory = options.get("data"), not isinstance(options.get("data"), str | Path | None)
+    if in_memory:
+        options["data"] = IN_MEMORY
+    elif labels is not None:
+        raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
     config = (config or TrainConfig()).changed(**options)
     home = RunFolder(config, RESULT, resolve, {*explicit, *options})
     config = home.config
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
-    setup = prepare(load_split(home.path / "split") if home.resume else read_split(config), config)
+    if home.resume:
+        split = load_split(home.path / "split")
+    else:
+        split = split_of(rows, config, labels) if in_memory else read_split(config)
+    setup = prepare(split, config)
     saved, config = setup.saved, setup.config
     home.config = config
     changed = f"{config.model.model} no longer has the weights {home.path} was started from"
@@ -150,7 +167,9 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
         }
         torch.manual_seed(config.run.seed)
     options = config.fit
-    curves = Curves(loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0)
+    curves = EpochLines(
+        loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0
+    )
     own = [ProgressBar("training"), curves, BestWeights(options.patience)]
     return Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
 

@@ -20,6 +20,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.data.labels import KINDS
 from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
@@ -62,7 +63,7 @@ def prepare(
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     saved = SavedClassifier(
         model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer, options.long,
-        config.data.cleaning,
+        config.data.cleaning, config.data.text_columns,
     )  # fmt: skip
     return Setup(config, split, saved, datasets, device)
 
@@ -79,6 +80,9 @@ def make_task(split: Split, config: TrainConfig) -> Task:
     """The task over the labels of the training rows, with the options that are its own."""
     task, values = config.data.task, config.flat()
     own = {name: values[name] for name, tasks in TASK_OPTIONS.items() if task in tasks}
+    if task == "multi" and all(len(KINDS[task].names(label)) == 1 for label in split.train["label"]):
+        hint = "--task single is meant for that, unless a --label-separator is missing"
+        log.info(f"--task multi: every training row has exactly one label; {hint}")
     return TASKS[task].for_training(split.train["label"].tolist(), **own)
 
 
