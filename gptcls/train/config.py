@@ -230,7 +230,7 @@ class TrainConfig(Options):
     """
 
     FIRST_PAGE: ClassVar = (
-        "data", "text_column", "label_column", "task", "balance", "model", "train", "epochs", "lr", "out",
+        "data", "text_column", "label_column", "task", "balance", "model", "preset", "train", "epochs", "out",
     )  # fmt: skip
     GROUPS: ClassVar = {
         "data": "data", "model": "model", "fit": "training", "run": "output", "seed": "training",
