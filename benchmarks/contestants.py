@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from benchmarks.probe import TABLE, cross_validated, mean_vectors, on_vectors, on_words
+from benchmarks.probe import TABLE, cross_validated, mean_vectors, on_words
 from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.loop import Trainer
 from gptcls.data.split import Split
-from gptcls.evaluation.baselines import tfidf_char_baseline
+from gptcls.evaluation.baselines import regression_on_vectors, tfidf_char_baseline
 from gptcls.evaluation.metrics import classification_scores
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
@@ -127,9 +127,11 @@ def probed(
     texts, y = train["text"].tolist(), train["label"].to_numpy()
     x, x_judged = (vectors_of(model, random_seed, t) for t in (texts, judged["text"].tolist()))
     some = np.random.RandomState(0).permutation(len(y))[:MOST_FOLDED]
-    by_depth = {depth: cross_validated(on_vectors(strength), x[depth][some], y[some]) for depth in x}
+    by_depth = {
+        depth: cross_validated(regression_on_vectors(strength), x[depth][some], y[some]) for depth in x
+    }
     depth = max(by_depth, key=by_depth.__getitem__)
-    fitted = on_vectors(strength).fit(x[depth], y)
+    fitted = regression_on_vectors(strength).fit(x[depth], y)
     return _judged(fitted, x_judged[depth], judged) | {"depth": depth, "is_table": depth == TABLE}
 
 

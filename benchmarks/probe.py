@@ -30,6 +30,7 @@ from gptcls.core.answer import token_budget
 from gptcls.core.batches import pad, token_budget_batches
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.tokenizer import PAD_ID, encode
+from gptcls.evaluation.baselines import regression_on_vectors
 from gptcls.evaluation.intervals import wilson_interval
 from gptcls.evaluation.style import CYCLE, GREY
 from gptcls.models.pretrained import load_pretrained
@@ -94,15 +95,6 @@ def _depths(model: GPT2, ids: Tensor, lengths: Tensor) -> Iterator[tuple[str, Te
 
 
 # --- regressions ---
-
-
-def on_vectors(strength: float) -> Any:
-    """Standardised vectors into a logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300, tol=1e-3))
 
 
 def on_words(strength: float, ngrams: int = 2) -> Any:
@@ -190,7 +182,7 @@ def probed(options: Options) -> dict[str, dict[str, dict[str, dict]]]:
             vectors = mean_vectors(load_pretrained(source), texts + (test_texts if options.test else []))
             for depth, x in vectors.items():
                 tested = (x[n:], y_test) if options.test else ()
-                row = probe(on_vectors, STRENGTHS, x[:n], y, *tested)
+                row = probe(regression_on_vectors, STRENGTHS, x[:n], y, *tested)
                 results.setdefault(name, {}).setdefault(depth, {})[data] = row
         tested = (test_texts, y_test) if options.test else ()
         row = probe(on_words, TFIDF_STRENGTHS, texts, y, *tested)

@@ -21,7 +21,7 @@ from gptcls.common import cli
 from gptcls.core.gpt2 import PRESETS
 from gptcls.data.corpora import CORPORA, load_parts
 from gptcls.data.labels import Layout
-from gptcls.evaluation.baselines import ONE_VS_REST, TFIDF
+from gptcls.evaluation.baselines import TFIDF
 from gptcls.evaluation.table import MISSING
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import Run, train
@@ -36,21 +36,19 @@ class Contest:
     folder: str  # below --data-root
     what: str
     scores: tuple[str, ...]  # of classification_scores or multilabel_scores, those with an interval
-    baseline: str
     note: str = ""
 
 
 CONTESTS = {
-    "trec6": Contest("trec6", "TREC-6, questions", ("accuracy", "f1"), TFIDF),
+    "trec6": Contest("trec6", "TREC-6, questions", ("accuracy", "f1")),
     "goemotions": Contest(
         "goemotions",
         "GoEmotions, 28 labels",
         ("macro_f1", "micro_f1"),
-        ONE_VS_REST,
         "macro-F1 of BERT-base in its paper: 0.46",
     ),
-    "thucnews": Contest("thucnews", "THUCNews, titles", ("accuracy", "f1"), TFIDF),
-    "chnsenticorp": Contest("chnsenticorp", "ChnSentiCorp, hotel reviews", ("accuracy",), TFIDF),
+    "thucnews": Contest("thucnews", "THUCNews, titles", ("accuracy", "f1")),
+    "chnsenticorp": Contest("chnsenticorp", "ChnSentiCorp, hotel reviews", ("accuracy",)),
 }
 NAMES = {"accuracy": "accuracy", "f1": "macro-F1", "macro_f1": "macro-F1", "micro_f1": "micro-F1"}
 
@@ -153,7 +151,7 @@ def contest_lines(name: str, runs: list[Run]) -> list[list[str]]:
     """The lines of a data set: one a score."""
     contest, lines = CONTESTS[name], []
     ours = [run.scores["test"] for run in runs]
-    theirs = [run.baselines[contest.baseline]["test"] for run in runs]
+    theirs = [run.baselines[TFIDF]["test"] for run in runs]
     for score in contest.scores:
         lines.append(
             [

@@ -28,7 +28,7 @@ def test_it_runs(base, archive, tmp_path, capsys):
     assert [line["what"] for line in lines] == [
         "--long head",
         "--long windows",
-        "TF-IDF + logistic regression",
+        "TF-IDF of words and characters",
     ]
     out = capsys.readouterr().out
     assert "weights base, sha256" in out

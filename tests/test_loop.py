@@ -12,7 +12,15 @@ from helpers.tiny import CPU, TINY, best, tiny_trainer, val_loader
 
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
-from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, decay_groups, evaluate_loader, lr_factor
+from gptcls.core.loop import (
+    Curves,
+    Hook,
+    NonFiniteLossError,
+    Trainer,
+    decay_groups,
+    evaluate_loader,
+    lr_factor,
+)
 from gptcls.train.hooks import Checkpoints, StoppedError, load_checkpoint, save_checkpoint
 from gptcls.train.run import _carry_out as carry_out
 
@@ -338,3 +346,30 @@ def test_checkpoint_has_no_pickle_and_of_another_run_is_refused(tmp_path):
         load_checkpoint(tmp_path / "checkpoint", tiny_trainer("last_block"))
     with pytest.raises(InputError, match="no interrupted run"):
         load_checkpoint(tmp_path / "nothing", trainer)
+
+
+def test_curves_look_at_all_validation_rows_or_say_how_many():
+    """60 rows in batches of 8."""
+    own = tiny_trainer(epochs=1, patience=0)
+    loader = val_loader(own)
+    all_rows, some = Curves(loader, 3, 2, full=True, val_iter=8), Curves(loader, 3, 2, val_iter=3)
+    own.hooks = [all_rows, some]
+    seen = []
+
+    class Look(Hook):
+        def on_step(self, trainer):
+            if (trainer.progress.step - 1) % 3 == 0:
+                seen.append(
+                    [evaluate_loader(trainer.model, trainer.task, loader, CPU, n)[0] for n in (None, 3)]
+                )
+
+    own.hooks.append(Look())
+    history = own.fit().history
+    points = [row for row in history if "val_loss" in row]
+    assert [row["val_rows"] for row in points] == [60, 24] * (len(points) // 2)
+    assert {row["train_rows"] for row in points} <= {12, 16}
+    assert [row["val_loss"] for row in points] == pytest.approx([loss for pair in seen for loss in pair])
+    full, short = history[-2:]
+    assert (full["val_rows"], short["val_rows"]) == (60, 24)
+    assert full["full_val_loss"] == evaluate_loader(own.model, own.task, loader, CPU)[0]
+    assert short["full_val_loss"] is None

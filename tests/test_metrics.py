@@ -167,7 +167,7 @@ def example_rows() -> list[tuple[str, dict]]:
         ("validation", classification_scores(targets[:0], sure[:0], labels)),
         ("test", classification_scores(targets, probabilities, labels)),
         ("test, majority class", classification_scores(targets, np.full((1034, 2), [0.9, 0.1]), labels)),
-        ("test, TF-IDF + logistic regression", classification_scores(targets, 1 - probabilities, labels)),
+        ("test, TF-IDF of words and characters", classification_scores(targets, 1 - probabilities, labels)),
     ]
 
 

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from helpers.tiny import ROWS, write_csv
 from sklearn.dummy import DummyClassifier
-from sklearn.metrics import roc_auc_score
 
 from gptcls.core.loop import Trainer
 from gptcls.data.sources import labelled_frame
 from gptcls.data.split import Split, load_split, save_split
-from gptcls.evaluation.baselines import MAJORITY, TFIDF, tfidf_baseline
+from gptcls.evaluation.baselines import MAJORITY, PROBE, TFIDF, ClassBaselines
 from gptcls.train.config import TrainConfig
 from gptcls.train.hooks import StoppedError
 from gptcls.train.run import Run, train
@@ -43,14 +42,18 @@ def test_baselines_see_the_rows_as_labelled(change: str, base: Path, tmp_path: P
     assert len(split.plain) != len(split.train)
     assert set(zip(split.plain.text, split.plain.label, strict=True)) <= set(UNEVEN)
     assert len(split.plain) + len(split.validation) + len(split.test) == len(UNEVEN)
-    for name, model in ((MAJORITY, DummyClassifier(strategy="prior")), (TFIDF, tfidf_baseline())):
-        model.fit(split.plain.text, split.plain.label)
-        shares = model.predict_proba(split.test.text)[:, 1]
-        found = done.baselines[name]
-        assert found["train"]["n"] == len(split.plain)
-        assert found["test"]["roc_auc"] == pytest.approx(roc_auc_score(split.test.label == "spam", shares))
-        assert found["test"]["accuracy"] == model.score(split.test.text, split.test.label)
-    assert done.baselines == run(tmp_path, base, "plain").baselines
+    labelled = {"train": split.plain, "validation": split.validation, "test": split.test}
+    parts = {
+        part: (rows.text.tolist(), (rows.label == "spam").to_numpy(int)) for part, rows in labelled.items()
+    }
+    model = DummyClassifier(strategy="prior").fit(split.plain.text, split.plain.label)
+    assert done.baselines[MAJORITY]["test"]["accuracy"] == model.score(split.test.text, split.test.label)
+    assert done.baselines[TFIDF] == ClassBaselines(["ham", "spam"]).scores(parts)[TFIDF]
+    assert done.baselines[TFIDF]["train"]["n"] == len(split.plain)
+    plain = run(tmp_path, base, "plain").baselines
+    if change == "undersample":  # what is left out has no features
+        assert done.baselines.pop(PROBE)["train"]["n"] == len(split.train) < plain.pop(PROBE)["train"]["n"]
+    assert done.baselines == plain
     assert not (tmp_path / "plain" / "split" / "plain.csv").exists()
 
 

@@ -77,6 +77,28 @@ def test_history_takes_the_rows_that_hold_the_measure(tmp_path):
     assert accuracy.yaxis.get_major_formatter()(0.9) == "90"
 
 
+def test_the_legend_says_how_many_rows_each_point_looked_at(tmp_path):
+    points = [
+        {"epoch": e, "train_loss": 1.0, "val_loss": 2.0, "train_rows": 40, "val_rows": 200} for e in (0, 0.5)
+    ]
+    end = {"epoch": 1.0, "train_rows": 196, "val_rows": 516, "full_val_loss": 3.0}
+    measured = end | {"train_accuracy": 0.9, "val_accuracy": 0.8}
+
+    def legend(rows: list[dict], label: str) -> list[str]:
+        return [
+            text.get_text() for text in saved(plot_history(rows, label), tmp_path).axes[0].get_legend().texts
+        ]
+
+    train, val = "Training loss, 40 rows", "Validation loss, 200 rows"
+    assert legend([*points, measured], "loss") == [train, val, "Validation loss, all 516 rows"]
+    names = ["Training accuracy, 196 rows", "Validation accuracy, all 516 rows"]
+    assert legend([*points, measured], "accuracy") == names
+    everything = [*points, end | {"val_rows": 200}]
+    assert legend(everything, "loss") == [train, "Validation loss, all 200 rows"]
+    line = plot_history(everything).axes[0].lines[1]
+    assert list(line.get_ydata()) == [2.0, 2.0, 3.0], "one line, through both kinds of points"
+
+
 @pytest.mark.parametrize("validation", [{}, {"val_loss": None}])
 def test_one_row_without_validation(validation, tmp_path):
     axes = saved(

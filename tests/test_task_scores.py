@@ -10,17 +10,21 @@ import pytest
 from scipy.stats import bootstrap, spearmanr
 from sklearn import metrics
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
+from sklearn.metrics import average_precision_score
+from sklearn.pipeline import make_union
+from sklearn.svm import LinearSVC
 
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.evaluation.baselines import (
     MEAN,
     MOST_FREQUENT,
-    ONE_VS_REST,
-    RIDGE,
-    multilabel_baselines,
-    regression_baselines,
+    PROBE,
+    TFIDF,
+    LabelBaselines,
+    NumberBaselines,
+    linear_models,
 )
 from gptcls.evaluation.intervals import (
     bootstrap_interval,
@@ -220,7 +224,7 @@ def test_tables_are_aligned_and_fit():
     lists = multilabel_scores(*label_case(), LABELS, THRESHOLDS)
     numbers = regression_scores(*(each[:, :1] for each in number_case()), ["x"])
     empty = multilabel_scores(np.zeros((0, 4)), np.zeros((0, 4)), LABELS, THRESHOLDS)
-    names = ["train", "test, TF-IDF + logistic regression, one vs rest"]
+    names = ["train", "test, TF-IDF of words and characters"]
     for columns, rows in (
         (LISTS, [*((n, lists) for n in names), ("none", empty)]),
         (NUMBERS, [("a", numbers)]),
@@ -293,61 +297,78 @@ TEXTS = ["win a prize", "see you soon", "win a car", "soon, my dear", "prize for
 LISTED = np.array([[1, 0], [0, 0], [1, 0], [0, 1], [1, 1]], dtype=np.float32)
 
 
-def test_label_baselines_are_scikit_learns():
+def test_label_baselines_are_scikit_learns(monkeypatch):
     parts = {
         "train": (TEXTS, LISTED),
         "validation": (TEXTS[:4], LISTED[:4]),
         "test": (["a dear prize"], LISTED[4:]),
     }
-    results = multilabel_baselines(parts, ["win", "dear"])
+    only = {"linear SVM, C=1": linear_models()["linear SVM, C=1"]}
+    monkeypatch.setattr("gptcls.evaluation.baselines.linear_models", lambda: only)
+    monkeypatch.setattr("gptcls.evaluation.baselines.FEWEST", 4)
+    results = LabelBaselines(["win", "dear"]).scores(parts)
     assert results[MOST_FREQUENT]["test"]["per_class"]["win"]["recall"] == 1.0
     assert results[MOST_FREQUENT]["test"]["per_class"]["dear"]["recall"] == 0.0
-    words = TfidfVectorizer().fit(TEXTS)
-    column = LogisticRegression(C=10, solver="liblinear").fit(words.transform(TEXTS), LISTED[:, 1])
-    p = column.predict_proba(words.transform(["a dear prize"]))[0, 1]
-    threshold = results[ONE_VS_REST]["test"]["per_class"]["dear"]["threshold"]
-    assert results[ONE_VS_REST]["test"]["per_class"]["dear"]["recall"] == float(p >= threshold)
-    assert threshold != 0.5, "tuned on validation, as the classifier's"
-    assert multilabel_baselines({"train": parts["train"]}, ["win", "dear"])
+    ngrams = union().fit(TEXTS)
+    each = [LinearSVC(C=1, random_state=0).fit(ngrams.transform(TEXTS), column) for column in LISTED.T]
+    decisions = np.stack([svm.decision_function(ngrams.transform(TEXTS[:4])) for svm in each], axis=1)
+    ranked = average_precision_score(LISTED[:4], decisions)
+    assert results[TFIDF]["validation"]["average_precision"] == pytest.approx(ranked)
+    # The thresholds are those that the validation rows ask for: nothing is better on them.
+    assert results[TFIDF]["validation"]["macro_f1"] == 1.0
+    assert LabelBaselines(["win", "dear"]).scores({"train": parts["train"]})
 
 
-def test_number_baselines_are_scikit_learns():
-    targets = np.array([[1.0], [2.0], [4.0], [8.0], [3.0]])
-    results = regression_baselines(
-        {"train": (TEXTS, targets), "test": (["my prize"], np.array([[3.0]]))}, ["x"]
-    )
-    assert results[MEAN]["test"]["mae"] == pytest.approx(0.6)
-    words = TfidfVectorizer().fit(TEXTS)
-    ridge = Ridge(alpha=1.0).fit(words.transform(TEXTS), targets)
-    expected = abs(ridge.predict(words.transform(["my prize"])).item() - 3.0)
-    assert results[RIDGE]["test"]["mae"] == pytest.approx(expected)
+def union():
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    return make_union(words, TfidfVectorizer(analyzer="char", ngram_range=(1, 5), sublinear_tf=True))
 
 
-def test_baselines_without_words_or_rows(caplog):
+def test_number_baselines_are_scikit_learns(caplog):
+    caplog.set_level(logging.INFO, "gptcls")
+    random = np.random.RandomState(0)
+    names = ["good", "fine", "bad", "poor", "film", "plot", "cast"]
+    texts = [" ".join(random.choice(names, 5)) for _ in range(450)]
+    targets = np.array([[text.count("good") - 2.0 * text.count("bad")] for text in texts])
+    targets += random.normal(size=targets.shape)
+    cut = {"train": slice(200), "validation": slice(200, 400), "test": slice(400, None)}
+    parts = {part: (texts[rows], targets[rows]) for part, rows in cut.items()}
+    results = NumberBaselines(["x"]).scores(parts)
+    assert results[MEAN]["test"]["mae"] == pytest.approx(abs(targets[400:] - targets[:200].mean()).mean())
+    ngrams = union().fit(texts[:200])
+    x = {part: ngrams.transform(each) for part, (each, _) in parts.items()}
+    errors = {}
+    for alpha in (0.1, 0.3, 1, 3, 10):
+        ridge = Ridge(alpha=alpha, solver="lsqr", tol=1e-8).fit(x["train"], targets[:200, 0])
+        off = (abs(ridge.predict(x[part]) - parts[part][1][:, 0]).mean() for part in ("validation", "test"))
+        errors[alpha] = tuple(off)
+    best = min(errors, key=errors.get)
+    assert f"ridge regression, alpha={best:g}" in caplog.text
+    assert results[TFIDF]["test"]["mae"] == pytest.approx(errors[best][1], rel=1e-3)
+    # The probe, on vectors that hold the numbers themselves.
+    vectors = {part: (np.hstack([y, -y]), y) for part, (_, y) in parts.items()}
+    assert NumberBaselines(["x"]).scores(parts, vectors)[PROBE]["test"]["mae"] < 0.02
+
+
+def test_baselines_without_texts_or_rows(caplog):
     with caplog.at_level(logging.INFO, "gptcls"):
-        results = multilabel_baselines(
-            {"train": (["!", "?"], LISTED[:2]), "test": ([], LISTED[:0])}, ["a", "b"]
-        )
-        assert list(regression_baselines({"train": (["!", "?"], np.eye(2)[:, :1])}, ["x"])) == [MEAN]
+        blank = {"train": (["", ""], LISTED[:2]), "test": ([], LISTED[:0])}
+        results = LabelBaselines(["a", "b"]).scores(blank)
+        assert list(NumberBaselines(["x"]).scores({"train": (["", ""], np.eye(2)[:, :1])})) == [MEAN]
     assert list(results) == [MOST_FREQUENT]
-    assert ONE_VS_REST in caplog.text
-    assert RIDGE in caplog.text
+    assert caplog.text.count(f"{TFIDF} left out") == 2
     with pytest.raises(InputError, match="train"):
-        regression_baselines({"train": ([], np.zeros((0, 1)))}, ["x"])
+        NumberBaselines(["x"]).scores({"train": ([], np.zeros((0, 1)))})
     constant = {"train": (TEXTS, np.ones((5, 2))), "test": (TEXTS, np.ones((5, 2)))}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert multilabel_baselines(constant, ["a", "b"])[ONE_VS_REST]["test"]["subset_accuracy"] == 1.0
+        assert LabelBaselines(["a", "b"]).scores(constant)[TFIDF]["test"]["subset_accuracy"] == 1.0
         for ones in (np.ones((5, 1)), np.ones((1, 1))):
             one = {"train": (TEXTS[: len(ones)], ones), "test": (TEXTS, np.ones((5, 1)))}
-            assert multilabel_baselines(one, ["a"])[ONE_VS_REST]["test"]["subset_accuracy"] == 1.0
+            assert LabelBaselines(["a"]).scores(one)[TFIDF]["test"]["subset_accuracy"] == 1.0
 
 
 def test_the_baseline_of_a_lone_label():
-    """To scikit-learn a lone column of 0 and 1 is two classes."""
-    one = LISTED[:, 1:]
-    parts = {"train": (TEXTS, one), "validation": (TEXTS[:4], one[:4]), "test": (["a dear prize"], one[4:])}
-    alone = multilabel_baselines(parts, ["dear"])[ONE_VS_REST]["test"]["per_class"]["dear"]
-    both = {name: (texts, LISTED[: len(texts)]) for name, (texts, _) in parts.items()}
-    both["test"] = (["a dear prize"], LISTED[4:])
-    assert alone == multilabel_baselines(both, ["win", "dear"])[ONE_VS_REST]["test"]["per_class"]["dear"]
+    parts = {"train": (TEXTS, LISTED[:, 1:]), "test": (["a dear prize"], LISTED[4:, 1:])}
+    (scores,) = LabelBaselines(["dear"]).scores(parts)[TFIDF]["test"]["per_class"].values()
+    assert scores["recall"] == 1.0

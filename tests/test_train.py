@@ -69,12 +69,15 @@ def refused(result, *words):
 def test_what_a_run_leaves(run_folder):
     assert sorted(str(p.relative_to(run_folder)) for p in run_folder.rglob("*") if p.is_file()) == [
         "accuracy.png", "classifier/classifier.json", "classifier/model.safetensors", "config.json",
-        "confusion.png", "history.csv", "loss.png", "metrics.json", "precision_recall.png",
+        "confusion.png", "history.csv", "loss.png", "metrics.json", "mistakes.md", "precision_recall.png",
+        "predictions.csv",
         "split/test.csv", "split/train.csv", "split/validation.csv",
     ]  # fmt: skip
     metrics = json.loads((run_folder / "metrics.json").read_text())
     assert metrics["scores"].keys() == {"train", "validation", "test"}
-    assert metrics["baselines"].keys() == {"majority class", "TF-IDF + logistic regression"}
+    assert metrics["baselines"].keys() == {
+        "majority class", "TF-IDF of words and characters", "probe of the frozen blocks",
+    }  # fmt: skip
     parts = {name: pd.read_csv(run_folder / "split" / f"{name}.csv") for name in metrics["scores"]}
     assert sum(map(len, parts.values())) == len(ROWS)
     assert not set(parts["train"].text) & (set(parts["test"].text) | set(parts["validation"].text))
@@ -103,7 +106,8 @@ def test_table_on_the_terminal(command, data):
         "validation",
         "test",
         "majority class",
-        "TF-IDF + logistic regression",
+        "TF-IDF of words and",
+        "probe of the frozen blocks",
         "runs/gpt2-nano-rows",
     ):
         assert word in out

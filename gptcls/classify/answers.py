@@ -54,6 +54,16 @@ class NumberAnswers:
         return [np.array([float(f"{value:.7g}") for value in column]) for column in outputs.T]
 
 
+def answered(task: Task, outputs: np.ndarray) -> "pd.DataFrame":
+    """The answers to N texts and their probabilities, from their outputs (N, K): the columns ``answer`` (of
+    several numbers ``answer_<name>``) and ``probability_<label>``."""
+    answers = answers_of(task)
+    alone = len(answers.columns) == 1
+    names = ["answer"] if alone else [f"answer_{name}" for name in answers.columns]
+    values = [*answers.values(outputs), *(outputs.astype(float).round(6).T if answers.details else ())]
+    return pd.DataFrame(dict(zip([*names, *answers.details], values, strict=True)))
+
+
 def answers_of(task: Task) -> NameAnswers | NumberAnswers:
     """How the answers of a classifier with this task are shown."""
     return NumberAnswers(task) if isinstance(task, Regression) else NameAnswers(task)

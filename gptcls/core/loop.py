@@ -221,44 +221,56 @@ class Trainer:
 
 class Curves(Hook):
     """The loss on ``eval_iter`` batches of train and validation every ``eval_freq`` steps, the measure after
-    each epoch: with ``full`` on all validation rows, and the loss there as well. ``val_loader`` keeps the
-    order of its dataset."""
+    each epoch: with ``full`` on all validation rows, and the loss there as well. ``val_iter``, if given,
+    takes the place of ``eval_iter`` for validation, and for train after an epoch.
 
-    def __init__(self, val_loader: Iterable[Batch], eval_freq: int, eval_iter: int, full: bool = False):
+    How many rows a look took is noted as ``train_rows`` and ``val_rows``. ``val_loader`` keeps the order of
+    its dataset.
+    """
+
+    def __init__(
+        self, val_loader: Iterable[Batch], eval_freq: int, eval_iter: int, full: bool = False,
+        val_iter: int | None = None,
+    ) -> None:  # fmt: skip
         self.val_loader, self.eval_freq, self.eval_iter, self.full = val_loader, eval_freq, eval_iter, full
+        self.val_iter = eval_iter if val_iter is None else val_iter
 
     def on_step(self, trainer: Trainer) -> None:
         if (trainer.progress.step - 1) % self.eval_freq:
             return
-        train_loss, _ = self._look(trainer, trainer.train_loader)
-        val_loss, _ = self._look(trainer, self.val_loader)
-        self._record(trainer, train_loss=train_loss, val_loss=val_loss)
+        train_loss, _, train_rows = self._look(trainer, trainer.train_loader, self.eval_iter)
+        whole = self.val_iter >= len(self.val_loader)
+        val_loss, _, val_rows = self._look(trainer, self.val_loader, None if whole else self.val_iter)
+        self._record(trainer, train_rows, val_rows, train_loss=train_loss, val_loss=val_loss)
         where = f"epoch {trainer.progress.epoch + 1} step {trainer.progress.step - 1:04d}"
         self.say(trainer, where, f"train loss {train_loss:.3f}, validation loss {val_loss:.3f}")
 
     def on_epoch(self, trainer: Trainer) -> None:
-        _, train = self._look(trainer, trainer.train_loader)
-        val_loss, val = self._look(trainer, self.val_loader, full=self.full)
+        _, train, train_rows = self._look(trainer, trainer.train_loader, self.val_iter)
+        n_batches = None if self.full else self.val_iter
+        val_loss, val, val_rows = self._look(trainer, self.val_loader, n_batches)
         name, show = trainer.task.measure_name, trainer.task.measure_format.format
         full_loss = val_loss if self.full else None
-        self._record(trainer, **{f"train_{name}": train, f"val_{name}": val, "full_val_loss": full_loss})
-        sampled = f" ({self.eval_iter} batches)"
-        loss = f", validation loss {val_loss:.4f} (all rows)" if self.full else sampled
-        measured = f"train {name} {show(train)}{sampled}, validation {name} {show(val)}{loss}"
+        values = {f"train_{name}": train, f"val_{name}": val, "full_val_loss": full_loss}
+        self._record(trainer, train_rows, val_rows, **values)
+        seen = f"all {val_rows:,} rows, loss {val_loss:.4f}" if self.full else f"{val_rows:,} rows"
+        measured = f"train {name} {show(train)} ({train_rows:,} rows), validation {name} {show(val)} ({seen})"
         self.say(trainer, f"epoch {trainer.progress.epoch}", measured)
 
     def say(self, trainer: Trainer, where: str, measured: str) -> None:
         """Log what was measured, after some steps or, with 0 steps in the next one, after an epoch."""
         log.info(f"{where}: {measured}")
 
-    def _look(self, trainer: Trainer, loader: Iterable[Batch], full: bool = False) -> tuple[float, float]:
-        n = None if full else self.eval_iter
-        return evaluate_loader(trainer.model, trainer.task, loader, trainer.device, n)
+    def _look(self, trainer: Trainer, loader: Iterable[Batch], n: int | None) -> tuple[float, float, int]:
+        """Loss and measure on ``n`` batches, and how many rows these held."""
+        logits, targets = text_logits(trainer.model, loader, trainer.device, n)
+        return trainer.task.loss(logits, targets).item(), trainer.task.measure(logits, targets), len(targets)
 
-    def _record(self, trainer: Trainer, **values: float | None) -> None:
+    def _record(self, trainer: Trainer, train_rows: int, val_rows: int, **values: float | None) -> None:
         progress, step = trainer.progress, trainer.progress.step - 1
         where = {"step": step, "epoch": progress.step / trainer.steps_per_epoch}
         where |= {"examples_seen": progress.examples_seen, "lr": trainer.lr(step)}
+        where |= {"train_rows": train_rows, "val_rows": val_rows}
         finite = {k: v if v is not None and math.isfinite(v) else None for k, v in values.items()}
         progress.history.append(where | finite)
 
@@ -280,6 +292,18 @@ def loader_logits(
     return torch.cat(logits), torch.cat(targets)
 
 
+def text_logits(
+    model: nn.Module, loader: Iterable[Batch], device: torch.device, num_batches: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """:func:`loader_logits`, of all batches with one row (K,) for each text: of a text that was cut into
+    several rows it is the mean of theirs, and the loader has to keep the order of its dataset."""
+    logits, targets = loader_logits(model, loader, device, num_batches)
+    dataset = getattr(loader, "dataset", None)
+    if num_batches is None and dataset is not None and len(logits) > len(dataset.targets):
+        return mean_of_each(logits, dataset.owners), dataset.targets
+    return logits, targets
+
+
 def evaluate_loader(
     model: nn.Module,
     task: Task,
@@ -287,15 +311,9 @@ def evaluate_loader(
     device: torch.device,
     num_batches: int | None = None,
 ) -> tuple[float, float]:
-    """Mean loss and the task's measure over the first ``num_batches`` batches of a loader.
-
-    None takes all, in the order of their dataset: a text that was cut into several rows then counts once,
-    with the mean of their logits.
-    """
-    logits, targets = loader_logits(model, loader, device, num_batches)
-    dataset = getattr(loader, "dataset", None)
-    if num_batches is None and dataset is not None and len(logits) > len(dataset.targets):
-        logits, targets = mean_of_each(logits, dataset.owners), dataset.targets
+    """Mean loss and the task's measure over the first ``num_batches`` batches of a loader, by default over
+    all texts, see :func:`text_logits`."""
+    logits, targets = text_logits(model, loader, device, num_batches)
     return task.loss(logits, targets).item(), task.measure(logits, targets)
 
 

@@ -22,7 +22,7 @@ from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
-from gptcls.evaluation import baselines, metrics, plots, table
+from gptcls.evaluation import baselines, metrics, mistakes, plots, table
 
 Pictures = dict[str, "plots.Figure"]  # by file name
 
@@ -32,7 +32,7 @@ class Judge(ABC):
 
     score: ClassVar[Callable[[np.ndarray, np.ndarray, Sequence[str]], dict]]
     columns: ClassVar[table.Columns]  # of the table
-    fit_baselines: ClassVar[Callable[[baselines.Parts, Sequence[str]], baselines.Scores]]
+    rivals: ClassVar[type[baselines.Baselines]]
     units: ClassVar[Mapping[str, str]]  # measure -> unit, for the pictures of training
 
     def __init__(self, task: Task) -> None:
@@ -42,9 +42,10 @@ class Judge(ABC):
         """Every score of targets (N,) or (N, K) and outputs (N, K), ready for JSON."""
         return self.score(targets, outputs, self.task.labels)
 
-    def baselines(self, parts: baselines.Parts) -> baselines.Scores:
-        """Baseline name -> part name -> scores, fitted on ``parts["train"]``."""
-        return self.fit_baselines(parts, self.task.labels)
+    def baselines(self, parts: baselines.Parts, vectors: baselines.Parts | None = None) -> baselines.Scores:
+        """Baseline name -> part name -> scores, fitted on the texts of ``parts["train"]`` and, for the probe,
+        on the frozen vectors of ``vectors["train"]``."""
+        return self.rivals(self.task.labels).scores(parts, vectors)
 
     def table(self, rows: table.Rows) -> str:
         """The table of (name, scores) for the terminal."""
@@ -53,6 +54,10 @@ class Judge(ABC):
     def details(self, scores: dict) -> str:
         """What the terminal shows below the table: one part's scores of each label or number, or ""."""
         return table.format_each(scores)
+
+    @abstractmethod
+    def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
+        """What is wrong among the outputs (N, K), for ``mistakes.md``."""
 
     @abstractmethod
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
@@ -74,12 +79,15 @@ class Judge(ABC):
 class SingleLabelJudge(Judge):
     score = staticmethod(metrics.classification_scores)
     columns = table.CLASSES
-    fit_baselines = staticmethod(baselines.baselines)
+    rivals = baselines.ClassBaselines
     units = plots.UNITS
 
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
         return table.format_each(scores) if self.task.n_outputs > 2 else ""
+
+    def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
+        return mistakes.class_mistakes(targets, outputs, self.task.labels)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         labels = self.task.labels
@@ -94,11 +102,14 @@ class SingleLabelJudge(Judge):
 
 class MultiLabelJudge(Judge):
     columns = table.LISTS
-    fit_baselines = staticmethod(baselines.multilabel_baselines)
+    rivals = baselines.LabelBaselines
     units: ClassVar = {"loss": "nats", "micro-F1": ""}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.multilabel_scores(targets, outputs, self.task.labels, self.task.thresholds)
+
+    def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
+        return mistakes.label_mistakes(targets, outputs, self.task.labels, self.task.thresholds)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"labels.png": plots.plot_label_scores(scores["per_class"])}
@@ -121,8 +132,11 @@ class MultiLabelJudge(Judge):
 class RegressionJudge(Judge):
     score = staticmethod(metrics.regression_scores)
     columns = table.NUMBERS
-    fit_baselines = staticmethod(baselines.regression_baselines)
+    rivals = baselines.NumberBaselines
     units: ClassVar = {"loss": "", "MAE": ""}
+
+    def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
+        return mistakes.number_errors(targets, outputs, self.task.labels)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"predictions.png": plots.plot_predictions(targets, outputs, self.task.labels)}

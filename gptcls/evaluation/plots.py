@@ -65,6 +65,12 @@ def _floats(values: Iterable[float | str | None]) -> np.ndarray:
     return np.array([math.nan if value is None or value == "" else float(value) for value in values])
 
 
+def _counted(rows: np.ndarray, n_all: float = 0) -> str:
+    """How many rows the points of a line looked at, where that is known, and whether these were all."""
+    most = rows[np.isfinite(rows)].max(initial=0)
+    return f", all {most:,.0f} rows" if most and most == n_all else f", {most:,.0f} rows" if most else ""
+
+
 def plot_history(
     rows: Iterable[Mapping], label: str = "loss", kept_epoch: int | None = None, unit: str | None = None
 ) -> "Figure":
@@ -72,8 +78,9 @@ def plot_history(
 
     A row per evaluation has ``epoch`` (epochs seen, may be fractional), ``examples_seen``, ``train_{label}``
     and ``val_{label}`` of a measure such as "loss"; a value that is absent, None, empty or not finite is left
-    out. ``full_val_{label}`` was measured on all validation rows at the end of an epoch and is drawn next to
-    the samples. A line marks ``kept_epoch``, from which early stopping took the weights. The unit "%" is for
+    out. ``full_val_{label}`` was measured on all validation rows at the end of an epoch. It is drawn next to
+    the samples or, where these were all rows as well (``train_rows`` and ``val_rows`` say how many), together
+    with them. A line marks ``kept_epoch``, from which early stopping took the weights. The unit "%" is for
     shares between 0 and 1, shown in per cent; by default losses are in nats and accuracies such shares.
     """
     from matplotlib.ticker import MaxNLocator
@@ -83,11 +90,15 @@ def plot_history(
     epochs, examples, train, val, full = (_floats(row.get(column) for row in rows) for column in columns)
     figure, axes = new_figure(6.4, 4.0)
     timed = np.isfinite(epochs)
-    sampled = ", sampled" if (np.isfinite(full) & timed).any() else ""
+    counts = ("train_rows", "val_rows", "full_val_loss")
+    n_train, n_val, judged = (_floats(row.get(column) for row in rows) for column in counts)
+    n_all = n_val[np.isfinite(judged)].max(initial=0)
+    if n_all and (n_val[np.isfinite(val)] == n_all).all():  # one line tells it all
+        val, full = np.where(np.isfinite(val), val, full), np.full_like(full, np.nan)
     lines = (
-        (f"Training {label}{sampled}", train, BLUE, "-", "o"),
-        (f"Validation {label}{sampled}", val, VERMILION, "--", "s"),
-        (f"Validation {label}, all rows", full, GREEN, "-", "^"),
+        (f"Training {label}{_counted(n_train[np.isfinite(train)])}", train, BLUE, "-", "o"),
+        (f"Validation {label}{_counted(n_val[np.isfinite(val)], n_all)}", val, VERMILION, "--", "s"),
+        (f"Validation {label}{_counted(n_val[np.isfinite(full)], n_all)}", full, GREEN, "-", "^"),
     )
     for name, values, colour, dash, marker in lines:
         known = np.isfinite(values) & timed

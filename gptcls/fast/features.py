@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from gptcls.common.files import atomic_file, flush
 from gptcls.common.log import log
-from gptcls.core.answer import token_budget
+from gptcls.core.answer import mean_of_each, token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
 from gptcls.core.errors import InputError
 from gptcls.fast.frozen import Frozen
@@ -50,6 +50,12 @@ class FeatureDataset(Dataset):
     def widths(self) -> list[int]:
         """Positions that each row takes in a batch of its own."""
         return [len(row) for row in self.features]
+
+    def means(self) -> Tensor:
+        """A vector (N, C) for each text, in fp32: the mean of its tokens', or the frozen pooling's."""
+        rows = zip(self.features, self.lengths, strict=True)
+        means = torch.stack([row[: min(length, len(row))].float().mean(dim=0) for row, length in rows])
+        return means if len(self) == len(self.targets) else mean_of_each(means, self.owners)
 
     def collate(self, items: list[tuple[Tensor, int, Tensor]]) -> Batch:
         """Items as one batch ``(hidden (B, T, C), lengths (B,), targets)``, zeros behind shorter rows."""

@@ -180,7 +180,8 @@ class FitOptions:
     eval_freq: int = 50
     """Steps between two points of the loss curve."""
     eval_iter: int = 5
-    """Batches that such a point looks at."""
+    """Batches of training rows that such a point looks at, and of validation rows all, up to half as many
+    batches as steps lie between two points (book: as many as of training rows)."""
 
     @property
     def settings(self) -> FitSettings:

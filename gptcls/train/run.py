@@ -11,18 +11,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from gptcls.classify.answers import answered
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.files import write_json
 from gptcls.common.hardware import pick_device, pick_dtype
+from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.split import PARTS, Split, load_split, save_split
+from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation import report
+from gptcls.evaluation.baselines import PROBE, Parts
 from gptcls.evaluation.judge import judge_of
+from gptcls.evaluation.mistakes import write_mistakes
+from gptcls.fast.features import FeatureDataset
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
@@ -56,6 +62,11 @@ class Run:
         """The classifier ready for texts, as :func:`gptcls.load_classifier` gives one from a folder."""
         device = pick_device(self.config.run.device)
         return TextClassifier(self.classifier, device, self.config.run.precision or "auto")
+
+    def predictions(self, part: str) -> "pd.DataFrame":
+        """The texts and labels of a part next to :func:`gptcls.classify.answers.answered`."""
+        rows = getattr(self.split, part)[["text", "label"]].reset_index(drop=True)
+        return pd.concat([rows, answered(self.classifier.task, self.outputs[part])], axis=1)
 
     def predict(self, texts: Any, **options: Any) -> Any:
         """See :meth:`gptcls.classify.predict.TextClassifier.predict`."""
@@ -167,9 +178,11 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
         }
         torch.manual_seed(config.run.seed)
     options = config.fit
-    curves = EpochLines(
-        loaders["validation"], options.eval_freq, options.eval_iter, full=options.patience > 0
-    )
+    book, freq, n_batches = config.run.recipe == "book", options.eval_freq, options.eval_iter
+    # At most half as many validation rows as were trained on since: a sixth of the work of training.
+    val_iter = n_batches if book else max(n_batches, freq // 2)
+    full = options.patience > 0 or not book
+    curves = EpochLines(loaders["validation"], freq, n_batches, full, val_iter)
     own = [ProgressBar("training"), curves, BestWeights(options.patience)]
     return Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
 
@@ -206,10 +219,27 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     judge = judge_of(task)
     saved.scores = {part: judge.scores(targets[part], outputs[part]) for part in PARTS}
     rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
-    baselines = judge.baselines({part: (texts, values.numpy()) for part, (texts, values) in rows.items()})
+    texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
+    baselines = judge.baselines(texts, _frozen_vectors(setup))
     measured = (saved.scores, baselines, targets, outputs)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
+
+
+def _frozen_vectors(setup: Setup) -> Parts | None:
+    """What the frozen blocks say of each text, where the run computed it, for the probe; of the training rows
+    those as labelled."""
+    split, datasets = setup.split, setup.datasets
+    if not isinstance(datasets["train"], FeatureDataset):
+        log.info(f"{PROBE} left out: this run trains all of them or keeps no output of theirs")
+        return None
+    parts = {part: (x.means().numpy(), x.targets.numpy()) for part, x in datasets.items()}
+    if split.plain is not None:
+        first = {text: row for row, text in reversed(list(enumerate(split.train["text"])))}
+        rows = [first[text] for text in split.plain["text"] if text in first]
+        vectors, targets = parts["train"]
+        parts["train"] = vectors[rows], targets[rows]
+    return parts
 
 
 def _store_everything(config: TrainConfig, base: dict | None) -> bool:
@@ -221,11 +251,22 @@ def _store_everything(config: TrainConfig, base: dict | None) -> bool:
 
 
 def _write(folder: Path, run: Run) -> None:
-    """Scores, curves and pictures of a run."""
+    """Scores, curves, pictures, answers and mistakes of a run."""
     task, extra = run.classifier.task, {"seconds_training": round(run.seconds, 2)} | run.extra
     write_json(folder / "metrics.json", {"scores": run.scores, "baselines": run.baselines} | extra)
     columns = ["step", "epoch", "examples_seen", "lr", "train_loss", "val_loss"]
     columns += [f"train_{task.measure_name}", f"val_{task.measure_name}", "full_val_loss"]
+    columns += ["train_rows", "val_rows"]
     report.write_history(folder / "history.csv", run.history, columns)
     test = run.targets["test"], run.outputs["test"], run.scores["test"]
     report.write_pictures(folder, task, *test, run.history, run.best_epoch)
+    judge, parts = judge_of(task), ("validation", "test")
+    found = {part: judge.mistakes(run.targets[part], run.outputs[part]) for part in parts}
+    texts = {part: getattr(run.split, part)["text"].tolist() for part in parts}
+    where = "Rows are those of split/, counted from 1; predictions.csv has every answer."
+    write_mistakes(folder / "mistakes.md", {part: (texts[part], found[part]) for part in parts}, where)
+    with ChunkWriter(folder / "predictions.csv") as writer:
+        for part in parts:
+            rows = run.predictions(part)
+            rows.insert(0, "part", part)
+            writer.write(rows)
