@@ -49,7 +49,8 @@ def evaluate(
 
     Options come in ``config``, one by one (``evaluate(model="runs/x", data="new.csv")``), or both. ``data``
     may also be rows in memory: a DataFrame, or texts and their ``labels``
-    (:func:`gptcls.data.in_memory.labelled_rows`); ``model`` may also be a classifier in memory.
+    (:func:`gptcls.data.in_memory.labelled_rows`); ``model`` may also be a classifier in memory, or what
+    :func:`gptcls.train.run.fit` returns.
 
     Texts are cleaned as they were for training, and rows without text are dropped. Rows are left out whose
     text (:func:`gptcls.data.same_text.text_key`) the classifier was trained on, or on which its epoch and
@@ -57,6 +58,7 @@ def evaluate(
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
     """
     config = EvaluateConfig(**options) if config is None else replace(config, **options)
+    config = replace(config, model=getattr(config.model, "predictor", config.model))
     if (out := None if config.out is None else Path(config.out)) is not None:
         if out.is_file():
             raise InputError(f"--out {out} is a file; choose a folder")

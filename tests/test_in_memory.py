@@ -177,6 +177,8 @@ def test_a_frame_trains_in_a_folder_that_can_be_used_without_it(base, tmp_path, 
     assert run.scores == fit(FRAME, base, **QUICK).scores
     assert json.loads((run.folder / "config.json").read_text())["options"]["data"] == "frame"
     assert load_classifier(run.folder, "cpu").predict(TEXTS) == run.predict(TEXTS)
+    with pytest.raises(TypeError, match="got NoneType"):
+        train(data=None, model=str(base), **QUICK)
     texts = train(data=FRAME["text"].to_numpy(), labels=FRAME["label"], model=str(base), out="x", **QUICK)
     assert texts.scores == run.scores
 
@@ -194,6 +196,11 @@ def test_a_frame_scores_as_its_predictions_do(classifier):
         gptcls.evaluate(model=classifier, data=pd.DataFrame({"text": ["a"], "label": ["x"]}, index=[5]))
     with pytest.raises(TypeError, match="got list"):
         gptcls.evaluate(model=classifier, data=TEXTS)
+
+
+def test_a_run_in_memory_is_evaluated_as_its_predictions_are(base):
+    run, new = fit(FRAME, base, **QUICK), pd.DataFrame({"text": TEXTS, "label": ["spam", "ham", "ham"]})
+    assert gptcls.evaluate(model=run, data=new)["accuracy"] == accuracy_score(new["label"], run.predict(new))
 
 
 def test_trained_rows_are_left_out_of_a_frame_too(tmp_path, caplog):

@@ -121,12 +121,12 @@ def train(
     one by one or named in ``explicit`` may not differ from the run's that is resumed, defaults either.
     InputError for what cannot be used, KeyboardInterrupt after Ctrl-C, once what is trained so far is saved.
     """
-    rows, in_memory = options.get("data"), not isinstance(options.get("data"), str | Path | None)
+    config = (config or TrainConfig()).changed(**options)
+    rows, in_memory = config.data.data, not isinstance(config.data.data, str | Path)
     if in_memory:
-        options["data"] = IN_MEMORY
+        config = config.changed(data=IN_MEMORY)
     elif labels is not None:
         raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
-    config = (config or TrainConfig()).changed(**options)
     home = RunFolder(config, RESULT, resolve, {*explicit, *options})
     config = home.config
     device = pick_device(config.run.device)
