@@ -56,6 +56,7 @@ def evaluate(
     text (:func:`gptcls.data.same_text.text_key`) the classifier was trained on, or on which its epoch and
     thresholds were chosen, and the log says how many. Where no split of a run lies next to the classifier,
     nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
+    Every row counts, also of a text that stands in several: ``distinct`` has the scores with each text once.
     """
     config = EvaluateConfig(**options) if config is None else replace(config, **options)
     config = replace(config, model=getattr(config.model, "predictor", config.model))
@@ -87,7 +88,7 @@ def evaluate(
         rows = _unseen(rows, split, source)
     # Their scores.
     targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
-    scores = judge_of(task).scores(targets, outputs)
+    scores = judge_of(task).scores_of(rows, targets, outputs)
     if out is not None:
         write_json(out / "metrics.json", {"scores": {"data": scores}, "baselines": {}})
         report.write_pictures(out, task, targets, outputs, scores)

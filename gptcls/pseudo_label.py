@@ -43,8 +43,8 @@ class PseudoLabelConfig(TableOptions, ClassifierOptions):
 
 def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
     """Write the texts that the classifier is sure of, and return how many of each label there are. Memory
-    holds a few thousand rows at a time: a text that stands twice is written twice, and ``--extra`` takes it
-    once. InputError, leaving no file, for what cannot be read, and when no text was taken."""
+    holds a few thousand rows at a time: a text that stands twice is written twice; ``--extra`` then goes
+    by ``--repeats``. InputError, leaving no file, for what cannot be read, and when no text was taken."""
     if not 0 < config.confidence <= 1:
         raise InputError(f"--confidence {config.confidence} is not a probability; use more than 0, at most 1")
     classifier = config.load()

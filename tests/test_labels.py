@@ -225,7 +225,8 @@ def test_duplicates_of_each_kind(log):
     texts = ["a", "a", "b", "b", "c"]
     lists = labelled_frame(texts, ['["x"]', '["x"]', '["x"]', '["y"]', "[]"])
     assert drop_duplicates(lists, LISTS)["text"].tolist() == ["a", "c"]
-    assert "dropped 2 rows: texts under several lists of labels (1, e.g. 'b')" in log.text
+    assert "1 texts (e.g. 'b') stand under several lists of labels" in log.text
+    assert "1 have none (e.g. 'b'), their 2 rows are dropped" in log.text
     numbers = labelled_frame(texts, ["1.0", "1.0", "2.0", "5.0", "4.0"])
     kept = drop_duplicates(numbers, NUMBERS)
     assert dict(zip(kept.text, map(float, kept.label), strict=True)) == {"a": 1.0, "b": 3.5, "c": 4.0}

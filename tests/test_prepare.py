@@ -40,12 +40,13 @@ def as_rows(frame: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(frame.text, frame.label, strict=True))
 
 
-def test_drop_duplicates_keeps_the_first_and_no_contradiction(log):
+def test_drop_duplicates_keeps_the_first_and_no_tie(log):
     frame = table(
         ("a", "x"), ("b", "y"), ('"A"', "x"), ("a\n", "x"), ("c", "x"), ("C!", "y"), ("Ａ", "x"), ("d", "y")  # noqa: RUF001
     )  # fmt: skip
     assert as_rows(drop_duplicates(frame)) == [("a", "x"), ("b", "y"), ("d", "y")]
-    assert "dropped 2 rows: texts under several labels (1, e.g. 'c')" in log.text
+    assert "1 texts (e.g. 'c') stand under several labels" in log.text
+    assert "1 have none (e.g. 'c'), their 2 rows are dropped" in log.text
     assert "dropped 3 repeated texts, 3 rows left" in log.text
     log.clear()
     drop_duplicates(distinct(x=3, y=3))
@@ -201,8 +202,8 @@ def test_the_part_not_given_is_drawn_from_train_alone(missing):
     [
         ({"rows": distinct(x=9)}, "only 'x'"),
         ({"rows": distinct(x=9)[:0]}, "none"),
-        ({"rows": distinct(x=9, rare=2)}, "class 'rare' has too few rows \\(2\\): 3 are needed"),
-        ({"rows": distinct(x=9, rare=1), "test": table(("new", "x"))}, "'rare' has too few rows \\(1\\): 2"),
+        ({"rows": distinct(x=9, rare=2)}, "class 'rare' has too few texts \\(2\\): 3 are needed"),
+        ({"rows": distinct(x=9, rare=1), "test": table(("new", "x"))}, "'rare' has too few texts \\(1\\): 2"),
         ({"rows": distinct(x=9, y=9), "test_fraction": 0.0}, "test fraction 0.0"),
         ({"rows": distinct(x=9, y=9), "validation_fraction": 1.5}, "validation fraction 1.5"),
         ({"rows": distinct(x=9, y=9), "validation_fraction": 0.5, "test_fraction": 0.5}, "leave nothing"),

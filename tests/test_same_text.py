@@ -96,7 +96,7 @@ def test_given_parts_extra_rows_and_new_texts_are_apart(caplog):
 
 def test_numbers_of_the_same_text_keep_their_mean():
     frame = labelled_frame(["Good!", "good", "bad"], ["1.0", "4.0", "2.0"])
-    assert drop_duplicates(frame, NUMBERS).values.tolist() == [["Good!", "2.5"], ["bad", "2.0"]]
+    assert drop_duplicates(frame, NUMBERS).values.tolist() == [["Good!", "2.5", 2], ["bad", "2.0", 1]]
 
 
 def test_the_index_of_the_rows_does_not_matter():

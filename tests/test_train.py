@@ -70,8 +70,7 @@ def test_what_a_run_leaves(run_folder):
     assert sorted(str(p.relative_to(run_folder)) for p in run_folder.rglob("*") if p.is_file()) == [
         "accuracy.png", "classifier/classifier.json", "classifier/model.safetensors", "config.json",
         "confusion.png", "history.csv", "loss.png", "metrics.json", "mistakes.md", "precision_recall.png",
-        "predictions.csv",
-        "split/test.csv", "split/train.csv", "split/validation.csv",
+        "predictions.csv", "split/report.json", "split/test.csv", "split/train.csv", "split/validation.csv",
     ]  # fmt: skip
     metrics = json.loads((run_folder / "metrics.json").read_text())
     assert metrics["scores"].keys() == {"train", "validation", "test"}
@@ -449,7 +448,7 @@ BAD_FILES = {
     "empty": (b"", ["empty"]),
     "header only": (b"text,label\n", []),
     "one class": (("text,label\n" + "".join(f"hello {i},ham\n" for i in range(20))).encode(), ["'ham'"]),
-    "too few rows of a class": (("text,label\n" + GOOD + "zzz,rare\n").encode(), ["'rare'"]),
+    "too few texts of a class": (("text,label\n" + GOOD + "zzz,rare\n").encode(), ["'rare'"]),
     "missing column": (b"a,b,c\n1,2,3\n", ["--text-column"]),
     "duplicate column": (b"text,text,label\na,b,c\n", ["text"]),
     "blank texts": (b"text,label\n,ham\n ,spam\n", ["no row has text"]),
@@ -466,7 +465,10 @@ def test_bad_files(command, tmp_path, name):
     content, words = BAD_FILES[name]
     file = tmp_path / "bad.csv"
     file.write_bytes(content)
-    of_the_split = name in ("one class", "too few rows of a class")  # about the rows, wherever they came from
+    of_the_split = name in (
+        "one class",
+        "too few texts of a class",
+    )  # about the rows, wherever they came from
     refused(
         command(gptcls.train.run, "--data", file, *QUICK, "--out", "x"),
         *words,

@@ -41,9 +41,35 @@ class LabelKind:
     task: str  # as in --task
     names: Callable[[str], list[str]]  # the classes (or the names of the numbers) in a label
     strata: Callable[[Sequence[str]], list[str]]  # groups to draw from in proportion
+    vote: Callable[[Sequence[str]], str | None]  # the label of a text from those of its rows; None: a tie
     every_class: bool = False  # whether each part must hold every class
     differ: str = "labels"  # of which a text has several, where its rows contradict each other
-    merge: Callable[[Sequence[str]], str] | None = None  # settles such rows; without it they are dropped
+
+
+def most_frequent(labels: Sequence[str]) -> str | None:
+    """The label of more rows than any other; None where two share the lead.
+
+    >>> most_frequent(["b", "a", "b", "c"]), most_frequent(["a", "b"])
+    ('b', None)
+    """
+    (first, most), *rest = Counter(labels).most_common(2)
+    return None if rest and rest[0][1] == most else first
+
+
+def majority_of_each(labels: Sequence[str]) -> str | None:
+    """The names that more than half of the lists hold. Each is voted on alone, as the task decides on each
+    alone, so that lists which differ in one name still agree on the others. None where no name wins, unless
+    more than half of the lists are empty.
+
+    >>> majority_of_each(['["a"]', '["a", "b"]', '["c"]']), majority_of_each(['["a"]', '["b"]'])
+    ('["a"]', None)
+    """
+    lists = [json.loads(label) for label in labels]
+    counts = Counter(chain.from_iterable(lists))
+    winners = sorted(name for name, n in counts.items() if 2 * n > len(lists))
+    if not winners and 2 * lists.count([]) <= len(lists):
+        return None
+    return json.dumps(winners, ensure_ascii=False)
 
 
 def rarest_labels(labels: Sequence[str]) -> list[str]:
@@ -74,9 +100,11 @@ def mean_numbers(labels: Sequence[str]) -> str:
     return json.dumps(means if labels[0].startswith("{") else means["label"], ensure_ascii=False)
 
 
-ONE_CLASS = LabelKind("single", lambda label: [label], list, every_class=True)
-LISTS = LabelKind("multi", json.loads, rarest_labels, differ="lists of labels")
-NUMBERS = LabelKind("regression", lambda label: list(numbers(label)), number_strata, merge=mean_numbers)
+ONE_CLASS = LabelKind("single", lambda label: [label], list, most_frequent, every_class=True)
+LISTS = LabelKind("multi", json.loads, rarest_labels, majority_of_each, differ="lists of labels")
+NUMBERS = LabelKind(
+    "regression", lambda label: list(numbers(label)), number_strata, mean_numbers, differ="numbers"
+)
 KINDS = {kind.task: kind for kind in (ONE_CLASS, LISTS, NUMBERS)}
 
 

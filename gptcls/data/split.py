@@ -1,9 +1,11 @@
 """Train, validation and test: drawn from one frame, kept apart by their texts, and stored as three files.
 
-Every function takes frames with the columns ``text`` and ``label`` and returns new ones, index 0 to N - 1.
-Texts are the same where :func:`gptcls.data.same_text.text_key` says so.
+Every function takes frames with the columns ``text`` and ``label``, perhaps ``rows``, and returns new ones,
+index 0 to N - 1. Texts are the same where :func:`gptcls.data.same_text.text_key` says so; ``rows`` is told in
+:mod:`gptcls.data.repeats`.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gptcls.common.files import write_json
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
+from gptcls.data.repeats import ROWS, Repeats, raw_rows, settle, with_rows
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame
 from gptcls.data.writer import ChunkWriter
@@ -31,12 +35,14 @@ UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")  # in UTF-8, or by the csv modul
 class Split:
     """The three parts; no text stands in two of them, except in the book's own split. ``plain`` has the
     training rows as the labelled data gives them, where ``train`` differs from them: rows were added
-    (``--extra``, ``--augment``), repeated or left out (``--balance``)."""
+    (``--extra``, ``--augment``), repeated or left out (``--balance``), or stand for several (``--repeats
+    weight``). ``report`` says what became of the rows read: see :func:`gptcls.data.repeats.settle`."""
 
     train: "pd.DataFrame"
     validation: "pd.DataFrame"
     test: "pd.DataFrame"
     plain: "pd.DataFrame | None" = None
+    report: dict | None = None
 
     def items(self) -> Iterator[tuple[str, "pd.DataFrame"]]:
         return ((name, getattr(self, name)) for name in PARTS)
@@ -55,8 +61,11 @@ def make_split(
 
     A part that is not given is drawn from ``rows`` in proportion to the classes, at least one row of each
     class to each part; lists of labels in proportion to each row's rarest label, numbers to ten groups from
-    the lowest to the highest. The same seed draws the same rows with every version of numpy. Rows of train
-    whose text stands in validation or test are removed, and rows of validation whose text stands in test.
+    the lowest to the highest. Texts are drawn, each with all of its rows: the same seed draws the same texts
+    whether their repeats were dropped or kept, and with every version of numpy. A text of more rows than a
+    part is due of its class stays in train, where the class has enough others: it alone would decide scores.
+    Rows of train whose text stands in a given validation or test part are removed, and rows of validation
+    whose text stands in test.
 
     Raises InputError for fractions that leave nothing, fewer than two classes, a class too small to be drawn
     from, a label in validation or test that train lacks, and a part that is left empty.
@@ -87,47 +96,58 @@ def make_split(
 
 
 def _draw(frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: LabelKind) -> tuple:
-    """What is left of ``frame``, and the parts by the names of their fractions."""
+    """What is left of ``frame``, and the parts by the names of their fractions: drawn by the first row of
+    each text, which the others follow."""
     if bad := [f"{name} fraction {share}" for name, share in fractions.items() if not 0 < share < 1]:
         raise InputError(f"{bad[0]} is not between 0 and 1")
     if sum(fractions.values()) >= 1:
         raise InputError(f"fractions {fractions} leave nothing to train on: their sum must be below 1")
     _require_classes(frame, kind)
+    text = pd.factorize(frame["text"].map(text_key))[0]  # (N,), the number of each row's text
+    first = frame["label"].to_numpy()[~pd.Series(text).duplicated().to_numpy()].tolist()
+    n_rows = np.bincount(text, raw_rows(frame))  # of each text
     needed = 1 + len(fractions)
     random = np.random.RandomState(seed)  # its stream is frozen for good (NEP 19), unlike default_rng's
     parts: list[list[np.ndarray]] = [[] for _ in range(needed)]
-    for name, rows in rows_by_group(kind.strata(frame.label.tolist())).items():
-        if len(rows) < needed:
+    for name, texts in rows_by_group(kind.strata(first)).items():
+        if len(texts) < needed:
             if kind.every_class:
-                said = f"class {name!r} has too few rows ({len(rows)}): {needed} are needed, one for each of"
+                said = (
+                    f"class {name!r} has too few texts ({len(texts)}): {needed} are needed, one for each of"
+                )
                 raise InputError(f"{said} train, {' and '.join(fractions)}: add rows or leave it out")
-            parts[0].append(rows)
+            parts[0].append(texts)
             continue
-        rows = random.permutation(rows)
-        sizes = [max(1, round(len(rows) * fraction)) for fraction in fractions.values()]
-        while sum(sizes) >= len(rows):  # a small class: train keeps one row at least
+        texts = random.permutation(texts)
+        heavy = n_rows[texts] > min(fractions.values()) * n_rows[texts].sum()
+        texts = texts[heavy.argsort(kind="stable")]  # drawn last
+        sizes = [max(1, round(len(texts) * fraction)) for fraction in fractions.values()]
+        while sum(sizes) >= len(texts):  # a small class: train keeps one text at least
             sizes[sizes.index(max(sizes))] -= 1
-        *drawn, rest = np.split(rows, np.cumsum(sizes))
+        *drawn, rest = np.split(texts, np.cumsum(sizes))
         for part, taken in zip(parts, [rest, *drawn], strict=True):
             part.append(taken)
     if not kind.every_class:
-        _give_back_unseen(parts, [set(kind.names(label)) for label in frame.label])
+        names: list[set[str]] = [set() for _ in first]
+        for number, label in zip(text, frame["label"], strict=True):
+            names[number].update(kind.names(label))
+        _give_back_unseen(parts, names)
     # In the order of the file: readers find rows again, and the loader shuffles anyway.
-    rest, *drawn = (frame.iloc[np.sort(np.concatenate([[], *part]).astype(int))] for part in parts)
+    rest, *drawn = (frame[np.isin(text, np.concatenate([[], *part]))] for part in parts)
     return rest, dict(zip(fractions, drawn, strict=True))
 
 
 def _give_back_unseen(parts: list[list[np.ndarray]], names: list[set[str]]) -> None:
-    """Move rows back to train (the first part), one after another, while a name in them is unknown there."""
-    known = set().union(*(names[row] for rows in parts[0] for row in rows))
+    """Move texts back to train (the first part), one after another, while a name in them is unknown there."""
+    known = set().union(*(names[text] for texts in parts[0] for text in texts))
     for part in parts[1:]:
-        for i, rows in enumerate(part):
-            unseen = np.zeros(len(rows), dtype=bool)
-            for j, row in enumerate(rows):
-                unseen[j] = not names[row] <= known
-                known |= names[row]
-            parts[0].append(rows[unseen])
-            part[i] = rows[~unseen]
+        for i, texts in enumerate(part):
+            unseen = np.zeros(len(texts), dtype=bool)
+            for j, text in enumerate(texts):
+                unseen[j] = not names[text] <= known
+                known |= names[text]
+            parts[0].append(texts[unseen])
+            part[i] = texts[~unseen]
 
 
 def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
@@ -138,35 +158,33 @@ def _require_classes(frame: "pd.DataFrame", kind: LabelKind) -> None:
 
 
 def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.DataFrame":
-    """Keep the first row of each text; drop every row of a text that stands under several labels. A text
-    under several numbers keeps their mean. The log counts both."""
-    keys = frame["text"].map(text_key)
-    by_text = frame["label"].groupby(keys.to_numpy(), sort=False)
-    contradictory = by_text.transform("nunique") > 1
-    if contradictory.any():
-        n, example = keys[contradictory].nunique(), frame["text"][contradictory].iloc[0]
-        example = example if len(example) <= 40 else example[:39] + "…"
-        if kind.merge is None:
-            said = f"texts under several {kind.differ} ({n}, e.g. {example!r})"
-            log.info(f"dropped {int(contradictory.sum())} rows: {said}")
-            frame, keys = frame[~contradictory], keys[~contradictory]
-        else:
-            frame = frame.assign(label=keys.map(by_text.agg(lambda labels: kind.merge(labels.tolist()))))
-            log.info("%d texts (e.g. %r) stand under several numbers: each gets the mean", n, example)
-    kept = frame[~keys.duplicated()]
-    if repeats := len(frame) - len(kept):
-        log.info(f"dropped {repeats} repeated texts, {len(kept)} rows left (letters and digits compared)")
-    return kept.reset_index(drop=True)
+    """The first row of each text, under the label of most of its rows (:func:`gptcls.data.repeats.settle`).
+
+    >>> import pandas as pd
+    >>> texts, labels = ["Free!", "free", "FREE", "hi", "ok", "OK"], ["yes", "no", "yes", "no", "yes", "no"]
+    >>> drop_duplicates(pd.DataFrame({"text": texts, "label": labels}))
+        text label  rows
+    0  Free!   yes     3
+    1     hi    no     1
+    """
+    return settle(frame, kind)[0]
 
 
-def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS) -> Split:
-    """The split with the rows of ``extra`` behind its training rows; those that repeat a text are left out.
-    The log counts them, and the labels taken. InputError for a label that train lacks, and for no new row."""
+def with_extra(
+    split: Split,
+    extra: "pd.DataFrame",
+    source: object,
+    kind: LabelKind = ONE_CLASS,
+    repeats: Repeats = "drop",
+) -> Split:
+    """The split with the rows of ``extra`` behind its training rows. Of a text that stands in the split none
+    is taken; what becomes of repeats and conflicts among the others is as in :func:`settle`. The log counts
+    them, and the labels taken. InputError for a label that train lacks, and for no new row."""
     known = sorted(names_in(split.train, kind))
     if unseen := sorted(names_in(extra, kind) - set(known)):
         said = f"label {unseen[0]!r} is not among the labels of the training rows, {', '.join(known)}"
         raise InputError(f"{source}: {said}: correct or delete these rows")
-    extra = drop_duplicates(extra, kind)
+    extra, _ = settle(extra, kind, repeats, str(source))
     for name, part in reversed(list(split.items())):
         extra = without(extra, part, str(source), name)
     if extra.empty:
@@ -174,7 +192,9 @@ def with_extra(split: Split, extra: "pd.DataFrame", source: object, kind: LabelK
     counts = Counter(chain.from_iterable(map(kind.names, extra.label)))
     taken = ", ".join(f"{counts[name]:,} {name}" for name in known)
     log.info(f"{source}: {len(extra):,} rows added to train ({taken})")
-    return replace(split, train=pd.concat([split.train, extra], ignore_index=True))
+    joined = pd.concat([split.train, extra], ignore_index=True)
+    counts = np.concatenate([raw_rows(split.train), raw_rows(extra)])  # either may be without the column
+    return replace(split, train=with_rows(joined, counts))
 
 
 def without(frame: "pd.DataFrame", other: "pd.DataFrame", name: str, where: str) -> "pd.DataFrame":
@@ -200,18 +220,24 @@ def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def save_split(split: Split, folder: str | Path) -> None:
-    """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv: all or none.
-    :func:`load_split` gives back every text exactly. InputError for a text that no file in UTF-8 can hold:
-    one with a NUL character or half of a surrogate pair."""
+    """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv and report.json: all
+    or none. :func:`load_split` gives back every text exactly. InputError for a text that no file in UTF-8 can
+    hold: one with a NUL character or half of a surrogate pair."""
     folder = Path(folder)
     parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
     with ExitStack() as stack:
         for name, frame in parts.items():
             if bad := [row for row, text in enumerate(frame.text) if UNWRITABLE.search(text)]:
                 raise InputError(f"{name}, row {bad[0]}: remove the NUL character or lone surrogate")
-            stack.enter_context(ChunkWriter(folder / f"{name}.csv")).write(frame[["text", "label"]])
+            columns = ["text", "label", *([ROWS] if ROWS in frame else [])]
+            stack.enter_context(ChunkWriter(folder / f"{name}.csv")).write(frame[columns])
+    # What else stands here is of another split.
     if split.plain is None:
-        (folder / "plain.csv").unlink(missing_ok=True)  # of another split that stood here
+        (folder / "plain.csv").unlink(missing_ok=True)
+    if split.report is None:
+        (folder / "report.json").unlink(missing_ok=True)
+    else:
+        write_json(folder / "report.json", split.report)
 
 
 def load_split(folder: str | Path) -> Split:
@@ -220,9 +246,18 @@ def load_split(folder: str | Path) -> Split:
     for name in (*PARTS, "plain"):
         if (path := Path(folder, f"{name}.csv")).exists():
             frame = pd.concat(read_chunks(path))
-            if list(frame.columns) != ["text", "label"]:
+            if list(frame.columns) not in (["text", "label"], ["text", "label", ROWS]):
                 raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
             frames[name] = labelled_frame(frame["text"].tolist(), frame["label"].tolist())
+            if ROWS in frame:
+                frames[name][ROWS] = _counts(frame[ROWS].tolist(), path)
         elif name in PARTS:
             raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    return Split(**frames)
+    report = Path(folder, "report.json")
+    return Split(**frames, report=json.loads(report.read_text(encoding="utf-8")) if report.exists() else None)
+
+
+def _counts(values: list[str], path: Path) -> list[int]:
+    if bad := [value for value in values if not re.fullmatch("[1-9][0-9]{0,17}", value)]:
+        raise InputError(f"{path}: {bad[0]!r} in column rows is no count of rows; use a whole number from 1")
+    return list(map(int, values))

@@ -18,11 +18,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
-from gptcls.evaluation import baselines, metrics, mistakes, plots, table
+from gptcls.data.repeats import other_count
+from gptcls.evaluation import baselines, metrics, mistakes, plots, table, weighted
 
 Pictures = dict[str, "plots.Figure"]  # by file name
 
@@ -41,6 +43,19 @@ class Judge(ABC):
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         """Every score of targets (N,) or (N, K) and outputs (N, K), ready for JSON."""
         return self.score(targets, outputs, self.task.labels)
+
+    def scores_of(self, rows: "pd.DataFrame", targets: np.ndarray, outputs: np.ndarray) -> dict:
+        """:meth:`scores` row by row. Where texts repeat, also the main ones counted the other way, under the
+        name that :func:`gptcls.data.repeats.other_count` gives to it."""
+        scores = self.scores(targets, outputs)
+        if (other := other_count(rows)) is not None:
+            name, weights = other
+            scores[name] = {"n": round(weights.sum())} | self.weighted(targets, outputs, weights)
+        return scores
+
+    @abstractmethod
+    def weighted(self, targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> dict:
+        """The main scores, without intervals, where row i counts ``weights[i]`` times."""
 
     def baselines(self, parts: baselines.Parts, vectors: baselines.Parts | None = None) -> baselines.Scores:
         """Baseline name -> part name -> scores, fitted on the texts of ``parts["train"]`` and, for the probe,
@@ -82,6 +97,9 @@ class SingleLabelJudge(Judge):
     rivals = baselines.ClassBaselines
     units = plots.UNITS
 
+    def weighted(self, targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> dict:
+        return weighted.classification_scores(targets, outputs, weights)
+
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
         return table.format_each(scores) if self.task.n_outputs > 2 else ""
@@ -111,6 +129,9 @@ class MultiLabelJudge(Judge):
     def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
         return mistakes.label_mistakes(targets, outputs, self.task.labels, self.task.thresholds)
 
+    def weighted(self, targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> dict:
+        return weighted.multilabel_scores(targets, outputs, self.task.thresholds, weights)
+
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"labels.png": plots.plot_label_scores(scores["per_class"])}
 
@@ -137,6 +158,9 @@ class RegressionJudge(Judge):
 
     def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
         return mistakes.number_errors(targets, outputs, self.task.labels)
+
+    def weighted(self, targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> dict:
+        return weighted.regression_scores(targets, outputs, weights)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         return {"predictions.png": plots.plot_predictions(targets, outputs, self.task.labels)}

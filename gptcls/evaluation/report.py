@@ -11,12 +11,19 @@ from gptcls.core.task import Task
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.plots import plot_history
 
+OTHER_COUNTS = {"raw_rows": "as raw rows", "distinct": "each text once"}
+
 
 def scores_table(task: Task, scores: dict[str, dict], baselines: dict[str, dict[str, dict]]) -> str:
-    """The classifier's scores on each part and, below them, the baselines' on the test part. Then, where the
-    task has more to say, the scores of each class or number on the last part."""
+    """The classifier's scores on each part, where texts repeat also with these counted the other way; below
+    them the baselines' on the test part. Then, where the task has more to say, the scores of each class or
+    number on the last part."""
     judge, last = judge_of(task), list(scores)[-1]
-    rows = [*scores.items(), *((f"test, {name}", parts["test"]) for name, parts in baselines.items())]
+    rows = []
+    for part, found in scores.items():
+        others = [(f"{part}, {said}", found[name]) for name, said in OTHER_COUNTS.items() if name in found]
+        rows += [(part, found), *others]
+    rows += [(f"test, {name}", parts["test"]) for name, parts in baselines.items()]
     details = judge.details(scores[last])
     return judge.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
 

@@ -18,6 +18,7 @@ from gptcls.data.corpora import CORPORA, corpus_of
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.long_texts import Long
 from gptcls.data.options import LabelOptions, data_help
+from gptcls.data.repeats import Repeats
 from gptcls.train.presets import Preset
 
 # What a recipe sets where the user sets nothing.
@@ -77,6 +78,10 @@ class DataOptions(LabelOptions):
     """Share of the rows split off for validation."""
     test_fraction: float = 0.2
     """Share of the rows split off for testing."""
+    repeats: Repeats = "drop"
+    """Of a text in several rows: one row, all of them, or one that is drawn as often as all would be, in
+    epochs as short as drop's. The majority's label holds, without one the text is dropped; it stands in one part.
+    Files to validate and test on keep all rows."""
     balance: Annotated[Balance | None, by_recipe("balance", Balance)] = None
     """Classes as they are; of the training rows, each cut to the smallest or repeated up to the largest; or
     weighted in the loss (of several labels, texts that have one against those that lack it)."""
@@ -197,7 +202,7 @@ class RunOptions:
     seed: int = 123
     """Of the split, the head, random weights and the order: the same bits on one CPU with as many threads."""
     recipe: Literal["default", "book"] = "default"
-    """default: every row, duplicates dropped before a stratified split. book: chapter 6 of "Build a Large
+    """default: every row, repeats settled before a stratified split. book: chapter 6 of "Build a Large
     Language Model From Scratch" step by step. Options given with it win."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

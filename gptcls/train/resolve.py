@@ -20,7 +20,7 @@ SHARES = ("warmup", "validation_fraction", "test_fraction", "lora_dropout", "lab
 # The book reads and splits its one file in its own way.
 NOT_WITH_BOOK = (
     "validation", "test", "validation_fraction", "test_fraction", "separator", "encoding", "columns", "clean",
-    "augment", "extra",
+    "augment", "extra", "repeats",
 )  # fmt: skip
 LABELS_OF_BOOK = ("task", "label_columns", "label_separator", "label_names")
 TASK_OPTIONS = {  # every other option goes with every task

@@ -11,9 +11,10 @@ from gptcls.data.clean import cleaned
 from gptcls.data.corpora import load_parts
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, Layout
+from gptcls.data.repeats import expanded, one_of_each, settle
 from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import from_frame, load_data
-from gptcls.data.split import PARTS, Split, drop_duplicates, make_split, with_extra
+from gptcls.data.split import PARTS, Split, make_split, with_extra
 from gptcls.train.config import DataOptions, TrainConfig
 
 RESAMPLERS = {"undersample": undersample, "oversample": oversample}
@@ -56,22 +57,30 @@ def split_of(rows: Any, config: TrainConfig, labels: Any = None) -> Split:
 
 
 def _drawn(parts: dict[str, Any], config: TrainConfig) -> Split:
-    """Cleaned, without repeats, and with the parts that are missing drawn from the training rows."""
+    """Cleaned, each text under one label, and with the parts that are missing drawn from the training rows.
+    Parts that are given stay row for row, repeats and conflicts too, so that scores on a published test part
+    are those that others report."""
     data, kind = config.data, KINDS[config.data.task]
     parts = {part: cleaned(frame, data.cleaning) for part, frame in parts.items()}
     shares = {"validation_fraction": data.validation_fraction, "test_fraction": data.test_fraction}
-    rows = drop_duplicates(parts.pop("train"), kind)
-    return make_split(rows, **parts, **shares, seed=config.run.seed, kind=kind)
+    rows, report = settle(parts.pop("train"), kind, data.repeats)
+    split = make_split(rows, **parts, **shares, seed=config.run.seed, kind=kind)
+    return replace(split, report=report)
 
 
 def _training_rows(split: Split, config: TrainConfig) -> Split:
-    """What is for training alone: extra rows, balance, augmentation; the other parts stay as they are."""
-    data, seed, plain = config.data, config.run.seed, split.train
+    """What is for training alone: extra rows, balance, augmentation; the other parts stay as they are.
+
+    With ``--repeats weight`` classes are balanced by the rows that texts stand for, and a new text weighs as
+    much as the text that it was made from."""
+    data, seed, weighted = config.data, config.run.seed, config.data.repeats == "weight"
+    plain = expanded(split.train) if weighted else split.train
     if data.extra is not None:
         kind = KINDS[data.task]
         extra = cleaned(load_data(data.extra, layout=Layout(kind)), data.cleaning)
-        split = with_extra(split, extra, data.extra, kind)
-    resample = RESAMPLERS.get(data.balance)
-    rows = split.train if resample is None else resample(split.train, seed)
+        split = with_extra(split, extra, data.extra, kind, data.repeats)
+    rows = split.train
+    if (resample := RESAMPLERS.get(data.balance)) is not None:
+        rows = one_of_each(resample(expanded(rows), seed)) if weighted else resample(rows, seed)
     rows = data.augmentation.of(rows, (*split.validation["text"], *split.test["text"]), seed)
     return split if rows is plain else replace(split, train=rows, plain=plain)

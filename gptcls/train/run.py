@@ -22,6 +22,7 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.data.repeats import raw_rows
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation import report
@@ -164,7 +165,8 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
     config, task, split = setup.config, setup.saved.task, setup.split
     network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
-    setup.loaders = loaders = make_loaders(setup.datasets, config)
+    weights = raw_rows(split.train) if config.data.repeats == "weight" else None
+    setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
     for part, frame in split.items():
         labels = frame["label"].tolist()
         log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
@@ -217,7 +219,9 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     saved.task = task = judge_of(task).tuned(targets["validation"], outputs["validation"])
     judge = judge_of(task)
-    saved.scores = {part: judge.scores(targets[part], outputs[part]) for part in PARTS}
+    saved.scores = {part: judge.scores_of(f, targets[part], outputs[part]) for part, f in split.items()}
+    if split.plain is not None:  # rows were made or left out: how often the data repeats a text is not seen
+        saved.scores["train"] = judge.scores(targets["train"], outputs["train"])
     rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
     texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
     baselines = judge.baselines(texts, _frozen_vectors(setup))

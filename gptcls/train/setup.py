@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -22,6 +23,7 @@ from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.labels import KINDS
 from gptcls.data.long_texts import CUTS, describe_cut
+from gptcls.data.repeats import expanded
 from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
@@ -31,6 +33,7 @@ from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import declared_size, load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
+from gptcls.train.sampler import WeightedBucketSampler
 
 
 @dataclass
@@ -77,13 +80,15 @@ def _size_of(name: str, own: nn.Module | None) -> tuple[int | None, bool]:
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:
-    """The task over the labels of the training rows, with the options that are its own."""
+    """The task over the labels of the training rows, with the options that are its own. What it counts of
+    them, such as the weights of classes, it counts as often as they are drawn."""
     task, values = config.data.task, config.flat()
     own = {name: values[name] for name, tasks in TASK_OPTIONS.items() if task in tasks}
     if task == "multi" and all(len(KINDS[task].names(label)) == 1 for label in split.train["label"]):
         hint = "--task single is meant for that, unless a --label-separator is missing"
         log.info(f"--task multi: every training row has exactly one label; {hint}")
-    return TASKS[task].for_training(split.train["label"].tolist(), **own)
+    drawn = expanded(split.train) if config.data.repeats == "weight" else split.train
+    return TASKS[task].for_training(drawn["label"].tolist(), **own)
 
 
 def build_classifier(
@@ -183,8 +188,14 @@ def stage(
     return network, datasets
 
 
-def make_loaders(datasets: dict[str, Any], config: TrainConfig) -> dict[str, DataLoader]:
-    """A loader per part; the training rows are shuffled, in the book's way with its recipe."""
+def make_loaders(
+    datasets: dict[str, Any], config: TrainConfig, weights: np.ndarray | None = None
+) -> dict[str, DataLoader]:
+    """A loader per part; the training rows are shuffled, in the book's way with its recipe, or drawn in
+    proportion to ``weights``, one for each training text."""
     size, train, book = config.fit.batch_size, datasets["train"], config.run.recipe == "book"
     shuffled = plain_loader(train, size, shuffle=True) if book else bucket_loader(train, size)
+    if weights is not None:
+        sampler = WeightedBucketSampler(train.lengths, size, weights[train.owners])
+        shuffled = DataLoader(train, batch_sampler=sampler, collate_fn=train.collate)
     return {part: plain_loader(dataset, size) for part, dataset in datasets.items()} | {"train": shuffled}
