@@ -19,7 +19,8 @@ from gptcls.common import cli
 HOME = Path(__file__).parents[1]
 README = HOME / "README.md"
 MANUAL = [README, *sorted((HOME / "docs").glob("*.md"))]
-PAGES = [*MANUAL, *sorted(HOME.glob("*/README.md")), *sorted((HOME / "gptcls" / "assets").rglob("*.md"))]
+FOLDERS = ("benchmarks", "chapters", "dataset", "gptcls", "notebooks")
+PAGES = [*MANUAL, *(page for name in FOLDERS for page in sorted((HOME / name).rglob("*.md")))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 TEST = re.compile(r"(tests/\w+\.py)(?:::(\w+))?")
