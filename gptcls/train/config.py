@@ -80,8 +80,8 @@ class DataOptions(LabelOptions):
     """Share of the rows split off for testing."""
     repeats: Repeats = "drop"
     """Of a text in several rows: one row, all of them, or one that is drawn as often as all would be, in
-    epochs as short as drop's. The majority's label holds, without one the text is dropped; it stands in one part.
-    Files to validate and test on keep all rows."""
+    epochs as short as drop's. The majority's label holds, without one the text is dropped; it stands in one
+    part. Files to validate and test on keep all rows."""
     balance: Annotated[Balance | None, by_recipe("balance", Balance)] = None
     """Classes as they are; of the training rows, each cut to the smallest or repeated up to the largest; or
     weighted in the loss (of several labels, texts that have one against those that lack it)."""
