@@ -10,29 +10,27 @@ from typing import Any, Literal
 
 Preset = Literal["quick", "balanced", "best"]
 NARROW = 512  # channels; below, a network takes larger steps, and training all of its blocks costs little
-FEWEST, MOST = 2, 20  # passes over the training rows
-NARROW_RATE, WIDE_RATE = 1e-3, 5e-5
-POOLING = "max"  # of an encoder the first token speaks for all, as it learnt to
-BLOCKS: dict[Preset, str] = {"quick": "last_block", "balanced": "blocks", "best": "blocks"}
-# Passes, times the root of the number of rows: twice the rows are seen half again as often in all.
-PASSES: dict[Preset, float] = {"quick": 100, "balanced": 200, "best": 400}
+NARROW_RATE, WIDE_RATE = 1e-3, 5e-5  # of the last block
+# Passes over the rows: so many divided by the root of their number, but not fewer than the second figure.
+PASSES: dict[Preset, tuple[float, int]] = {"quick": (100, 2), "balanced": (130, 4), "best": (380, 8)}
+MOST = 20
 
 
 def preset_settings(preset: Preset, width: int | None, rows: int, decoder: bool = True) -> dict[str, Any]:
     """Options of a run on that many training rows; ``width`` is the network's C, None if nothing says it.
 
-    >>> preset_settings("balanced", 768, rows=1045)
-    {'train': 'last_block', 'pooling': 'auto', 'lr': 5e-05, 'batch_size': 8, 'epochs': 6}
+    >>> preset_settings("balanced", 256, rows=364)
+    {'batch_size': 16, 'epochs': 7, 'train': 'blocks', 'lr': 0.0005, 'pooling': 'max'}
     """
     narrow = width is not None and width < NARROW
-    epochs = min(MOST, max(FEWEST, round(PASSES[preset] / math.sqrt(rows))))
+    per_root, fewest = PASSES[preset]
+    epochs = min(MOST, max(fewest, round(per_root / math.sqrt(rows))))
+    steps = {"batch_size": 16 if narrow else 8, "epochs": epochs}
     if not narrow:
-        train = "last_2" if preset == "best" else "last_block"
-        return {"train": train, "pooling": "auto", "lr": WIDE_RATE, "batch_size": 8, "epochs": epochs}
-    return {
-        "train": BLOCKS[preset],
-        "pooling": POOLING if decoder else "auto",
-        "lr": NARROW_RATE,
-        "batch_size": 16,
-        "epochs": epochs,
-    }
+        trained = "last_2" if preset == "best" else "last_block"
+        return steps | {"train": trained, "lr": WIDE_RATE, "pooling": "auto"}
+    quick = preset == "quick"
+    # Of an encoder the first token speaks for all, as it learnt to.
+    pooling = "auto" if not decoder else "mean" if quick else "max"
+    what = {"train": "last_block", "lr": NARROW_RATE} if quick else {"train": "blocks", "lr": NARROW_RATE / 2}
+    return steps | what | {"pooling": pooling}
