@@ -3,8 +3,7 @@
 At most 10,000 rows of each data set, without repeated texts, split as a run splits them; a test part that
 a set has of its own stays whole. The plain pipeline next to it is TF-IDF of words (of Chinese, of
 characters and pairs of them) and logistic regression, C=10, of several labels one against the rest with
-thresholds of 0.5. The seconds are those of the whole
-baseline: vectors, choice, scores of all parts.
+thresholds of 0.5. The seconds are those of the whole baseline: vectors, choice, scores of all parts.
 """
 
 import logging

@@ -116,7 +116,12 @@ def number_errors(targets: np.ndarray, predictions: np.ndarray, labels: Sequence
 
 def write_mistakes(path: Path, parts: Mapping[str, tuple[Sequence[str], Mistakes]], files: str) -> None:
     """The texts of each part with their mistakes; ``files`` says where all rows of a part are."""
-    lines = ["# Mistakes", "", f"Those that the classifier is surest of come first. {files}", ""]
+    lines = [
+        "# Mistakes",
+        "",
+        f"The worst come first: wrong answers that it was surest of, the largest errors. {files}",
+        "",
+    ]
     for part, (texts, found) in parts.items():
         lines += _part(part, texts, found)
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
