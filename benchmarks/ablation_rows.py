@@ -157,7 +157,7 @@ def settings(model: str) -> dict[str, Any]:
     if (declared_size(model)[0] or NARROW) >= NARROW:
         return {}
     steps = {name: RECIPES["default"][name] for name in ("schedule", "warmup", "clip")}
-    return steps | {"lr": NARROW_RATE}
+    return steps | {"lr": 2 * NARROW_RATE}
 
 
 def config_of(row: Ablation, n_positions: int, **shared: Any) -> TrainConfig:

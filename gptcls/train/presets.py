@@ -1,36 +1,35 @@
 """--preset: what is trained, what the head reads, and for how long, by the network's width and the rows.
 
-For narrow networks chosen with gpt2-nano on validation rows of six data sets (``python -m
-benchmarks.presets``, table in benchmarks/LOG.md). Large pretrained weights could not be had where this was
-built: wider networks get the book's settings, about as many passes as the book has over its 1,045 rows.
+For narrow networks chosen with gpt2-nano on validation rows (``python -m benchmarks.presets``, table in
+benchmarks/LOG.md): best was the best of a grid of 24, balanced about the best of those that train the last
+block alone, and not for long. quick reads the last token, so that the block computes one position of a text.
+Large pretrained weights could not be had where this was built: wider networks get the book's settings, about
+as many passes as the book has over its 1,045 rows.
 """
 
 import math
 from typing import Any, Literal
 
 Preset = Literal["quick", "balanced", "best"]
-NARROW = 512  # channels; below, a network takes larger steps, and training all of its blocks costs little
-NARROW_RATE, WIDE_RATE = 1e-3, 5e-5  # of the last block
-# Passes over the rows: so many divided by the root of their number, but not fewer than the second figure.
-PASSES: dict[Preset, tuple[float, int]] = {"quick": (100, 2), "balanced": (130, 4), "best": (380, 8)}
-MOST = 20
+NARROW = 512  # channels; below, a network takes larger steps
+NARROW_RATE, WIDE_RATE = 5e-4, 5e-5
+MOST = 20  # passes over the rows
 
 
 def preset_settings(preset: Preset, width: int | None, rows: int, decoder: bool = True) -> dict[str, Any]:
     """Options of a run on that many training rows; ``width`` is the network's C, None if nothing says it.
 
     >>> preset_settings("balanced", 256, rows=364)
-    {'batch_size': 16, 'epochs': 7, 'train': 'blocks', 'lr': 0.0005, 'pooling': 'max'}
+    {'train': 'last_block', 'pooling': 'mean', 'lr': 0.0005, 'batch_size': 16, 'epochs': 7}
     """
-    narrow = width is not None and width < NARROW
-    per_root, fewest = PASSES[preset]
-    epochs = min(MOST, max(fewest, round(per_root / math.sqrt(rows))))
-    steps = {"batch_size": 16 if narrow else 8, "epochs": epochs}
-    if not narrow:
+    if width is None or width >= NARROW:
+        per_root, fewest = {"quick": (80, 2), "balanced": (160, 3), "best": (320, 5)}[preset]
         trained = "last_2" if preset == "best" else "last_block"
-        return steps | {"train": trained, "lr": WIDE_RATE, "pooling": "auto"}
-    quick = preset == "quick"
-    # Of an encoder the first token speaks for all, as it learnt to.
-    pooling = "auto" if not decoder else "mean" if quick else "max"
-    what = {"train": "last_block", "lr": NARROW_RATE} if quick else {"train": "blocks", "lr": NARROW_RATE / 2}
-    return steps | what | {"pooling": pooling}
+        chosen = {"train": trained, "pooling": "auto", "lr": WIDE_RATE, "batch_size": 8}
+    else:
+        per_root, fewest = {"quick": (130, 2), "balanced": (130, 4), "best": (380, 8)}[preset]
+        trained = "blocks" if preset == "best" else "last_block"
+        # The first token of an encoder learnt to speak for all.
+        pooling = {"quick": "auto", "balanced": "mean", "best": "max"}[preset] if decoder else "auto"
+        chosen = {"train": trained, "pooling": pooling, "lr": NARROW_RATE, "batch_size": 16}
+    return chosen | {"epochs": min(MOST, max(fewest, round(per_root / math.sqrt(rows))))}
