@@ -1,4 +1,5 @@
-"""--preset: what is trained, what the head reads, and for how long, by the network's width and the rows.
+"""--preset: what is trained, what the head reads, and for how long, by the network's width and the rows; best
+also mixes the answers with those of the n-gram baseline.
 
 For narrow networks chosen with gpt2-nano on validation rows of six data sets (``python -m
 benchmarks.presets``, table in benchmarks/LOG.md). Large pretrained weights could not be had where this was
@@ -26,6 +27,7 @@ def preset_settings(preset: Preset, width: int | None, rows: int, decoder: bool 
     per_root, fewest = PASSES[preset]
     epochs = min(MOST, max(fewest, round(per_root / math.sqrt(rows))))
     steps = {"batch_size": 16 if narrow else 8, "epochs": epochs}
+    steps |= {"stack": "ngrams"} if preset == "best" else {}
     if not narrow:
         trained = "last_2" if preset == "best" else "last_block"
         return steps | {"train": trained, "lr": WIDE_RATE, "pooling": "auto"}
