@@ -73,11 +73,18 @@ def activation_of(name: str) -> Callable[[np.ndarray], np.ndarray]:
 
 @dataclass(frozen=True)
 class Block:
-    """The n-grams of one analyzer, "word" or "char", in the order of their columns."""
+    """The n-grams of one analyzer, "word" or "char", in the order of their columns; ValueError for others."""
 
     analyzer: str
-    ngram_range: tuple[int, int]
+    ngram_range: tuple[int, int]  # words or characters
     ngrams: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        least, most = self.ngram_range
+        if self.analyzer not in ("word", "char") or not 1 <= least <= most:
+            raise ValueError(f"{NGRAMS} has {self.analyzer!r} from {least} to {most}, no kind of n-grams")
+        if other := [each for each in self.ngrams if not isinstance(each, str)]:
+            raise ValueError(f"{NGRAMS} has {other[0]!r}, which is no n-gram")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +140,7 @@ class NgramModel:
 
         blocks = [vars(block) for block in self.blocks]
         text = json.dumps({"activation": self.activation, "blocks": blocks}, ensure_ascii=False)
-        # A text from JSON may hold half a pair of surrogates, and so may its n-grams.
-        (folder / NGRAMS).write_bytes(text.encode("utf-8", "surrogatepass"))
+        (folder / NGRAMS).write_text(text, encoding="utf-8")
         tensors = {"idf": self.idf, "coefficients": self.coefficients, "intercept": self.intercept}
         save_file(tensors, folder / WEIGHTS)
 
@@ -162,5 +168,5 @@ class NgramModel:
             if np.isnan(found).any() or (name != "intercept" and np.isinf(found).any()):
                 raise ValueError(f"{name} in {WEIGHTS} holds what is not a number")
         model = cls(activation, blocks, **{name: tensors[name] for name in shapes})
-        model.tfidf.transform(["a text"])  # scikit-learn checks the rest
+        model.outputs(["a text"])  # now, since what is left to find wrong is found when it is used
         return model
