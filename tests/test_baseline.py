@@ -34,6 +34,7 @@ from gptcls.evaluation.baselines import (
     tfidf_vectorizer,
 )
 from gptcls.evaluation.metrics import classification_scores
+from gptcls.evaluation.ngrams import Tfidf, activation_of
 
 SMS = Path(__file__).parents[2] / "shared" / "data" / "sms" / "SMSSpamCollection"
 needs_sms = pytest.mark.skipif(not SMS.exists(), reason=f"the SMS Spam Collection is not at {SMS}")
@@ -238,7 +239,7 @@ def test_few_validation_rows_do_not_choose(caplog):
     caplog.set_level(logging.INFO, "gptcls")
     baselines = ClassBaselines(LABELS)
     baselines.scores(parts)
-    matrices, both = zip(*ngram_parts(parts).values(), strict=True)
+    matrices, both = zip(*ngram_parts(Tfidf(), parts).values(), strict=True)
     stacked, y = vstack(matrices, format="csr"), np.concatenate(both)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     right = {
@@ -254,10 +255,10 @@ def test_shares_keep_the_order_of_the_decision_values():
     texts, targets = made_up(250, 3)
     train, test = (texts[:200], targets[:200]), (texts[200:], targets[200:])
     baselines = ClassBaselines(["a", "b", "c", "none"])
-    x = ngram_parts({"train": train, "test": test})
+    x = ngram_parts(Tfidf(), {"train": train, "test": test})
     decide = baselines.fitted(linear_models()["linear SVM, C=1"], *x["train"])
     decisions = decide(x["test"][0])
-    shares = baselines.answers(test[1], decisions)(decisions)
+    shares = activation_of(baselines.activation)(baselines.scale(test[1], decisions) * decisions)
     svm = LinearSVC(C=1, random_state=0, dual=True, tol=1e-2).fit(*x["train"])
     assert (shares.argmax(axis=1) == svm.predict(x["test"][0])).all()
     assert shares.sum(axis=1) == pytest.approx(1)
@@ -269,12 +270,12 @@ def test_shares_keep_the_order_of_the_decision_values():
 
 
 def test_runs_of_characters_by_length():
-    short = ngram_parts({"train": (["abcdef", "abcdeg"], [0, 1])})["train"][0]
+    short = ngram_parts(Tfidf(), {"train": (["abcdef", "abcdeg"], [0, 1])})["train"][0]
     # Two words; a to e: 5 + 4 + 3 + 2 + 1 runs; with f or g at the end 5 each.
     assert short.shape[1] == 2 + 15 + 2 * 5
-    long = ngram_parts({"train": (["abcd" * 200, "abcd" * 200], [0, 1])})["train"][0]
+    long = ngram_parts(Tfidf(), {"train": (["abcd" * 200, "abcd" * 200], [0, 1])})["train"][0]
     assert long.shape[1] == 1 + 4
-    many = ngram_parts({"train": (["abab"] * 999 + ["xyz"], [0] * 1000)})["train"][0]
+    many = ngram_parts(Tfidf(), {"train": (["abab"] * 999 + ["xyz"], [0] * 1000)})["train"][0]
     assert many.shape[1] == 1 + 7, "what one text alone has is left out"
 
 

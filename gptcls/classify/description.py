@@ -35,7 +35,7 @@ def checked_description(spec: dict, folder: Path) -> dict:
         raise InputError(f"{folder} has format version {version}, newer than {FORMAT_VERSION}; update gptcls")
     if version == 1:
         spec = SINCE_VERSION_2 | spec
-    spec = {"text_columns": []} | spec  # younger than version 2, and of no use to a program that reads texts
+    spec = {"text_columns": [], "mixture": None} | spec  # younger than version 2
     if (family := spec["architecture"]["family"]) not in FAMILIES:
         found = f"{folder} is a {family!r} network, this gptcls reads {', '.join(FAMILIES)}"
         raise InputError(f"{found}; update it, or register your own in gptcls.models.families.FAMILIES")
@@ -65,6 +65,7 @@ def _rules(spec: dict) -> Iterator[Rule]:
     names = spec["text_columns"]
     fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
     yield "text_columns", names, fits, "a list of names"
+    yield "mixture", spec["mixture"], _is_mixture(spec["mixture"]), "null, or a weight and a temperature"
     stored, trained = spec["tensors"], spec["trained"]
     if stored == "adapter":
         yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
@@ -109,6 +110,13 @@ def task_rules(spec: dict) -> Iterator[Rule]:
 
 def _is_whole(value: Any, most: int) -> bool:
     return type(value) is int and 1 <= value <= most
+
+
+def _is_mixture(value: Any) -> bool:
+    match value:
+        case {"weight": int() | float() as weight, "temperature": int() | float() as temperature}:
+            return 0 <= weight <= 1 and 0 < temperature < math.inf
+    return value is None
 
 
 def _is_policy(policy: Any, n_layer: int) -> bool:

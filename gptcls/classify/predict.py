@@ -95,7 +95,7 @@ class TextClassifier:
         cleaned, targets = [CLEANERS[saved.cleaning](texts[i]) for i in read], torch.zeros(len(read))
         dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
-        outputs[read] = saved.task.outputs(dataset_logits(self.model, dataset, self.device)).numpy()
+        outputs[read] = saved.outputs(dataset_logits(self.model, dataset, self.device), cleaned)
         return outputs, dataset.truncated
 
     def log_truncated(self, n: int, max_length: int | None = None) -> None:

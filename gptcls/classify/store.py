@@ -2,23 +2,27 @@
 
 The tensors are all of the network's, or only the trained ones with the name and sha256 of the base weights
 they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For LoRA these are the head,
-in ``model.safetensors``, and an adapter in PEFT's format. ``tokenizer.json`` is there where not GPT-2's.
+in ``model.safetensors``, and an adapter in PEFT's format. ``tokenizer.json`` is there where not GPT-2's, and
+``ngrams.json`` with ``ngrams.safetensors`` where the answers are mixed with those of n-grams.
 """
 
 import json
 import platform
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from gptcls.classify.description import FORMAT_VERSION, checked_description
+from gptcls.classify.mixture import Mixture
 from gptcls.common.files import atomic_folder, write_json
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
@@ -54,6 +58,13 @@ class SavedClassifier:
     long: Long = "head"  # what is read of a text of more than max_length tokens
     cleaning: str = "none"  # what is done to a text first, one of CLEANERS
     text_columns: tuple[str, ...] = ()  # of a table, where the training's were named; several are joined
+    mixture: Mixture | None = None  # with n-grams; without it the network answers alone
+
+    def outputs(self, logits: Tensor, texts: Sequence[str]) -> np.ndarray:
+        """Probabilities or numbers (N, K), from the network's logits (N, K) of the texts, cleaned."""
+        if self.mixture is None:
+            return self.task.outputs(logits).numpy()
+        return self.mixture.outputs(self.task, logits, texts)
 
 
 AS_THEY_ARE = (  # in classifier.json
@@ -89,6 +100,7 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "pooling": model.pooling,
         "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         **{field: getattr(saved, field) for field in AS_THEY_ARE},
+        "mixture": saved.mixture and saved.mixture.to_json(),
         "versions": library_versions(),
     }
     # Writing it, whole or not at all.
@@ -99,6 +111,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
             if stored == "adapter":
                 save_adapter(temporary, model.backbone, saved.base["name"])
+            if saved.mixture is not None:
+                saved.mixture.ngrams.save(temporary)
             write_json(temporary / "classifier.json", description)
             if tokenizer is not None:
                 (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
@@ -162,12 +176,13 @@ def read_classifier(
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
         as_they_are["text_columns"] = tuple(spec["text_columns"])
+        mixture = spec["mixture"] and Mixture.read(spec["mixture"], folder, task)
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         damage = f"damaged ({type(error).__name__}: {error})"
         raise InputError(f"{folder} is {damage}; save or copy it again") from error
-    return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer)
+    return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer, mixture=mixture)
 
 
 def _load(base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any) -> tuple[nn.Module, dict]:

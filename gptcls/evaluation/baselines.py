@@ -26,6 +26,7 @@ import numpy as np
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.evaluation import metrics
+from gptcls.evaluation.ngrams import NgramModel, Tfidf, activation_of
 
 MAJORITY, MOST_FREQUENT, MEAN = "majority class", "most frequent label", "mean of the training rows"
 TFIDF, PROBE = "TF-IDF of words and characters", "probe of the frozen blocks"
@@ -33,8 +34,6 @@ FEWEST = 200  # validation rows that a choice may rest on
 FOLDS = 5
 PROBE_C = (0.001, 0.01, 0.1, 1.0)
 MOST_COMPARED = 200_000  # rows times outputs that the candidates are fitted on, but 2,000 rows in any case
-RARE = 1_000  # training texts from which on an n-gram has to occur in two of them
-LONG = 500  # characters in the mean text beyond which 4 characters stand for runs of 1 to 5
 LETTERS = re.compile(r"[^\W\d_]")
 # Thai, Lao, Burmese, Khmer, kana, and the Chinese characters of the first two planes.
 UNSPACED = re.compile(
@@ -52,9 +51,11 @@ class Baselines(ABC):
 
     trivial: ClassVar[str]  # the name of the answer that is always the same
     measure_name: ClassVar[str]  # by which a model is chosen
+    activation: ClassVar[str]  # by which decision values become outputs
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels, self.thresholds = labels, [0.5] * len(labels)
+        self._of_ngrams: tuple[Tfidf, Decide] | None = None
 
     def scores(self, parts: Parts, vectors: Parts | None = None) -> Scores:
         """Every part of ``parts`` scored as :mod:`gptcls.evaluation.metrics` does, by baselines that are
@@ -69,16 +70,22 @@ class Baselines(ABC):
         if reason := self.unfit(targets):
             log.info(f"{TFIDF} left out: {reason}")
             return results
-        if (ngrams := ngram_parts(parts)) is None:
+        tfidf = Tfidf()
+        if (ngrams := ngram_parts(tfidf, parts)) is None:
             log.info(f"{TFIDF} left out: its training texts are blank")
         else:
-            results[TFIDF] = self._linear(TFIDF, ngrams, self.on_ngrams())
+            results[TFIDF], decide = self._linear(TFIDF, ngrams, self.on_ngrams())
+            self._of_ngrams = tfidf, decide
         if vectors is not None and not self.unfit(_training(vectors)[1]):
-            results[PROBE] = self._linear(PROBE, vectors, self.on_vectors())
+            results[PROBE], _ = self._linear(PROBE, vectors, self.on_vectors())
         return results
 
-    def _linear(self, name: str, parts: Parts, models: dict[str, Model]) -> dict[str, dict]:
-        """The scores of the best of ``models``."""
+    def ngram_model(self) -> NgramModel | None:
+        """The model of n-grams that :meth:`scores` fitted, to be kept; None where it was left out."""
+        return None if self._of_ngrams is None else NgramModel.of(*self._of_ngrams, self.activation)
+
+    def _linear(self, name: str, parts: Parts, models: dict[str, Model]) -> tuple[dict[str, dict], Decide]:
+        """The scores of the best of ``models``, and its decision values, scaled."""
         inputs, targets = parts["train"]
         by_validation = "validation" in parts and len(parts["validation"][1]) >= FEWEST
         candidates = self._by_validation if by_validation else self._by_folds
@@ -93,8 +100,8 @@ class Baselines(ABC):
         if by_validation:  # of the model that is fitted on all training rows
             inputs, targets = parts["validation"]
             found[best] = targets, decide(inputs)
-        answer = self.answers(*found[best])
-        return self._scored(parts, lambda inputs: answer(decide(inputs)))
+        scale, outputs = self.scale(*found[best]), activation_of(self.activation)
+        return self._scored(parts, lambda x: outputs(scale * decide(x))), lambda x: scale * decide(x)
 
     def _by_validation(self, model: Model, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
         """Targets and decision values of the validation rows, of ``model`` fitted on training rows."""
@@ -157,8 +164,9 @@ class Baselines(ABC):
         """How good decision values (N, K) are; more is better."""
 
     @abstractmethod
-    def answers(self, targets: np.ndarray, decisions: np.ndarray) -> Decide:
-        """From decision values to outputs, by what these rows, which the model had not, show."""
+    def scale(self, targets: np.ndarray, decisions: np.ndarray) -> float:
+        """What decision values are multiplied by before the activation makes outputs of them, by what these
+        rows, which the model had not, show."""
 
     @abstractmethod
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
@@ -168,7 +176,7 @@ class Baselines(ABC):
 class ClassBaselines(Baselines):
     """One class per text: the majority class, and linear SVMs and logistic regressions."""
 
-    trivial, measure_name = MAJORITY, "accuracy"
+    trivial, measure_name, activation = MAJORITY, "accuracy", "softmax"
 
     def unfit(self, targets: np.ndarray) -> str:
         return "its training texts hold a single class" if len(np.unique(targets)) < 2 else ""
@@ -212,15 +220,14 @@ class ClassBaselines(Baselines):
     def measure(self, targets: np.ndarray, decisions: np.ndarray) -> float:
         return float((decisions.argmax(axis=1) == targets).mean())
 
-    def answers(self, targets: np.ndarray, decisions: np.ndarray) -> Decide:
-        from scipy.special import log_softmax, softmax
+    def scale(self, targets: np.ndarray, decisions: np.ndarray) -> float:
+        from scipy.special import log_softmax
 
         def loss(scale: float) -> float:
             chosen = log_softmax(scale * decisions, axis=1)[np.arange(len(targets)), targets]
             return -np.maximum(chosen, -1e3).mean()  # a class that a fold lacked has a probability of 0
 
-        scale = _best_scale(loss)
-        return lambda decisions: softmax(scale * decisions, axis=1)
+        return best_scale(loss)
 
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.classification_scores(targets, outputs, self.labels)
@@ -230,7 +237,7 @@ class LabelBaselines(Baselines):
     """Any number of labels per text: the most frequent label, and one model per label. Its thresholds are
     tuned, as the classifier's are, on the rows that the model is chosen by."""
 
-    trivial, measure_name = MOST_FREQUENT, "micro-F1"
+    trivial, measure_name, activation = MOST_FREQUENT, "micro-F1", "sigmoid"
 
     def constant(self, targets: np.ndarray) -> np.ndarray:
         return np.eye(len(self.labels))[targets.mean(axis=0).argmax()]
@@ -259,13 +266,13 @@ class LabelBaselines(Baselines):
         sums = metrics.counts_per_text(targets.astype(bool), given).sum(axis=0, keepdims=True)
         return metrics.f1_of_sums(sums, over="micro").item()
 
-    def answers(self, targets: np.ndarray, decisions: np.ndarray) -> Decide:
+    def scale(self, targets: np.ndarray, decisions: np.ndarray) -> float:
         from scipy.special import expit, log_expit
 
         sign = 2 * targets - 1
-        scale = _best_scale(lambda scale: -np.maximum(log_expit(scale * sign * decisions), -1e3).mean())
+        scale = best_scale(lambda scale: -np.maximum(log_expit(scale * sign * decisions), -1e3).mean())
         self.thresholds = metrics.best_thresholds(targets, expit(scale * decisions))
-        return lambda decisions: expit(scale * decisions)
+        return scale
 
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.multilabel_scores(targets, outputs, self.labels, self.thresholds)
@@ -274,7 +281,7 @@ class LabelBaselines(Baselines):
 class NumberBaselines(Baselines):
     """Numbers: the mean of the training rows, and ridge regressions."""
 
-    trivial, measure_name = MEAN, "mean absolute error"
+    trivial, measure_name, activation = MEAN, "mean absolute error", "identity"
 
     def constant(self, targets: np.ndarray) -> np.ndarray:
         return targets.mean(axis=0)
@@ -299,8 +306,8 @@ class NumberBaselines(Baselines):
         scales = targets.std(axis=0)
         return -float((abs(decisions - targets) / np.where(scales > 0, scales, 1)).mean())
 
-    def answers(self, targets: np.ndarray, decisions: np.ndarray) -> Decide:
-        return lambda decisions: decisions
+    def scale(self, targets: np.ndarray, decisions: np.ndarray) -> float:
+        return 1.0
 
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.regression_scores(targets, outputs, self.labels)
@@ -332,7 +339,8 @@ def _fit(model: Model, inputs: Any, targets: np.ndarray) -> Model:
         return clone(model).fit(inputs, targets)
 
 
-def _best_scale(loss: Callable[[float], float]) -> float:
+def best_scale(loss: Callable[[float], float]) -> float:
+    """The positive factor with the smallest loss; its inverse is a temperature."""
     from scipy.optimize import minimize_scalar
 
     return float(np.exp(minimize_scalar(lambda x: loss(np.exp(x)), bounds=(-5, 5), method="bounded").x))
@@ -341,39 +349,14 @@ def _best_scale(loss: Callable[[float], float]) -> float:
 # --- what they read, and the models, not fitted yet ---
 
 
-def ngram_parts(parts: Parts) -> Parts | None:
-    """Parts of texts as TF-IDF (N, F), sparse: words and pairs of them next to runs of 1 to 5 characters,
-    across words. In texts of more than :data:`LONG` characters runs of 4 say as much, measured on film
-    reviews, in a fifth of the time. None where the training texts hold nothing.
-
-    Runs of characters need no words: in Chinese these stand without spaces between them.
-    """
-    from scipy import sparse
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    texts = list(parts["train"][0])
-    runs = (4, 4) if sum(map(len, texts)) > LONG * len(texts) else (1, 5)
-    shared = {"sublinear_tf": True, "min_df": 2 if len(texts) >= RARE else 1}
-    kinds = ({"ngram_range": (1, 2)}, {"analyzer": "char", "ngram_range": runs})
-    blocks: list[dict[str, Any]] = []
-    for kind in kinds:
-        vectorizer = TfidfVectorizer(**shared, **kind)
-        try:
-            block = {"train": vectorizer.fit_transform(texts)}
-        except ValueError as error:
-            if not re.search("empty vocabulary|no terms remain", str(error)):
-                raise
-            continue
-        for part in parts.keys() - block.keys():
-            rows = list(parts[part][0])
-            block[part] = (
-                vectorizer.transform(rows) if rows else sparse.csr_matrix((0, block["train"].shape[1]))
-            )
-        blocks.append(block)
-    if not blocks:
+def ngram_parts(tfidf: Tfidf, parts: Parts) -> Parts | None:
+    """Parts of texts as TF-IDF (N, F), sparse; ``tfidf`` is fitted on those of "train". None where these hold
+    nothing."""
+    if (train := tfidf.fit_transform(list(parts["train"][0]))) is None:
         return None
-    joined = {part: sparse.hstack([block[part] for block in blocks], format="csr") for part in parts}
-    return {part: (joined[part], np.asarray(targets)) for part, (_, targets) in parts.items()}
+    inputs = {part: tfidf.transform(list(texts)) for part, (texts, _) in parts.items() if part != "train"}
+    inputs["train"] = train
+    return {part: (inputs[part], np.asarray(targets)) for part, (_, targets) in parts.items()}
 
 
 def linear_models() -> dict[str, Model]:

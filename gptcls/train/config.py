@@ -29,6 +29,7 @@ DEFAULT: dict[str, Any] = {
 BOOK: dict[str, Any] = {  # chapter 6, settings of its sections 6.2 to 6.7
     "balance": "undersample", "train": "last_block", "pooling": "position-1", "epochs": 5, "batch_size": 8,
     "lr": 5e-5, "schedule": "constant", "warmup": 0.0, "clip": 0.0, "precision": "fp32", "decay_on": "all",
+    "stack": "none",
 }  # fmt: skip
 RECIPES = {"default": DEFAULT, "book": BOOK}
 FROM_RANDOM = {"train": "all", "lr": 1e-3}  # random weights know nothing worth freezing
@@ -39,6 +40,7 @@ LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets"
 Balance = Literal["none", "undersample", "oversample", "weights"]
 Schedule = Literal["cosine", "constant"]
 DecayOn = Literal["matrices", "all"]
+Stack = Literal["none", "ngrams"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -155,7 +157,10 @@ class FitOptions:
 
     preset: Preset = "balanced"
     """What is trained, what the head reads, learning rate, batch size and epochs, where you do not say: they
-    depend on the network's width and the number of rows."""
+    depend on the network's width and the number of rows. best also has --stack ngrams."""
+    stack: Annotated[Stack | None, by_recipe("stack", Stack)] = None
+    """ngrams: the answers are a mixture of the network's and of the n-gram baseline's, by a weight and a
+    temperature that are fitted on the validation rows."""
     epochs: Annotated[int | None, by_recipe("epochs", "INT")] = None
     """Passes over the training rows."""
     batch_size: Annotated[int | None, by_recipe("batch_size", "INT")] = None

@@ -1,4 +1,5 @@
-"""--preset: what is trained, what the head reads, and for how long, by the network's width and the rows.
+"""--preset: what is trained, what the head reads, and for how long, by the network's width and the rows; best
+also mixes the answers with those of the n-gram baseline.
 
 For narrow networks chosen with gpt2-nano on validation rows (``python -m benchmarks.presets``, table in
 benchmarks/LOG.md): best was the best of a grid of 24, balanced about the best of those that train the last
@@ -32,4 +33,5 @@ def preset_settings(preset: Preset, width: int | None, rows: int, decoder: bool 
         # The first token of an encoder learnt to speak for all.
         pooling = {"quick": "auto", "balanced": "mean", "best": "max"}[preset] if decoder else "auto"
         chosen = {"train": trained, "pooling": pooling, "lr": NARROW_RATE, "batch_size": 16}
-    return chosen | {"epochs": min(MOST, max(fewest, round(per_root / math.sqrt(rows))))}
+    chosen["epochs"] = min(MOST, max(fewest, round(per_root / math.sqrt(rows))))
+    return chosen | ({"stack": "ngrams"} if preset == "best" else {})

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gptcls.classify.answers import answered
+from gptcls.classify.mixture import NETWORK, fit_mixture
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.files import write_json
@@ -215,16 +216,23 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
         by_loader = {part: accuracy for part, (_, accuracy) in looks.items()}
         extra = {"before_training": setup.look_before, "accuracy_by_loader": by_loader}
     logits = {part: dataset_logits(model, dataset, device) for part, dataset in setup.datasets.items()}
-    outputs = {part: task.outputs(values).numpy() for part, values in logits.items()}
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
+    rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
+    texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
+    rivals = judge_of(task).rivals(task.labels)
+    baselines = rivals.scores(texts, _frozen_vectors(setup))
+    if setup.config.fit.stack == "ngrams" and (ngrams := rivals.ngram_model()) is not None:
+        alone = {part: task.outputs(values).numpy() for part, values in logits.items()}
+        judge = judge_of(judge_of(task).tuned(targets["validation"], alone["validation"]))
+        baselines = {NETWORK: {part: judge.scores(targets[part], alone[part]) for part in alone}} | baselines
+        held = targets["validation"], split.validation["text"].tolist()
+        saved.mixture = fit_mixture(task, ngrams, logits["validation"], *held)
+    outputs = {part: saved.outputs(logits[part], f["text"].tolist()) for part, f in split.items()}
     saved.task = task = judge_of(task).tuned(targets["validation"], outputs["validation"])
     judge = judge_of(task)
     saved.scores = {part: judge.scores_of(f, targets[part], outputs[part]) for part, f in split.items()}
     if split.plain is not None:  # rows were made or left out: how often the data repeats a text is not seen
         saved.scores["train"] = judge.scores(targets["train"], outputs["train"])
-    rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
-    texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
-    baselines = judge.baselines(texts, _frozen_vectors(setup))
     measured = (saved.scores, baselines, targets, outputs)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
