@@ -408,7 +408,7 @@ grid[0].invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# The bars on the right belong to the README's speed table, where the whole run is timed with GPT-2 small's
+# The bars on the right belong to the table in docs/speed.md, where the whole run is timed with GPT-2 small's
 # sizes beside the book's code: compare the last one with the line for fp32.
 #
 # And the clock? Beside the four steps stands the library as it comes. Its cache runs the frozen blocks with
