@@ -24,6 +24,7 @@ from gptcls.data.labels import Layout
 from gptcls.evaluation.baselines import TFIDF
 from gptcls.evaluation.table import MISSING
 from gptcls.train.config import TrainConfig
+from gptcls.train.presets import Preset
 from gptcls.train.run import Run, train
 
 IMBALANCE = "imbalance"
@@ -63,6 +64,8 @@ class Options:
     """Model, as for gptcls.train."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights or from random ones."""
+    preset: Preset = "balanced"
+    """What the options below are where they are not given, as for gptcls.train."""
     train: str | None = None
     """What is trained, as for gptcls.train."""
     pooling: Literal["auto", "last", "first", "mean", "max"] | None = None
@@ -89,7 +92,9 @@ class Options:
 
 def settings(options: Options) -> dict:
     """What all runs have in common, for TrainConfig."""
-    names = ("model", "init", "train", "pooling", "epochs", "lr", "batch_size", "max_length", "device")
+    names = (
+        "model", "init", "preset", "train", "pooling", "epochs", "lr", "batch_size", "max_length", "device",
+    )  # fmt: skip
     return {name: getattr(options, name) for name in names}
 
 
