@@ -25,7 +25,8 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset
 from gptcls.core.errors import InputError
 from gptcls.evaluate import evaluate
-from gptcls.evaluation.baselines import TFIDF, linear_models
+from gptcls.evaluation.baselines import TFIDF, ClassBaselines, linear_models
+from gptcls.evaluation.ngrams import NgramModel
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
 from gptcls.train import run as train_run
 
@@ -371,9 +372,26 @@ def test_not_with_the_book(run_main):
     assert "ngrams" in said
 
 
-def test_blank_training_texts_leave_the_network_alone(base, caplog):
-    """A text of punctuation is not blank, and has n-grams of characters; so there is always something."""
+def test_texts_without_words_have_characters(base):
     rows = pd.DataFrame([("!" * i, "ab"[i % 2]) for i in range(1, 41)], columns=["text", "label"])
     run = fit(rows, base, stack="ngrams", **QUICK | {"epochs": 1})
     assert run.classifier.mixture is not None
     assert np.isfinite(run.predict_proba(["!", "word"])).all()
+
+
+def test_without_ngrams_the_network_answers_alone_and_the_log_says_so(base, monkeypatch, caplog):
+    caplog.set_level("INFO", "gptcls")
+    # As where --extra alone brings the second class: the baselines do without its rows.
+    monkeypatch.setattr(ClassBaselines, "unfit", lambda self, targets: "its training texts hold one class")
+    run = fit(pd.DataFrame(ROWS, columns=["text", "label"]), base, stack="ngrams", **QUICK | {"epochs": 1})
+    assert run.classifier.mixture is None
+    assert "--stack ngrams: there are none, so the network answers alone" in caplog.messages
+
+
+def test_a_class_without_training_rows_has_no_share(tmp_path):
+    baselines = ClassBaselines(["a", "b", "c"])
+    baselines.scores({"train": (["one", "two", "one two", "three"], np.array([0, 2, 0, 2]))})
+    baselines.ngram_model().save(tmp_path)
+    shares = NgramModel.read(tmp_path, "softmax", 3).outputs(["one", "four"])
+    assert not shares[:, 1].any()
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)

@@ -221,7 +221,10 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
     rivals = judge_of(task).rivals(task.labels)
     baselines = rivals.scores(texts, _frozen_vectors(setup))
-    if setup.config.fit.stack == "ngrams" and (ngrams := rivals.ngram_model()) is not None:
+    stacked = setup.config.fit.stack == "ngrams"
+    if stacked and (ngrams := rivals.ngram_model()) is None:
+        log.info("--stack ngrams: there are none, so the network answers alone")
+    elif stacked:
         alone = {part: task.outputs(values).numpy() for part, values in logits.items()}
         judge = judge_of(judge_of(task).tuned(targets["validation"], alone["validation"]))
         baselines = {NETWORK: {part: judge.scores(targets[part], alone[part]) for part in alone}} | baselines
