@@ -11,7 +11,7 @@
 # - what a saved classifier consists of, by reading its two files by hand;
 # - why a few of the tensors are enough, and what happens over the wrong base weights;
 # - what the probability says about a message, word by word, and what the threshold does;
-# - what padding, an empty text, a very long one or a missing value do to the answer.
+# - what padding, a very long text, a blank one or a missing value do to the answer.
 
 # %%
 import contextlib
@@ -343,17 +343,18 @@ print("the three agree; by rounding they differ by less than 0.0001")
 # Users send everything. What can be judged gets an answer:
 
 # %%
-ODD = ["", "   ", "👍", "你好，我晚点到", "<|endoftext|>", "a" * 5000, "free " * 2000]
+ODD = ["👍", "你好，我晚点到", "<|endoftext|>", "a" * 5000, "free " * 2000]
 for text, row in zip(ODD, classifier.predict_proba(ODD), strict=True):
     print(f"{text[:13]!r:17} {len(text):6,} characters, {len(encode(text)):5,} tokens: {row[1]:5.1%} spam")
 
 # %% [markdown]
-# A text without a token is judged by a padding token, which says nothing about it; of a long one the first
-# `max_length` tokens are read, and the log says so. What is no text is refused, and the message names the
-# row:
+# Of a long text the first `max_length` tokens are read, and the log says so. A blank one holds nothing to
+# judge, and neither does a missing value in a list or a table: no answer, and NaN for a probability. What is
+# no text at all is refused:
 
 # %%
-for wrong in (None, 3.5, b"bytes", [HAM, None], [HAM, float("nan")]):
+print(classifier.predict([HAM, "   ", None, float("nan")]), classifier.predict_proba(["   "]))
+for wrong in (None, 3.5, b"bytes", [HAM, 3.5]):
     try:
         classifier.predict(wrong)
     except TypeError as error:
