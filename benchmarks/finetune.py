@@ -140,8 +140,8 @@ def commands(race: Race) -> Row:
         rows = {"data": "train", "validation": "validation", "test": "test"}
         arguments = [f"--{flag}={folder / 'rows' / name}.csv" for flag, name in rows.items()]
         arguments += [f"--model={race.weights}", f"--out={folder / f'run-{turn}'}", "--save=trained"]
-        arguments += [f"--epochs={options.epochs}", f"--patience={options.epochs}", "--device=cpu"]
-        arguments += ["--recipe=default", "--train=last_block", f"--batch-size={options.batch_size}"]
+        arguments += [f"--epochs={options.epochs}", f"--batch-size={options.batch_size}", "--device=cpu"]
+        arguments += ["--recipe=default", "--train=last_block", "--pooling=last"]
         seconds["ours"].append(run_command("gptcls.train", *arguments))
         arguments = [f"--data={options.data.resolve()}", f"--weights={race.weights}"]
         arguments += [f"--folder={folder / 'book-command'}", f"--epochs={options.epochs}"]

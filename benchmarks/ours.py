@@ -34,8 +34,7 @@ class Result:
 def config_for(
     weights: Path, epochs: int, batch_size: int, precision: str, cache_budget: float = 2.0
 ) -> TrainConfig:
-    """The default recipe over a folder of weights, judging every epoch and never stopping early: the last
-    block and, as in the book, the last token."""
+    """The default recipe over a folder of weights: the last block and, as in the book, the last token."""
     config = TrainConfig.of(
         model=str(weights),
         train="last_block",
@@ -43,7 +42,6 @@ def config_for(
         lr=5e-5,
         epochs=epochs,
         batch_size=batch_size,
-        patience=epochs,
         precision=precision,
         cache_budget=cache_budget,
         device="cpu",

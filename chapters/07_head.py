@@ -311,7 +311,7 @@ print(f"{len(model.blocks) - 1} of {len(model.blocks)} blocks need to run once a
 # | | the book | here |
 # | --- | --- | --- |
 # | the head | `model.out_head` is overwritten | a `Classifier` around the backbone, which has no head of its own |
-# | the answer is read | at position −1, mostly a padding token | at the last real token |
+# | the answer is read | at position −1, mostly a padding token | at the last real token, or over all of them |
 # | padding | part of the answer | without effect, and tests make sure of it |
 # | frozen parts | `requires_grad = False` | the same, and kept in eval mode: no dropout in what does not learn |
 #

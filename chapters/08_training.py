@@ -300,10 +300,10 @@ for name, parameter in student.trained_parameters().items():
 #
 # | | the book | here |
 # | --- | --- | --- |
-# | the loop | `train_classifier_simple` | the same shape; `Trainer` adds schedule, clipping, early stopping, resuming |
+# | the loop | `train_classifier_simple` | the same shape; `Trainer` adds schedule, clipping, hooks, resuming |
 # | the optimizer gets | all parameters, frozen ones included | the trained ones |
 # | frozen blocks | run at every step | may run once a text and be kept (chapter 12) |
-# | the curves | 5 batches a point | the same, and the whole validation set once an epoch where runs stop early |
+# | the curves | 5 batches a point | the same here; a run looks at the whole validation set after each epoch |
 # | the verdict | accuracy | chapter 10: intervals, baselines, more than one score |
 #
 # Next: [9. Using it](09_using.ipynb).

@@ -24,7 +24,7 @@ from gptcls.data.options import LabelOptions, data_help
 from gptcls.data.readers import PLAIN
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import FRAME, from_frame
-from gptcls.data.split import load_split
+from gptcls.data.split import Split, load_split
 from gptcls.evaluation import report
 from gptcls.evaluation.judge import judge_of
 
@@ -53,26 +53,28 @@ def evaluate(
     :func:`gptcls.train.run.fit` returns.
 
     Texts are cleaned as they were for training, and rows without text are dropped. Rows are left out whose
-    text (:func:`gptcls.data.same_text.text_key`) the classifier was trained on, or on which its epoch and
-    thresholds were chosen, and the log says how many. Where no split of a run lies next to the classifier,
-    nothing can be left out, and the log says so. The run's own test rows are all scored, as training did.
+    text (:func:`gptcls.data.same_text.text_key`) the classifier was trained on, or on which its epoch,
+    thresholds or mixture were chosen, and the log says how many. Where no split of a run lies next to the
+    classifier, nothing can be left out, and the log says so. The run's own test rows are all scored.
     Every row counts, also of a text that stands in several: ``distinct`` has the scores with each text once.
     """
     config = EvaluateConfig(**options) if config is None else replace(config, **options)
+    split = getattr(config.model, "split", None)  # of a run in memory
     config = replace(config, model=getattr(config.model, "predictor", config.model))
     if (out := None if config.out is None else Path(config.out)) is not None:
         if out.is_file():
             raise InputError(f"--out {out} is a file; choose a folder")
         if any((out / name).exists() for name in ("config.json", "classifier", "classifier.json")):
             raise InputError(f"--out {out} holds a run, whose scores would be lost; choose another folder")
-    classifier, split = config.load(), Path("in memory")
+    classifier, where = config.load(), "in memory"
     if not isinstance(config.model, TextClassifier):
-        split = find_classifier(config.model).resolve().parent / "split"
+        where = find_classifier(config.model).resolve().parent / "split"
+        split = load_split(where) if where.exists() else None
     task = classifier.saved.task
     # The rows, cleaned as those of the split were.
     layout, source = config.layout(KINDS[task.name]), config.data
     if source is None:
-        rows = _own_test_rows(config, layout, split)
+        rows = _own_test_rows(config, layout, split, where)
     elif isinstance(source, str | Path) and labels is None:
         columns = config.text_columns, config.label_column
         parts = load_parts(source, *columns, layout, config.dialect, classifier.saved.text_columns)
@@ -85,7 +87,7 @@ def evaluate(
     _require_known(rows, task.labels, layout.kind, source)
     rows = cleaned(rows, classifier.saved.cleaning)
     if source is not None:
-        rows = _unseen(rows, split, source)
+        rows = _unseen(rows, classifier, split, where, source)
     # Their scores.
     targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
     scores = judge_of(task).scores_of(rows, targets, outputs)
@@ -97,25 +99,31 @@ def evaluate(
     return scores
 
 
-def _own_test_rows(config: EvaluateConfig, layout: Layout, split: Path) -> "pd.DataFrame":
+def _own_test_rows(
+    config: EvaluateConfig, layout: Layout, split: Split | None, where: str | Path
+) -> "pd.DataFrame":
     """The test rows of the run that the classifier belongs to."""
     if config.text_column or config.label_column or layout != Layout(layout.kind) or config.dialect != PLAIN:
         raise InputError("--text-column, --label-column, --separator and the like go with --data")
-    if not split.exists():
-        raise InputError(f"--model {config.model} has no run's split next to it; name rows with --data")
-    rows = load_split(split).test
-    log.info(f"scored on the run's own {len(rows):,} test rows: {split / 'test.csv'}")
-    return rows
+    if split is None:
+        named = "a classifier in memory" if isinstance(config.model, TextClassifier) else config.model
+        raise InputError(f"--model {named} has no run's split next to it; name rows with --data")
+    log.info(f"scored on the run's own {len(split.test):,} test rows ({where})")
+    return split.test
 
 
-def _unseen(rows: "pd.DataFrame", split: Path, source: str) -> "pd.DataFrame":
+def _unseen(
+    rows: "pd.DataFrame", classifier: TextClassifier, split: Split | None, where: str | Path, source: str
+) -> "pd.DataFrame":
     """The rows whose text is in neither the training nor the validation part of ``split``."""
-    if not split.exists():
-        log.info(f"no split lies next to the classifier ({split}): rows of its training flatter the scores")
+    if split is None:
+        log.info(f"no split lies next to the classifier ({where}): rows of its training flatter the scores")
         return rows
-    run, keys = load_split(split), rows["text"].map(text_key)
-    trained, chosen = (keys.isin(set(part["text"].map(text_key))) for part in (run.train, run.validation))
-    for seen, use in ((trained, "trained on"), (chosen & ~trained, "validated on, to choose the epoch")):
+    parts, keys = [split.train, split.validation], rows["text"].map(text_key)
+    if classifier.saved.mixture is not None and split.plain is not None:  # which its n-grams are fitted on
+        parts[0] = pd.concat([split.train, split.plain])
+    trained, chosen = (keys.isin(set(part["text"].map(text_key))) for part in parts)
+    for seen, use in ((trained, "trained on"), (chosen & ~trained, "validated on")):
         if seen.any():
             log.info(f"left out: {seen.sum():,} of {len(rows):,} rows, whose texts were {use}")
     rows = rows[~(trained | chosen)]

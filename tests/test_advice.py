@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from helpers.tiny import ROWS
 
+from gptcls.classify.mixture import NETWORK
+from gptcls.evaluation.baselines import MAJORITY, PROBE, TFIDF
 from gptcls.train.advice import advice
 from gptcls.train.run import Run, fit
 
@@ -24,7 +26,10 @@ def with_scores(
     scores["train"]["accuracy"], scores["validation"]["accuracy"] = train, validation
     for values in scores["validation"]["per_class"].values():
         values |= {"recall": recall, "support": 10}
-    baselines = {"TF-IDF": {"validation": {"accuracy": baseline}}}
+    baselines = {name: {"validation": {"accuracy": 1.0}} for name in (MAJORITY, PROBE)}
+    baselines[TFIDF] = {"validation": {"accuracy": baseline}}
+    if options.get("stack") == "ngrams":
+        baselines[NETWORK] = {"validation": {"accuracy": 0.95}}
     return replace(run, scores=scores, baselines=baselines, config=run.config.changed(**options))
 
 
@@ -33,10 +38,10 @@ def with_scores(
     [
         ((0.9, 0.9, 0.8, 0.3), {}, ["--balance weights", "'ham'", "3 of 10"]),
         ((0.9, 0.9, 0.8, 0.3), {"balance": "weights"}, ["--preset best"]),
-        ((0.9, 0.8, 0.85), {}, ["--preset best", "TF-IDF", "85.0 to 80.0"]),
+        ((0.9, 0.8, 0.85), {}, ["--stack ngrams", TFIDF, "85.0 to 80.0"]),
         ((1.0, 0.8, 0.7), {}, ["more labelled rows", "100.0 %", "80.0 %"]),
-        ((0.9, 0.9, 0.8), {}, ["--preset best: it trains longer"]),
-        ((0.9, 0.9, 0.95), {"preset": "best"}, ["--model gpt2-small"]),
+        ((0.9, 0.9, 0.8), {}, ["--preset best"]),
+        ((0.9, 0.9, 0.95), {"preset": "best", "stack": "ngrams"}, ["--stack none", NETWORK]),
         ((0.9, 0.9, 0.8), {"preset": "best"}, ["--model gpt2-small"]),
         ((0.9, 0.9, 0.8), {"recipe": "book"}, ["--recipe default"]),
     ],

@@ -293,3 +293,15 @@ def test_the_probe_is_a_regression_on_the_vectors():
         expected[model.score(*parts["validation"])] = model.score(*parts["test"])
     assert found["validation"]["accuracy"] == max(expected)
     assert found["test"]["accuracy"] == pytest.approx(expected[max(expected)], abs=0.021)
+
+
+def test_repeats_of_a_text_are_on_one_side_of_a_fold():
+    """Labels drawn by a coin: whoever looks right on them by cross-validation has seen them."""
+    rng = np.random.default_rng(0)
+    texts = [f"word{i} other{i}" for i in range(60)] * 10
+    targets = np.tile(rng.integers(0, 2, 60), 10)
+    parts = {"train": (texts, targets), "test": (texts, targets)}
+    baselines = ClassBaselines(("a", "b"))
+    inputs = ngram_parts(Tfidf(), parts)
+    y, found = baselines._by_folds(LinearSVC(), inputs)
+    assert baselines.measure(y, found) < 0.75

@@ -18,6 +18,7 @@ from gptcls.data.book import book_split
 from gptcls.data.sources import labelled_frame
 from gptcls.data.split import Split, save_split
 from gptcls.evaluate import EvaluateConfig, evaluate
+from gptcls.train.run import fit
 
 TRAIN, VALIDATION, TEST = ROWS[:40], ROWS[40:48], ROWS[48:]
 NEW = [("entirely new", "ham"), ("win new cash", "spam"), ("see you then", "ham")]
@@ -177,3 +178,24 @@ def test_other_mistakes(run_folder, tmp_path):
         scores(tmp_path, file)
     with pytest.raises(InputError, match="--precision fp16"):
         evaluate(EvaluateConfig(model=run_folder, device="cpu", precision="fp16"))
+
+
+def test_rows_that_only_the_n_grams_were_fitted_on_are_left_out(caplog):
+    """Those that --balance undersample takes out of training are in the baseline's, and so in a mixture's."""
+    caplog.set_level("INFO", "gptcls")
+    rows = pd.DataFrame(ROWS, columns=["text", "label"])
+    few = rows[(rows["label"] == "ham") | (rows.index % 3 == 0)]
+    how = {"epochs": 1, "max_length": 16, "balance": "undersample", "stack": "ngrams", "device": "cpu"}
+    run = fit(few, **how)
+    plain = run.split.plain
+    assert len(plain) > len(run.split.train)
+    with pytest.raises(InputError, match="every text"):
+        evaluate(model=run, data=plain)
+    assert f"left out: {len(plain)} of {len(plain)} rows, whose texts were trained on" in caplog.text
+
+
+def test_a_run_in_memory_knows_its_test_rows():
+    run = fit(pd.DataFrame(ROWS, columns=["text", "label"]), epochs=1, max_length=16, device="cpu")
+    assert evaluate(model=run)["accuracy"] == run.scores["test"]["accuracy"]
+    with pytest.raises(InputError, match="a classifier in memory has no run"):
+        evaluate(model=run.predictor)

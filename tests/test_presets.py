@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from helpers.tiny import ROWS
 
+from gptcls.core.errors import InputError
 from gptcls.train.config import TrainConfig
 from gptcls.train.presets import MOST, NARROW, preset_settings
 from gptcls.train.resolve import resolve, settle
@@ -69,6 +70,8 @@ def test_the_recipe_of_the_book_leaves_nothing_open(caplog):
     config = resolve(TrainConfig.of(recipe="book"))
     assert settle(config, 256, True, 10) == config
     assert not caplog.messages
+    with pytest.raises(InputError, match="leave out --preset best"):
+        resolve(TrainConfig.of(recipe="book", preset="best"))
 
 
 def test_an_encoder_is_read_where_it_learnt_to_speak():

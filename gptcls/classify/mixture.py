@@ -71,7 +71,7 @@ def fit_mixture(
     said += f" at temperature {temperature:.2f}" if task.has_probabilities else ""
     how = f"fitted on {n:,} validation rows"
     if not fitted:
-        how = f"weights not fitted, since {n:,} validation rows are too few"
+        how = f"{n:,} validation rows are too few to fit the weights"
     log.info(f"answers: {said}; {how}")
     return Mixture(weight, temperature, ngrams)
 

@@ -116,7 +116,9 @@ class Baselines(ABC):
         rows = self._compared(len(targets))
         inputs, targets = inputs[rows], targets[rows]
         found = np.zeros((len(targets), len(self.labels)))
-        for rest, fold in self.folds(targets):
+        first, owners = _distinct(inputs)  # what is in several rows is on one side of a fold
+        for parts_of_first in self.folds(targets[first]):
+            rest, fold = (np.flatnonzero(np.isin(owners, part)) for part in parts_of_first)
             found[fold] = self.fitted(model, inputs[rest], targets[rest])(inputs[fold])
         return targets, found
 
@@ -311,6 +313,18 @@ class NumberBaselines(Baselines):
 
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.regression_scores(targets, outputs, self.labels)
+
+
+def _distinct(inputs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each different input, and of every row the place of its own among these."""
+    places: dict[bytes, int] = {}
+    if isinstance(inputs, np.ndarray):
+        keys = [row.tobytes() for row in inputs]
+    else:
+        cuts = list(zip(inputs.indptr, inputs.indptr[1:], strict=False))
+        keys = [inputs.indices[a:b].tobytes() + inputs.data[a:b].tobytes() for a, b in cuts]
+    owners = np.array([places.setdefault(key, len(places)) for key in keys])
+    return np.unique(owners, return_index=True)[1], owners
 
 
 def _training(parts: Parts) -> tuple[Any, np.ndarray]:

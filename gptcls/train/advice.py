@@ -3,7 +3,9 @@
 The rules look at training and validation rows alone, so whoever follows them does not choose by test rows.
 """
 
+from gptcls.classify.mixture import NETWORK
 from gptcls.core.gpt2 import PRESETS
+from gptcls.evaluation.baselines import TFIDF
 from gptcls.train.run import Run
 
 MEASURES = {"single_label": "accuracy", "multi_label": "micro_f1"}
@@ -22,15 +24,16 @@ def advice(run: Run) -> str:
         return f"--balance weights: of {label!r}, {round(recall * n)} of {n} validation rows are found"
     if config.run.recipe == "book":
         return "--recipe default: repeats dropped before the split, and padding changes no answer"
-    rivals = {name: 100 * parts["validation"][measure] for name, parts in run.baselines.items()}
-    ahead = max(rivals, key=rivals.__getitem__)
-    scored = f"{rivals[ahead]:.1f} to {ours:.1f} %"
-    mix = f"--preset best, which mixes it in: {ahead} is ahead on validation, {scored}"
+    found = {name: 100 * parts["validation"][measure] for name, parts in run.baselines.items()}
+    rival, plain = found.get(TFIDF, 0), found.get(NETWORK, 0)
+    mix = f"--stack ngrams, to mix it in: {TFIDF} is ahead on validation, {rival:.1f} to {ours:.1f} %"
+    unmix = f"--stack none: the {NETWORK} is ahead on validation, {plain:.1f} to {ours:.1f} %"
     heart = f"{on_train:.1f} % is right of {len(run.split.train):,} training rows, {ours:.1f} % of validation"
     rules = {
-        mix: rivals[ahead] > ours and config.fit.preset != "best",
+        mix: rival > ours and config.fit.stack != "ngrams",
+        unmix: plain > ours,
         f"more labelled rows: {heart}": on_train - ours > LEARNT_BY_HEART,
-        "--preset best: it trains longer, and mixes in the baseline": config.fit.preset != "best",
+        "--preset best: it trains more and for longer": config.fit.preset != "best",
         **{f"--model {name}, a larger pretrained network": True for name in _larger(config.model.model)},
     }
     return next((said for said, fits in rules.items() if fits), "")

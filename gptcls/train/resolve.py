@@ -70,6 +70,8 @@ def _changed(values: dict[str, Any], names: tuple[str, ...]) -> list[str]:
 
 def _check_task(values: dict[str, Any]) -> None:
     task, balance = values["task"], values["balance"]
+    if values["recipe"] == "book" and _changed(values, ("preset",)):
+        raise InputError(f"--recipe book has its own settings; leave out --preset {values['preset']}")
     if values["recipe"] == "book" and values["stack"] == "ngrams":
         raise InputError("--recipe book has no n-grams; leave out --stack ngrams")
     if values["recipe"] == "book" and (changed := _changed(values, LABELS_OF_BOOK)):
