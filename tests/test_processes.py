@@ -44,7 +44,7 @@ def test_two_processes_take_the_steps_of_one(text, tmp_path, monkeypatch):  # no
     running = start(text, tmp_path / "two", "--steps", "4", "--keep", "2", *RECIPE)
     out, err = running.communicate(timeout=300)
     assert running.returncode == 0, err
-    assert out.count("tokens in") == err.count("step 4:") == err.count("token table from") == 1, "one speaks"
+    assert out.count("tokens in") == err.count("step 4 of 4 (") == err.count("token table from") == 1, "one speaks"
     windows = WindowLoader.windows
     monkeypatch.setattr(
         WindowLoader,
@@ -80,7 +80,7 @@ def test_a_signal_to_one_stops_both_and_they_go_on_to_the_same_bits(text, tmp_pa
     whole = start(text, tmp_path / "whole", *options)
     assert whole.wait(300) == 0
     cut = start(text, tmp_path / "cut", *options)
-    while "step 20:" not in (line := cut.stderr.readline()):
+    while "step 20 of" not in (line := cut.stderr.readline()):
         assert line, "it ended too soon"
     second = Path(f"/proc/{cut.pid}/task/{cut.pid}/children").read_text().split()[1]
     os.kill(int(second), signal.SIGTERM)  # torchrun sends the first one another when this one has ended
