@@ -115,7 +115,10 @@ def split_off(words: list[str]) -> tuple[str | None, list[str]]:
     """The module that a command runs, None for a program that is not ours, and its arguments."""
     if words[0] == "gptcls":
         return cli.__name__, words[1:]
-    return (words[2], words[3:]) if words[:2] == ["python", "-m"] else (None, words[1:])
+    if words[:2] != ["python", "-m"]:
+        return None, words[1:]
+    package, _, verb = words[2].partition(".")  # python -m gptcls.train is gptcls train
+    return (cli.__name__, [verb, *words[3:]]) if package == "gptcls" else (words[2], words[3:])
 
 
 def made_by(words: list[str], config: Any) -> set[str]:

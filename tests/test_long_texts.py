@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.random_gpt2 import stir, transformers_gpt2
-from helpers.tiny import CPU, ROWS, tiny_classifier, tiny_saved, write_csv
+from helpers.tiny import CPU, ROWS, stopped_before, tiny_classifier, tiny_saved, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,6 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.loop import Trainer
 from gptcls.core.tokenizer import MAX_CHARS, PAD_ID, Tokenizer, encode
 from gptcls.data.long_texts import CUTS, LOST, head_tail, windows
 from gptcls.evaluate import EvaluateConfig, evaluate
@@ -28,7 +27,6 @@ from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
 from gptcls.models.pretrained import load_pretrained
 from gptcls.train.config import TrainConfig
-from gptcls.train.hooks import StoppedError
 from gptcls.train.run import train
 
 LENGTH = 12
@@ -220,21 +218,12 @@ def test_a_run_is_scored_by_text_and_used_as_it_was_trained(base, data, tmp_path
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_resume_keeps_the_way(base, data, tmp_path, monkeypatch):
+def test_resume_keeps_the_way(base, data, tmp_path):
     options = {"model": str(base), "data": str(data), "max_length": 8, "device": "cpu", "epochs": 1}
     options["long"] = "windows"
     whole = train(TrainConfig.of(**options, out=tmp_path / "whole"))
-    step = Trainer._step
-
-    def stop_after_three(self, group):
-        if self.progress.step == 3:
-            raise StoppedError
-        return step(self, group)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stop_after_three)
-        with pytest.raises(StoppedError):
-            train(TrainConfig.of(**options, out=tmp_path / "x"))
+    with stopped_before(3):
+        train(TrainConfig.of(**options, out=tmp_path / "x"))
     resumed = train(TrainConfig.of(out=tmp_path / "x", resume=True))
     assert resumed.scores == whole.scores
     assert read_classifier(tmp_path / "x").long == "windows"

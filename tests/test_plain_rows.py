@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.tiny import ROWS, write_csv
+from helpers.tiny import ROWS, stopped_before, write_csv
 from sklearn.dummy import DummyClassifier
 
-from gptcls.core.loop import Trainer
 from gptcls.data.sources import labelled_frame
 from gptcls.data.split import Split, load_split, save_split
 from gptcls.evaluation.baselines import MAJORITY, PROBE, TFIDF, ClassBaselines
 from gptcls.train.config import TrainConfig
-from gptcls.train.hooks import StoppedError
 from gptcls.train.run import Run, train
 
 UNEVEN = [*ROWS, *((f"{text} again", label) for text, label in ROWS if label == "ham")]
@@ -57,19 +55,10 @@ def test_baselines_see_the_rows_as_labelled(change: str, base: Path, tmp_path: P
     assert not (tmp_path / "plain" / "split" / "plain.csv").exists()
 
 
-def test_a_resumed_run_has_the_same_baselines(base: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_resumed_run_has_the_same_baselines(base: Path, tmp_path: Path) -> None:
     whole = run(tmp_path, base, **CHANGES["all"])
-    step = Trainer._step
-
-    def interrupt(trainer: Trainer, group: list) -> float:
-        if trainer.progress.step == 2:
-            raise StoppedError
-        return step(trainer, group)
-
-    monkeypatch.setattr(Trainer, "_step", interrupt)
-    with pytest.raises(StoppedError):
+    with stopped_before(2):
         run(tmp_path, base, "stopped", **CHANGES["all"])
-    monkeypatch.undo()
     (tmp_path / "extra.csv").unlink()
     resumed = train(TrainConfig.of(out=tmp_path / "stopped", resume=True))
     assert resumed.baselines == whole.baselines

@@ -44,7 +44,9 @@ def test_two_processes_take_the_steps_of_one(text, tmp_path, monkeypatch):  # no
     running = start(text, tmp_path / "two", "--steps", "4", "--keep", "2", *RECIPE)
     out, err = running.communicate(timeout=300)
     assert running.returncode == 0, err
-    assert out.count("tokens in") == err.count("step 4 of 4 (") == err.count("token table from") == 1, "one speaks"
+    assert out.count("tokens in") == err.count("step 4 of 4 (") == err.count("token table from") == 1, (
+        "one speaks"
+    )
     windows = WindowLoader.windows
     monkeypatch.setattr(
         WindowLoader,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.tiny import ROWS, write_csv
+from helpers.tiny import ROWS, stopped_before, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
@@ -16,7 +16,6 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from gptcls import fit, train
 from gptcls.core.errors import InputError
-from gptcls.core.loop import Trainer
 from gptcls.core.task import SingleLabel
 from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.data.labels import LISTS, NUMBERS, majority_of_each, most_frequent
@@ -28,7 +27,6 @@ from gptcls.evaluate import EvaluateConfig, evaluate
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.report import scores_table
 from gptcls.train.config import TrainConfig
-from gptcls.train.hooks import StoppedError
 from gptcls.train.resolve import resolve
 from gptcls.train.sampler import WeightedBucketSampler
 
@@ -282,20 +280,11 @@ def test_extra_rows_go_by_the_same_option(base):
         assert raw_rows(whole).tolist() == [1] * len(ROWS) + [2], "those of before have no such column"
 
 
-def test_a_resumed_run_draws_the_same_and_scores_the_same(base, tmp_path, monkeypatch):
+def test_a_resumed_run_draws_the_same_and_scores_the_same(base, tmp_path):
     options = {"repeats": "weight", "balance": "oversample", "epochs": 3}
     whole = run(tmp_path, base, **options)
-    step = Trainer._step
-
-    def interrupt(trainer: Trainer, group: list) -> float:
-        if trainer.progress.step == 5:
-            raise StoppedError
-        return step(trainer, group)
-
-    monkeypatch.setattr(Trainer, "_step", interrupt)
-    with pytest.raises(StoppedError):
+    with stopped_before(5):
         run(tmp_path, base, "stopped", **options)
-    monkeypatch.undo()
     resumed = train(TrainConfig.of(out=tmp_path / "stopped", resume=True))
     assert resumed.scores == whole.scores
     assert "raw_rows" in resumed.scores["test"]

@@ -1,7 +1,10 @@
 """A classifier small enough to train in a test, and data it can learn."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -12,7 +15,7 @@ from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.loop import Curves, FitSettings, Trainer
 from gptcls.core.task import SingleLabel
 from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
-from gptcls.train.hooks import BestWeights, StopOnSignal
+from gptcls.train.hooks import BestWeights, StopOnSignal, StoppedError
 
 TINY = GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=64)
 CPU = torch.device("cpu")
@@ -117,3 +120,19 @@ def write_csv(path: Path, rows: list[tuple[str, str]] = ROWS, header: str = "tex
         "\n".join([header, *(f"{text},{label}" for text, label in rows)]) + "\n", encoding="utf-8"
     )
     return path
+
+
+@contextmanager
+def stopped_before(n: int) -> Iterator[None]:
+    """The run inside has to stop before step ``n``, as Ctrl-C stops one."""
+    step = Trainer._step
+
+    def stop(trainer: Trainer, group: list) -> float:
+        if trainer.progress.step == n:
+            raise StoppedError
+        return step(trainer, group)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", stop)
+        with pytest.raises(StoppedError):
+            yield
