@@ -41,7 +41,13 @@ def test_next_token_logits(kind: str, tmp_path: Path) -> None:
         close(model.lm_logits(model(ids)), oracle(ids).logits)
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "qwen2 window", "llama", "llama3", "mistral"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "qwen2", "qwen2 window", "llama", "llama3", "mistral", "qwen3 window", "qwen3 yarn", "smollm3",
+        "phi3 window",
+    ],
+)  # fmt: skip
 def test_sequence_classification_of_ragged_batches(kind: str, tmp_path: Path, caplog) -> None:
     oracle = oracle_of(kind, "ForSequenceClassification", num_labels=3)
     with caplog.at_level("INFO", "gptcls"):
@@ -115,7 +121,9 @@ def test_rotation_depends_on_the_distance_alone() -> None:
 # The fast path
 
 
-@pytest.mark.parametrize("kind", ["qwen2 window", "llama biases", "llama3", "mistral"])
+@pytest.mark.parametrize(
+    "kind", ["qwen2 window", "llama biases", "llama yarn", "mistral", "qwen3", "smollm3"]
+)
 @pytest.mark.parametrize("pooling", POOLERS)
 @pytest.mark.parametrize("depth", [0, 2, 3])
 def test_two_stages_are_the_whole(kind: str, pooling: str, depth: int, tmp_path: Path) -> None:

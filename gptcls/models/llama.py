@@ -1,8 +1,11 @@
-"""The Llama family in pure PyTorch: Llama 2 and 3, Mistral, Qwen2 and Qwen2.5, which differ in a few sizes.
+"""The Llama family in pure PyTorch: Llama 2 and 3, Mistral, Qwen2 and 3, SmolLM3 and Phi-3, which differ in a
+few sizes and switches.
 
 What changed since GPT-2: RMSNorm (Zhang & Sennrich 2019) instead of LayerNorm, rotary positions (Su et al.
 2021) instead of a trained table, keys and values shared by groups of heads (Ainslie et al. 2023), SwiGLU
-(Shazeer 2020) instead of GELU, hardly any biases, and in Mistral a window of attention (Jiang et al. 2023).
+(Shazeer 2020) instead of GELU, hardly any biases, in Mistral a window of attention (Jiang et al. 2023), in
+Qwen3 queries and keys of one length each (Henry et al. 2020), and in SmolLM3 blocks that know no positions
+(Yang et al. 2025).
 
 The shape alphabet is that of ``core/gpt2.py``; G is the number of heads that keys and values have.
 
@@ -20,6 +23,9 @@ from torch.nn import functional as F
 
 from gptcls.core.errors import InputError
 
+Angles = tuple[Tensor, Tensor]  # cosines and sines, (T, D) or what goes with (B, H, T, D)
+ROPE_TYPES = ("linear", "llama3", "yarn")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
@@ -35,13 +41,20 @@ class LlamaConfig:
     vocab_size: int  # V
     norm_eps: float = 1e-6
     rope_theta: float = 10_000.0  # the slowest pair of channels turns about a radian in as many positions
-    # Llama 3.1's stretching of the slow rotations for longer texts; 1 leaves them as they are.
+    # Rotations made slower for longer texts than the first training had: all of them (linear), or those that
+    # turn less often than low_freq times in the old length, and partly those up to high_freq times (llama3,
+    # yarn). A factor of 1 leaves them as they are.
+    rope_type: str = "llama3"
     rope_factor: float = 1.0
     rope_low_freq: float = 1.0
     rope_high_freq: float = 4.0
     rope_old_positions: int = 8192
+    rope_whole_pairs: bool = True  # yarn's ramp from one pair of channels to another, not from between two
+    rope_scale: float = 1.0  # yarn makes queries and keys longer by this
+    rope_left_out: int | None = None  # each so manieth block knows no positions; None: no such block
     window: int | None = None  # tokens that a token sees, itself included; None: all before it
     window_from: int | None = None  # the first block that has the window; None: all have it
+    qk_norm: bool = False  # each head's queries and keys are normalised before they are turned
     qkv_bias: bool = False
     proj_bias: bool = False
     mlp_bias: bool = False
@@ -52,6 +65,8 @@ class LlamaConfig:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
+        if self.rope_type not in ROPE_TYPES:
+            raise ValueError(f"rotary positions: {self.rope_type!r} is none of {', '.join(ROPE_TYPES)}")
         if (low := self.rope_low_freq) >= (high := self.rope_high_freq):
             raise ValueError(f"rotary positions: low_freq_factor {low} is not below high_freq_factor {high}")
 
@@ -62,13 +77,28 @@ def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Ten
     fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     turns = 1 / config.rope_theta**fast  # (D / 2,) radians per position
     if config.rope_factor != 1:
-        # Turns that fit the old length many times stay, the others slow down (Llama 3.1's apply_scaling).
-        fits = config.rope_old_positions * turns / (2 * math.pi)
-        low, high = config.rope_low_freq, config.rope_high_freq
-        kept = ((fits - low) / (high - low)).clamp(0, 1)
+        kept = _kept_share(config, turns)
         turns = turns * (kept + (1 - kept) / config.rope_factor)
     angles = torch.outer(torch.arange(n, device=device).float(), turns).repeat(1, 2)  # (n, D)
-    return angles.cos(), angles.sin()
+    return angles.cos() * config.rope_scale, angles.sin() * config.rope_scale
+
+
+def _kept_share(config: LlamaConfig, turns: Tensor) -> Tensor | float:  # (D / 2,) -> (D / 2,)
+    """How far each rotation stays as it is, from 1 to 0: then it is slower by the factor."""
+    low, high = config.rope_low_freq, config.rope_high_freq
+    if config.rope_type == "linear":  # Chen et al. 2023
+        return 0.0
+    if config.rope_type == "llama3":  # straight between the numbers of turns in the old length
+        fits = config.rope_old_positions * turns / (2 * math.pi)
+        return ((fits - low) / (high - low)).clamp(0, 1)
+    # YaRN (Peng et al. 2023), straight between the pairs of channels that turn so often.
+    per_pair = 2 * math.log(config.rope_theta) / config.head_dim
+    first, last = (math.log(config.rope_old_positions / (2 * math.pi * t)) / per_pair for t in (high, low))
+    if config.rope_whole_pairs:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, config.head_dim - 1)
+    pair = torch.arange(len(turns), device=turns.device)
+    return ((last - pair) / max(last - first, 1e-3)).clamp(0, 1)
 
 
 @lru_cache(maxsize=8)
@@ -105,18 +135,21 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention with rotary positions; H / G heads of queries share one of keys and values."""
 
-    def __init__(self, config: LlamaConfig, window: int | None) -> None:
+    def __init__(self, config: LlamaConfig, window: int | None, rotary: bool = True) -> None:
         super().__init__()
-        self.config, self.window = config, window
+        self.config, self.window, self.rotary = config, window, rotary
         C, H, G, D = config.n_embd, config.n_head, config.n_kv_head, config.head_dim
         self.q = nn.Linear(C, H * D, bias=config.qkv_bias)
         self.k = nn.Linear(C, G * D, bias=config.qkv_bias)
         self.v = nn.Linear(C, G * D, bias=config.qkv_bias)
         self.proj = nn.Linear(H * D, C, bias=config.proj_bias)
+        self.q_norm, self.k_norm = (
+            RMSNorm(D, config.norm_eps) if config.qk_norm else nn.Identity() for _ in range(2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         T, angles = x.shape[1], self._angles(x)
-        q, (k, v) = rotate(self._heads(self.q(x)), *angles), self._keys_and_values(x, *angles)
+        q, (k, v) = self._turned(self._queries(x), angles), self._keys_and_values(x, angles)
         causal = self.window is None or (not _traced() and self.window >= T)
         seen = None if causal else self._seen(torch.arange(T, device=x.device), T)  # (T, T)
         out = F.scaled_dot_product_attention(q, k, v, seen, is_causal=causal, enable_gqa=True)  # (B, H, T, D)
@@ -125,10 +158,10 @@ class Attention(nn.Module):
     def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
         """``self(x)`` at one position of each row: keys and values of all, which are few, but one query."""
         tokens = x[torch.arange(len(x), device=x.device), positions][:, None]  # (B, 1, C)
-        cos, sin = self._angles(x)
-        k, v = self._keys_and_values(x, cos, sin)  # (B, G, T, D)
-        turns = (table[positions][:, None, None] for table in (cos, sin))  # (B, 1, 1, D)
-        q = rotate(self._heads(self.q(tokens)), *turns)  # (B, H, 1, D)
+        angles = self._angles(x)
+        k, v = self._keys_and_values(x, angles)  # (B, G, T, D)
+        own = angles and tuple(table[positions][:, None, None] for table in angles)  # (B, 1, 1, D)
+        q = self._turned(self._queries(tokens), own)  # (B, H, 1, D)
         seen = self._seen(positions, x.shape[1])[:, None, None]  # (B, 1, 1, T)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)  # (B, H, 1, D)
         return self.proj(mixed.flatten(1))
@@ -136,11 +169,19 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:  # (B, T, heads * D) -> (B, heads, T, D)
         return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
-    def _keys_and_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        return rotate(self._heads(self.k(x)), cos, sin), self._heads(self.v(x))  # (B, G, T, D)
+    def _queries(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, H, T, D)
+        return self.q_norm(self._heads(self.q(x)))
 
-    def _angles(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, T, C) -> (T, D), (T, D)
+    def _keys_and_values(self, x: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor]:  # (B, G, T, D)
+        return self._turned(self.k_norm(self._heads(self.k(x))), angles), self._heads(self.v(x))
+
+    def _turned(self, x: Tensor, angles: Angles | None) -> Tensor:
+        return rotate(x, *angles) if angles else x
+
+    def _angles(self, x: Tensor) -> Angles | None:  # (B, T, C) -> (T, D), (T, D)
         T = x.shape[1]
+        if not self.rotary:
+            return None
         if _traced():
             return rotary_table(self.config, T, x.device)
         n = min(1 << (T - 1).bit_length(), self.config.n_positions)  # few tables serve all lengths
@@ -168,10 +209,10 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer block: attention, then the MLP, each on a normalised copy of the stream."""
 
-    def __init__(self, config: LlamaConfig, window: int | None) -> None:
+    def __init__(self, config: LlamaConfig, window: int | None, rotary: bool = True) -> None:
         super().__init__()
         self.norm1 = RMSNorm(config.n_embd, config.norm_eps)
-        self.attn = Attention(config, window)
+        self.attn = Attention(config, window, rotary)
         self.norm2 = RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
@@ -195,7 +236,8 @@ class Llama(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
         windows = [config.window if i >= (config.window_from or 0) else None for i in range(config.n_layer)]
-        self.blocks = nn.ModuleList(Block(config, window) for window in windows)
+        every = config.rope_left_out or config.n_layer + 1
+        self.blocks = nn.ModuleList(Block(config, w, i % every > 0) for i, w in enumerate(windows, start=1))
         self.norm = RMSNorm(config.n_embd, config.norm_eps, wide=True)
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(self._init_weights)
