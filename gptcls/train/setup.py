@@ -28,6 +28,7 @@ from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
+from gptcls.models.bert import Bert
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import declared_size, load_pretrained, load_tokenizer, weights_sha256
@@ -107,7 +108,10 @@ def build_classifier(
             raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {kind}")
         backbone.drop_causal_mask()
     torch.manual_seed(seed)
-    model = Classifier(backbone, task.n_outputs, choose_pooling(options, backbone))
+    pooling = choose_pooling(options, backbone)
+    if pooling != "first" and isinstance(backbone, Bert):
+        backbone.drop_pooler()
+    model = Classifier(backbone, task.n_outputs, pooling)
     if options.train == "lora":
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")

@@ -20,7 +20,15 @@ KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
     "bert one segment": ("Bert", {"type_vocab_size": 1, "layer_norm_eps": 0.1}, 0),
     "roberta": ("Roberta", {"type_vocab_size": 1}, 2),
     "xlm-roberta": ("XLMRoberta", {"type_vocab_size": 1, "pad_token_id": 4}, 5),
-}
+    "camembert": ("Camembert", {"type_vocab_size": 1}, 2),
+    "distilbert": ("DistilBert", {
+        "dim": 48, "hidden_dim": 80, "n_layers": 3, "n_heads": 6, "dropout": 0.0, "attention_dropout": 0.0,
+        "seq_classif_dropout": 0.0}, 0),
+    "electra": ("Electra", {"embedding_size": 20}, 0),
+    "electra as wide": ("Electra", {"embedding_size": 48, "layer_norm_eps": 0.1}, 0),
+    "ernie": ("Ernie", {}, 0),
+    "ernie with tasks": ("Ernie", {"use_task_id": True, "task_type_vocab_size": 4, "type_vocab_size": 3}, 0),
+}  # fmt: skip
 LENGTHS = [41, 1, 7, 30, 12]
 
 
