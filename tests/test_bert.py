@@ -88,7 +88,7 @@ def test_the_pooler_can_be_left_out(tmp_path: Path) -> None:
 
 def test_ernies_tasks_where_the_table_is_missing(tmp_path: Path) -> None:
     declare(save(oracle_of("ernie"), tmp_path), use_task_id=True)
-    with pytest.raises(InputError, match="use_task_id True, and .*task_type_embeddings.weight is missing"):
+    with pytest.raises(InputError, match=r"use_task_id True, and .*task_type_embeddings\.weight is missing"):
         load_pretrained(tmp_path)
 
 

@@ -13,18 +13,14 @@ Each block computes in the number format of its weights: frozen ones stay in bf1
 norm hands on what the layers behind it need.
 """
 
-import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptcls.core.errors import InputError
-
-Angles = tuple[Tensor, Tensor]  # cosines and sines, (T, D) or what goes with (B, H, T, D)
-ROPE_TYPES = ("linear", "llama3", "yarn")
+from gptcls.models.rotary import Angles, Rotation, angles_of, rotate, traced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +36,16 @@ class LlamaConfig:
     n_positions: int  # the longest sequence the network was made for
     vocab_size: int  # V
     norm_eps: float = 1e-6
-    rope_theta: float = 10_000.0  # the slowest pair of channels turns about a radian in as many positions
-    # Rotations made slower for longer texts than the first training had: all of them (linear), or those that
-    # turn less often than low_freq times in the old length, and partly those up to high_freq times (llama3,
-    # yarn). A factor of 1 leaves them as they are.
+    rope_theta: float = 10_000.0
+    # See :class:`gptcls.models.rotary.Rotation`.
     rope_type: str = "llama3"
     rope_factor: float = 1.0
     rope_low_freq: float = 1.0
     rope_high_freq: float = 4.0
     rope_old_positions: int = 8192
-    rope_whole_pairs: bool = True  # yarn's ramp from one pair of channels to another, not from between two
-    rope_scale: float = 1.0  # yarn makes queries and keys longer by this
-    rope_left_out: int | None = None  # each so manieth block knows no positions; None: no such block
+    rope_whole_pairs: bool = True
+    rope_scale: float = 1.0
+    rope_left_out: int | None = None  # every so many blocks one knows no positions; None: all do
     window: int | None = None  # tokens that a token sees, itself included; None: all before it
     window_from: int | None = None  # the first block that has the window; None: all have it
     qk_norm: bool = False  # each head's queries and keys are normalised before they are turned
@@ -63,59 +57,14 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         if self.n_kv_head > self.n_head or self.n_head % self.n_kv_head:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
-        if self.rope_type not in ROPE_TYPES:
-            raise ValueError(f"rotary positions: {self.rope_type!r} is none of {', '.join(ROPE_TYPES)}")
-        if (low := self.rope_low_freq) >= (high := self.rope_high_freq):
-            raise ValueError(f"rotary positions: low_freq_factor {low} is not below high_freq_factor {high}")
+        self.rotation()  # refuses what it cannot be
 
-
-def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels, d and
-    d + D/2 (as Hugging Face stores the projections)."""
-    fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
-    turns = 1 / config.rope_theta**fast  # (D / 2,) radians per position
-    if config.rope_factor != 1:
-        kept = _kept_share(config, turns)
-        turns = turns * (kept + (1 - kept) / config.rope_factor)
-    angles = torch.outer(torch.arange(n, device=device).float(), turns).repeat(1, 2)  # (n, D)
-    return angles.cos() * config.rope_scale, angles.sin() * config.rope_scale
-
-
-def _kept_share(config: LlamaConfig, turns: Tensor) -> Tensor | float:  # (D / 2,) -> (D / 2,)
-    """How far each rotation stays as it is, from 1 to 0: then it is slower by the factor."""
-    low, high = config.rope_low_freq, config.rope_high_freq
-    if config.rope_type == "linear":  # Chen et al. 2023
-        return 0.0
-    if config.rope_type == "llama3":  # straight between the numbers of turns in the old length
-        fits = config.rope_old_positions * turns / (2 * math.pi)
-        return ((fits - low) / (high - low)).clamp(0, 1)
-    # YaRN (Peng et al. 2023), straight between the pairs of channels that turn so often.
-    per_pair = 2 * math.log(config.rope_theta) / config.head_dim
-    first, last = (math.log(config.rope_old_positions / (2 * math.pi * t)) / per_pair for t in (high, low))
-    if config.rope_whole_pairs:
-        first, last = math.floor(first), math.ceil(last)
-    first, last = max(first, 0), min(last, config.head_dim - 1)
-    pair = torch.arange(len(turns), device=turns.device)
-    return ((last - pair) / max(last - first, 1e-3)).clamp(0, 1)
-
-
-@lru_cache(maxsize=8)
-def _kept_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):  # what is kept must also serve a training step
-        return rotary_table(config, n, device)
-
-
-def _traced() -> bool:
-    """Whether torch records a computation: asking a size would fix it, and no tensor has values to keep."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of channels of x (..., T, D); cos and sin (..., T, D) as from :func:`rotary_table`."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)
+    def rotation(self) -> Rotation:
+        """How positions turn queries and keys."""
+        return Rotation(
+            self.head_dim, self.rope_theta, self.rope_type, self.rope_factor, self.rope_low_freq,
+            self.rope_high_freq, self.rope_old_positions, self.rope_whole_pairs, self.rope_scale,
+        )  # fmt: skip
 
 
 class RMSNorm(nn.Module):
@@ -150,7 +99,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         T, angles = x.shape[1], self._angles(x)
         q, (k, v) = self._turned(self._queries(x), angles), self._keys_and_values(x, angles)
-        causal = self.window is None or (not _traced() and self.window >= T)
+        causal = self.window is None or (not traced() and self.window >= T)
         seen = None if causal else self._seen(torch.arange(T, device=x.device), T)  # (T, T)
         out = F.scaled_dot_product_attention(q, k, v, seen, is_causal=causal, enable_gqa=True)  # (B, H, T, D)
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -179,14 +128,7 @@ class Attention(nn.Module):
         return rotate(x, *angles) if angles else x
 
     def _angles(self, x: Tensor) -> Angles | None:  # (B, T, C) -> (T, D), (T, D)
-        T = x.shape[1]
-        if not self.rotary:
-            return None
-        if _traced():
-            return rotary_table(self.config, T, x.device)
-        n = min(1 << (T - 1).bit_length(), self.config.n_positions)  # few tables serve all lengths
-        cos, sin = _kept_table(self.config, n, x.device)
-        return cos[:T], sin[:T]
+        return angles_of(self.config.rotation(), x, self.config.n_positions) if self.rotary else None
 
     def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n): which tokens a position sees
         distance = positions[:, None] - torch.arange(n, device=positions.device)

@@ -11,7 +11,8 @@ from gptcls.core.errors import InputError
 from gptcls.core.weights import NameMap, State
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.gpt2_files import drop_tied_head
-from gptcls.models.llama import ROPE_TYPES, LlamaConfig
+from gptcls.models.llama import LlamaConfig
+from gptcls.models.rotary import ROPE_TYPES
 
 NAMES = NameMap(
     what="a network of the Llama family",
