@@ -16,7 +16,7 @@ from gptcls.core.classifier import POOLERS
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.weights import GPT2_NAMES, NameMap, State
-from gptcls.models import bert_files, gpt2_files, llama_files
+from gptcls.models import bert_files, gpt2_files, llama_files, modern_bert_files
 from gptcls.models.bert import (
     Bert,
     BertConfig,
@@ -26,6 +26,7 @@ from gptcls.models.bert import (
     RobertaConfig,
 )
 from gptcls.models.llama import Llama, LlamaConfig
+from gptcls.models.modern_bert import ModernBert, ModernBertConfig
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ FAMILIES = {
         own_tokenizer=True),
     "ernie": Family(
         ErnieConfig, Bert, False, ("ernie",), bert_files.read_ernie, bert_files.ERNIE, own_tokenizer=True),
+    "modernbert": Family(
+        ModernBertConfig, ModernBert, False, ("modernbert",), modern_bert_files.read_modern_bert,
+        modern_bert_files.NAMES, own_tokenizer=True),
 }  # fmt: skip
 
 

@@ -28,7 +28,6 @@ from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
-from gptcls.models.bert import Bert
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import declared_size, load_pretrained, load_tokenizer, weights_sha256
@@ -109,7 +108,7 @@ def build_classifier(
         backbone.drop_causal_mask()
     torch.manual_seed(seed)
     pooling = choose_pooling(options, backbone)
-    if pooling != "first" and isinstance(backbone, Bert):
+    if pooling != "first" and getattr(backbone.config, "pooler", False):
         backbone.drop_pooler()
     model = Classifier(backbone, task.n_outputs, pooling)
     if options.train == "lora":
