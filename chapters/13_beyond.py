@@ -45,10 +45,11 @@ from gptcls.evaluation.baselines import tfidf_baseline
 from gptcls.evaluation.intervals import wilson_interval
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.style import BLUE, VERMILION, use_style
-from gptcls.models.llama import Llama, LlamaConfig, RMSNorm, rotary_table, rotate
+from gptcls.models.llama import Llama, LlamaConfig, RMSNorm
 from gptcls.models.llama_files import NAMES
 from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters, lora_layers, merge
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, shapes_only
+from gptcls.models.rotary import rotary_table, rotate
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import train
 
@@ -413,7 +414,7 @@ SIZES = LlamaConfig(
 )  # fmt: skip
 torch.manual_seed(123)
 x = torch.randn(40, SIZES.head_dim)
-cos, sin = rotary_table(SIZES, len(x), CPU)
+cos, sin = rotary_table(SIZES.rotation(), len(x), CPU)
 torch.testing.assert_close(my_rotate(x, SIZES.rope_theta), rotate(x, cos, sin))
 norm = RMSNorm(SIZES.head_dim, SIZES.norm_eps)
 nn.init.normal_(norm.weight)

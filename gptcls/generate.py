@@ -18,7 +18,7 @@ from gptcls.models.sampling import generate
 @own_first
 @dataclass(frozen=True)
 class GenerateConfig(HardwareOptions):
-    """Continue a text with a pretrained GPT-2, Llama, Mistral or Qwen2."""
+    """Continue a text with a pretrained GPT-2 or a network of the Llama family."""
 
     text: tyro.conf.Positional[str] = "Every effort moves you"
     """The beginning."""

@@ -28,7 +28,7 @@ from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split
 from gptcls.train.run import Run, fit, train
 
-KINDS = ["qwen2", "llama3", "mistral"]
+KINDS = ["qwen2", "llama3", "mistral", "qwen3", "smollm3", "phi3"]
 TEXTS = [text for text, _ in ROWS]
 
 

@@ -31,12 +31,13 @@ from gptcls.train.setup import choose_pooling
 
 TEXTS = [text for text, _ in ROWS]
 TOKENIZERS: dict[str, Callable[[list[str], Path], Any]] = {"bert": wordpiece, "roberta": roberta_bpe}
+OTHERS = dict.fromkeys(("distilbert", "electra", "ernie", "modernbert"), wordpiece)
 
 
 def model_folder(folder: Path, kind: str = "bert", head: str = "ForMaskedLM", **options) -> Path:
     """A checkpoint and its tokenizer."""
     save(oracle_of(kind, head, **{"vocab_size": 300} | options), folder)
-    TOKENIZERS[kind](TEXTS, folder)
+    (TOKENIZERS | OTHERS)[kind](TEXTS, folder)
     return folder
 
 
@@ -56,7 +57,7 @@ def run(data: Path, base: Path, out: str, **options) -> Run:
     return train(TrainConfig.of(data=str(data), model=str(base), out=base.parent / out, **defaults | options))
 
 
-@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("kind", TOKENIZERS | OTHERS)
 def test_from_a_folder_to_a_classifier(kind: str, data: Path, tmp_path: Path, capsys) -> None:
     base = model_folder(tmp_path / "base", kind)
     done = run(data, base, "x", train="all", epochs=12)
@@ -82,6 +83,14 @@ def test_from_a_folder_to_a_classifier(kind: str, data: Path, tmp_path: Path, ca
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == classifier.predict(
         ["win a prize", "see you"]
     )
+
+
+@pytest.mark.parametrize(("pooling", "pooler"), [("first", True), ("mean", False)])
+def test_the_pooler_speaks_for_the_first_token_alone(pooling, pooler, data: Path, tmp_path: Path) -> None:
+    base = model_folder(tmp_path / "base", head="Model")
+    done = run(data, base, "x", pooling=pooling)
+    assert done.classifier.model.backbone.config.pooler == pooler
+    assert read_classifier(tmp_path / "x" / "classifier").model.backbone.config.pooler == pooler
 
 
 @pytest.mark.parametrize("policy", ["head", "last_block", "last_2", "all"])
@@ -197,7 +206,7 @@ def saved(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
-        ("n_segments", 0, "n_segments 0, which is not a whole number"),
+        ("n_segments", 0, "n_segments 0, which is not null or a whole number"),
         ("n_head", 5, "n_head 5 does not divide n_embd 48"),
         ("attn_dropout", "much", "attn_dropout 'much', which is not a number"),
         ("pooler", 1, "pooler 1, which is not true or false"),

@@ -5,7 +5,7 @@ import torch
 from torch.export import Dim, export
 
 from gptcls.core.gpt2 import GPT2, GPT2Config
-from gptcls.models import llama
+from gptcls.models import rotary
 from gptcls.models.bert import Bert, BertConfig
 from gptcls.models.llama import Llama, LlamaConfig
 
@@ -37,8 +37,8 @@ def test_any_batch_and_length(name: str) -> None:
 
 def test_what_export_computed_is_not_kept() -> None:
     """Its tensors hold no values: the next text must not find them in the cache of rotary tables."""
-    llama._kept_table.cache_clear()
+    rotary.kept_table.cache_clear()
     network = NETWORKS["llama"]().eval()
     export(network, (torch.zeros(2, 8, dtype=torch.int64),))
-    assert llama._kept_table.cache_info().currsize == 0
+    assert rotary.kept_table.cache_info().currsize == 0
     assert network(torch.zeros(2, 8, dtype=torch.int64)).isfinite().all()

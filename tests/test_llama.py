@@ -14,7 +14,7 @@ from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.one_position import at
-from gptcls.models.llama import Llama, rotary_table
+from gptcls.models.llama import Llama
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
 
@@ -41,7 +41,13 @@ def test_next_token_logits(kind: str, tmp_path: Path) -> None:
         close(model.lm_logits(model(ids)), oracle(ids).logits)
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "qwen2 window", "llama", "llama3", "mistral"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "qwen2", "qwen2 window", "llama", "llama3", "mistral", "qwen3 window", "qwen3 yarn", "smollm3",
+        "phi3 window",
+    ],
+)  # fmt: skip
 def test_sequence_classification_of_ragged_batches(kind: str, tmp_path: Path, caplog) -> None:
     oracle = oracle_of(kind, "ForSequenceClassification", num_labels=3)
     with caplog.at_level("INFO", "gptcls"):
@@ -97,12 +103,9 @@ def test_the_window_and_the_rotation_matter(tmp_path: Path) -> None:
 
 def test_rotation_depends_on_the_distance_alone() -> None:
     """The point of rotary positions: q and k turned by m and n meet as if turned by m - n and 0."""
-    from gptcls.models.llama import LlamaConfig, rotate
+    from gptcls.models.rotary import Rotation, rotary_table, rotate
 
-    config = LlamaConfig(
-        n_layer=1, n_embd=8, n_head=1, n_kv_head=1, head_dim=8, n_inner=8, n_positions=64, vocab_size=9
-    )  # fmt: skip
-    cos, sin = rotary_table(config, 64, torch.device("cpu"))
+    cos, sin = rotary_table(Rotation(head_dim=8), 64, torch.device("cpu"))
     q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     turned_q, turned_k = (rotate(x.expand(64, 8), cos, sin) for x in (q, k))
     products = turned_q @ turned_k.T
@@ -115,7 +118,9 @@ def test_rotation_depends_on_the_distance_alone() -> None:
 # The fast path
 
 
-@pytest.mark.parametrize("kind", ["qwen2 window", "llama biases", "llama3", "mistral"])
+@pytest.mark.parametrize(
+    "kind", ["qwen2 window", "llama biases", "llama yarn", "mistral", "qwen3", "smollm3"]
+)
 @pytest.mark.parametrize("pooling", POOLERS)
 @pytest.mark.parametrize("depth", [0, 2, 3])
 def test_two_stages_are_the_whole(kind: str, pooling: str, depth: int, tmp_path: Path) -> None:

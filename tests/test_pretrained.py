@@ -294,6 +294,7 @@ CONFIG_FAULTS = {
     "model_type": ("gptj", ["'gptj'", "supported are bert, gpt2, llama"]),
     "activation_function": ("gelu", ["'gelu'", "'gelu_new'"]),
     "scale_attn_weights": (False, ["scale_attn_weights"]),
+    "is_causal": (False, ["is_causal False"]),
     "scale_attn_by_inverse_layer_idx": (True, ["scale_attn_by_inverse_layer_idx"]),
     "add_cross_attention": (True, ["add_cross_attention"]),
     "layer_norm_epsilon": ("small", ["layer_norm_epsilon 'small'"]),

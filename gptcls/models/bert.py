@@ -1,5 +1,6 @@
-"""BERT (Devlin et al. 2019) and RoBERTa (Liu et al. 2019) in pure PyTorch: encoders, which read a text from
-both sides at once. They classify and cannot continue a text; here they are what a decoder is held against.
+"""BERT (Devlin et al. 2019) and its kin in pure PyTorch: RoBERTa (Liu et al. 2019), XLM-RoBERTa, CamemBERT,
+DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020), ERNIE (Sun et al. 2021). Encoders read a text from
+both sides at once: they classify and cannot continue it; here they are what a decoder is held against.
 
 What differs from GPT-2: no causal mask, so padding has to be masked; blocks that normalise the stream itself
 after each addition, not a copy of it before; token vectors that know their segment; the exact GELU; a pooler.
@@ -7,13 +8,15 @@ after each addition, not a copy of it before; token vectors that know their segm
 The shape alphabet is that of ``core/gpt2.py``; Q is the number of tokens whose output is wanted, T or 1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptcls.core.errors import InputError
+
+POOLER_ACTS = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,19 +29,35 @@ class BertConfig:
     n_inner: int  # width inside the MLP
     n_positions: int  # the longest sequence the position table knows
     vocab_size: int  # V
-    n_segments: int  # rows of the segment table; a text alone is segment 0
+    n_segments: int | None  # rows of the segment table, if there is one; a text alone is segment 0
+    n_table: int | None = None  # width of the tables where it is not C: ELECTRA's are narrower
     norm_eps: float = 1e-12
     dropout: float = 0.1  # after the embeddings and on both branches of a block
     attn_dropout: float = 0.1  # on the attention's weights
     pooler: bool = True
+    pooler_act: str = "tanh"  # one of POOLER_ACTS
 
     def __post_init__(self) -> None:
+        if self.pooler_act not in POOLER_ACTS:
+            raise ValueError(f"pooler_act {self.pooler_act!r} is none of {', '.join(POOLER_ACTS)}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
 
 
 class RobertaConfig(BertConfig):
     """The sizes of one RoBERTa: the same network, otherwise trained and otherwise stored."""
+
+
+class DistilBertConfig(BertConfig):
+    """The sizes of one DistilBERT: half the blocks, and no segments."""
+
+
+class ElectraConfig(BertConfig):
+    """The sizes of one ELECTRA: trained to find the tokens that another network put in."""
+
+
+class ErnieConfig(BertConfig):
+    """The sizes of one ERNIE: a BERT that also learnt a vector for each kind of task."""
 
 
 class Attention(nn.Module):
@@ -99,14 +118,15 @@ class Block(nn.Module):
 
 
 class Pooler(nn.Module):
-    """tanh of a linear layer: what BERT learned to put between its first token and whatever head follows."""
+    """A linear layer and its activation: what BERT learned to put between its first token and any head."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: str) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
+        self.activation = POOLER_ACTS[activation]
 
     def forward(self, x: Tensor) -> Tensor:  # (..., C) -> (..., C)
-        return self.dense(x).tanh()
+        return self.activation(self.dense(x))
 
 
 class Bert(nn.Module):
@@ -119,13 +139,15 @@ class Bert(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)  # position table
-        self.wse = nn.Embedding(config.n_segments, config.n_embd)  # segment table
-        self.embed_norm = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
+        C, E = config.n_embd, config.n_table or config.n_embd
+        self.wte = nn.Embedding(config.vocab_size, E)  # token table
+        self.wpe = nn.Embedding(config.n_positions, E)  # position table
+        self.wse = nn.Embedding(config.n_segments, E) if config.n_segments else None  # segment table
+        self.embed_norm = nn.LayerNorm(E, eps=config.norm_eps)
+        self.widen = nn.Linear(E, C) if config.n_table else nn.Identity()
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = Pooler(config.n_embd) if config.pooler else nn.Identity()
+        self.norm = Pooler(C, config.pooler_act) if config.pooler else nn.Identity()
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -138,7 +160,15 @@ class Bert(nn.Module):
         T = ids.shape[1]
         if (n := self.config.n_positions) < T:
             raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
-        return self.drop(self.embed_norm(self.wte(ids) + self.wse.weight[0] + self.wpe.weight[:T]))
+        x = self.wte(ids) + self.wpe.weight[:T]  # (B, T, E)
+        if self.wse is not None:
+            x = x + self.wse.weight[0]
+        return self.widen(self.drop(self.embed_norm(x)))
+
+    def drop_pooler(self) -> None:
+        """Hand on what the last block leaves: the pooler learnt to speak for the first token alone."""
+        self.norm = nn.Identity()
+        self.config = replace(self.config, pooler=False)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
         """Without ``lengths`` every id is a real one."""

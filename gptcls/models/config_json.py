@@ -44,8 +44,8 @@ class ConfigReader:
         wanted = "a number from 0 to below 1"
         return float(self._checked(key, default, lambda v: _is_number(v) and 0 <= v < 1, wanted))
 
-    def flag(self, key: str) -> bool:
-        return self._checked(key, False, lambda v: type(v) is bool, "true or false")
+    def flag(self, key: str, default: bool = False) -> bool:
+        return self._checked(key, default, lambda v: type(v) is bool, "true or false")
 
     def build(self, kind: type, **values: Any) -> Any:
         """``kind(**values)``, whose ValueError becomes an InputError that names the file."""

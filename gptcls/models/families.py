@@ -16,9 +16,17 @@ from gptcls.core.classifier import POOLERS
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.weights import GPT2_NAMES, NameMap, State
-from gptcls.models import bert_files, gpt2_files, llama_files
-from gptcls.models.bert import Bert, BertConfig, RobertaConfig
+from gptcls.models import bert_files, gpt2_files, llama_files, modern_bert_files
+from gptcls.models.bert import (
+    Bert,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ErnieConfig,
+    RobertaConfig,
+)
 from gptcls.models.llama import Llama, LlamaConfig
+from gptcls.models.modern_bert import ModernBert, ModernBertConfig
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,19 @@ FAMILIES = {
     "bert": Family(
         BertConfig, Bert, False, ("bert",), bert_files.read_bert, bert_files.BERT, own_tokenizer=True),
     "roberta": Family(
-        RobertaConfig, Bert, False, ("roberta", "xlm-roberta"), bert_files.read_roberta, bert_files.ROBERTA,
+        RobertaConfig, Bert, False, ("roberta", "xlm-roberta", "camembert"), bert_files.read_roberta,
+        bert_files.ROBERTA, own_tokenizer=True),
+    "distilbert": Family(
+        DistilBertConfig, Bert, False, ("distilbert",), bert_files.read_distilbert, bert_files.DISTILBERT,
         own_tokenizer=True),
+    "electra": Family(
+        ElectraConfig, Bert, False, ("electra",), bert_files.read_electra, bert_files.ELECTRA,
+        own_tokenizer=True),
+    "ernie": Family(
+        ErnieConfig, Bert, False, ("ernie",), bert_files.read_ernie, bert_files.ERNIE, own_tokenizer=True),
+    "modernbert": Family(
+        ModernBertConfig, ModernBert, False, ("modernbert",), modern_bert_files.read_modern_bert,
+        modern_bert_files.NAMES, own_tokenizer=True),
 }  # fmt: skip
 
 

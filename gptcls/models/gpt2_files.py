@@ -54,7 +54,8 @@ def read_gpt2(tensors: State, declared: dict[str, Any], source: str) -> tuple[GP
     InputError for tensors of another network, and for a ``declared`` entry that contradicts them."""
     state, reader = convert(tensors), ConfigReader(declared, source)
     reader.require("activation_function", "gelu_new", "gelu_new", "gelu_pytorch_tanh")
-    reader.require("scale_attn_weights", True, True)
+    for key in ("scale_attn_weights", "is_causal"):
+        reader.require(key, True, True)
     for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
         reader.require(key, False, False)
     n_head = reader.whole("n_head") if "n_head" in reader.values else None

@@ -1,8 +1,11 @@
-"""The Llama family in pure PyTorch: Llama 2 and 3, Mistral, Qwen2 and Qwen2.5, which differ in a few sizes.
+"""The Llama family in pure PyTorch: Llama 2 and 3, Mistral, Qwen2 and 3, SmolLM3 and Phi-3, which differ in a
+few sizes and switches.
 
 What changed since GPT-2: RMSNorm (Zhang & Sennrich 2019) instead of LayerNorm, rotary positions (Su et al.
 2021) instead of a trained table, keys and values shared by groups of heads (Ainslie et al. 2023), SwiGLU
-(Shazeer 2020) instead of GELU, hardly any biases, and in Mistral a window of attention (Jiang et al. 2023).
+(Shazeer 2020) instead of GELU, hardly any biases, in Mistral a window of attention (Jiang et al. 2023), in
+Qwen3 queries and keys of one length each (Henry et al. 2020), and in SmolLM3 blocks that know no positions
+(Yang et al. 2025).
 
 The shape alphabet is that of ``core/gpt2.py``; G is the number of heads that keys and values have.
 
@@ -10,15 +13,14 @@ Each block computes in the number format of its weights: frozen ones stay in bf1
 norm hands on what the layers behind it need.
 """
 
-import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gptcls.core.errors import InputError
+from gptcls.models.rotary import Angles, Rotation, angles_of, rotate, traced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +36,19 @@ class LlamaConfig:
     n_positions: int  # the longest sequence the network was made for
     vocab_size: int  # V
     norm_eps: float = 1e-6
-    rope_theta: float = 10_000.0  # the slowest pair of channels turns about a radian in as many positions
-    # Llama 3.1's stretching of the slow rotations for longer texts; 1 leaves them as they are.
+    rope_theta: float = 10_000.0
+    # See :class:`gptcls.models.rotary.Rotation`.
+    rope_type: str = "llama3"
     rope_factor: float = 1.0
     rope_low_freq: float = 1.0
     rope_high_freq: float = 4.0
     rope_old_positions: int = 8192
+    rope_whole_pairs: bool = True
+    rope_scale: float = 1.0
+    rope_left_out: int | None = None  # every so many blocks one knows no positions; None: all do
     window: int | None = None  # tokens that a token sees, itself included; None: all before it
     window_from: int | None = None  # the first block that has the window; None: all have it
+    qk_norm: bool = False  # each head's queries and keys are normalised before they are turned
     qkv_bias: bool = False
     proj_bias: bool = False
     mlp_bias: bool = False
@@ -50,42 +57,14 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         if self.n_kv_head > self.n_head or self.n_head % self.n_kv_head:
             raise ValueError(f"n_kv_head {self.n_kv_head} does not divide n_head {self.n_head}")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
-        if (low := self.rope_low_freq) >= (high := self.rope_high_freq):
-            raise ValueError(f"rotary positions: low_freq_factor {low} is not below high_freq_factor {high}")
+        self.rotation()  # refuses what it cannot be
 
-
-def rotary_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (n, D) of the angles by which positions 0 to n - 1 turn each pair of channels, d and
-    d + D/2 (as Hugging Face stores the projections)."""
-    fast = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
-    turns = 1 / config.rope_theta**fast  # (D / 2,) radians per position
-    if config.rope_factor != 1:
-        # Turns that fit the old length many times stay, the others slow down (Llama 3.1's apply_scaling).
-        fits = config.rope_old_positions * turns / (2 * math.pi)
-        low, high = config.rope_low_freq, config.rope_high_freq
-        kept = ((fits - low) / (high - low)).clamp(0, 1)
-        turns = turns * (kept + (1 - kept) / config.rope_factor)
-    angles = torch.outer(torch.arange(n, device=device).float(), turns).repeat(1, 2)  # (n, D)
-    return angles.cos(), angles.sin()
-
-
-@lru_cache(maxsize=8)
-def _kept_table(config: LlamaConfig, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False):  # what is kept must also serve a training step
-        return rotary_table(config, n, device)
-
-
-def _traced() -> bool:
-    """Whether torch records a computation: asking a size would fix it, and no tensor has values to keep."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of channels of x (..., T, D); cos and sin (..., T, D) as from :func:`rotary_table`."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)
+    def rotation(self) -> Rotation:
+        """How positions turn queries and keys."""
+        return Rotation(
+            self.head_dim, self.rope_theta, self.rope_type, self.rope_factor, self.rope_low_freq,
+            self.rope_high_freq, self.rope_old_positions, self.rope_whole_pairs, self.rope_scale,
+        )  # fmt: skip
 
 
 class RMSNorm(nn.Module):
@@ -105,19 +84,22 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Causal self-attention with rotary positions; H / G heads of queries share one of keys and values."""
 
-    def __init__(self, config: LlamaConfig, window: int | None) -> None:
+    def __init__(self, config: LlamaConfig, window: int | None, rotary: bool = True) -> None:
         super().__init__()
-        self.config, self.window = config, window
+        self.config, self.window, self.rotary = config, window, rotary
         C, H, G, D = config.n_embd, config.n_head, config.n_kv_head, config.head_dim
         self.q = nn.Linear(C, H * D, bias=config.qkv_bias)
         self.k = nn.Linear(C, G * D, bias=config.qkv_bias)
         self.v = nn.Linear(C, G * D, bias=config.qkv_bias)
         self.proj = nn.Linear(H * D, C, bias=config.proj_bias)
+        self.q_norm, self.k_norm = (
+            RMSNorm(D, config.norm_eps) if config.qk_norm else nn.Identity() for _ in range(2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, T, C)
         T, angles = x.shape[1], self._angles(x)
-        q, (k, v) = rotate(self._heads(self.q(x)), *angles), self._keys_and_values(x, *angles)
-        causal = self.window is None or (not _traced() and self.window >= T)
+        q, (k, v) = self._turned(self._queries(x), angles), self._keys_and_values(x, angles)
+        causal = self.window is None or (not traced() and self.window >= T)
         seen = None if causal else self._seen(torch.arange(T, device=x.device), T)  # (T, T)
         out = F.scaled_dot_product_attention(q, k, v, seen, is_causal=causal, enable_gqa=True)  # (B, H, T, D)
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -125,10 +107,10 @@ class Attention(nn.Module):
     def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
         """``self(x)`` at one position of each row: keys and values of all, which are few, but one query."""
         tokens = x[torch.arange(len(x), device=x.device), positions][:, None]  # (B, 1, C)
-        cos, sin = self._angles(x)
-        k, v = self._keys_and_values(x, cos, sin)  # (B, G, T, D)
-        turns = (table[positions][:, None, None] for table in (cos, sin))  # (B, 1, 1, D)
-        q = rotate(self._heads(self.q(tokens)), *turns)  # (B, H, 1, D)
+        angles = self._angles(x)
+        k, v = self._keys_and_values(x, angles)  # (B, G, T, D)
+        own = angles and tuple(table[positions][:, None, None] for table in angles)  # (B, 1, 1, D)
+        q = self._turned(self._queries(tokens), own)  # (B, H, 1, D)
         seen = self._seen(positions, x.shape[1])[:, None, None]  # (B, 1, 1, T)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)  # (B, H, 1, D)
         return self.proj(mixed.flatten(1))
@@ -136,16 +118,17 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:  # (B, T, heads * D) -> (B, heads, T, D)
         return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
-    def _keys_and_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        return rotate(self._heads(self.k(x)), cos, sin), self._heads(self.v(x))  # (B, G, T, D)
+    def _queries(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, H, T, D)
+        return self.q_norm(self._heads(self.q(x)))
 
-    def _angles(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, T, C) -> (T, D), (T, D)
-        T = x.shape[1]
-        if _traced():
-            return rotary_table(self.config, T, x.device)
-        n = min(1 << (T - 1).bit_length(), self.config.n_positions)  # few tables serve all lengths
-        cos, sin = _kept_table(self.config, n, x.device)
-        return cos[:T], sin[:T]
+    def _keys_and_values(self, x: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor]:  # (B, G, T, D)
+        return self._turned(self.k_norm(self._heads(self.k(x))), angles), self._heads(self.v(x))
+
+    def _turned(self, x: Tensor, angles: Angles | None) -> Tensor:
+        return rotate(x, *angles) if angles else x
+
+    def _angles(self, x: Tensor) -> Angles | None:  # (B, T, C) -> (T, D), (T, D)
+        return angles_of(self.config.rotation(), x, self.config.n_positions) if self.rotary else None
 
     def _seen(self, positions: Tensor, n: int) -> Tensor:  # (N,) -> (N, n): which tokens a position sees
         distance = positions[:, None] - torch.arange(n, device=positions.device)
@@ -168,10 +151,10 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer block: attention, then the MLP, each on a normalised copy of the stream."""
 
-    def __init__(self, config: LlamaConfig, window: int | None) -> None:
+    def __init__(self, config: LlamaConfig, window: int | None, rotary: bool = True) -> None:
         super().__init__()
         self.norm1 = RMSNorm(config.n_embd, config.norm_eps)
-        self.attn = Attention(config, window)
+        self.attn = Attention(config, window, rotary)
         self.norm2 = RMSNorm(config.n_embd, config.norm_eps)
         self.mlp = MLP(config)
 
@@ -195,7 +178,8 @@ class Llama(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
         windows = [config.window if i >= (config.window_from or 0) else None for i in range(config.n_layer)]
-        self.blocks = nn.ModuleList(Block(config, window) for window in windows)
+        every = config.rope_left_out or config.n_layer + 1
+        self.blocks = nn.ModuleList(Block(config, w, i % every > 0) for i, w in enumerate(windows, start=1))
         self.norm = RMSNorm(config.n_embd, config.norm_eps, wide=True)
         self.lm_head = None if config.tied else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(self._init_weights)

@@ -123,7 +123,7 @@ class ModelOptions:
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, -small, -medium, -large, -xl), name on the Hugging Face hub, or a local folder or
-    file, with the weights of a GPT-2, Llama, Mistral, Qwen2, BERT or RoBERTa."""
+    file, with the weights of a GPT-2, Llama, Qwen, BERT or one of their kin."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,blocks,all,lora}")] = None
@@ -212,7 +212,7 @@ class RunOptions:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Annotated[Precision | None, by_recipe("precision", Precision)] = None
-    """Number format of the frozen blocks (of a Llama, Mistral or Qwen2 also in memory), with bf16 on NVIDIA
+    """Number format of the frozen blocks (of the Llama family also in memory), with bf16 on NVIDIA
     GPUs of every matrix product; auto takes the processor's fastest. What is trained is kept in fp32."""
     no_cache: Switch = False
     """The plain loop, in fp32 on a CPU: the frozen blocks run in every step instead of once per text."""
@@ -234,7 +234,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Options):
-    """Fine-tune a pretrained GPT, Llama, Mistral, Qwen2, BERT or RoBERTa on labelled texts: to name one class
+    """Fine-tune a pretrained GPT, Llama, Qwen, BERT or one of their kin on labelled texts: to name one class
     of each, any number of labels, or numbers.
 
     Without options: a small GPT on a bundled sample of text messages, in under a minute.

@@ -107,7 +107,10 @@ def build_classifier(
             raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {kind}")
         backbone.drop_causal_mask()
     torch.manual_seed(seed)
-    model = Classifier(backbone, task.n_outputs, choose_pooling(options, backbone))
+    pooling = choose_pooling(options, backbone)
+    if pooling != "first" and getattr(backbone.config, "pooler", False):
+        backbone.drop_pooler()
+    model = Classifier(backbone, task.n_outputs, pooling)
     if options.train == "lora":
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")

@@ -14,13 +14,29 @@ SIZES = {
     "vocab_size": 97, "max_position_embeddings": 66, "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
+MODERN = dict.fromkeys(("pad_token_id", "cls_token_id", "bos_token_id"), 0) | dict.fromkeys(
+    ("sep_token_id", "eos_token_id"), 1
+)
 # Architecture, options, and how many rows of the position table belong to no token.
 KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
     "bert": ("Bert", {}, 0),
     "bert one segment": ("Bert", {"type_vocab_size": 1, "layer_norm_eps": 0.1}, 0),
     "roberta": ("Roberta", {"type_vocab_size": 1}, 2),
     "xlm-roberta": ("XLMRoberta", {"type_vocab_size": 1, "pad_token_id": 4}, 5),
-}
+    "camembert": ("Camembert", {"type_vocab_size": 1}, 2),
+    "distilbert": ("DistilBert", {
+        "dim": 48, "hidden_dim": 80, "n_layers": 3, "n_heads": 6, "dropout": 0.0, "attention_dropout": 0.0,
+        "seq_classif_dropout": 0.0}, 0),
+    "electra": ("Electra", {"embedding_size": 20}, 0),
+    "electra as wide": ("Electra", {"embedding_size": 48, "layer_norm_eps": 0.1}, 0),
+    "modernbert": ("ModernBert", MODERN | {"local_attention": 14, "max_position_embeddings": 66}, 0),
+    "modernbert biases": ("ModernBert", MODERN | {
+        "local_attention": 8, "global_attn_every_n_layers": 2, "norm_bias": True, "attention_bias": True,
+        "mlp_bias": True, "classifier_bias": True}, 0),
+    "modernbert whole": ("ModernBert", MODERN | {"layer_types": ["full_attention"] * 3}, 0),
+    "ernie": ("Ernie", {}, 0),
+    "ernie with tasks": ("Ernie", {"use_task_id": True, "task_type_vocab_size": 4, "type_vocab_size": 3}, 0),
+}  # fmt: skip
 LENGTHS = [41, 1, 7, 30, 12]
 
 
@@ -34,7 +50,7 @@ def oracle_of(kind: str, head: str = "ForSequenceClassification", **options: Any
     model = getattr(transformers, f"{name}{head}")(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.normal_(1.0 if "LayerNorm.weight" in name else 0.0, 0.2)
+            parameter.normal_(1.0 if "norm.weight" in name.lower() else 0.0, 0.2)
     return model.eval()
 
 

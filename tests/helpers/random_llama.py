@@ -16,6 +16,8 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32, "rope_theta": 500_000.0,
 }  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10_000.0}
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
 # Architecture and options. The windows are shorter than the sequences of the tests.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {"rope_theta": 1e6}),
@@ -25,9 +27,21 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama biases": ("Llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 10}),
     "llama all keys": ("Llama", {"num_key_value_heads": 6, "rms_norm_eps": 0.1}),
     "llama3": ("Llama", {"rope_parameters": LLAMA3, "tie_word_embeddings": True}),
+    "llama linear": ("Llama", {"rope_parameters": LINEAR}),
+    "llama yarn": ("Llama", {"rope_parameters": YARN | {"beta_fast": 4.0, "beta_slow": 0.5}, "head_dim": 16}),
+    "qwen2 yarn": ("Qwen2", {"rope_parameters": YARN | {"truncate": False, "attention_factor": 1.3}}),
+    "qwen3": ("Qwen3", {"head_dim": 10, "rope_theta": 1e6}),
+    "qwen3 biases": ("Qwen3", {"head_dim": 12, "attention_bias": True, "tie_word_embeddings": True}),
+    "qwen3 window": (
+        "Qwen3", {"head_dim": 8, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}),
+    "qwen3 yarn": ("Qwen3", {"head_dim": 32, "rope_parameters": YARN}),
+    "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2}),
+    "smollm3 all rotary": ("SmolLM3", {"no_rope_layers": [1, 1, 1]}),
+    "phi3": ("Phi3", {}),
+    "phi3 window": ("Phi3", {"sliding_window": 9, "tie_word_embeddings": True}),
     "mistral": ("Mistral", {"sliding_window": 9}),
     "mistral no window": ("Mistral", {"sliding_window": None}),
-}
+}  # fmt: skip
 
 
 def oracle_of(kind: str, head: str = "ForCausalLM", seed: int = 0, **options: Any) -> nn.Module:
