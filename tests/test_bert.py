@@ -19,6 +19,7 @@ from gptcls.core.errors import InputError
 from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.one_position import at
 from gptcls.models.bert import Bert
+from gptcls.models.deberta import DebertaConfig, Distances
 from gptcls.models.families import FAMILIES, family_name, poolings_of
 from gptcls.models.pretrained import load_pretrained
 from gptcls.models.sampling import generate
@@ -105,7 +106,7 @@ def test_robertas_pooler_which_nobody_trained_is_not_used(tmp_path: Path, caplog
         close(model(ids), oracle(ids).last_hidden_state)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert", "modernbert", "deberta"])
 def test_padding_changes_no_prediction(kind: str, tmp_path: Path) -> None:
     backbone = load_pretrained(save(oracle_of(kind), tmp_path))
     rows, ids, lengths = ragged()
@@ -138,10 +139,37 @@ def test_positions_and_segments_matter(tmp_path: Path) -> None:
             assert (other(ids) - hidden).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize(("n", "farthest"), [(256, 512), (8, 66), (12, 40), (128, 1000)])
+def test_debertas_distances(n: int, farthest: int) -> None:
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    sizes = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_inner": 8, "n_positions": 66, "vocab_size": 9}
+    distances = Distances(DebertaConfig(**sizes, n_distances=n, farthest=farthest))
+    tokens = torch.arange(-2 * farthest, 2 * farthest)
+    wanted = make_log_bucket_position(tokens, n, farthest).long() + n
+    assert torch.equal(distances.rows(tokens), wanted.clamp(0, 2 * n - 1))
+
+
+@pytest.mark.parametrize(
+    ("declared", "named"),
+    [
+        ({"position_biased_input": True}, "position_biased_input True"),
+        ({"conv_kernel_size": 3}, "conv_kernel_size 3"),
+        ({"pos_att_type": "c2p"}, "pos_att_type 'c2p'"),
+        ({"share_att_key": False}, "share_att_key False"),
+        ({"position_buckets": 200}, "200 distances do not reach 66 tokens"),
+    ],
+)
+def test_debertas_that_are_not_the_third(declared: dict, named: str, tmp_path: Path) -> None:
+    declare(save(oracle_of("deberta"), tmp_path), **declared)
+    with pytest.raises(InputError, match=named):
+        load_pretrained(tmp_path)
+
+
 # The fast path
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert", "modernbert"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert", "modernbert", "deberta"])
 @pytest.mark.parametrize("pooling", ["first", "last", "mean", "max"])
 @pytest.mark.parametrize("depth", [0, 2, 3])
 def test_two_stages_are_the_whole(kind: str, pooling: str, depth: int, tmp_path: Path) -> None:

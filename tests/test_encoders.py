@@ -31,7 +31,7 @@ from gptcls.train.setup import choose_pooling
 
 TEXTS = [text for text, _ in ROWS]
 TOKENIZERS: dict[str, Callable[[list[str], Path], Any]] = {"bert": wordpiece, "roberta": roberta_bpe}
-OTHERS = dict.fromkeys(("distilbert", "electra", "ernie", "modernbert"), wordpiece)
+OTHERS = dict.fromkeys(("distilbert", "electra", "ernie", "modernbert", "deberta"), wordpiece)
 
 
 def model_folder(folder: Path, kind: str = "bert", head: str = "ForMaskedLM", **options) -> Path:

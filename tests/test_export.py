@@ -7,7 +7,9 @@ from torch.export import Dim, export
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.models import rotary
 from gptcls.models.bert import Bert, BertConfig
+from gptcls.models.deberta import Deberta, DebertaConfig
 from gptcls.models.llama import Llama, LlamaConfig
+from gptcls.models.modern_bert import ModernBert, ModernBertConfig
 
 SIZES = {"n_layer": 2, "n_embd": 16, "n_head": 4, "n_positions": 64, "vocab_size": 50}
 LLAMA = {**SIZES, "n_kv_head": 2, "head_dim": 4, "n_inner": 24}
@@ -16,6 +18,9 @@ NETWORKS = {
     "gpt2 without its causal mask": lambda: GPT2(GPT2Config(**SIZES)).drop_causal_mask(),
     "llama": lambda: Llama(LlamaConfig(**LLAMA)),
     "llama with a window": lambda: Llama(LlamaConfig(**LLAMA, window=7)),
+    "llama without positions in every second block": lambda: Llama(LlamaConfig(**LLAMA, rope_left_out=2)),
+    "deberta": lambda: Deberta(DebertaConfig(**SIZES, n_inner=24, n_distances=8, farthest=64)),
+    "modernbert": lambda: ModernBert(ModernBertConfig(**SIZES, n_inner=24, window=5, whole_every=2)),
     "bert": lambda: Bert(BertConfig(**SIZES, n_inner=24, n_segments=2)),
 }
 

@@ -85,6 +85,7 @@ def test_what_a_head_may_read() -> None:
     assert {name: poolings_of(family)[0] for name, family in FAMILIES.items()} == {
         "gpt2": "last", "llama": "last", "bert": "first", "roberta": "first", "distilbert": "first",
         "electra": "first", "ernie": "first", "modernbert": "first",
+        "deberta": "first",
     }  # fmt: skip
     assert {*poolings_of(FAMILIES["llama"])} == {*POOLERS}
     assert {*poolings_of(FAMILIES["bert"])} == {*POOLERS} - {"position-1"}

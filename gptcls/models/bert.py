@@ -9,6 +9,7 @@ The shape alphabet is that of ``core/gpt2.py``; Q is the number of tokens whose 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,16 +130,49 @@ class Pooler(nn.Module):
         return self.activation(self.dense(x))
 
 
-class Bert(nn.Module):
-    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out.
+class Encoder(nn.Module):
+    """A network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out;
+    what stands behind the lengths is masked. It has ``embed``, ``blocks`` and a final ``norm``, which works
+    token by token, so that a token may be taken before it. What BERT and its successors share."""
 
-    What stands behind the lengths is masked. The last block has normalised its output already: the final
-    ``norm`` is the pooler, if there is one. It works token by token, so the first may be taken before it.
-    """
-
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def require_fit(self, ids: Tensor) -> None:
+        """ValueError for more tokens (B, T) than there are positions."""
+        T, n = ids.shape[1], self.config.n_positions
+        if n < T:
+            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
+        """Without ``lengths`` every id is a real one."""
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x, lengths)
+        return self.norm(x)
+
+    def drop_pooler(self) -> None:
+        """Hand on what the last block leaves: the pooler learnt to speak for the first token alone."""
+        self.norm = nn.Identity()
+        self.config = replace(self.config, pooler=False)
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        """InputError: part of the contract, and nothing that an encoder has."""
+        raise InputError("an encoder sees what follows: it can classify, not generate; take a decoder")
+
+
+class Bert(Encoder):
+    """BERT, whose last block has normalised its output already: the final ``norm`` is the pooler, if any."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
         C, E = config.n_embd, config.n_table or config.n_embd
         self.wte = nn.Embedding(config.vocab_size, E)  # token table
         self.wpe = nn.Embedding(config.n_positions, E)  # position table
@@ -150,33 +184,9 @@ class Bert(nn.Module):
         self.norm = Pooler(C, config.pooler_act) if config.pooler else nn.Identity()
         self.apply(self._init_weights)
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
-        T = ids.shape[1]
-        if (n := self.config.n_positions) < T:
-            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
-        x = self.wte(ids) + self.wpe.weight[:T]  # (B, T, E)
+        self.require_fit(ids)
+        x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]  # (B, T, E)
         if self.wse is not None:
             x = x + self.wse.weight[0]
         return self.widen(self.drop(self.embed_norm(x)))
-
-    def drop_pooler(self) -> None:
-        """Hand on what the last block leaves: the pooler learnt to speak for the first token alone."""
-        self.norm = nn.Identity()
-        self.config = replace(self.config, pooler=False)
-
-    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
-        """Without ``lengths`` every id is a real one."""
-        x = self.embed(ids)
-        for block in self.blocks:
-            x = block(x, lengths)
-        return self.norm(x)
-
-    def lm_logits(self, hidden: Tensor) -> Tensor:
-        """InputError: part of the contract, and nothing that an encoder has."""
-        raise InputError("an encoder sees what follows: it can classify, not generate; take a decoder")

@@ -16,7 +16,7 @@ from gptcls.core.classifier import POOLERS
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.weights import GPT2_NAMES, NameMap, State
-from gptcls.models import bert_files, gpt2_files, llama_files, modern_bert_files
+from gptcls.models import bert_files, deberta_files, gpt2_files, llama_files, modern_bert_files
 from gptcls.models.bert import (
     Bert,
     BertConfig,
@@ -25,6 +25,7 @@ from gptcls.models.bert import (
     ErnieConfig,
     RobertaConfig,
 )
+from gptcls.models.deberta import Deberta, DebertaConfig
 from gptcls.models.llama import Llama, LlamaConfig
 from gptcls.models.modern_bert import ModernBert, ModernBertConfig
 
@@ -64,6 +65,9 @@ FAMILIES = {
         own_tokenizer=True),
     "ernie": Family(
         ErnieConfig, Bert, False, ("ernie",), bert_files.read_ernie, bert_files.ERNIE, own_tokenizer=True),
+    "deberta": Family(
+        DebertaConfig, Deberta, False, ("deberta-v2",), deberta_files.read_deberta, deberta_files.NAMES,
+        own_tokenizer=True),
     "modernbert": Family(
         ModernBertConfig, ModernBert, False, ("modernbert",), modern_bert_files.read_modern_bert,
         modern_bert_files.NAMES, own_tokenizer=True),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptcls.core.errors import InputError
+from gptcls.models.bert import Encoder
 from gptcls.models.rotary import Rotation, angles_of, rotate
 
 
@@ -147,13 +147,11 @@ class Final(nn.Module):
         return x if self.dense is None else self.after(F.gelu(self.dense(x)))
 
 
-class ModernBert(nn.Module):
-    """The network without a purpose, as :class:`gptcls.core.gpt2.GPT2`: ids in, hidden vectors (B, T, C) out.
-    What stands behind the lengths is masked."""
+class ModernBert(Encoder):
+    """ModernBERT: no table of positions, and a final norm."""
 
     def __init__(self, config: ModernBertConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
         self.embed_norm = config.norm()
         self.drop = nn.Dropout(config.dropout)
@@ -161,30 +159,11 @@ class ModernBert(nn.Module):
         self.norm = Final(config)
         self.apply(self._init_weights)
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
+        self.require_fit(ids)
+        return self.drop(self.embed_norm(self.wte(ids)))
 
     def drop_pooler(self) -> None:
         """Hand on the final norm alone, where what is read of it is not the first token."""
         self.norm.dense = self.norm.after = None
         self.config = replace(self.config, pooler=False)
-
-    def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
-        T = ids.shape[1]
-        if (n := self.config.n_positions) < T:
-            raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
-        return self.drop(self.embed_norm(self.wte(ids)))
-
-    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T), (B,) -> (B, T, C)
-        """Without ``lengths`` every id is a real one."""
-        x = self.embed(ids)
-        for block in self.blocks:
-            x = block(x, lengths)
-        return self.norm(x)
-
-    def lm_logits(self, hidden: Tensor) -> Tensor:
-        """InputError: part of the contract, and nothing that an encoder has."""
-        raise InputError("an encoder sees what follows: it can classify, not generate; take a decoder")

@@ -17,6 +17,10 @@ SIZES = {
 MODERN = dict.fromkeys(("pad_token_id", "cls_token_id", "bos_token_id"), 0) | dict.fromkeys(
     ("sep_token_id", "eos_token_id"), 1
 )
+V3 = {
+    "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "pos_att_type": "p2c|c2p", "position_biased_input": False, "type_vocab_size": 0,
+}  # fmt: skip
 # Architecture, options, and how many rows of the position table belong to no token.
 KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
     "bert": ("Bert", {}, 0),
@@ -29,6 +33,9 @@ KINDS: dict[str, tuple[str, dict[str, Any], int]] = {
         "seq_classif_dropout": 0.0}, 0),
     "electra": ("Electra", {"embedding_size": 20}, 0),
     "electra as wide": ("Electra", {"embedding_size": 48, "layer_norm_eps": 0.1}, 0),
+    "deberta": ("DebertaV2", V3, 0),
+    "deberta far": ("DebertaV2", V3 | {
+        "position_buckets": 12, "max_relative_positions": 40, "pooler_hidden_act": "tanh"}, 0),
     "modernbert": ("ModernBert", MODERN | {"local_attention": 14, "max_position_embeddings": 66}, 0),
     "modernbert biases": ("ModernBert", MODERN | {
         "local_attention": 8, "global_attn_every_n_layers": 2, "norm_bias": True, "attention_bias": True,
