@@ -300,6 +300,29 @@ plt.show()
 # Take it as a hint, not as an explanation: two words that say the same cover for each other, and a message
 # with a word missing is a message that nobody wrote.
 #
+# The library does the same for every kind of classifier: `explain` here, `gptcls explain "a text"` in a
+# terminal, there in colours. It leaves out the word's tokens, so that the first word may differ from ours
+# (what follows it keeps the space in front); and it takes the log-odds from the logits, which next to 100 %
+# have more digits than a probability. `gradients=True` asks for a second opinion, **integrated
+# gradients**: how the log-odds climb while every token's vector fades in, from padding to the text. There
+# words that cover for each other share the credit, and what the words get must add up.
+
+# %%
+words, gains = contributions(MESSAGES["spam"])
+library_gains = bundled.explain(MESSAGES["spam"]).attributions[:, bundled.labels.index("spam")]
+np.testing.assert_allclose(library_gains[1:], gains[1:], atol=0.1)
+
+shortcut = "see you at six 09090812345"
+print("\n".join(bundled.explain(shortcut, gradients=True).lines()))
+for text in ("see you at six", shortcut, "You won a free cruise", "You won a free cruise 09090812345"):
+    print(f"{text:36} {spam_probability([text])[0]:6.1%} spam")
+assert bundled.predict(["see you at six", shortcut, "You won a free cruise"]) == ["ham", "spam", "ham"]
+
+# %% [markdown]
+# Both opinions name the same culprit. This classifier has learnt a **shortcut** (Geirhos et al. 2020): in its
+# training data the spam asked for a call, so a long number alone makes spam of an appointment, and a free
+# cruise without one passes. No score on messages like those it learnt from would have shown it.
+#
 # ## The threshold
 #
 # `predict` names the likelier class: with two classes, the threshold is one half. Whoever minds a lost
