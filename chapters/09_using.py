@@ -42,6 +42,7 @@ from gptcls.core.tasks import task_from_json
 from gptcls.core.tokenizer import encode, gpt2_encoding
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.marked import plot_bars
 from gptcls.evaluation.style import BLUE, GREY, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 
@@ -317,6 +318,12 @@ print("\n".join(bundled.explain(shortcut, gradients=True).lines()))
 for text in ("see you at six", shortcut, "You won a free cruise", "You won a free cruise 09090812345"):
     print(f"{text:36} {spam_probability([text])[0]:6.1%} spam")
 assert bundled.predict(["see you at six", shortcut, "You won a free cruise"]) == ["ham", "spam", "ham"]
+
+# %%
+why = bundled.explain(["You won a free cruise! Text CLAIM to 80455", shortcut])
+figure = plot_bars([panel for each in why for panel in each.panels()], "what the word adds to the log-odds")
+figure.set_dpi(80)
+figure
 
 # %% [markdown]
 # Both opinions name the same culprit. This classifier has learnt a **shortcut** (Geirhos et al. 2020): in its

@@ -94,7 +94,7 @@ def explain(config: ExplainConfig) -> "list[Explanation | None] | pd.DataFrame":
         log.info(f"{config.data}: {len(texts):,} of {n_all:,} texts, drawn at random (--rows {config.rows})")
     found = classifier.explain(texts, by=config.by)
     table = _of_each_label(classifier, found, shown, config.least)
-    _write_table(config, table, len(texts))
+    _write_table(config, table, len(texts), classifier)
     for label, rows in table.groupby("label", sort=False):
         _say(_listed(rows[: config.top], _title(classifier, str(label)), config.by))
     return table
@@ -211,13 +211,13 @@ def _write_texts(out: Path | None, found: Sequence[Explanation | None], texts: S
                 writer.write(frame.reindex(columns=["text", *names]))
 
 
-def _write_table(config: ExplainConfig, table: "pd.DataFrame", n: int) -> None:
+def _write_table(config: ExplainConfig, table: "pd.DataFrame", n: int, classifier: TextClassifier) -> None:
     """The strongest pieces of a data set as a page, a picture or a table."""
     out, groups = config.out, list(table.groupby("label", sort=False))
     if out is None:
         return
     if _kind(out) == ".html":
-        captions = ((f"what adds most to {label}", rows[: config.top]) for label, rows in groups)
+        captions = ((_title(classifier, str(label)), rows[: config.top]) for label, rows in groups)
         tables = (marked.table(title, [config.by, *HEADS], list(_cells(rows))) for title, rows in captions)
         notes = (
             f"Means over the texts that have the {config.by}, of {n:,} texts. Digits count as 0. {LEFT_OUT}"
