@@ -42,6 +42,7 @@ from gptcls.core.tasks import task_from_json
 from gptcls.core.tokenizer import encode, gpt2_encoding
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
+from gptcls.evaluation.marked import plot_bars
 from gptcls.evaluation.style import BLUE, GREY, VERMILION, use_style
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 
@@ -299,6 +300,35 @@ plt.show()
 # %% [markdown]
 # Take it as a hint, not as an explanation: two words that say the same cover for each other, and a message
 # with a word missing is a message that nobody wrote.
+#
+# The library does the same for every kind of classifier: `explain` here, `gptcls explain "a text"` in a
+# terminal, there in colours. It leaves out the word's tokens, so that the first word may differ from ours
+# (what follows it keeps the space in front); and it takes the log-odds from the logits, which next to 100 %
+# have more digits than a probability. `gradients=True` asks for a second opinion, **integrated
+# gradients**: how the log-odds climb while every token's vector fades in, from padding to the text. There
+# words that cover for each other share the credit, and what the words get must add up.
+
+# %%
+words, gains = contributions(MESSAGES["spam"])
+library_gains = bundled.explain(MESSAGES["spam"]).attributions[:, bundled.labels.index("spam")]
+np.testing.assert_allclose(library_gains[1:], gains[1:], atol=0.1)
+
+shortcut = "see you at six 09090812345"
+print("\n".join(bundled.explain(shortcut, gradients=True).lines()))
+for text in ("see you at six", shortcut, "You won a free cruise", "You won a free cruise 09090812345"):
+    print(f"{text:36} {spam_probability([text])[0]:6.1%} spam")
+assert bundled.predict(["see you at six", shortcut, "You won a free cruise"]) == ["ham", "spam", "ham"]
+
+# %%
+why = bundled.explain(["You won a free cruise! Text CLAIM to 80455", shortcut])
+figure = plot_bars([panel for each in why for panel in each.panels()], "what the word adds to the log-odds")
+figure.set_dpi(80)
+figure
+
+# %% [markdown]
+# Both opinions name the same culprit. This classifier has learnt a **shortcut** (Geirhos et al. 2020): in its
+# training data the spam asked for a call, so a long number alone makes spam of an appointment, and a free
+# cruise without one passes. No score on messages like those it learnt from would have shown it.
 #
 # ## The threshold
 #

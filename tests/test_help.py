@@ -15,6 +15,7 @@ from gptcls.common import cli
 from gptcls.common.help import ADVANCED, options_of, page
 from gptcls.data.readers import FORMATS, SUFFIXES
 from gptcls.evaluate import EvaluateConfig
+from gptcls.explain import ExplainConfig
 from gptcls.generate import GenerateConfig
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pseudo_label import PseudoLabelConfig
@@ -23,6 +24,7 @@ from gptcls.train.config import TrainConfig
 CONFIGS = {
     "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
     "pretrain": PretrainConfig, "generate": GenerateConfig, "pseudo-label": PseudoLabelConfig,
+    "explain": ExplainConfig,
 }  # fmt: skip
 LONG = "/data/a-rather-long-folder-name/and-another-one/with-a-file-name-that-no-eighty-columns-hold.csv"
 

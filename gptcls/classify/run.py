@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Queue
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import numpy as np
 import tyro
@@ -29,6 +29,7 @@ from gptcls.data.writer import ChunkWriter
 
 LINES_AT_ONCE = 256
 PLAIN_TABLE = TableOptions()
+AnyTexts = TypeVar("AnyTexts", bound=Any)  # a config with texts and a model
 Answered = tuple["pd.DataFrame", list[str | None], np.ndarray]  # rows, their texts, their outputs (N, K)
 
 
@@ -53,7 +54,7 @@ class ClassifyConfig(TableOptions, ClassifierOptions):
 def classify(config: ClassifyConfig) -> None:
     """Label what ``config`` names and print the labels, or write them to ``config.out``; InputError for
     options that exclude each other and for what cannot be read, leaving no output file."""
-    config, dialect = _model_first(config), config.dialect
+    config, dialect = model_first(config, "--out FILE to label its rows"), config.dialect
     if config.data is not None and config.texts:
         raise InputError("give texts or --data, not both")
     if config.data is not None and config.out is None:
@@ -76,9 +77,9 @@ def classify(config: ClassifyConfig) -> None:
     classifier.log_truncated(n_truncated)
 
 
-def _model_first(config: ClassifyConfig) -> ClassifyConfig:
+def model_first(config: AnyTexts, way_out: str) -> AnyTexts:
     """``classify runs/x "a text"``: a folder in front is the classifier's, where no other was named.
-    InputError for a table in front: its name is hardly the text."""
+    InputError with a way out for a table in front: its name is hardly the text."""
     if not config.texts or config.model != DEFAULT_CLASSIFIER:
         return config
     first = config.texts[0]
@@ -86,7 +87,7 @@ def _model_first(config: ClassifyConfig) -> ClassifyConfig:
         log.info(f"{first} is taken for --model")
         return replace(config, model=first, texts=config.texts[1:])
     if os.path.isfile(first) and suffix_of(Path(first)) in FORMATS:
-        raise InputError(f"{first} is a file: give --data {first} --out FILE to label its rows")
+        raise InputError(f"{first} is a file: give --data {first} {way_out}")
     return config
 
 

@@ -18,6 +18,7 @@ NUMBERS = {int: "a whole number", float: "a number"}
 VERBS = {  # name: its module, and what it does
     "train": ("gptcls.train.__main__", "fine-tune a pretrained network on labelled texts"),
     "classify": ("gptcls.classify.__main__", "label texts, lines of standard input, or a file of any size"),
+    "explain": ("gptcls.explain", "say what each word of a text adds to the answer"),
     "evaluate": ("gptcls.evaluate", "score a trained classifier on labelled data"),
     "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
     "generate": ("gptcls.generate", "continue a text"),

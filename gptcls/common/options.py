@@ -83,8 +83,9 @@ def check_seed(seed: int) -> None:
 
 def own_first(config: type) -> type:
     """Class decorator: a dataclass's own options come before inherited ones in --help and config.json."""
-    own, every = config.__annotations__, config.__dataclass_fields__
-    config.__dataclass_fields__ = dict(sorted(every.items(), key=lambda item: item[0] not in own))
+    own, every = list(config.__annotations__), config.__dataclass_fields__
+    order = {name: own.index(name) if name in own else len(own) for name in every}
+    config.__dataclass_fields__ = dict(sorted(every.items(), key=lambda item: order[item[0]]))
     return config
 
 

@@ -41,10 +41,10 @@ def _write_instead(axes: "Axes", text: str, **style) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
 
 
-def drawable(labels: Sequence[str]) -> tuple[list[str], dict]:
+def drawable(labels: Sequence[str], kind: str = "class") -> tuple[list[str], dict]:
     """Names on one line, shortened to 28 characters, and the style of text to draw them in. A name without
-    glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its number in ``labels``, and
-    that is logged."""
+    glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its ``kind`` and its number
+    in ``labels``, and that is logged."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
     installed = {entry.name for entry in fontManager.ttflist}
@@ -55,8 +55,11 @@ def drawable(labels: Sequence[str]) -> tuple[list[str], dict]:
     for number, label in enumerate(labels):
         name = shortened(" ".join(label.split()), LONGEST)
         if not name or not glyphs.issuperset(map(ord, name)):
-            name = f"class {number}"
-            log.info(f"label {label!r}: no font here can draw it, so it is {name!r} (install Noto Sans CJK?)")
+            name = f"{kind} {number}"
+            what = "label" if kind == "class" else kind
+            log.info(
+                f"{what} {label!r}: no font here can draw it, so it is {name!r} (install Noto Sans CJK?)"
+            )
         names.append(name)
     return names, {"parse_math": False, "fontfamily": families}
 

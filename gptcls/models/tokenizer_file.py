@@ -54,6 +54,12 @@ class FileTokenizer(Tokenizer):
             rows += [self.cut(found.ids, max_length) for found in self._tokenizer.encode_batch_fast(batch)]
         return rows
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of :meth:`encode` and, of each, from which character of the text to which it stands for;
+        (0, 0) for what is put around the text."""
+        found = self._tokenizer.encode(_without_surrogates(text))
+        return found.ids, found.offsets
+
     def decode(self, ids: Iterable[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
