@@ -87,9 +87,8 @@ class Attention(nn.Module):
         q, k, v = self._heads(self.q(asking)), self._heads(self.k(x)), self._heads(self.v(x))  # (B, H, ., D)
         where = self.drop(distances())[None]  # (1, 2S, C)
         where_q, where_k = self._heads(self.q(where)), self._heads(self.k(where))  # (1, H, 2S, D)
-        rows = distances.rows(asked[:, :, None] - T)[:, None].expand(
-            len(x), self.n_head, -1, -1
-        )  # (B, H, Q, T)
+        rows = distances.rows(asked[:, :, None] - T)[:, None]  # (1 or B, 1, Q, T)
+        rows = rows.expand(x.shape[0], self.n_head, -1, -1)
         scores = q @ k.mT + (q @ where_k.mT).gather(-1, rows)  # (B, H, Q, T)
         scores = scores + (k @ where_q.mT).gather(-1, rows.mT).mT
         scores = scores / math.sqrt(3 * q.shape[-1])
