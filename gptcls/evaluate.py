@@ -7,6 +7,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
+import numpy as np
+import torch
+import tyro
+
 from gptcls.classify.predict import ClassifierOptions, TextClassifier
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
@@ -14,20 +18,28 @@ from gptcls.common.files import write_json
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.common.options import own_first
+from gptcls.core.batches import TextDataset
 from gptcls.core.errors import InputError
 from gptcls.data.clean import cleaned
-from gptcls.data.columns import bad_rows
-from gptcls.data.corpora import load_parts
-from gptcls.data.in_memory import labelled_rows
+from gptcls.data.columns import bad_rows, columns_of, find_text_columns, is_blank, text_values
+from gptcls.data.corpora import corpus_of, load_parts
+from gptcls.data.in_memory import is_frame, labelled_rows, texts_of
 from gptcls.data.labels import KINDS, NUMBERS, LabelKind, Layout
+from gptcls.data.long_texts import CUTS
 from gptcls.data.options import LabelOptions, data_help
-from gptcls.data.readers import PLAIN
+from gptcls.data.readers import PLAIN, read_chunks
+from gptcls.data.repeats import expanded
 from gptcls.data.same_text import text_key
-from gptcls.data.sources import FRAME, from_frame
+from gptcls.data.sources import FRAME, SAMPLE, from_frame, local_file
 from gptcls.data.split import Split, load_split
 from gptcls.evaluation import report
+from gptcls.evaluation.drift import Sample, answers_of, drift, in_words, labels_of
 from gptcls.evaluation.judge import judge_of
+from gptcls.fast.features import FeatureCache
+from gptcls.fast.frozen import Frozen
 
+TRAIN = "train"  # as a reference: the run's training rows
+MOST = 10_000  # rows of either side that are compared
 OF_CORPORA = "as for training, of which the test part is taken; otherwise the run's own test rows"
 
 
@@ -38,6 +50,9 @@ class EvaluateConfig(LabelOptions, ClassifierOptions):
 
     model: str  # again, to stand first in --help
     data: Annotated[str | None, data_help(OF_CORPORA)] = None
+    reference: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
+    """Also say whether the texts, labelled or not, are like these rows: train, those that the run was trained
+    on; or a file or data set, as for --data."""
     out: Path | None = None
     """Folder for metrics.json and the pictures; nothing is written without it."""
 
@@ -57,6 +72,10 @@ def evaluate(
     thresholds or mixture were chosen, and the log says how many. Where no split of a run lies next to the
     classifier, nothing can be left out, and the log says so. The run's own test rows are all scored.
     Every row counts, also of a text that stands in several: ``distinct`` has the scores with each text once.
+
+    With ``reference`` the result has ``drift`` as well (:func:`gptcls.evaluation.drift.drift`), which counts
+    all rows, also those of training, as often as they stand in the data. Texts may then be without labels:
+    ``drift`` is all there is, and the log says so.
     """
     config = EvaluateConfig(**options) if config is None else replace(config, **options)
     split = getattr(config.model, "split", None)  # of a run in memory
@@ -73,7 +92,10 @@ def evaluate(
     task = classifier.saved.task
     # The rows, cleaned as those of the split were.
     layout, source = config.layout(KINDS[task.name]), config.data
-    if source is None:
+    alone = labels is None and source is not None and config.reference is not None
+    if alone and _unlabelled(config, layout, source):
+        rows = _without_labels(config, classifier, source)
+    elif source is None:
         rows = _own_test_rows(config, layout, split, where)
     elif isinstance(source, str | Path) and labels is None:
         columns = config.text_columns, config.label_column
@@ -84,19 +106,29 @@ def evaluate(
         columns = (config.text_columns, config.label_column) if labels is None else ("text", "label")
         trained_on = classifier.saved.text_columns if labels is None else ()
         rows, source = from_frame(rows, *columns, layout, trained_on, numbered=True), FRAME
-    _require_known(rows, task.labels, layout.kind, source)
-    rows = cleaned(rows, classifier.saved.cleaning)
-    if source is not None:
+    labelled = "label" in rows
+    if labelled:
+        _require_known(rows, task.labels, layout.kind, source)
+    every = rows = cleaned(rows, classifier.saved.cleaning)
+    if labelled and source is not None:
         rows = _unseen(rows, classifier, split, where, source)
-    # Their scores.
-    targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
-    scores = judge_of(task).scores_of(rows, targets, outputs)
+    # Their scores, and how far they are from what was trained on.
+    scores, found = {}, {}
+    if labelled:
+        targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
+        scores = judge_of(task).scores_of(rows, targets, outputs)
+    if config.reference is not None:
+        found = {"drift": _drift(config, layout, classifier, split, every, source is None)}
     if out is not None:
-        write_json(out / "metrics.json", {"scores": {"data": scores}, "baselines": {}})
-        report.write_pictures(out, task, targets, outputs, scores)
-    if show:
+        measured = {"data": scores} if labelled else {}
+        write_json(out / "metrics.json", {"scores": measured, "baselines": {}} | found)
+        if labelled:
+            report.write_pictures(out, task, targets, outputs, scores)
+    if show and labelled:
         print(report.scores_table(task, {str(source or "test"): scores}, {}))
-    return scores
+    if show and found:
+        print(("\n" if labelled else "") + in_words(found["drift"], _named(config)))
+    return scores | found
 
 
 def _own_test_rows(
@@ -141,6 +173,95 @@ def _require_known(rows: "pd.DataFrame", labels: tuple, kind: LabelKind, source:
             what, way_out = "number", f"it predicts {known}: name their columns with --label-columns"
         said = f"{what} {unseen}, unseen in training,"
         raise bad_rows([n for n, _ in bad], rows.index.name, said, source, way_out)
+
+
+# --- drift ---
+
+
+def _unlabelled(config: EvaluateConfig, layout: Layout, source: Any) -> bool:
+    """Whether the rows of ``source`` are texts alone: no column of labels is named, and none can be told."""
+    if config.label_column or config.label_columns:
+        return False
+    if is_frame(source):
+        first, name = source[:SAMPLE], FRAME
+    elif not isinstance(source, str | Path):
+        return True
+    elif corpus_of(source):
+        return False
+    else:
+        with local_file(source) as name:
+            first = next(read_chunks(name, SAMPLE, config.dialect))
+    try:
+        layout.find(config.text_columns, None, first, name)
+    except InputError:
+        log.info(f"{name}: no column of labels can be told, so none are read; name one with --label-column")
+        return True
+    return False
+
+
+def _without_labels(config: EvaluateConfig, classifier: TextClassifier, source: Any) -> "pd.DataFrame":
+    """The texts of ``source``, those that are blank left out."""
+    trained_on = classifier.saved.text_columns
+    if isinstance(source, str | Path):
+        with local_file(source) as path:
+            frame = pd.concat(read_chunks(path, SAMPLE, config.dialect))
+            names = find_text_columns(frame.columns, config.text_columns, frame[:SAMPLE], path, trained_on)
+            texts = text_values(columns_of(frame, names, path))
+    else:
+        texts = texts_of(source, config.text_columns, trained_on)
+    texts = [text for text in texts if not is_blank(text)]
+    if not texts:
+        raise InputError(f"{source}: no row has text; choose another --text-column")
+    return pd.DataFrame({"text": texts}, dtype=str)
+
+
+def _drift(
+    config: EvaluateConfig, layout: Layout, classifier: TextClassifier, split: Split | None,
+    new: "pd.DataFrame", own: bool,
+) -> dict:  # fmt: skip
+    """What changed from the reference's rows to ``new``, or to the run's ``own`` test rows."""
+    saved, held = classifier.saved, None
+    if config.reference != TRAIN:
+        if _unlabelled(config, layout, config.reference):
+            rows = _without_labels(config, classifier, config.reference)
+        else:
+            columns = config.text_columns, config.label_column
+            parts = load_parts(config.reference, *columns, layout, config.dialect, saved.text_columns)
+            rows = parts["train"]
+            _require_known(rows, saved.task.labels, layout.kind, config.reference)
+        rows = cleaned(rows, saved.cleaning)
+    elif split is None:
+        raise InputError(f"--reference {TRAIN}: no run's split lies next to the classifier; name a file")
+    else:
+        rows = dict(split.plain_items())["train"]
+        # Of what it was trained on a classifier knows too much.
+        held = split.validation if own else pd.concat([split.validation, split.test])
+        if not own:  # as often as in the data; the run's own parts were drawn text by text
+            rows, held = expanded(rows), expanded(held)
+            seen = set(split.train["text"].map(text_key)) | set(rows["text"].map(text_key))
+            new = new.assign(held=~new["text"].map(text_key).isin(seen))
+    return drift(_sample(classifier, rows, held), _sample(classifier, new, None), saved.task)
+
+
+def _sample(classifier: TextClassifier, rows: "pd.DataFrame", held: "pd.DataFrame | None") -> Sample:
+    """At most :data:`MOST` of the rows, drawn, as the tests read them; the answers are to ``held`` rows."""
+    saved, task = classifier.saved, classifier.saved.task
+    rows = rows.sample(min(MOST, len(rows)), random_state=0)
+    texts, cut = rows["text"].tolist(), CUTS[saved.long]
+    dataset = TextDataset(
+        texts, torch.zeros(len(texts)), saved.max_length, saved.pad_to, saved.tokenizer, cut
+    )
+    frozen = Frozen(saved.model, len(saved.model.backbone.blocks), classifier.model.frozen.dtype)
+    vectors = FeatureCache().datasets(frozen, {"rows": dataset}, classifier.device)["rows"].means().numpy()
+    judged = rows[rows["held"]] if "held" in rows else rows if held is None else held
+    judged = judged.sample(min(MOST, len(judged)), random_state=0)["text"].tolist()
+    outputs = classifier.outputs(judged) if judged else np.zeros((0, len(task.labels)), dtype=np.float32)
+    labels = labels_of(task, rows["label"].tolist()) if "label" in rows else None
+    return Sample(texts, saved.tokenizer.encode_rows(texts), vectors, answers_of(task, outputs), labels)
+
+
+def _named(config: EvaluateConfig) -> str:
+    return "the run's training rows" if config.reference == TRAIN else str(config.reference)
 
 
 class _Verb(ModuleType):

@@ -10,6 +10,7 @@ from typing import Literal, get_args, get_type_hints
 import pytest
 import tyro
 
+from gptcls.audit import AuditConfig
 from gptcls.classify.run import ClassifyConfig
 from gptcls.common import cli
 from gptcls.common.help import ADVANCED, options_of, page
@@ -23,6 +24,7 @@ from gptcls.train.config import TrainConfig
 
 CONFIGS = {
     "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
+    "audit": AuditConfig,
     "pretrain": PretrainConfig, "generate": GenerateConfig, "pseudo-label": PseudoLabelConfig,
     "explain": ExplainConfig,
 }  # fmt: skip
