@@ -31,12 +31,18 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
-from gptcls.core.weights import State
+from gptcls.core.weights import State, parse
 from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
-from gptcls.models.pretrained import check_tensor, load_pretrained, shapes_only, weights_sha256
+from gptcls.models.pretrained import (
+    UnaskedError,
+    check_tensor,
+    load_pretrained,
+    shapes_only,
+    weights_sha256,
+)
 from gptcls.models.tokenizer_file import FileTokenizer
 
 # Classifiers that ship with the package.
@@ -67,6 +73,8 @@ class SavedClassifier:
         return self.mixture.outputs(self.task, logits, texts)
 
 
+# What reading a file that is not as it was written may raise.
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
 AS_THEY_ARE = (  # in classifier.json
     "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "training", "scores",
 )  # fmt: skip
@@ -136,14 +144,16 @@ def find_classifier(folder: Path | str) -> Path:
 
 
 def read_classifier(
-    folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None
-) -> SavedClassifier:
+    folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None,
+    allow_download: bool = False,
+) -> SavedClassifier:  # fmt: skip
     """Load what :func:`save_classifier` wrote; the model is in eval mode.
 
     ``dtype`` is that of what was not trained. ``base`` names the weights that it was trained on, for a
     classifier stored without them; otherwise they are those of the name in ``classifier.json`` or, where that
     is a path and nothing is there, of the same file name next to the classifier or its run. Wherever they
-    are, their sha256 must be the stored one.
+    are, their sha256 must be the stored one. What ``classifier.json`` names is not asked of the hub unless
+    ``allow_download``, or it is a preset: a stranger may have written it.
 
     Raises InputError when there is no classifier, it is damaged or newer than this gptcls, the base weights
     are absent or others, or a ``base`` is given that it does not need.
@@ -162,9 +172,13 @@ def read_classifier(
             if (n := getattr(config, "vocab_size", None)) is not None:  # a user's own network may not say
                 tokenizer.require_fit(str(folder), n)
         tensors = load_file(folder / "model.safetensors")
+        if stored == "all" and family.read:  # before as many blocks are built
+            blocks = {parse(name)[1] for name in tensors if name.startswith("backbone.blocks.")}
+            if config.n_layer > len(blocks):
+                raise ValueError(f"n_layer is {config.n_layer}, the tensors are of {len(blocks)} blocks")
         backbone = None
         if stored != "all":
-            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base)
+            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base, allow_download)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
         if stored == "adapter" and (rest := load_adapter(backbone, folder)):
@@ -179,14 +193,17 @@ def read_classifier(
         mixture = spec["mixture"] and Mixture.read(spec["mixture"], folder, task)
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        damage = f"damaged ({type(error).__name__}: {error})"
+    except (*DAMAGE, SafetensorError) as error:
+        damage = f"damaged ({type(error).__name__}: {error!s:.200})"
         raise InputError(f"{folder} is {damage}; save or copy it again") from error
     return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer, mixture=mixture)
 
 
-def _load(base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any) -> tuple[nn.Module, dict]:
+def _load(
+    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any, allow_download: bool
+) -> tuple[nn.Module, dict]:
     """The network of the base weights, and ``base`` with the name where they are now."""
+    download = allow_download or given is not None
     name = base["name"] if given is None else str(given)
     if given is not None and name not in PRESETS and Path(name).exists():  # a preset comes first
         name = str(Path(name).resolve())
@@ -195,9 +212,12 @@ def _load(base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any)
         name = next((str(path) for path in near if path.exists()), name)
     way_out = "say where they are with --base (in Python base=), or train again with --save full"
     try:
-        if (found := weights_sha256(name)) != base["sha256"]:
+        if (found := weights_sha256(name, download)) != base["sha256"]:
             raise InputError(f"they have sha256 {found[:12]}…, those of the training {base['sha256'][:12]}…")
-        backbone = load_pretrained(name, dtype)
+        backbone = load_pretrained(name, dtype, download)
+    except UnaskedError as error:
+        allow = "if you trust it, add --allow-download (in Python allow_download=True)"
+        raise InputError(f"{folder} needs base weights: {error}; {allow}, or {way_out}") from None
     except InputError as error:
         raise InputError(f"{folder} needs the base weights {name}: {error}; {way_out}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gptcls.common import memory
 from gptcls.core.errors import InputError
 
 NUMBERS = {int: "a whole number", float: "a number"}
@@ -61,7 +62,11 @@ def run(config_class: type, function: Callable[[Any], Any]) -> None:
     except BrokenPipeError:  # whoever reads our output may have enough of it, as in … | head
         sys.stderr.close()  # else Python reports the pipe once more while it exits
         sys.exit(0)
-    except (InputError, OSError) as error:
+    except Exception as error:
+        if memory.ran_out(error):
+            error = memory.explained(error, config_class)
+        elif not isinstance(error, InputError | OSError):
+            raise
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -82,8 +87,9 @@ def _parse(config_class: type) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            # Options lie in groups; their flags are plain.
-            how = {"prog": prog, "config": (tyro.conf.OmitArgPrefixes,), "return_unknown_args": True}
+            # Options lie in groups; their flags are plain, and none is there to undo another.
+            forms = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+            how = {"prog": prog, "config": forms, "return_unknown_args": True}
             config, unknown = tyro.cli(config_class, **how)
     except SystemExit as exit_:
         options = {flag: option for option in help.options_of(config_class) for flag in option.flags}
