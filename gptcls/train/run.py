@@ -167,6 +167,7 @@ def _train(home: RunFolder, split: Split) -> Run:
     except NonFiniteLossError:
         if _best(trainer).kept_step:
             save()
+            home.finish()
         raise
     save()  # before anything else can go wrong
     with home.scoring():
