@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.ablation_report import read_results, summarise, table, with_result, write_report
 from benchmarks.ablation_rows import ABLATIONS, Ablation, chosen, config_of, settings
 from gptcls.common import cli
-from gptcls.common.lock import locked
+from gptcls.common.lock import LOCK, locked
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.models.pretrained import load_pretrained
@@ -89,7 +89,7 @@ def run_ablations(config: AblationConfig) -> "pd.DataFrame":
     way_out = "wait until it ends, or choose another --out"
     busy = f"--out {config.folder} is in use by another process; {way_out}"
     try:
-        with locked(config.folder / ".lock", busy):
+        with locked(config.folder / LOCK, busy):
             return _run_all(config, rows, runs, path)
     finally:
         if not any(config.folder.iterdir()):

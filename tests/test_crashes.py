@@ -268,12 +268,12 @@ def command(verb, *arguments):
 
 @pytest.mark.slow
 def test_sigkill_at_any_time_and_resume_as_a_user(data, base, tmp_path):
-    options = ("--model", base, "--data", data, "--epochs", 150, "--max-length", 16, "--device", "cpu")
+    options = ("--model", base, "--data", data, "--epochs", 60, "--max-length", 16, "--device", "cpu")
     began = time.perf_counter()
     whole = command("train", *options, "--out", tmp_path / "whole")
     assert whole.wait() == 0, whole.stderr.read()
     seconds, out, draw = time.perf_counter() - began, tmp_path / "cut", random.Random(0)
-    for _ in range(6):
+    for _ in range(4):
         way = ("--resume",) if (out / "config.json").exists() else options
         running = command("train", *way, "--out", out)
         time.sleep(draw.uniform(0.3, 1) * seconds)
@@ -405,7 +405,7 @@ def test_one_process_writes_an_output_file(tmp_path):
     pd.DataFrame({"text": ["win a prize"]}).to_csv(tmp_path / "t.csv", index=False)
     (tmp_path / "link.csv").symlink_to("out.csv")
     classifier = TextClassifier(tiny_saved(), torch.device("cpu"), "fp32")
-    with locked(tmp_path / ".out.csv.lock", ""):
+    with locked(tmp_path / ".out.csv.gptcls.lock", ""):
         for name in ("out.csv", "link.csv"):
             with pytest.raises(InputError, match=r"out\.csv is in use by another process"):
                 classify_file(classifier, tmp_path / "t.csv", tmp_path / name)
@@ -420,7 +420,8 @@ def test_one_process_fills_a_table_of_ablations(tmp_path):
         run_ablations(options)
     assert not results.parent.exists()
     results.parent.mkdir()
-    with locked(results.with_name(".lock"), ""), pytest.raises(InputError, match="x is in use by another"):
+    busy = pytest.raises(InputError, match="x is in use by another process")
+    with locked(results.with_name(".gptcls.lock"), ""), busy:
         run_ablations(options)
 
 
@@ -504,3 +505,11 @@ def test_what_diverged_is_not_gone_on_with(data, base, tmp_path, monkeypatch):
     assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["classifier", "config.json", "split"]
     with pytest.raises(InputError, match="nothing left to resume"):
         train(out=tmp_path / "x", resume=True)
+
+
+def test_a_lock_of_another_program_stays(data, base, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ".lock").write_text("of another program")
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        train(tiny_run(data, base, tmp_path / "x"))
+    assert (tmp_path / "x" / ".lock").read_text() == "of another program"

@@ -15,6 +15,8 @@ except ImportError:  # Windows
     fcntl = None
     import msvcrt
 
+LOCK = ".gptcls.lock"  # the file in a folder, or behind the name of a file; nobody else's
+
 
 class BusyError(InputError):
     """Another process holds the lock."""
@@ -28,8 +30,8 @@ def locked(file: Path, busy: str) -> Iterator[None]:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with locked(Path(folder, ".lock"), "the first still writes"):
-    ...         with locked(Path(folder, ".lock"), "the first still writes"):
+    ...     with locked(Path(folder, LOCK), "the first still writes"):
+    ...         with locked(Path(folder, LOCK), "the first still writes"):
     ...             pass
     Traceback (most recent call last):
         ...
@@ -54,7 +56,7 @@ def locked_output(file: Path) -> AbstractContextManager[None]:
         return nullcontext()
     file.parent.mkdir(parents=True, exist_ok=True)
     way_out = "wait until it ends, or choose another file"
-    return locked(file.with_name(f".{file.name}.lock"), f"{file} is in use by another process; {way_out}")
+    return locked(file.with_name(f".{file.name}{LOCK}"), f"{file} is in use by another process; {way_out}")
 
 
 def _acquire(file: Path, busy: str) -> int:

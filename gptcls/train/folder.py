@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from gptcls.common.files import atomic_folder, write_json
-from gptcls.common.lock import BusyError, locked
+from gptcls.common.lock import LOCK, BusyError, locked
 from gptcls.common.log import log
 from gptcls.common.options import Options, flag
 from gptcls.core.errors import InputError
@@ -31,8 +31,8 @@ from gptcls.models.weight_files import file_sha256
 from gptcls.train.hooks import StoppedError, load_checkpoint, save_checkpoint
 
 FORMAT = "gptcls run"
-CONFIG, ROWS, CHECKPOINT, LOCK = "config.json", "split", "checkpoint", ".lock"
-NOTHING = re.compile(r"\.lock|\..*partial.*")  # names that a process killed before its first word leaves
+CONFIG, ROWS, CHECKPOINT = "config.json", "split", "checkpoint"
+NOTHING = re.compile(r"\.gptcls\.lock|\..*partial.*")  # all that one killed at its start leaves
 
 
 class RunFolder:
