@@ -19,6 +19,7 @@ from gptcls.classify.answers import answers_of
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
 from gptcls.classify.store import BUNDLED
 from gptcls.common.lazy import pd
+from gptcls.common.lock import locked_output
 from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
@@ -98,10 +99,10 @@ def classify_file(classifier: TextClassifier, source: Path, target: Path, table=
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
     (``predicted_label`` where the source has a ``label``). Several labels are a JSON list, a regression's
     numbers a column each. A row without text gets empty values. Raises InputError, leaving no target, when a
-    value is not text or a column of a needed name exists.
+    value is not text, a column of a needed name exists, or another process writes the target.
     """
-    answers, n = answers_of(classifier.saved.task), 0
-    with ChunkWriter(target, source=source) as writer:
+    answers, n, writer = answers_of(classifier.saved.task), 0, ChunkWriter(target, source=source)
+    with locked_output(target), writer:
         for chunk, _, outputs in answered_chunks(classifier, source, table):
             if n == 0:
                 names = [f"predicted_{x}" if x in set(chunk.columns) else x for x in answers.columns]

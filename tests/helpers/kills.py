@@ -1,0 +1,57 @@
+"""Processes killed at each point where they touch the disk."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+def killed_at_each_write(act: Callable[[], object], under: Path) -> Iterator[int]:
+    """In a process of its own, ``act`` until just before its first write under a folder; yield; again until
+    the second; and so on, until it comes to its end. Between two, the caller sets the scene again."""
+    n = 1
+    while _killed(act, under, n):
+        yield n
+        n += 1
+
+
+def _killed(act: Callable[[], object], under: Path, n: int) -> bool:
+    """Whether ``act`` came as far as its write number ``n``, and died there as by SIGKILL."""
+    if child := os.fork():
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, 9), code
+        return code == 9
+    left = n
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal left
+        if _is_write(event, arguments, under):
+            left -= 1
+            if not left:
+                os._exit(9)
+
+    try:
+        sys.addaudithook(watch)
+        act()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _is_write(event: str, arguments: tuple, under: Path) -> bool:
+    """Whether something is about to change on the disk: see "Audit events table" in Python's library
+    reference. What safetensors writes shows by what comes next: its file is flushed and renamed."""
+    if event == "ctypes.dlsym":
+        return arguments[1] == "renameat2"
+    if event not in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
+        return False
+    path, flags = arguments[0], arguments[2] if event == "open" else 0
+    if event in ("os.remove", "os.rmdir") and arguments[1] != -1:
+        return True  # relative to an open folder, as rmtree removes
+    if not isinstance(path, str | os.PathLike) or not os.path.abspath(path).startswith(f"{under}{os.sep}"):
+        return False
+    if event == "open":
+        return bool(flags & (os.O_CREAT | os.O_TRUNC))
+    return os.path.lexists(path) == (event != "os.mkdir")
