@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
-from gptcls.classify.predict import ClassifierOptions, TextClassifier
+from gptcls.classify.predict import AnswerOptions, TextClassifier
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
 from gptcls.common.files import write_json
@@ -33,7 +33,7 @@ OF_CORPORA = "as for training, of which the test part is taken; otherwise the ru
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(LabelOptions, ClassifierOptions):
+class EvaluateConfig(LabelOptions, AnswerOptions):
     """Score a trained classifier on labelled data."""
 
     model: str  # again, to stand first in --help
@@ -90,10 +90,11 @@ def evaluate(
         rows = _unseen(rows, classifier, split, where, source)
     # Their scores.
     targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
-    scores = judge_of(task).scores_of(rows, targets, outputs)
+    decision = classifier.saved.decision
+    scores = judge_of(task, decision).scores_of(rows, targets, outputs)
     if out is not None:
         write_json(out / "metrics.json", {"scores": {"data": scores}, "baselines": {}})
-        report.write_pictures(out, task, targets, outputs, scores)
+        report.write_pictures(out, task, targets, outputs, scores, decision=decision)
     if show:
         print(report.scores_table(task, {str(source or "test"): scores}, {}))
     return scores
