@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import tyro
 
-from gptcls.classify.predict import ClassifierOptions, TextClassifier
+from gptcls.classify.predict import AnswerOptions, TextClassifier
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
 from gptcls.common.files import write_json
@@ -45,7 +45,7 @@ OF_CORPORA = "as for training, of which the test part is taken; otherwise the ru
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(LabelOptions, ClassifierOptions):
+class EvaluateConfig(LabelOptions, AnswerOptions):
     """Score a trained classifier on labelled data."""
 
     model: str  # again, to stand first in --help
@@ -113,17 +113,17 @@ def evaluate(
     if labelled and source is not None:
         rows = _unseen(rows, classifier, split, where, source)
     # Their scores, and how far they are from what was trained on.
-    scores, found = {}, {}
+    scores, found, decision = {}, {}, classifier.saved.decision
     if labelled:
         targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
-        scores = judge_of(task).scores_of(rows, targets, outputs)
+        scores = judge_of(task, decision).scores_of(rows, targets, outputs)
     if config.reference is not None:
         found = {"drift": _drift(config, layout, classifier, split, every, source is None)}
     if out is not None:
         measured = {"data": scores} if labelled else {}
         write_json(out / "metrics.json", {"scores": measured, "baselines": {}} | found)
         if labelled:
-            report.write_pictures(out, task, targets, outputs, scores)
+            report.write_pictures(out, task, targets, outputs, scores, decision=decision)
     if show and labelled:
         print(report.scores_table(task, {str(source or "test"): scores}, {}))
     if show and found:

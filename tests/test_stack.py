@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,12 +21,13 @@ from sklearn.svm import LinearSVC
 from gptcls import fit, load_classifier, train
 from gptcls.classify.mixture import NETWORK
 from gptcls.classify.run import ClassifyConfig, classify
-from gptcls.classify.store import read_classifier
+from gptcls.classify.store import read_classifier, save_classifier
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset
 from gptcls.core.errors import InputError
 from gptcls.evaluate import evaluate
 from gptcls.evaluation.baselines import TFIDF, ClassBaselines, linear_models
+from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.ngrams import NgramModel
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
 from gptcls.train import run as train_run
@@ -33,7 +35,7 @@ from gptcls.train import run as train_run
 TASKS = ("single", "multi", "regression")
 QUICK = {
     "epochs": 8, "max_length": 16, "device": "cpu", "lr": 3e-3, "train": "all", "pooling": "mean",
-    "precision": "fp32",
+    "precision": "fp32", "calibrate": "none",
 }  # fmt: skip
 WORDS = "time year people way day man thing woman life child world school".split()  # noqa: SIM905
 WORDS += "state family student group country problem hand part place case week company".split()  # noqa: SIM905
@@ -280,6 +282,21 @@ def test_evaluate_and_classify_use_it(run, tmp_path):
             model=str(run.folder), data=tmp_path / "in.csv", out=out, confidence=0.4, device="cpu"
         )
         assert sum(pseudo_label(config).values()) == (run.outputs["test"].max(axis=1) >= 0.4).sum()
+
+
+def test_the_mixture_is_what_is_calibrated(run, tmp_path):
+    task, texts = run.classifier.task, run.split.test["text"].tolist()
+    if not task.has_probabilities:
+        return
+    p, k = run.predict_proba(texts).astype(float), task.n_outputs
+    calibration = Calibration((1.7,)) if task.name == "single" else Calibration((1.7,) * k, (0.3,) * k)
+    save_classifier(tmp_path / "x", replace(run.classifier, calibration=calibration))
+    found = load_classifier(tmp_path / "x", "cpu", "fp32").predict_proba(texts)
+    if task.name == "single":
+        np.testing.assert_array_equal(found.argmax(axis=1), p.argmax(axis=1))
+        np.testing.assert_allclose(found, softmax(np.log(p) / 1.7, axis=1), atol=1e-5)
+    else:
+        np.testing.assert_allclose(found, expit(np.log(p / (1 - p)) / 1.7 + 0.3), atol=1e-5)
 
 
 def _rewritten(change):

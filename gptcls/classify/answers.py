@@ -7,34 +7,36 @@ import numpy as np
 
 from gptcls.common.lazy import pd
 from gptcls.core.task import Task
-from gptcls.core.tasks import MultiLabel, Regression
+from gptcls.core.tasks import Regression
+from gptcls.evaluation.decision import PLAIN, UNSURE, Decision
 
 
 class NameAnswers:
-    """One class per text, or any number of labels: their names, and the probability of each. The ``columns``
-    of a table hold the answers, its ``details`` one output each. A text that was not read has NaN."""
+    """One class per text, or any number of labels, or "unsure", as ``decision`` has it: their names, and the
+    probability of each. The ``columns`` of a table hold the answers, its ``details`` one output each. A text
+    that was not read has NaN."""
 
-    def __init__(self, task: Task) -> None:
-        self.task, self.columns = task, ("label",)
+    def __init__(self, task: Task, decision: Decision = PLAIN) -> None:
+        self.task, self.decision, self.columns = task, decision, ("label",)
         self.details = tuple(f"probability_{label}" for label in task.labels)
 
-    def given(self, outputs: np.ndarray) -> Sequence[int]:
-        """The classes or labels that one text's outputs (K,) stand for."""
-        if isinstance(self.task, MultiLabel):
-            return np.flatnonzero(outputs >= np.array(self.task.thresholds))
-        return [outputs.argmax()]
-
     def fields(self, outputs: np.ndarray) -> list[str]:
-        """One text's outputs (K,) as the fields of a line, several names and probabilities with commas."""
-        given = [] if np.isnan(outputs).any() else self.given(outputs)
-        return [",".join(self.task.labels[i] for i in given), ",".join(f"{outputs[i]:.4f}" for i in given)]
+        """One text's outputs (K,) as the fields of a line, several names and probabilities with commas; an
+        unsure one with the probability that the answer would have been right."""
+        if np.isnan(outputs).any():
+            return ["", ""]
+        (given,) = self.decision.given(self.task, outputs[None])
+        (confidence,) = self.decision.confidence(self.task, outputs[None])
+        if confidence < self.decision.abstain:
+            return [UNSURE, f"{confidence:.4f}"]
+        places = np.flatnonzero(given) if np.ndim(given) else [given]
+        return [",".join(self.task.labels[i] for i in places), ",".join(f"{outputs[i]:.4f}" for i in places)]
 
     def values(self, outputs: np.ndarray) -> list[Sequence]:
         """Outputs (N, K) as the values of ``columns``: the class, or a JSON list as gptcls reads labels."""
-        rows = [[self.task.labels[i] for i in self.given(row)] for row in outputs]
-        lists = isinstance(self.task, MultiLabel)
-        cells = [json.dumps(names, ensure_ascii=False) if lists else names[0] for names in rows]
         unread = np.isnan(outputs).any(axis=1)
+        answers = self.decision.answers(self.task, outputs)
+        cells = [json.dumps(each, ensure_ascii=False) if isinstance(each, list) else each for each in answers]
         # Text as such: the first chunk's types are those of a Parquet file, and all its texts may be blank.
         return [pd.array(np.where(unread, None, np.array(cells, dtype=object)), dtype="string")]
 
@@ -54,16 +56,16 @@ class NumberAnswers:
         return [np.array([float(f"{value:.7g}") for value in column]) for column in outputs.T]
 
 
-def answered(task: Task, outputs: np.ndarray) -> "pd.DataFrame":
+def answered(task: Task, outputs: np.ndarray, decision: Decision = PLAIN) -> "pd.DataFrame":
     """The answers to N texts and their probabilities, from their outputs (N, K): the columns ``answer`` (of
     several numbers ``answer_<name>``) and ``probability_<label>``."""
-    answers = answers_of(task)
+    answers = answers_of(task, decision)
     alone = len(answers.columns) == 1
     names = ["answer"] if alone else [f"answer_{name}" for name in answers.columns]
     values = [*answers.values(outputs), *(outputs.astype(float).round(6).T if answers.details else ())]
     return pd.DataFrame(dict(zip([*names, *answers.details], values, strict=True)))
 
 
-def answers_of(task: Task) -> NameAnswers | NumberAnswers:
+def answers_of(task: Task, decision: Decision = PLAIN) -> NameAnswers | NumberAnswers:
     """How the answers of a classifier with this task are shown."""
-    return NumberAnswers(task) if isinstance(task, Regression) else NameAnswers(task)
+    return NumberAnswers(task) if isinstance(task, Regression) else NameAnswers(task, decision)

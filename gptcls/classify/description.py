@@ -16,6 +16,9 @@ from gptcls.models.families import FAMILIES, Family, poolings_of
 FORMAT_VERSION = 2
 # What version 1 did not always say: before version 2 there was one tokenizer, and one way to read a text.
 SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
+YOUNGER_THAN_VERSION_2 = {
+    "text_columns": [], "mixture": None, "calibration": None, "decision": None, "members": 1,
+}  # fmt: skip
 
 # What each kind of task has one number per label of: its default, and what each number must exceed.
 PER_LABEL: dict[str, dict[str, tuple[Any, float]]] = {
@@ -35,7 +38,7 @@ def checked_description(spec: dict, folder: Path) -> dict:
         raise InputError(f"{folder} has format version {version}, newer than {FORMAT_VERSION}; update gptcls")
     if version == 1:
         spec = SINCE_VERSION_2 | spec
-    spec = {"text_columns": [], "mixture": None} | spec  # younger than version 2
+    spec = YOUNGER_THAN_VERSION_2 | spec
     if (family := spec["architecture"]["family"]) not in FAMILIES:
         found = f"{folder} is a {family!r} network, this gptcls reads {', '.join(FAMILIES)}"
         raise InputError(f"{found}; update it, or register your own in gptcls.models.families.FAMILIES")
@@ -66,6 +69,9 @@ def _rules(spec: dict) -> Iterator[Rule]:
     fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
     yield "text_columns", names, fits, "a list of names"
     yield "mixture", spec["mixture"], _is_mixture(spec["mixture"]), "null, or a weight and a temperature"
+    fits = _is_whole(spec["members"], 1000) and (spec["members"] == 1 or spec["trained"] != "lora")
+    yield "members", spec["members"], fits, "a whole number from 1 to 1000, of adapters 1"
+    yield from _trust_rules(spec)
     stored, trained = spec["tensors"], spec["trained"]
     if stored == "adapter":
         yield "trained", trained, trained == "lora", "lora, as it is with an adapter"
@@ -117,6 +123,38 @@ def _is_mixture(value: Any) -> bool:
         case {"weight": int() | float() as weight, "temperature": int() | float() as temperature}:
             return 0 <= weight <= 1 and 0 < temperature < 1e300
     return value is None
+
+
+def _trust_rules(spec: dict) -> Iterator[Rule]:
+    kind, n = spec["task"]["kind"], len(spec["task"]["labels"])
+    value, several = spec["calibration"], spec["task"]["kind"] == "multi_label"
+    fits = value is None or (kind != "regression" and _is_calibration(value, n if several else 1))
+    yield "calibration", value, fits, "null, or temperatures above 0 and shifts"
+    value = spec["decision"]
+    fits = value is None or (kind != "regression" and _is_decision(value, 0 if several else n))
+    yield "decision", value, fits, "null, or costs or a threshold, and abstain"
+
+
+def _is_calibration(value: Any, n: int) -> bool:
+    match value:
+        case {"temperatures": list() as temperatures, "shifts": list() as shifts}:
+            numbers = all(type(x) in (int, float) and math.isfinite(x) for x in (*temperatures, *shifts))
+            return numbers and len(temperatures) == len(shifts) == n and min(temperatures) > 0
+    return False
+
+
+def _is_decision(value: Any, n: int) -> bool:
+    """Of ``n`` classes; of lists of labels, which have no costs, 0."""
+    match value:
+        case {"costs": costs, "threshold": threshold, "abstain": abstain}:
+            rows = costs if isinstance(costs, list) and n else None
+            cells = [x for row in rows or () if isinstance(row, list) and len(row) == n for x in row]
+            fits = costs is None or len(cells) == n * len(rows or ()) == n * n > 0
+            numbers = all(type(x) in (int, float) and 0 <= x < math.inf for x in cells)
+            shares = [abstain, *([] if threshold is None else [threshold])]
+            plain = threshold is None or (n == 2 and costs is None)
+            return fits and numbers and plain and all(type(x) in (int, float) and 0 <= x <= 1 for x in shares)
+    return False
 
 
 def _is_policy(policy: Any, n_layer: int) -> bool:

@@ -29,8 +29,9 @@ class Mixture:
     ngrams: NgramModel
 
     def outputs(self, task: Task, logits: Tensor, texts: Sequence[str]) -> np.ndarray:
-        """Probabilities or numbers (N, K), from the network's logits (N, K) of N texts."""
-        network = task.outputs(logits / self.temperature).numpy()
+        """Probabilities or numbers (N, K), from the network's logits of N texts, as :func:`mean_outputs`
+        takes them."""
+        network = mean_outputs(task, logits / self.temperature)
         return (1 - self.weight) * network + self.weight * self.ngrams.outputs(texts)
 
     def to_json(self) -> dict:
@@ -44,10 +45,17 @@ class Mixture:
         return cls(spec["weight"], spec["temperature"], ngrams)
 
 
+def mean_outputs(task: Task, logits: Tensor) -> np.ndarray:
+    """The outputs (N, K) for logits (N, K), or for those of the M networks of an ensemble (M, N, K), whose
+    mean they are (Lakshminarayanan et al. 2017)."""
+    outputs = task.outputs(logits)
+    return (outputs.mean(dim=0) if outputs.dim() == 3 else outputs).numpy()
+
+
 def fit_mixture(
     task: Task, ngrams: NgramModel, logits: Tensor, targets: np.ndarray, texts: Sequence[str]
 ) -> Mixture:
-    """The mixture for a network with these logits (N, K) of N validation texts with targets (N,) or (N, K).
+    """The mixture for a network with these logits of N validation texts with targets (N,) or (N, K).
 
     First the temperature has the smallest :func:`loss` of the network alone, then the weight that of the
     mixture. Numbers have no temperature. Fewer rows than :data:`gptcls.evaluation.baselines.FEWEST` fit no
@@ -56,7 +64,7 @@ def fit_mixture(
     from scipy.optimize import minimize_scalar
 
     def network(temperature: float) -> np.ndarray:
-        return task.outputs(logits.double() / temperature).numpy()
+        return mean_outputs(task, logits.double() / temperature)
 
     temperature, weight, n = 1.0, 0.5, len(targets)
     if task.has_probabilities:

@@ -1,7 +1,7 @@
 """Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
 
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,15 +24,18 @@ from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import MAX_CHARS, PAD_ID
+from gptcls.core.weights import State
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import is_blank
 from gptcls.data.in_memory import texts_of
 from gptcls.data.long_texts import CUTS, describe_cut
+from gptcls.evaluation.decision import UNSURE, Decision, abstaining
 from gptcls.fast.frozen import Staged
 from gptcls.models.lora import merge
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
-Answer = str | list[str] | float | list[float] | None  # to one text, by the classifier's task; None: blank
+# To one text, by the classifier's task; "unsure" where it abstains, None for a blank text.
+Answer = str | list[str] | float | list[float] | None
 
 
 class TextClassifier:
@@ -48,7 +51,19 @@ class TextClassifier:
         """``saved`` stays as it is: the model here is a copy, adapters merged, other tensors shared."""
         self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
         self.device = device
-        self.model = Staged(self.saved.model, _dtype(precision, device), precision == "int8")
+        models = [self.saved.model, *(_member(self.saved.model, each) for each in saved.members)]
+        self.models = [Staged(each, _dtype(precision, device), precision == "int8") for each in models]
+
+    def deciding(self, decision: Decision) -> "TextClassifier":
+        """The same classifier, its tensors shared, with other answers to the same probabilities."""
+        other = copy(self)
+        other.saved = replace(self.saved, decision=decision)
+        return other
+
+    @property
+    def model(self) -> nn.Module:
+        """The network; of an ensemble the first."""
+        return self.models[0]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -59,6 +74,7 @@ class TextClassifier:
         self, texts: Any, max_length: int | None = None, text_column: str | Sequence[str] | None = None
     ) -> Answer | list[Answer]:
         """The answer to a text, or the list of answers: a class, a list of labels, a number or several each.
+        A classifier that abstains answers ``"unsure"`` where its confidence is too low.
 
         ``texts`` are what :func:`gptcls.data.in_memory.texts_of` takes, which also says how a DataFrame's
         ``text_column`` is found; TypeError for all else. ``max_length`` cuts texts shorter than the
@@ -66,7 +82,7 @@ class TextClassifier:
         """
         outputs = np.atleast_2d(self.outputs(texts, max_length, text_column))
         read = ~np.isnan(outputs).any(axis=1)
-        decoded = iter(self.saved.task.decode(torch.from_numpy(outputs[read])))
+        decoded = iter(self.saved.decision.answers(self.saved.task, outputs[read]))
         answers = [next(decoded) if was_read else None for was_read in read]
         return answers[0] if isinstance(texts, str) else answers
 
@@ -97,7 +113,8 @@ class TextClassifier:
         cleaned, targets = [CLEANERS[saved.cleaning](texts[i]) for i in read], torch.zeros(len(read))
         dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
-        outputs[read] = saved.outputs(dataset_logits(self.model, dataset, self.device), cleaned)
+        logits = [dataset_logits(model, dataset, self.device) for model in self.models]
+        outputs[read] = saved.outputs(torch.stack(logits) if saved.members else logits[0], cleaned)
         return outputs, dataset.truncated
 
     def explain(
@@ -142,6 +159,15 @@ def _merged_copy(classifier: Classifier) -> Classifier:
     return copy
 
 
+def _member(classifier: Classifier, trained: State) -> Classifier:
+    """Another network of an ensemble: the same frozen tensors, these trained ones."""
+    copy = _merged_copy(classifier)
+    for name, parameter in copy.named_parameters():
+        if name in trained:
+            parameter.data = trained[name].to(parameter.device)
+    return copy
+
+
 def load_classifier(
     folder: str | Path = DEFAULT_CLASSIFIER, device: str = "auto", precision: str = "auto",
     base: str | Path | None = None, allow_download: bool = False,
@@ -178,13 +204,31 @@ class ClassifierOptions(HardwareOptions):
         return load_classifier(self.model, self.device, self.precision, self.base, self.allow_download)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions(ClassifierOptions):
+    """A classifier that may abstain."""
+
+    abstain: float | None = None
+    """Answer unsure below this confidence, the probability that the answer is right; 0 always answers;
+    otherwise as the classifier was trained to."""
+
+    def load(self) -> TextClassifier:
+        """As :meth:`ClassifierOptions.load`; InputError where there is nothing to be unsure about."""
+        classifier = super().load()
+        if self.abstain is None:
+            return classifier
+        saved = classifier.saved
+        decision = abstaining(saved.decision, saved.task, self.abstain)
+        return classifier.deciding(decision)
+
+
 def classify_review(
     text: Any, model: str | Path | TextClassifier | nn.Module | None = None,
     tokenizer: Any = None, device: torch.device | str | None = None, max_length: int | None = None,
     pad_token_id: int = PAD_ID,
 ) -> Answer | list[Answer]:  # fmt: skip
     """``"spam"`` or ``"not spam"`` for a text, or a list of them for a list; without a class "spam" what
-    :meth:`TextClassifier.predict` answers. None for a blank text.
+    :meth:`TextClassifier.predict` answers. None for a blank text, ``"unsure"`` where a classifier abstains.
 
     Args:
         model: a folder with a trained classifier (kept in memory between calls), a :class:`TextClassifier`
@@ -204,7 +248,8 @@ def classify_review(
             model = _cached(folder, (folder / "classifier.json").stat().st_mtime_ns, str(device or "auto"))
         answers = model.predict(texts, max_length)
         if "spam" in model.labels and isinstance(model.saved.task, SingleLabel):
-            answers = [answer and ("spam" if answer == "spam" else "not spam") for answer in answers]
+            kept = (None, "spam", UNSURE)
+            answers = [answer if answer in kept else "not spam" for answer in answers]
     return answers[0] if isinstance(text, str) else answers
 
 

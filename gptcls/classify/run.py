@@ -16,7 +16,7 @@ import tyro
 from tqdm import tqdm
 
 from gptcls.classify.answers import answers_of
-from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
+from gptcls.classify.predict import DEFAULT_CLASSIFIER, AnswerOptions, TextClassifier
 from gptcls.classify.store import BUNDLED
 from gptcls.common.lazy import pd
 from gptcls.common.lock import locked_output
@@ -37,11 +37,12 @@ Answered = tuple["pd.DataFrame", list[str | None], np.ndarray]  # rows, their te
 
 @own_first
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(TableOptions, ClassifierOptions):
+class ClassifyConfig(TableOptions, AnswerOptions):
     """Label texts: the given ones, else those of --data, else the lines of standard input (UTF-8).
 
     Prints one line per text: its label, a tab, and the label's probability; for a blank text only the tab. Of
-    several labels, both are joined with commas; of a regression, the line is its numbers with tabs between.
+    several labels, both are joined with commas; of a regression, the line is its numbers with tabs between. A
+    classifier that abstains prints unsure, a tab, and the probability that its answer would have been right.
     """
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -70,7 +71,7 @@ def classify(config: ClassifyConfig) -> None:
         n = classify_file(classifier, config.data, config.out, config)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
-    answers, n_truncated = answers_of(classifier.saved.task), 0
+    answers, n_truncated = answers_of(classifier.saved.task, classifier.saved.decision), 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
         outputs, n_longer = classifier.scored(texts)
         for row in outputs:
@@ -101,7 +102,8 @@ def classify_file(classifier: TextClassifier, source: Path, target: Path, table=
     numbers a column each. A row without text gets empty values. Raises InputError, leaving no target, when a
     value is not text, a column of a needed name exists, or another process writes the target.
     """
-    answers, n, writer = answers_of(classifier.saved.task), 0, ChunkWriter(target, source=source)
+    answers, n = answers_of(classifier.saved.task, classifier.saved.decision), 0
+    writer = ChunkWriter(target, source=source)
     with locked_output(target), writer:
         for chunk, _, outputs in answered_chunks(classifier, source, table):
             if n == 0:

@@ -3,7 +3,8 @@
 The tensors are all of the network's, or only the trained ones with the name and sha256 of the base weights
 they were trained on (28 MB instead of 498 MB for the last block of gpt2-small). For LoRA these are the head,
 in ``model.safetensors``, and an adapter in PEFT's format. ``tokenizer.json`` is there where not GPT-2's, and
-``ngrams.json`` with ``ngrams.safetensors`` where the answers are mixed with those of n-grams.
+``ngrams.json`` with ``ngrams.safetensors`` where the answers are mixed with those of n-grams, and
+``members.safetensors`` where several networks answer together: what was trained of all but the first.
 """
 
 import json
@@ -22,17 +23,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gptcls.classify.description import FORMAT_VERSION, checked_description
-from gptcls.classify.mixture import Mixture
+from gptcls.classify.mixture import Mixture, mean_outputs
 from gptcls.common.files import atomic_folder, write_json
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.task import Task
-from gptcls.core.tasks import task_from_json
+from gptcls.core.tasks import MultiLabel, task_from_json
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.core.weights import State, parse
 from gptcls.data.long_texts import Long
+from gptcls.evaluation.calibration import Calibration
+from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
@@ -65,12 +68,28 @@ class SavedClassifier:
     cleaning: str = "none"  # what is done to a text first, one of CLEANERS
     text_columns: tuple[str, ...] = ()  # of a table, where the training's were named; several are joined
     mixture: Mixture | None = None  # with n-grams; without it the network answers alone
+    members: tuple[State, ...] = ()  # of an ensemble: the trained tensors of the networks after the first
+    calibration: Calibration | None = None  # of its probabilities, those of the mixture where there is one
+    decision: Decision = PLAIN  # from probabilities to answers
 
     def outputs(self, logits: Tensor, texts: Sequence[str]) -> np.ndarray:
-        """Probabilities or numbers (N, K), from the network's logits (N, K) of the texts, cleaned."""
+        """Probabilities or numbers (N, K), from the logits (N, K) of the texts, cleaned; of an ensemble from
+        those of every network, (M, N, K)."""
+        plain = self.uncalibrated(logits, texts)
+        return plain if self.calibration is None else self.calibration.outputs(plain, self.several)
+
+    def uncalibrated(self, logits: Tensor, texts: Sequence[str]) -> np.ndarray:
+        """The same before calibration."""
+        if self.calibration is not None:  # of whose small differences it makes large ones
+            logits = logits.double()
         if self.mixture is None:
-            return self.task.outputs(logits).numpy()
+            return mean_outputs(self.task, logits)
         return self.mixture.outputs(self.task, logits, texts)
+
+    @property
+    def several(self) -> bool:
+        """Whether each output stands on its own."""
+        return isinstance(self.task, MultiLabel)
 
 
 # What reading a file that is not as it was written may raise.
@@ -108,7 +127,10 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "pooling": model.pooling,
         "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         **{field: getattr(saved, field) for field in AS_THEY_ARE},
+        "members": 1 + len(saved.members),
         "mixture": saved.mixture and saved.mixture.to_json(),
+        "calibration": saved.calibration and saved.calibration.to_json(),
+        "decision": None if saved.decision == PLAIN else saved.decision.to_json(),
         "versions": library_versions(),
     }
     # Writing it, whole or not at all.
@@ -117,6 +139,13 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             raise InputError(f"{folder} holds other files and no classifier to replace; choose another")
         with atomic_folder(folder) as temporary:
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            if saved.members:
+                members = {
+                    f"{number}.{name}": tensor.detach().cpu().contiguous()
+                    for number, member in enumerate(saved.members, 2)
+                    for name, tensor in member.items()
+                }
+                save_file(members, temporary / "members.safetensors", metadata={"format": "pt"})
             if stored == "adapter":
                 save_adapter(temporary, model.backbone, saved.base["name"])
             if saved.mixture is not None:
@@ -190,13 +219,18 @@ def read_classifier(
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
         as_they_are["text_columns"] = tuple(spec["text_columns"])
+        members = _read_members(folder / "members.safetensors", spec["members"], model)
         mixture = spec["mixture"] and Mixture.read(spec["mixture"], folder, task)
+        calibration = spec["calibration"] and Calibration.from_json(spec["calibration"])
+        decision = Decision.from_json(spec["decision"])
     except InputError:
         raise
     except (*DAMAGE, SafetensorError) as error:
         damage = f"damaged ({type(error).__name__}: {error!s:.200})"
         raise InputError(f"{folder} is {damage}; save or copy it again") from error
-    return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer, mixture=mixture)
+    own = {"tokenizer": tokenizer, "mixture": mixture, "members": members}
+    own |= {"calibration": calibration, "decision": decision}
+    return SavedClassifier(model.eval(), task, **as_they_are, **own)
 
 
 def _load(
@@ -242,6 +276,20 @@ def _assign(model: Classifier, tensors: State, stored: str, path: Path, dtype: t
         tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     freeze(model, model.policy)  # assigned parameters are fresh ones
+
+
+def _read_members(path: Path, n: int, model: Classifier) -> tuple[State, ...]:
+    """The trained tensors of an ensemble's networks, all ``n`` but the first."""
+    if n == 1:
+        return ()
+    tensors, trained, way_out = load_file(path), model.trained_parameters(), "; save or copy it again"
+    names = [f"{number}.{name}" for number in range(2, n + 1) for name in trained]
+    if extra := sorted(tensors.keys() - set(names)):
+        raise InputError(f"tensor {extra[0]} is unexpected in {path}{way_out}")
+    for name in names:
+        shape = trained[name.partition(".")[2]].shape
+        check_tensor(f"tensor {name} in {path}", tensors.get(name), shape, way_out)
+    return tuple({name: tensors[f"{i}.{name}"].float() for name in trained} for i in range(2, n + 1))
 
 
 def _tensors(model: Classifier, stored: str) -> State:

@@ -11,7 +11,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import ClassVar
@@ -25,24 +25,33 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel
 from gptcls.data.repeats import other_count
 from gptcls.evaluation import baselines, metrics, mistakes, plots, table, weighted
+from gptcls.evaluation.calibration import calibration_scores
+from gptcls.evaluation.decision import PLAIN, Decision
 
 Pictures = dict[str, "plots.Figure"]  # by file name
 
 
 class Judge(ABC):
-    """The judge of one task. *Outputs* (N, K) are what ``task.outputs`` makes of the logits."""
+    """The judge of one task, by whose ``decision`` outputs become answers. *Outputs* (N, K) are probabilities
+    or numbers, as ``task.outputs`` makes them of the logits."""
 
-    score: ClassVar[Callable[[np.ndarray, np.ndarray, Sequence[str]], dict]]
     columns: ClassVar[table.Columns]  # of the table
     rivals: ClassVar[type[baselines.Baselines]]
     units: ClassVar[Mapping[str, str]]  # measure -> unit, for the pictures of training
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, decision: Decision = PLAIN) -> None:
+        self.task, self.decision = task, decision
 
+    @abstractmethod
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         """Every score of targets (N,) or (N, K) and outputs (N, K), ready for JSON."""
-        return self.score(targets, outputs, self.task.labels)
+
+    def trust(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
+        """What the probabilities are worth: ``calibration`` and ``coverage``."""
+        return {
+            "calibration": calibration_scores(targets, outputs),
+            "coverage": self.decision.coverage(self.task, targets, outputs),
+        }
 
     def scores_of(self, rows: "pd.DataFrame", targets: np.ndarray, outputs: np.ndarray) -> dict:
         """:meth:`scores` row by row. Where texts repeat, also the main ones counted the other way, under the
@@ -56,6 +65,19 @@ class Judge(ABC):
     @abstractmethod
     def weighted(self, targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> dict:
         """The main scores, without intervals, where row i counts ``weights[i]`` times."""
+
+    def trust_pictures(
+        self, targets: np.ndarray, outputs: np.ndarray, scores: dict, positive: str
+    ) -> Pictures:
+        """The same drawn; ``positive`` is the second of two classes."""
+        confidence, right = (
+            self.decision.confidence(self.task, outputs),
+            self.decision.right(self.task, targets, outputs),
+        )
+        return {
+            "reliability.png": plots.plot_reliability(scores["calibration"], positive),
+            "coverage.png": plots.plot_coverage(confidence, right, self.decision.abstain),
+        }
 
     def baselines(self, parts: baselines.Parts, vectors: baselines.Parts | None = None) -> baselines.Scores:
         """Baseline name -> part name -> scores, fitted on the texts of ``parts["train"]`` and, for the probe,
@@ -92,27 +114,35 @@ class Judge(ABC):
 
 
 class SingleLabelJudge(Judge):
-    score = staticmethod(metrics.classification_scores)
     columns = table.CLASSES
     rivals = baselines.ClassBaselines
     units = plots.UNITS
 
+    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
+        given = self.decision.given(self.task, outputs)
+        found = metrics.classification_scores(targets, outputs, self.task.labels, given)
+        return found | self.trust(targets, outputs)
+
     def weighted(self, targets: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> dict:
-        return weighted.classification_scores(targets, outputs, weights)
+        given = self.decision.given(self.task, outputs)
+        return weighted.classification_scores(targets, outputs, weights, given)
 
     def details(self, scores: dict) -> str:
         """With more than two classes, the scores of each and their averages; of two the table says enough."""
         return table.format_each(scores) if self.task.n_outputs > 2 else ""
 
     def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
-        return mistakes.class_mistakes(targets, outputs, self.task.labels)
+        given = self.decision.given(self.task, outputs)
+        return mistakes.class_mistakes(targets, outputs, self.task.labels, given)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
         labels = self.task.labels
         figures = {"confusion.png": plots.plot_confusion(scores["confusion"], labels)}
         if len(labels) == 2:
-            figures["precision_recall.png"] = plots.plot_precision_recall(targets, outputs[:, 1], labels[1])
-        return figures
+            positive, threshold = outputs[:, 1], self.decision.second_above
+            curve = plots.plot_precision_recall(targets, positive, labels[1], threshold)
+            figures["precision_recall.png"] = curve
+        return figures | self.trust_pictures(targets, outputs, scores, labels[1] if len(labels) == 2 else "")
 
     def summary(self, labels: Sequence[str]) -> str:
         return self._counted(labels)
@@ -124,7 +154,8 @@ class MultiLabelJudge(Judge):
     units: ClassVar = {"loss": "nats", "micro-F1": ""}
 
     def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
-        return metrics.multilabel_scores(targets, outputs, self.task.labels, self.task.thresholds)
+        found = metrics.multilabel_scores(targets, outputs, self.task.labels, self.task.thresholds)
+        return found | self.trust(targets, outputs)
 
     def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
         return mistakes.label_mistakes(targets, outputs, self.task.labels, self.task.thresholds)
@@ -133,7 +164,9 @@ class MultiLabelJudge(Judge):
         return weighted.multilabel_scores(targets, outputs, self.task.thresholds, weights)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
-        return {"labels.png": plots.plot_label_scores(scores["per_class"])}
+        return {"labels.png": plots.plot_label_scores(scores["per_class"])} | self.trust_pictures(
+            targets, outputs, scores, ""
+        )
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> MultiLabel:
         """With the thresholds of the largest F1; a label that no row has keeps 0.5, and the log says so."""
@@ -151,10 +184,12 @@ class MultiLabelJudge(Judge):
 
 
 class RegressionJudge(Judge):
-    score = staticmethod(metrics.regression_scores)
     columns = table.NUMBERS
     rivals = baselines.NumberBaselines
     units: ClassVar = {"loss": "", "MAE": ""}
+
+    def scores(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
+        return metrics.regression_scores(targets, outputs, self.task.labels)
 
     def mistakes(self, targets: np.ndarray, outputs: np.ndarray) -> mistakes.Mistakes:
         return mistakes.number_errors(targets, outputs, self.task.labels)
@@ -175,8 +210,8 @@ class RegressionJudge(Judge):
 JUDGES = {"single_label": SingleLabelJudge, "multi_label": MultiLabelJudge, "regression": RegressionJudge}
 
 
-def judge_of(task: Task) -> Judge:
+def judge_of(task: Task, decision: Decision = PLAIN) -> Judge:
     """The judge of a task, by its kind; InputError for one that :data:`JUDGES` lacks."""
     if task.kind not in JUDGES:
         raise InputError(f"task kind {task.kind!r} has no judge; add one to gptcls.evaluation.judge.JUDGES")
-    return JUDGES[task.kind](task)
+    return JUDGES[task.kind](task, decision)

@@ -19,11 +19,13 @@ from gptcls.evaluation.intervals import bootstrap_interval, spearman_interval, w
 MEASURES = ("precision", "recall", "f1")
 
 
-def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:
+def classification_scores(
+    targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], predicted: np.ndarray | None = None
+) -> dict:
     """Scores of one-of-K classification: targets (N,), integer class indices, and probabilities (N, K).
 
-    The predicted class is the row's largest entry, the first of them in a tie. Returns JSON values, shares
-    between 0 and 1:
+    The predicted class is the row's largest entry, the first of them in a tie, unless ``predicted`` (N,) says
+    otherwise, as where errors differ in cost. Returns JSON values, shares between 0 and 1:
 
     - ``n``; ``accuracy`` with its Wilson interval.
     - ``precision``, ``recall``, ``f1``, ``roc_auc``: with K = 2 those of ``labels[1]``, the positive class.
@@ -43,7 +45,8 @@ def classification_scores(targets: np.ndarray, probabilities: np.ndarray, labels
     if n_classes < 2 or len(set(labels)) < n_classes:
         raise InputError(f"labels {list(labels)}: give at least two, each name once")
     targets, probabilities = _fitting(targets, probabilities, labels, one_class=True)
-    predicted, one_hot = probabilities.argmax(axis=1), np.eye(n_classes, dtype=bool)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    one_hot = np.eye(n_classes, dtype=bool)
     counts = counts_per_text(one_hot[targets], one_hot[predicted])
     averages, per_class = _averages(targets, predicted), _per_class(counts, labels)
     # Where 0/0 scikit-learn says 0.0, which reads as "no better than chance" even where all is right.

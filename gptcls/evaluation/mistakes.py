@@ -38,14 +38,17 @@ class Mistakes(NamedTuple):
 # --- of each task ---
 
 
-def class_mistakes(targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> Mistakes:
-    """Of one class per text: targets (N,) and probabilities (N, K). The table counts each confused pair.
+def class_mistakes(
+    targets: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], answers: np.ndarray | None = None
+) -> Mistakes:
+    """Of one class per text: targets (N,) and probabilities (N, K), of which the likeliest are the answers if
+    these (N,) are not given. The table counts each confused pair.
 
     >>> found = class_mistakes(np.array([0, 1]), np.array([[0.2, 0.8], [0.1, 0.9]]), ["ham", "spam"])
     >>> found.each[0].said
     '80.0% sure of `spam`; it is `ham` (20.0%)'
     """
-    answers = probabilities.argmax(axis=1)
+    answers = probabilities.argmax(axis=1) if answers is None else answers
     rows = np.flatnonzero(answers != targets)
     name, shown = [code(label) for label in labels], "{:.1%}".format
     each = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptcls.common.log import log
+from gptcls.evaluation.intervals import wilson_interval
 from gptcls.evaluation.metrics import MEASURES
 from gptcls.evaluation.style import BLUE, GREEN, GREY, VERMILION
 from gptcls.evaluation.table import shortened
@@ -178,13 +179,15 @@ def plot_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> "F
     return figure
 
 
-def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[float], label: str) -> "Figure":
+def plot_precision_recall(
+    targets: Sequence[int], positive_scores: Sequence[float], label: str, threshold: float = 0.5
+) -> "Figure":
     """Precision against recall of one class over all thresholds, with its average precision.
 
     ``targets`` (N,) are 1 where the text is of the class, else 0; ``positive_scores`` (N,) are the class's
     probabilities, ValueError for another shape. Next to the curve: a classifier without skill (precision =
-    share of the class in the data) and the point of threshold 0.5, where scores above 0.5 are called
-    positive, as the largest of two probabilities does.
+    share of the class in the data) and the point of the threshold, where scores above it are called positive,
+    as above 0.5 the largest of two probabilities is.
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
@@ -206,15 +209,82 @@ def plot_precision_recall(targets: Sequence[int], positive_scores: Sequence[floa
     axes.plot(recall, precision, color=BLUE, drawstyle="steps-post", label=curve, zorder=3)
     chance = f"no skill: precision {targets.mean():.3f}, the share of the class"
     axes.axhline(targets.mean(), color=GREY, ls="--", label=chance)
-    found = scores > 0.5
+    found = scores > threshold
     if found.any():
         hits = (targets & found).sum()
         point = hits / targets.sum(), hits / found.sum()
-        text = f"threshold 0.5: recall {point[0]:.3f}, precision {point[1]:.3f}"
+        text = f"threshold {threshold:.3g}: recall {point[0]:.3f}, precision {point[1]:.3f}"
         axes.plot(*point, "o", color=VERMILION, ms=8, mec="white", label=text, clip_on=False, zorder=4)
     else:
-        axes.plot([], [], " ", label="threshold 0.5: no text lies above it")
+        axes.plot([], [], " ", label=f"threshold {threshold:.3g}: no text lies above it")
     figure.legend(loc="outside lower center", frameon=False)
+    return figure
+
+
+def plot_reliability(calibration: Mapping, positive: str = "") -> "Figure":
+    """Of each bin of probabilities the share that came true with its Wilson interval, and below how many
+    there are. ``calibration`` is that of ``calibration_scores``, ``positive`` the second of two classes."""
+    figure, _ = new_figure(5.4, 5.8)
+    figure.clear()
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    counts.set_xlabel("Probability that the classifier gives")
+    if not (bins := calibration["bins"]):
+        _write_instead(axes, "no texts")
+        return figure
+    n, mean, share = (np.array([row[name] for row in bins]) for name in ("n", "probability", "share"))
+    ends = np.array([wilson_interval(round(a * b), b) for a, b in zip(share, n.tolist(), strict=True)]).T
+    axes.plot([0, 1], [0, 1], ls="--", color=GREY, label="as sure as it should be")
+    axes.errorbar(mean, share, abs(ends - share), fmt="none", ecolor=BLUE, alpha=0.5, capsize=3)
+    axes.plot(mean, share, "o-", color=BLUE, ms=6, mec="white", clip_on=False, zorder=3,
+              label="found, with its 95 % interval")  # fmt: skip
+    (name,), style = drawable([positive]) if positive else (["came true"], {})
+    axes.set_ylabel(f"Share that is {name}" if positive else "Share that came true", **style)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    low, ece, high = (100 * calibration[key] for key in ("ece_low", "ece", "ece_high"))
+    axes.set_title(f"Calibration error (ECE) {ece:.1f} % [{low:.1f}, {high:.1f}]", size=11)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    left = np.minimum((mean * 10).astype(int), 9) / 10
+    counts.bar(left + 0.05, n, width=0.094, color=BLUE, alpha=0.55)
+    counts.set_yscale("log")
+    counts.set(ylim=(0.7, 2 * n.max()), ylabel="How many")
+    for each in (axes, counts):
+        each.grid(alpha=0.3)
+        each.set_axisbelow(True)
+    return figure
+
+
+LEVELS_DRAWN = (0.5, 0.7, 0.9, 0.95, 0.99)
+
+
+def plot_coverage(confidence: np.ndarray, right: np.ndarray, abstain: float = 0.0) -> "Figure":
+    """The share of right answers among the texts that are answered, surest first, against their share of all;
+    confidences and whether the answers are right (N,). Marks: a few least confidences, and ``abstain``."""
+    figure, axes = new_figure(6.0, 4.6)
+    axes.set(xlabel="Answered (% of all texts)", ylabel="Right (% of the answers)")
+    if not (n_all := len(right)):
+        _write_instead(axes, "no texts")
+        return figure
+    order = np.argsort(-confidence, kind="stable")
+    n, hits, levels = np.arange(1, n_all + 1), right[order].cumsum(), confidence[order]
+    ends = np.append(levels[1:] < levels[:-1], True)  # texts of one confidence are answered together
+    n, hits = n[ends], hits[ends]
+    bounds = 100 * np.array([wilson_interval(int(h), int(m)) for h, m in zip(hits, n, strict=True)]).T
+    axes.plot(100 * n / n_all, 100 * hits / n, color=BLUE, label="surest first", zorder=3)
+    axes.fill_between(100 * n / n_all, *bounds, color=BLUE, alpha=0.15, lw=0, label="95 % interval")
+    at = [(level, GREY, "white", "") for level in LEVELS_DRAWN if level != abstain]
+    at += [(abstain, VERMILION, VERMILION, f"unsure below {abstain:g}")] * (abstain > 0)
+    for level, edge, face, label in at:
+        if (some := confidence >= level).any():
+            x, y = 100 * some.mean(), 100 * right[some].mean()
+            axes.plot(x, y, "o", ms=7, mec=edge, mfc=face, label=label or None, zorder=4, clip_on=False)
+            axes.annotate(f"{level:g}", (x, y), (0, 7), textcoords="offset points", ha="center", size=8)
+    overall = 100 * right.mean()
+    axes.axhline(overall, color=GREY, ls="--", label=f"all answered: {overall:.1f} %")
+    lowest = min(overall, *(100 * right[confidence >= level].mean() for level in (0.0, abstain)
+                            if (confidence >= level).any()), *bounds[0][n > 0.2 * n_all])  # fmt: skip
+    axes.set(xlim=(0, 101), ylim=(max(0, lowest - 3), 101.5))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from gptcls.common.files import atomic_file
 from gptcls.core.task import Task
+from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.plots import plot_history
+from gptcls.evaluation.trust import format_trust
 
 OTHER_COUNTS = {"raw_rows": "as raw rows", "distinct": "each text once"}
 
@@ -25,7 +27,8 @@ def scores_table(task: Task, scores: dict[str, dict], baselines: dict[str, dict[
         rows += [(part, found), *others]
     rows += [(f"test, {name}", parts["test"]) for name, parts in baselines.items()]
     details = judge.details(scores[last])
-    return judge.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
+    said = judge.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
+    return said + (f"\n\n{trust}" if (trust := format_trust(last, scores[last])) else "")
 
 
 def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> None:
@@ -38,10 +41,10 @@ def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> No
 
 def write_pictures(
     folder: Path, task: Task, targets: np.ndarray, outputs: np.ndarray, scores: dict,
-    history: Sequence[dict] = (), kept_epoch: int | None = None,
+    history: Sequence[dict] = (), kept_epoch: int | None = None, decision: Decision = PLAIN,
 ) -> None:  # fmt: skip
     """The pictures of a part's targets, outputs (N, K) and scores; with a history also those of training."""
-    judge = judge_of(task)
+    judge = judge_of(task, decision)
     figures = judge.pictures(targets, outputs, scores)
     for measure, unit in judge.units.items() if history else ():
         figures[f"{measure.lower()}.png"] = plot_history(history, measure, kept_epoch, unit)

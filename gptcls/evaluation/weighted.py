@@ -11,10 +11,13 @@ import numpy as np
 from gptcls.evaluation.metrics import MEASURES
 
 
-def classification_scores(targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> dict:
+def classification_scores(
+    targets: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, predicted: np.ndarray | None = None
+) -> dict:
     """``accuracy``; ``precision``, ``recall`` and ``f1``, of the second of two classes, of more their means;
-    ``macro_f1``. Targets (N,) are class indices, probabilities (N, K)."""
-    predicted = probabilities.argmax(axis=1)
+    ``macro_f1``. Targets (N,) are class indices, probabilities (N, K), whose largest entry is the prediction
+    where ``predicted`` (N,) says no other."""
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     macro = _average(targets, predicted, weights, average="macro", zero_division=0)
     shown = macro
     if probabilities.shape[1] == 2:

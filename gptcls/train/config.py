@@ -24,12 +24,12 @@ from gptcls.train.presets import Preset
 # What a recipe sets where the user sets nothing.
 DEFAULT: dict[str, Any] = {
     "balance": "none", "schedule": "cosine", "warmup": 0.1, "clip": 1.0, "precision": "auto",
-    "decay_on": "matrices",
+    "decay_on": "matrices", "calibrate": "auto",
 }  # fmt: skip
 BOOK: dict[str, Any] = {  # chapter 6, settings of its sections 6.2 to 6.7
     "balance": "undersample", "train": "last_block", "pooling": "position-1", "epochs": 5, "batch_size": 8,
     "lr": 5e-5, "schedule": "constant", "warmup": 0.0, "clip": 0.0, "precision": "fp32", "decay_on": "all",
-    "stack": "none",
+    "stack": "none", "calibrate": "none",
 }  # fmt: skip
 RECIPES = {"default": DEFAULT, "book": BOOK}
 FROM_RANDOM = {"train": "all", "lr": 1e-3}  # random weights know nothing worth freezing
@@ -41,6 +41,8 @@ Balance = Literal["none", "undersample", "oversample", "weights"]
 Schedule = Literal["cosine", "constant"]
 DecayOn = Literal["matrices", "all"]
 Stack = Literal["none", "ngrams"]
+Calibrate = Literal["auto", "none"]
+Threshold = Literal["none", "auto", "cost"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -161,6 +163,22 @@ class FitOptions:
     stack: Annotated[Stack | None, by_recipe("stack", Stack)] = None
     """ngrams: the answers are a mixture of the network's and of the n-gram baseline's, by a weight and a
     temperature that are fitted on the validation rows."""
+    calibrate: Annotated[Calibrate | None, by_recipe("calibrate", Calibrate)] = None
+    """auto: probabilities as sure as the validation rows say, by a temperature (of several labels a line for
+    each), where enough of these are wrong to tell. No answer changes."""
+    threshold: Threshold = "none"
+    """What is answered of two classes: the likelier; the second above the threshold with the best F1 on the
+    validation rows; or, of any number of classes, the one that costs least by --costs. Of several labels the
+    thresholds are always those with the best F1, or by --costs."""
+    costs: Path | None = None
+    """CSV file of what errors cost, which sets --threshold cost: a first line of answers, and below it for
+    each true label a line of its cost under each answer; of several labels, lines of label, missed, false."""
+    abstain: float | None = None
+    """Answer unsure where the probability that the answer is right is below this, such as 0.9; the scores say
+    how many texts are then answered, and how many of them right. Otherwise every text has an answer."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of an ensemble: a network is trained with each, on one split (that of --seed), and the classifier
+    gives the mean of their probabilities. It takes as many times as long to answer."""
     epochs: Annotated[int | None, by_recipe("epochs", "INT")] = None
     """Passes over the training rows."""
     batch_size: Annotated[int | None, by_recipe("batch_size", "INT")] = None
@@ -250,8 +268,8 @@ class TrainConfig(Options):
         "augment", "augment_copies", "augment_share", "synonyms", "extra", "clean", "label_names",
         "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "no_causal_mask", "pad_to",
         "accumulate", "weight_decay", "decay_on", "schedule", "warmup", "clip", "label_smoothing",
-        "raw_targets", "eval_freq", "eval_iter", "device", "precision", "no_cache", "cache",
-        "cache_budget", "compile",
+        "raw_targets", "calibrate", "seeds", "eval_freq", "eval_iter", "device", "precision", "no_cache",
+        "cache", "cache_budget", "compile",
     ), ADVANCED)  # fmt: skip
 
     data: DataOptions = field(default_factory=DataOptions)

@@ -39,7 +39,16 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.model.train == "lora":
         defaults |= LORA
     values |= {name: default for name, default in defaults.items() if values[name] is None}
-    for check in (_check_task, _check_what_trains, _check_numbers, _check_files):
+    if values["costs"] is not None and values["threshold"] == "none":
+        values["threshold"] = "cost"
+    for check in (
+        _check_task,
+        _check_seeds,
+        _check_answers,
+        _check_what_trains,
+        _check_numbers,
+        _check_files,
+    ):
         check(values)
     config = TrainConfig.of(**values)
     # These check themselves.
@@ -84,6 +93,32 @@ def _check_task(values: dict[str, Any]) -> None:
             raise InputError(f"{given} is for --task {' or '.join(tasks)}, not {task}; leave it out")
     if task == "multi" and balance not in ("none", "weights"):
         raise InputError(f"--balance {balance} needs one class per text, not --task multi; use weights")
+
+
+def _check_seeds(values: dict[str, Any]) -> None:
+    if not (seeds := values["seeds"]):
+        return
+    given = f"--seeds {' '.join(map(str, seeds))}"
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise InputError(f"{given}: an ensemble has two or more different ones; or give one as --seed")
+    for seed in seeds:
+        check_seed(seed)
+    if values["train"] == "lora":
+        raise InputError(f"{given}: adapters cannot be put together yet; leave out --train lora or --seeds")
+    if values["recipe"] == "book":
+        raise InputError(f"{given}: --recipe book trains one network; leave one of the two out")
+
+
+def _check_answers(values: dict[str, Any]) -> None:
+    threshold, costs, abstain = values["threshold"], values["costs"], values["abstain"]
+    if threshold == "cost" and costs is None:
+        raise InputError("--threshold cost needs --costs FILE, a table of what each error costs")
+    if threshold == "auto" and costs is not None:
+        raise InputError(f"--threshold auto and --costs {costs} exclude each other; leave one out")
+    if abstain is not None and not 0 <= abstain <= 1:
+        raise InputError(f"--abstain {abstain} is not a probability; use 0 to 1, such as 0.9")
+    if values["task"] == "regression" and (changed := _changed(values, ("threshold", "costs", "abstain"))):
+        raise InputError(f"{flag(changed[-1])} is about names, not numbers (--task regression); leave it out")
 
 
 def _check_what_trains(values: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gptcls.classify.answers import answered
-from gptcls.classify.mixture import NETWORK, fit_mixture
+from gptcls.classify.mixture import NETWORK, fit_mixture, mean_outputs
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.files import write_json
@@ -31,7 +31,9 @@ from gptcls.evaluation.baselines import PROBE, Parts
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.fast.features import FeatureDataset
+from gptcls.train.answers import choose_answers
 from gptcls.train.config import TrainConfig
+from gptcls.train.ensemble import Members, put, spread
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import (
     BestWeights,
@@ -43,7 +45,7 @@ from gptcls.train.hooks import (
 )
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
-from gptcls.train.setup import Setup, make_loaders, prepare, stage
+from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
 IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
@@ -75,7 +77,8 @@ class Run:
     def predictions(self, part: str) -> "pd.DataFrame":
         """The texts and labels of a part next to :func:`gptcls.classify.answers.answered`."""
         rows = getattr(self.split, part)[["text", "label"]].reset_index(drop=True)
-        return pd.concat([rows, answered(self.classifier.task, self.outputs[part])], axis=1)
+        saved = self.classifier
+        return pd.concat([rows, answered(saved.task, self.outputs[part], saved.decision)], axis=1)
 
     def predict(self, texts: Any, **options: Any) -> Any:
         """See :meth:`gptcls.classify.predict.TextClassifier.predict`."""
@@ -115,8 +118,8 @@ def fit(
         options["model"] = type(own).__name__ if own is not None else str(model)
     config = resolve((settings or TrainConfig()).changed(**options))
     setup = prepare(split_of(rows, config, labels), config, own, tokenizer)
-    trainer = _trainer(setup, hooks)
-    _carry_out(trainer)
+    for trainer in _trainers(setup, hooks):
+        _carry_out(trainer)
     return _score(setup, trainer)
 
 
@@ -167,12 +170,14 @@ def _train(home: RunFolder, split: Split) -> Run:
     changed = f"{config.model.model} no longer has the weights {home.path} was started from"
     write_rows = partial(save_split, setup.split)
     folder = home.begin(saved.base, device, dtype, changed, files_read(config), write_rows)
-    trainer = _trainer(setup, [StopOnSignal(), Checkpoints(folder / "checkpoint")])
+    hooks = [StopOnSignal(), Checkpoints(folder / "checkpoint")]
     full = _store_everything(config, saved.base)
     save = partial(save_classifier, folder / RESULT, saved, full)
     try:
-        with home.running(trainer, save, f"saved so far: {folder}"):
-            _carry_out(trainer)
+        for trainer in _trainers(setup, hooks):
+            with home.running(trainer, save, f"saved so far: {folder}"):
+                _carry_out(trainer)
+            home.resume = home.continues = False  # what the checkpoint held is done
     except NonFiniteLossError:
         if _best(trainer).kept_step:
             save()
@@ -186,16 +191,37 @@ def _train(home: RunFolder, split: Split) -> Run:
     return run
 
 
-def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
+def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
+    """The trainer of the run; of an ensemble that of one network after the other, each as it is to be trained
+    next. A checkpoint that is loaded into the first has those that were done before."""
+    model, seeds, members = setup.saved.model, setup.config.fit.seeds, Members()
+    if not seeds:
+        yield _trainer(setup, hooks)
+        return
+    start = {name: p.detach().clone() for name, p in model.trained_parameters().items()}
+    while len(members.done) < len(seeds):
+        number = len(members.done)
+        log.info(f"network {number + 1} of {len(seeds)}, seed {seeds[number]}")
+        restart(setup, seeds[number], start)
+        trainer = _trainer(setup, [*hooks, members], seeds[number])
+        yield trainer
+        members.add(model)
+        setup.saved.members = tuple(members.done[1:])
+    put(model, members.done[0])
+
+
+def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) -> Trainer:
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
     config, task, split = setup.config, setup.saved.task, setup.split
-    network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
+    if setup.network is None:
+        setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
+    network = setup.network
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
     for part, frame in split.items():
         labels = frame["label"].tolist()
         log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
-    torch.manual_seed(config.run.seed)
+    torch.manual_seed(config.run.seed if seed is None else seed)
     if config.run.recipe == "book":  # sections 6.5 and 6.6 look before they train, then seed again
         looks = ((loaders[part], setup.device, n) for n in (10, 5) for part in PARTS)  # in the book's order
         seen = [evaluate_loader(network, task, *look) for look in looks]
@@ -239,7 +265,7 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
         looks = {part: evaluate_loader(model, task, x, device, len(x)) for part, x in setup.loaders.items()}
         by_loader = {part: accuracy for part, (_, accuracy) in looks.items()}
         extra = {"before_training": setup.look_before, "accuracy_by_loader": by_loader}
-    logits = {part: dataset_logits(model, dataset, device) for part, dataset in setup.datasets.items()}
+    logits = _logits(setup)
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
     texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
@@ -249,20 +275,42 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     if stacked and (ngrams := rivals.ngram_model()) is None:
         log.info("--stack ngrams: there are none, so the network answers alone")
     elif stacked:
-        alone = {part: task.outputs(values).numpy() for part, values in logits.items()}
+        alone = {part: mean_outputs(task, values) for part, values in logits.items()}
         judge = judge_of(judge_of(task).tuned(targets["validation"], alone["validation"]))
         baselines = {NETWORK: {part: judge.scores(targets[part], alone[part]) for part in alone}} | baselines
         held = targets["validation"], split.validation["text"].tolist()
         saved.mixture = fit_mixture(task, ngrams, logits["validation"], *held)
-    outputs = {part: saved.outputs(logits[part], f["text"].tolist()) for part, f in split.items()}
-    saved.task = task = judge_of(task).tuned(targets["validation"], outputs["validation"])
-    judge = judge_of(task)
+    outputs = choose_answers(saved, setup.config.fit, split, logits, targets)
+    judge = judge_of(saved.task, saved.decision)
     saved.scores = {part: judge.scores_of(f, targets[part], outputs[part]) for part, f in split.items()}
     if split.plain is not None:  # rows were made or left out: how often the data repeats a text is not seen
         saved.scores["train"] = judge.scores(targets["train"], outputs["train"])
+    if seeds := setup.config.fit.seeds:
+        judge, each = judge_of(saved.task), range(len(seeds))
+        alone = [{part: task.outputs(x[i]).numpy() for part, x in logits.items()} for i in each]
+        found = [{part: judge.scores(targets[part], own[part]) for part in own} for own in alone]
+        extra["networks"] = spread(saved.task, seeds, found, saved.scores)
     measured = (saved.scores, baselines, targets, outputs)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
+
+
+def _logits(setup: Setup) -> dict[str, Tensor]:
+    """Of each part (N, K); of an ensemble of each network, (M, N, K)."""
+    saved, model = setup.saved, setup.saved.model
+
+    def of_each() -> dict[str, Tensor]:
+        return {part: dataset_logits(setup.network, x, setup.device) for part, x in setup.datasets.items()}
+
+    found = [of_each()]
+    if not saved.members:
+        return found[0]
+    first = {name: p.detach().clone() for name, p in model.trained_parameters().items()}
+    for member in saved.members:
+        put(model, member)
+        found.append(of_each())
+    put(model, first)
+    return {part: torch.stack([logits[part] for logits in found]) for part in found[0]}
 
 
 def _frozen_vectors(setup: Setup) -> Parts | None:
@@ -298,8 +346,9 @@ def _write(folder: Path, run: Run) -> None:
     columns += ["train_rows", "val_rows"]
     report.write_history(folder / "history.csv", run.history, columns)
     test = run.targets["test"], run.outputs["test"], run.scores["test"]
-    report.write_pictures(folder, task, *test, run.history, run.best_epoch)
-    judge, parts = judge_of(task), ("validation", "test")
+    decision = run.classifier.decision
+    report.write_pictures(folder, task, *test, run.history, run.best_epoch, decision)
+    judge, parts = judge_of(task, decision), ("validation", "test")
     found = {part: judge.mistakes(run.targets[part], run.outputs[part]) for part in parts}
     texts = {part: getattr(run.split, part)["text"].tolist() for part in parts}
     where = "Rows are those of split/, counted from 1; predictions.csv has every answer."

@@ -21,6 +21,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.core.weights import State
 from gptcls.data.labels import KINDS
 from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.data.repeats import expanded
@@ -31,6 +32,7 @@ from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import declared_size, load_pretrained, load_tokenizer, weights_sha256
+from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
@@ -47,13 +49,14 @@ class Setup:
     device: torch.device
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     look_before: dict[str, dict] = field(default_factory=dict)  # the book's look before it trains
+    network: nn.Module | None = None  # what the loop trains, once the frozen blocks have run
 
 
 def prepare(
     split: Split, config: TrainConfig, own: nn.Module | None = None, tokenizer: Tokenizer | None = None
 ) -> Setup:
     """The classifier at the start of training, the rows encoded for it, and every option settled."""
-    task = make_task(split, config)
+    task, decision = first_decision(config.fit, make_task(split, config))
     config = settle(config, *_size_of(config.model.model, own), len(split.train))
     options, device = config.model, pick_device(config.run.device)
     n_train, batch_size = len(split.train), config.fit.batch_size
@@ -66,7 +69,7 @@ def prepare(
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     saved = SavedClassifier(
         model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer, options.long,
-        config.data.cleaning, config.data.text_columns,
+        config.data.cleaning, config.data.text_columns, decision=decision,
     )  # fmt: skip
     return Setup(config, split, saved, datasets, device)
 
@@ -121,6 +124,24 @@ def build_classifier(
     everything = sum(p.numel() for p in model.parameters())
     log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
     return model.to(device), base
+
+
+def restart(setup: Setup, seed: int, start: State) -> None:
+    """Put what is trained of the network back to where it was at the ``start``, with a head, and random
+    weights, of another seed."""
+    model, config = setup.saved.model, setup.config
+    torch.manual_seed(seed)
+    if config.model.init == "random":
+        fresh, _ = build_classifier(config.changed(seed=seed), setup.saved.task, setup.device)
+        start = fresh.trained_parameters()
+    else:
+        head = nn.Linear(model.head.in_features, model.n_outputs)
+        pool = POOLERS[model.pooling](model.head.in_features)
+        start = start | {f"head.{name}": p for name, p in head.named_parameters()}
+        start |= {f"pool.{name}": p for name, p in pool.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.trained_parameters().items():
+            parameter.copy_(start[name])
 
 
 def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dict | None]:

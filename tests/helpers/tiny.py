@@ -1,6 +1,6 @@
 """A classifier small enough to train in a test, and data it can learn."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,12 +123,13 @@ def write_csv(path: Path, rows: list[tuple[str, str]] = ROWS, header: str = "tex
 
 
 @contextmanager
-def stopped_before(n: int) -> Iterator[None]:
-    """The run inside has to stop before step ``n``, as Ctrl-C stops one."""
+def stopped_before(n: int, when: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """The run inside has to stop before step ``n``, or the first such ``when`` something is so, as Ctrl-C
+    stops one."""
     step = Trainer._step
 
     def stop(trainer: Trainer, group: list) -> float:
-        if trainer.progress.step == n:
+        if trainer.progress.step == n and when():
             raise StoppedError
         return step(trainer, group)
 

@@ -1,0 +1,39 @@
+"""How far a part's answers may be believed, in a few lines for the terminal."""
+
+MISSING = "\N{EN DASH}"
+
+
+def format_trust(part: str, scores: dict) -> str:
+    """The calibration error of one part; where the classifier abstains or errors have costs, also what that
+    gave. "" for numbers, and for no texts.
+
+    >>> calibration = {"ece": 0.021, "ece_low": 0.0, "ece_high": 0.043}
+    >>> format_trust("test", {"calibration": calibration, "coverage": {"abstain": 0.0}})
+    'calibration error (ECE) on test: 2.1 % [0.0, 4.3]'
+    """
+    calibration, coverage = scores.get("calibration"), scores.get("coverage")
+    if calibration is None or calibration["ece"] is None:
+        return ""
+    ece, low, high = (100 * calibration[name] for name in ("ece", "ece_low", "ece_high"))
+    lines = [f"calibration error (ECE) on {part}: {ece:.1f} % [{low:.1f}, {high:.1f}]"]
+    if "cost" in coverage:
+        lines.append(f"cost on {part}: {coverage['cost']:.4g} a text")
+    if abstain := coverage["abstain"]:
+        lines.append(f"{part}, unsure below {abstain:g}: {_answered(coverage)}")
+        lines += ["", "confidence  answered  right of these"]
+        for row in coverage["levels"]:
+            mark = "  <- --abstain" if row["confidence"] == abstain else ""
+            lines.append(f"{row['confidence']:>10g}  {_per_cent(row['coverage'])}  {_right(row):>14}{mark}")
+    return "\n".join(lines)
+
+
+def _answered(row: dict) -> str:
+    return f"{row['coverage']:.1%} answered ({row['answered']:,} texts), {_right(row)} of these right"
+
+
+def _right(row: dict) -> str:
+    return MISSING if row["accuracy"] is None else f"{row['accuracy']:.1%}"
+
+
+def _per_cent(share: float) -> str:
+    return f"{share:>8.1%}"

@@ -1,0 +1,58 @@
+"""--seeds: several networks over one set of frozen blocks, whose mean answers (Lakshminarayanan et al. 2017,
+"deep ensembles")."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from gptcls.common.log import log
+from gptcls.core.loop import Hook
+from gptcls.core.task import Task
+from gptcls.core.weights import State
+
+MEASURES = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "mae"}
+
+
+class Members(Hook):
+    """The networks trained so far, as what was trained of each; a checkpoint holds them."""
+
+    def __init__(self) -> None:
+        self.done: list[State] = []
+
+    def state(self) -> dict[str, Any]:
+        return {
+            f"{i}.{name}": tensor for i, member in enumerate(self.done) for name, tensor in member.items()
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        count = 1 + max((int(key.partition(".")[0]) for key in state), default=-1)
+        self.done = [
+            {key.partition(".")[2]: tensor for key, tensor in state.items() if key.startswith(f"{i}.")}
+            for i in range(count)
+        ]
+
+    def add(self, model: nn.Module) -> None:
+        """What is trained of a network, as it is now."""
+        self.done.append({name: p.detach().clone() for name, p in model.trained_parameters().items()})
+
+
+@torch.no_grad()
+def put(model: nn.Module, trained: State) -> None:
+    """Trained tensors in place of the network's own."""
+    for name, parameter in model.trained_parameters().items():
+        parameter.copy_(trained[name])
+
+
+def spread(task: Task, seeds: tuple[int, ...], alone: list[dict], together: dict) -> list[dict]:
+    """The main score of each network on each part, for metrics.json, and a log line about it."""
+    name, shown = MEASURES[task.kind], task.measure_format.format
+    members = [
+        {"seed": seed} | {part: found[part][name] for part in found}
+        for seed, found in zip(seeds, alone, strict=True)
+    ]
+    scores = [member["test"] for member in members]
+    if None not in scores:
+        said = f"{shown(min(scores))} to {shown(max(scores))}, together {shown(together['test'][name])}"
+        log.info(f"{len(seeds)} networks: test {task.measure_name} {said}")
+    return members
