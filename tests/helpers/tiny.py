@@ -124,16 +124,16 @@ def write_csv(path: Path, rows: list[tuple[str, str]] = ROWS, header: str = "tex
 
 @contextmanager
 def stopped_before(n: int, when: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """The run inside has to stop before step ``n``, or the first such ``when`` something is so, as Ctrl-C
-    stops one."""
-    step = Trainer._step
+    """The run inside has to stop before step ``n``, or the first such ``when`` something is so, where Ctrl-C
+    stops one: between two steps, not inside one."""
+    call = Trainer._call
 
-    def stop(trainer: Trainer, group: list) -> float:
-        if trainer.progress.step == n and when():
+    def stop(trainer: Trainer, event: str) -> None:
+        call(trainer, event)
+        if event in ("on_start", "on_step") and trainer.progress.step == n and when():
             raise StoppedError
-        return step(trainer, group)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", stop)
+        patch.setattr(Trainer, "_call", stop)
         with pytest.raises(StoppedError):
             yield
