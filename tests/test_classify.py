@@ -134,7 +134,7 @@ def test_lines_that_arrive_together_are_one_batch():
 
 def test_a_reading_error_is_passed_on():
     class Broken(io.BytesIO):
-        def __next__(self):
+        def readline(self, *_):
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):

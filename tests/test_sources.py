@@ -516,9 +516,10 @@ def test_a_long_field_is_read_and_an_endless_one_refused(tmp_path, monkeypatch):
     assert load_data(write(tmp_path / "x.csv", f"text,label\n{long},a\n")).text[0] == long
     csv.field_size_limit(1000)
     monkeypatch.setattr("gptcls.data.readers.FIELD_LIMIT", 1000)
-    assert "line 2: a quote opens here" in refusal(
-        write(tmp_path / "x.csv", f'text,label\n"{long},a\n{long}\n')
-    )
+    too_long = "line 2: a field of more than 1,000 characters; cut it into several texts"
+    assert refusal(write(tmp_path / "x.csv", f"text,label\n{long},a\n")).endswith(too_long)
+    endless = refusal(write(tmp_path / "x.csv", 'text,label\n"a,b\n' + "a text,b\n" * 1000))
+    assert f"{too_long}, or close the quote: it runs to line" in endless
 
 
 def test_semicolons_are_named(tmp_path):

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Annotated, BinaryIO
@@ -22,7 +23,7 @@ from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import columns_of, find_text_columns, text_values
-from gptcls.data.encodings import guess_encoding
+from gptcls.data.encodings import LONGEST_LINE, guess_encoding
 from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import FORMATS, PLAIN, read_chunks, suffix_of
 from gptcls.data.writer import ChunkWriter
@@ -149,7 +150,11 @@ def arriving_lines(file: BinaryIO) -> Iterator[list[str]]:
 
     def read() -> None:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), 1):
+                if len(line) > LONGEST_LINE:
+                    way_out = "put a line break behind each text"
+                    said = f"it has more than {LONGEST_LINE:,} bytes; {way_out}"
+                    raise InputError(f"standard input, line {number}: {said}")
                 lines.put(_decoded(line, f"standard input, line {number}", number == 1))
             lines.put(None)
         except Exception as error:  # it belongs to the thread that waits for lines

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gptcls.common import memory
 from gptcls.core.errors import InputError
 
 NUMBERS = {int: "a whole number", float: "a number"}
@@ -59,7 +60,11 @@ def run(config_class: type, function: Callable[[Any], Any]) -> None:
     except BrokenPipeError:  # whoever reads our output may have enough of it, as in … | head
         sys.stderr.close()  # else Python reports the pipe once more while it exits
         sys.exit(0)
-    except (InputError, OSError) as error:
+    except Exception as error:
+        if memory.ran_out(error):
+            error = memory.explained(error, config_class)
+        elif not isinstance(error, InputError | OSError):
+            raise
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import require_file
+from gptcls.data.encodings import check_zip, require_file
 from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
 from gptcls.data.readers import PLAIN, Dialect
 from gptcls.data.sources import ONE_CLASS_LAYOUT, labelled_frame, load_data
@@ -75,10 +76,11 @@ def movie_reviews(folder: Path) -> Parts:
     path = _first(folder, "movie_reviews.zip")
     try:
         with zipfile.ZipFile(path) as archive:
+            check_zip(archive, path, "fetch it again")
             names = [Path(name) for name in sorted(archive.namelist()) if name.endswith(".txt")]
             names = [name for name in names if name.parent.name in ("neg", "pos")]
             rows = [(archive.read(name.as_posix()).decode("latin-1"), name.parent.name) for name in names]
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         raise InputError(f"{path} is not a readable zip archive ({error}); fetch it again") from None
     if not rows:
         raise InputError(f"{path} holds no neg/*.txt and no pos/*.txt; fetch it again")

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import shlex
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,18 @@ from typing import BinaryIO, TextIO
 from gptcls.core.errors import InputError
 
 BLOCK = 1 << 20  # bytes read at once
+LONGEST_LINE = 100_000_000  # characters of a table's line; one takes a few times its length in memory
+MOST_UNPACKED = 500  # times its size, which no text reaches: bombs do (gzip can do 1,000)
+SMALL = 100 << 20  # bytes that any archive may unpack to
+# What Python calls encodings, and no text file is written in.
+NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}  # what may follow a text format's suffix
 MAGIC = {  # first bytes of what people rename to .csv by mistake
     b"PK\x03\x04": "a zip archive or an Excel workbook: unpack it, or name it .xlsx",
     b"\x1f\x8b": "gzip data: add .gz to its name",
     b"\xfd7zXZ": "xz data: add .xz to its name",
     b"PAR1": "Parquet: name it .parquet",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file: save it as CSV UTF-8",
 }
 
 
@@ -52,16 +59,30 @@ def read_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
                 yield number, line.removesuffix("\n").removesuffix("\r")
 
 
-def require_text(path: Path, encoding: str | None = None) -> None:
-    """:func:`require_file`; InputError at its first line that is not text in ``encoding`` (None: UTF-8). A
-    pass of its own, so that a long job fails in its first seconds and not at its ten-millionth row."""
+def check_encoding(encoding: str) -> None:
+    """Raise InputError for a name that Python does not know, or that is no encoding of text files."""
+    way_out = "use utf-8, cp1252, gb18030, utf-16, …"
+    try:
+        "".encode(encoding)
+    except (LookupError, ValueError):
+        raise InputError(f"--encoding {encoding!r} is not one that Python knows; {way_out}") from None
+    if codecs.lookup(encoding).name.replace("_", "-") in NOT_OF_FILES:
+        raise InputError(f"--encoding {encoding!r} is not one that files of text have; {way_out}")
+
+
+def require_text(path: Path, encoding: str | None = None, longest: int | None = None) -> None:
+    """:func:`require_file`; InputError at its first line that is not text in ``encoding`` (None: UTF-8), or
+    of more than ``longest`` characters. A pass of its own, so that a long job fails in its first seconds and
+    not at its ten-millionth row; it holds a piece of the file at a time, however long a line is."""
     require_file(path)
     decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
-    line, block = 1, b"-"
+    line, block, unpacked, length = 1, b"-", 0, 0
     with _open_bytes(path) as file:
         while block:
             with _reading(path):
                 block = file.read(BLOCK)
+            unpacked += len(block)
+            refuse_bomb(path, unpacked, f"unpack it first, and give what {path.stem} holds")
             if encoding is None and line == 1:
                 _refuse_binary(path, block)
             try:
@@ -81,6 +102,27 @@ def require_text(path: Path, encoding: str | None = None) -> None:
                 way_out = "name another --encoding" if encoding else f"remove such bytes with: {tr}"
                 raise InputError(f"{path}, line {line}: {said}; {way_out}")
             line += text.count("\n")
+            length = len(text) - 1 - end if (end := text.rfind("\n")) >= 0 else length + len(text)
+            if longest is not None and length > longest:
+                way_out = "put a line break behind each row, or split long texts"
+                raise InputError(f"{path}, line {line}: it has more than {longest:,} characters; {way_out}")
+
+
+def refuse_bomb(path: Path, unpacked: int, way_out: str) -> None:
+    """Raise InputError where an archive of text unpacks to so much that it was made to fill the memory."""
+    if unpacked > SMALL and path.suffix.lower() in (*COMPRESSED, ".zip", ".xlsx"):
+        size = path.stat().st_size
+        if unpacked > MOST_UNPACKED * size:
+            said = f"{size:,} bytes unpack to more than {MOST_UNPACKED} times as much, as no text does"
+            raise InputError(f"{path}: {said}; {way_out}")
+
+
+def check_zip(archive: zipfile.ZipFile, path: Path, way_out: str) -> None:
+    """Raise InputError for an archive with a password, or that is a bomb."""
+    members = archive.infolist()
+    if locked := [member.filename for member in members if member.flag_bits & 1]:
+        raise InputError(f"{path}: {locked[0]!r} in it is locked with a password; save it without one")
+    refuse_bomb(path, sum(member.file_size for member in members), way_out)
 
 
 def guess_encoding(data: bytes) -> str:

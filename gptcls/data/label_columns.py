@@ -47,7 +47,7 @@ def from_json(value: object, mark: str) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

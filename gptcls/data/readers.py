@@ -8,6 +8,7 @@ import codecs
 import csv
 import json
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,18 @@ from pathlib import Path
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
-from gptcls.data.encodings import COMPRESSED, open_text, read_lines, require_file, require_text
+from gptcls.data.encodings import (
+    COMPRESSED,
+    LONGEST_LINE,
+    check_encoding,
+    check_zip,
+    open_text,
+    read_lines,
+    require_file,
+    require_text,
+)
 
-FIELD_LIMIT = 10_000_000  # characters; a longer field is taken for an unclosed quote
+FIELD_LIMIT = 10_000_000  # characters of a quoted or separated field
 QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 UNNAMED = "Unnamed: "  # pandas' name for a column whose header cell is empty
 Row = tuple[int, list[str]]  # the line it begins on, 1-based; its fields
@@ -52,11 +62,7 @@ class Dialect:
             raise InputError(f"--separator {separator!r} cannot separate fields; {way_out}")
         if encoding is None:
             return
-        try:
-            "".encode(encoding)
-        except (LookupError, ValueError):
-            way_out = "use utf-8, cp1252, gb18030, utf-16, …"
-            raise InputError(f"--encoding {encoding!r} is not one that Python knows; {way_out}") from None
+        check_encoding(encoding)
         if codecs.lookup(encoding).name == "utf-8":
             object.__setattr__(self, "encoding", None)
 
@@ -102,7 +108,7 @@ def format_of(path: Path, dialect: Dialect = PLAIN) -> Format:
         if found is not None and option not in found.takes and getattr(dialect, option):
             raise InputError(f"{path} {why_not}; leave out --{option}")
     if found is None or "encoding" in found.takes:
-        require_text(path, dialect.encoding)
+        require_text(path, dialect.encoding, LONGEST_LINE)
         if dialect.separator is not None:
             return FORMATS[".csv"]
         if not dialect.columns and is_uci(path, dialect.encoding):
@@ -199,7 +205,12 @@ def _quoted_rows(path: Path, separator: str, encoding: str | None) -> Iterator[R
                 start = reader.line_num + 1
         except csv.Error as error:
             said = f"{error}; save the file as CSV UTF-8 again"
-            if re.search("unexpected end of data|field larger", said):
+            if "field larger" in said:
+                limit = csv.field_size_limit()
+                said = f"a field of more than {limit:,} characters; cut it into several texts"
+                if (end := reader.line_num) > start:
+                    said += f", or close the quote: it runs to line {end} at least"
+            elif "unexpected end of data" in said:
                 said = "a quote opens here and is never closed; close it, or double quotes in the text"
             elif "expected after" in said:
                 said = "text follows a closing quote; quotes inside a quoted text must be doubled"
@@ -240,6 +251,7 @@ def _json_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, dict]]:
     for number, line in read_lines(path, encoding):
         try:
             row = json.loads(line, object_pairs_hook=_unique)
+            row = _without_lone_surrogates(row) if "\\ud" in line.lower() else row
         except (ValueError, RecursionError) as error:
             hint = "one object per line is expected"
             if line.lstrip().startswith("["):
@@ -251,7 +263,7 @@ def _json_rows(path: Path, encoding: str | None) -> Iterator[tuple[int, dict]]:
             kind = {list: "array", str: "string"}.get(type(row), "value")
             hint = f"; if it holds objects: jq -c '.[]' {path.name}" if kind == "array" else ""
             raise InputError(f'{path}, line {number}: a JSON {kind}, not an object like {{"text": …}}{hint}')
-        yield number, _without_lone_surrogates(row) if "\\ud" in line.lower() else row
+        yield number, row
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict:
@@ -262,7 +274,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     return row
 
 
-def _without_lone_surrogates(row: dict) -> dict:
+def _without_lone_surrogates(row: object) -> object:
     r"""Half of an escaped pair (``"\ud83d"``, an emoji cut in two) is not a character: it becomes U+FFFD."""
     text = json.dumps(row, ensure_ascii=False)
     return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
@@ -281,18 +293,24 @@ def pyarrow_for(path: Path) -> tuple:
 def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """Parquet, through pyarrow."""
     pa, pq = pyarrow_for(path)
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    refuse_repeats(file.schema_arrow.names, path)
     start = 1
-    with file:
-        for batch in filter(len, file.iter_batches(batch_size=rows)):
-            frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-            frame.index = pd.RangeIndex(start, start + len(frame), name="row")
-            start += len(frame)
-            yield frame
+    try:
+        with pq.ParquetFile(path) as file:
+            refuse_repeats(file.schema_arrow.names, path)
+            for batch in filter(len, file.iter_batches(batch_size=rows)):
+                batch.validate(full=True)  # else a string that is not UTF-8 fails when it is used
+                frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+                frame.index = pd.RangeIndex(start, start + len(frame), name="row")
+                start += len(frame)
+                yield frame
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, MemoryError):
+            raise
+        where = f" from row {start} on" if start > 1 else ""
+        reason, way_out = " ".join(str(error).split()), "write or fetch it again"
+        raise InputError(f"{path} is not a readable Parquet file{where}: {reason:.200}; {way_out}") from None
 
 
 # --- spreadsheets ---
@@ -300,16 +318,23 @@ def read_parquet(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFr
 
 def read_workbook(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataFrame"]:
     """The first sheet of an Excel workbook, through pandas and openpyxl, cells as text (:func:`_cell`)."""
+    way_out = "save it as .xlsx or CSV UTF-8 again"
+    with path.open("rb") as file:
+        if file.read(4) == b"\xd0\xcf\x11\xe0":
+            raise InputError(f"{path} is an old .xls, or has a password; {way_out}, without it")
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_zip(archive, path, way_out)
         with pd.ExcelFile(path, engine="openpyxl") as book:
             first, *others = book.sheet_names
             # As objects, without a header: pandas would rename repeated columns and round numbers to text.
             sheet = pd.read_excel(book, header=None, dtype=object, na_filter=False)
     except ImportError:
         raise InputError(f"{path}: Excel workbooks need openpyxl: pip install 'gptcls[xlsx]'") from None
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # a zip archive's, an XML parser's, openpyxl's own
         reason = f"{type(error).__name__}: {' '.join(str(error).split()):.80}"
-        way_out = "save it as .xlsx or CSV UTF-8 again"
         raise InputError(f"{path} is not a readable Excel workbook ({reason}); {way_out}") from None
     if others:
         log.info(f"{path}: its first sheet, {first!r}, is read, of {len(others) + 1}")
