@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from gptcls.core.errors import InputError
+from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import LISTS, NUMBERS, ONE_CLASS, Layout, number_strata, rarest_labels
 from gptcls.data.readers import Dialect
-from gptcls.data.sources import labelled_frame, load_data
+from gptcls.data.sources import from_frame, labelled_frame, load_data
 from gptcls.data.split import Split, drop_duplicates, load_split, make_split, save_split
 
 
@@ -304,3 +305,75 @@ def test_columns_that_nobody_named():
     for kind in (LISTS, NUMBERS):
         with pytest.raises(InputError, match=r"name it with --label-column, or several with --label-columns"):
             Layout(kind).find(None, None, sample, "x.csv")
+
+
+# --- one column, several types ---
+
+
+def as_json_lines(values, path):
+    path = path.with_suffix(".jsonl")
+    path.write_text("\n".join(json_lines(*values)), encoding="utf-8")
+    return load_data(path)
+
+
+def as_parquet(values, path):
+    """Whose columns have one type each: here that of strings, numbers or truth values."""
+    path = path.with_suffix(".parquet")
+    pd.DataFrame({"text": [f"text {i}" for i in range(len(values))], "label": list(values)}).to_parquet(path)
+    return load_data(path)
+
+
+def as_frame(values, path):
+    return from_frame(pd.DataFrame({"text": [f"text {i}" for i in range(len(values))], "label": [*values]}))
+
+
+def as_lists(values, path):
+    return from_frame(labelled_rows([f"text {i}" for i in range(len(values))], [*values]), "text", "label")
+
+
+UNTYPED = [as_json_lines, as_frame, as_lists]
+
+
+@pytest.mark.parametrize("read", UNTYPED)
+def test_a_number_however_it_is_written_is_one_class(read, tmp_path, log):
+    assert read([1, "1", 1.0, 0, "0"], tmp_path / "x").label.tolist() == ["1", "1", "1", "0", "0"]
+    assert "\"0\" and 0 in column 'label' are one class; likewise 1 others" in log.text
+    log.clear()
+    assert read([1, "1.0", "other"], tmp_path / "x").label.tolist() == ["1", "1", "other"]
+    assert "\"1.0\" and 1 in column 'label' are one class\n" in log.text
+    log.clear()
+    assert read([10**16, 1e16, "x"], tmp_path / "x").label.tolist() == [str(10**16)] * 2 + ["x"]
+    assert read([1, "01", "1 st"], tmp_path / "x").label.tolist() == ["1", "01", "1 st"]
+    assert read([1, 2.5, "x"], tmp_path / "x").label.tolist() == ["1", "2.5", "x"]
+
+
+@pytest.mark.parametrize("read", UNTYPED)
+@pytest.mark.parametrize("other", [1, "1", 1.0, "true", "True", "spam"])
+def test_truth_values_beside_other_labels_are_a_question(read, other, tmp_path):
+    said = f"truth value True beside labels such as {other!r} in column 'label' in .*; write all of them as"
+    with pytest.raises(InputError, match=said):
+        read([other, True, other, "0"], tmp_path / "x")
+
+
+@pytest.mark.parametrize("read", [*UNTYPED, as_parquet])
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((True, False), ["True", "False"]),
+        ((1, 0), ["1", "0"]),
+        ((1.0, 0.0), ["1", "0"]),
+        (("1", "0"), ["1", "0"]),
+        ((0.5, 1.0), ["0.5", "1.0"]),
+    ],
+)
+def test_a_column_of_one_type_needs_no_word(read, values, names, tmp_path, log):
+    assert read(values, tmp_path / "x").label.tolist() == names
+    assert "one class" not in log.text
+
+
+def test_lists_of_labels_of_several_types(labels):
+    rows = json_lines(["a", 1], ["1"], [])
+    assert labels(rows, name="rows.jsonl") == ['["1", "a"]', '["1"]', "[]"]
+    for other in (True, 1.0, None, ["a"]):
+        with pytest.raises(InputError, match="malformed list of labels"):
+            labels(json_lines(["1"], ["a", other]), name="rows.jsonl")

@@ -199,18 +199,53 @@ def _text_values(column: Column) -> list[str | None]:
 
 
 def label_values(column: Column) -> list[str]:
-    """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers.
-    Spaces around labels are removed, and that is logged. InputError naming rows without a label."""
+    """The values of a label column as strings: 1 -> "1", True -> "True", 1.0 -> "1" if all are whole numbers
+    or some are written as 1. What is the same to a reader is one class: of 1, 1.0 and "1" in one column this
+    is logged, as is the removal of spaces around labels. InputError naming rows without a label, and where
+    true or false stands next to labels of other types."""
     way_out = "give one label per row, or add --task multi for lists"
     column.refuse((isinstance(v, list | dict) for v in column.values), "a list or object {here}", way_out)
-    names = ["" if value is None else str(value) for value in column.values]
+    _refuse_truth_values_among_others(column)
+    names = ["" if value is None else _name(value) for value in column.values]
     labels = [name.strip() for name in names]
     column.refuse((label in NO_LABEL for label in labels), "missing label {here}", "fill or delete the rows")
     if spaces := sum(label != name for label, name in zip(labels, names, strict=True)):
         log.info("%s: removed spaces around %d labels", column.source, spaces)
-    if all(re.fullmatch(r"-?\d+(\.0)?", label) for label in set(labels)):
-        labels = [label.removesuffix(".0") for label in labels]
-    return labels
+    found = set(labels)
+    whole = {label for label in found if re.fullmatch(r"-?\d+(\.0)?", label)}
+    short = {x: x.removesuffix(".0") for x in whole if whole == found or x.removesuffix(".0") in found}
+    joined = [short.get(label, label) for label in labels]
+    _log_joined(column, labels, joined)
+    return joined
+
+
+def _refuse_truth_values_among_others(column: Column) -> None:
+    """Whether true is meant as 1, as "true" or as a class of its own, nobody but the user can say."""
+    kinds = [isinstance(value, bool) for value in column.values if value is not None]
+    if not any(kinds) or all(kinds):
+        return
+    other = next(value for value in column.values if value is not None and not isinstance(value, bool))
+    said = "the truth value {value} beside labels such as {other!r:.40} {here}"
+    wrong = (isinstance(value, bool) for value in column.values)
+    column.refuse(wrong, said, "write all of them as one type", other=other)
+
+
+def _name(value: object) -> str:
+    """A float without a fraction in digits alone: 1e16 is the number that 10000000000000000 is."""
+    whole = isinstance(value, float) and value.is_integer()
+    return f"{value:.1f}" if whole else str(value)
+
+
+def _log_joined(column: Column, written: list[str], joined: list[str]) -> None:
+    """Log where one class stands in a column in several ways: as 1 and "1", as "1" and "1.0"."""
+    ways: dict[str, set[str]] = {}
+    are_text = (isinstance(value, str) for value in column.values)
+    for is_text, name, label in set(zip(are_text, written, joined, strict=True)):
+        ways.setdefault(label, set()).add(f'"{name}"' if is_text else name)
+    if several := [sorted(shown) for shown in ways.values() if len(shown) > 1]:
+        more = f"; likewise {len(several) - 1} others" if several[1:] else ""
+        ways_of_one = " and ".join(min(several))
+        log.info("%s: %s in column %r are one class%s", column.source, ways_of_one, column.name, more)
 
 
 def bad_rows(numbers: Sequence[int], row: str, what: str, source: object, way_out: str) -> InputError:
