@@ -24,14 +24,16 @@ ROOT = Path(__file__).parents[1]
 VERBS = {name: f"gptcls.{name}.__main__" for name in ("train", "pretrain", "classify")}
 VERBS |= {name: f"gptcls.{name}" for name in ("evaluate", "pseudo_label", "generate")}
 # Events of sys.audit after which a disk is no longer as it was: a process may be stopped before each.
-CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}
+CHANGES = {
+    f"os.{name}" for name in ["rename", "mkdir", "remove", "rmdir", "link", "symlink", "truncate", "chmod"]
+}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 LIMIT = 120  # seconds after which a command counts as hanging
 
 
 @dataclass(frozen=True)
 class Done:
-    """A command that ended: ``code`` as a shell shows it, 143 for SIGTERM; None where it hung and was killed."""
+    """A command that ended: ``code`` as a shell shows it, 143 for SIGTERM; None where it hung."""
 
     code: int | None
     out: str
@@ -53,12 +55,14 @@ class Done:
 @dataclass(frozen=True)
 class Trap:
     """What happens in a warm command just before its ``at``-th change of the disk below its folder, counted
-    from 0: a signal, or an OSError of that ``errno``; never where ``at`` is below 0."""
+    from 0: a signal, or an OSError of that ``errno`` from then on; never where ``at`` is below 0. With
+    ``path`` or ``event`` only changes count whose path has that in it, or that are of that audit event."""
 
     at: int = -1
     signum: int = signal.SIGKILL
     errno: int = 0
-    once: bool = True  # a full disk stays full
+    path: str = ""
+    event: str = ""
 
 
 class Running:
@@ -84,12 +88,16 @@ class Running:
         if self.process.exitcode is None:
             os.kill(self.process.pid, signum)
 
+    def text(self) -> str:
+        """What it has said on stderr so far."""
+        return _text(self.log / "err")
+
     def says(self, text: str, limit: float = LIMIT) -> bool:
         """Wait until its stderr has ``text``; False where it ends without."""
         end = time.perf_counter() + limit
         while time.perf_counter() < end:
             alive = self.process.exitcode is None
-            if text in _text(self.log / "err"):
+            if text in self.text():
                 return True
             if not alive:
                 return False
@@ -125,7 +133,8 @@ def cold(
     environment: dict[str, str | None] | None = None, wrapper: Sequence[str] = (), **how: Any,
 ) -> Done:  # fmt: skip
     """``python -m gptcls.verb`` in a fresh interpreter; ``memory`` limits its address space, in bytes."""
-    started, process = time.perf_counter(), start_cold(verb, arguments, folder, memory, environment, wrapper, **how)
+    started = time.perf_counter()
+    process = start_cold(verb, arguments, folder, memory, environment, wrapper, **how)
     try:
         out, err = process.communicate(timeout=limit)
         code = process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -142,7 +151,8 @@ def start_cold(
 ) -> subprocess.Popen:  # fmt: skip
     """The same, not waited for."""
     (folder / "tmp").mkdir(exist_ok=True)
-    changed = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")} | (environment or {})
+    changed = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")}
+    changed |= environment or {}
     kept = {name: value for name, value in os.environ.items() if name not in changed}
     kept |= {name: value for name, value in changed.items() if value is not None}
     module = verb if "." in verb else f"gptcls.{verb}"
@@ -213,11 +223,11 @@ def _set(trap: Trap, folder: str, count: Path) -> None:
         else:
             path = arguments[0]
         path = os.path.join(folder, os.fsdecode(path)) if isinstance(path, str | bytes) else folder
-        if not path.startswith(folder):
+        if not path.startswith(folder) or trap.path not in path or trap.event not in ("", event):
             return
         seen += 1
         os.pwrite(tally, str(seen).encode(), 0)
-        if trap.at < 0 or (seen - 1 != trap.at if trap.once else seen - 1 < trap.at):
+        if not 0 <= trap.at < seen:
             return
         if trap.errno:
             raise OSError(trap.errno, os.strerror(trap.errno), path)

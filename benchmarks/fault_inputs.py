@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import fault_mutations as mutations
+from benchmarks.fault_kills import files_below
 from gptcls.classify.predict import TextClassifier, load_classifier
 from gptcls.classify.run import classify_file
 from gptcls.classify.store import SavedClassifier, save_classifier
@@ -40,7 +41,8 @@ from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen
 from gptcls.models.families import FAMILIES
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
-from gptcls.models.pretrained import load_pretrained, load_tokenizer
+from gptcls.models.peft_files import CONFIG, TENSORS
+from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.text import read_streams
@@ -51,7 +53,8 @@ from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split
 from gptcls.train.setup import make_task
 
-TEXTS = [f"{text} {i}" for i in range(3) for text in ("see you at home", "win a prize, now", 'he said "ok"', "café")]
+SENTENCES = ("see you at home", "win a prize, now", 'he said "ok"', "café")
+TEXTS = [f"{text} {i}" for i in range(3) for text in SENTENCES]
 LABELS = ["ham", "spam", "ham", "spam"] * 3
 GPT2_SIZES = {"n_layer": 1, "n_embd": 8, "n_head": 2, "n_positions": 16}
 VOCABULARY = 300
@@ -132,46 +135,52 @@ class Kinds:
         several = [{"text": text, "label": ["a", label]} for text, label in zip(TEXTS, LABELS, strict=True)]
         many = "\n".join(map(json.dumps, several)).encode()
         numbers = frame.assign(label=range(len(frame))).to_csv(index=False).encode()
-        parquet, sheet = io.BytesIO(), io.BytesIO()
+        plain, parquet, sheet = "\n".join(TEXTS).encode(), io.BytesIO(), io.BytesIO()
         frame.to_parquet(parquet, index=False)
         frame.to_excel(sheet, index=False)
 
         def both(name: str) -> Callable[[Path], None]:
             return partial(_table, name=name, classifier=self.classifier)
 
-        def kind(name: str, share: int, file: str, content: bytes, damage: mutations.Mutator, use: Any = None) -> Kind:
+        def kind(
+            name: str, share: int, file: str, content: bytes, damage: mutations.Mutator, use=None
+        ) -> Kind:
             return Kind(name, share, file, {file: content}, damage, use or both(file))
 
-        # A file in another dialect is read with it named; one of txt as the text to pretrain on.
+        one, any_number = (partial(_labels, task=task) for task in ("single", "multi"))
         return [
             kind("CSV: bytes", 6, "rows.csv", comma, mutations.damaged_bytes),
             kind("CSV: text", 8, "rows.csv", comma, mutations.damaged_text),
             kind("CSV: cells", 8, "rows.csv", comma, mutations.damaged_table),
             kind("TSV", 5, "rows.tsv", tab, mutations.damaged_text),
             kind("JSON lines", 6, "rows.jsonl", lines, mutations.damaged_json_lines),
-            kind("labels", 6, "rows.jsonl", lines, mutations.damaged_json_lines, partial(_labels, task="single")),
-            kind("labels, several", 4, "rows.jsonl", many, mutations.damaged_json_lines, partial(_labels, task="multi")),
+            kind("labels", 6, "rows.jsonl", lines, mutations.damaged_json_lines, one),
+            kind("labels, several", 4, "rows.jsonl", many, mutations.damaged_json_lines, any_number),
             kind("labels, numbers", 3, "rows.csv", numbers, mutations.damaged_table, _numbers),
             kind("Parquet", 6, "rows.parquet", parquet.getvalue(), mutations.damaged_parquet),
             kind("Excel (zip)", 1, "rows.xlsx", sheet.getvalue(), mutations.damaged_zip),
             kind("gzip", 3, "rows.csv.gz", gzip.compress(comma, mtime=0), mutations.damaged_gzip),
             kind("xz", 1, "rows.csv.xz", lzma.compress(comma), mutations.damaged_xz),
-            kind("text to pretrain on", 2, "words.txt", "\n".join(TEXTS).encode(), mutations.damaged_text, _stream),
-            kind("synonyms", 1, "synonyms.tsv", b"see\tlook,watch\nhome\thouse\n", mutations.damaged_text, _synonyms),
+            kind("text to pretrain on", 2, "words.txt", plain, mutations.damaged_text, _stream),
+            kind(
+                "synonyms", 1, "synonyms.tsv", b"see\tlook\nhome\thouse\n", mutations.damaged_text, _synonyms
+            ),
         ]
 
     def _weights(self) -> list[Kind]:
-        kinds = []
+        kinds, as_json = [], mutations.damaged_json
         for family, share in (("gpt2", 4), ("llama", 2), ("bert", 2)):
             network, described = _tiny(family)
             files = self._published(network, described)
             use = partial(_pretrained, tokenizer=family != "gpt2")
-            tensors = {"model.safetensors": mutations.damaged_safetensors, "config.json": mutations.damaged_json}
-            for file, damage in tensors.items():
+            for file, damage in (
+                ("model.safetensors", mutations.damaged_safetensors),
+                ("config.json", as_json),
+            ):
                 kinds.append(Kind(f"{family}: {file}", share, file, files, damage, use))
         network, described = _tiny("gpt2")
         files = self._published(network, described)
-        state = {name: value.clone() for name, value in FAMILIES["gpt2"].names.to_theirs(network.state_dict()).items()}
+        state = _theirs(network, "gpt2")
         shards, home = {"a.safetensors": {}, "b.safetensors": {}}, self.home / "shards"
         home.mkdir()
         for i, (name, value) in enumerate(state.items()):
@@ -183,12 +192,12 @@ class Kinds:
         config = {"config.json": files["config.json"]}
         sharded = config | {shard: (home / shard).read_bytes() for shard in shards}
         name = "model.safetensors.index.json"
-        kinds.append(Kind("index of shards", 3, name, sharded | {name: index}, mutations.damaged_json, _pretrained))
+        kinds.append(Kind("index of shards", 3, name, sharded | {name: index}, as_json, _pretrained))
         torch.save(state, home / "model.pth")
         torch.save(state, home / "old.pth", _use_new_zipfile_serialization=False)
-        for file, share, damage in (("model.pth", 2, mutations.damaged_zip), ("old.pth", 1, mutations.damaged_bytes)):
-            content = {file: (home / file).read_bytes()} | config
-            kinds.append(Kind(f"PyTorch: {file}", share, file, content, damage, partial(_pretrained, file=file)))
+        for file, damage in (("model.pth", mutations.damaged_zip), ("old.pth", mutations.damaged_bytes)):
+            content, use = {file: (home / file).read_bytes()} | config, partial(_pretrained, file=file)
+            kinds.append(Kind(f"PyTorch: {file}", 2, file, content, damage, use))
         words = {"tokenizer.json": (self.home / "tokenizer.json").read_bytes()}
         kinds.append(Kind("tokenizer.json", 4, "tokenizer.json", words, mutations.damaged_json, _tokenizer))
         return kinds
@@ -196,18 +205,18 @@ class Kinds:
     def _published(self, network: Any, described: dict) -> dict[str, bytes]:
         """A folder in Hugging Face's format."""
         path = self.home / "model.safetensors"
-        family = next(f for f in FAMILIES.values() if described["model_type"] in f.model_types)
-        save_file({k: v.clone() for k, v in family.names.to_theirs(network.state_dict()).items()}, path)
+        save_file(_theirs(network, described["model_type"]), path)
         files = {"model.safetensors": path.read_bytes(), "config.json": json.dumps(described).encode()}
-        return files | {"tokenizer.json": (self.home / "tokenizer.json").read_bytes()} if family.own_tokenizer else files
+        return files | {"tokenizer.json": (self.home / "tokenizer.json").read_bytes()}
 
     def _classifiers(self) -> list[Kind]:
         whole = _contents(self.home / "classifier")
         damages = (
-            ("classifier.json", 5, mutations.damaged_json), ("model.safetensors", 3, mutations.damaged_safetensors),
+            ("classifier.json", 5, mutations.damaged_json),
+            ("model.safetensors", 3, mutations.damaged_safetensors),
             ("tokenizer.json", 1, mutations.damaged_json),
         )  # fmt: skip
-        kinds = [Kind(f"classifier: {file}", n, file, whole, damage, _classify) for file, n, damage in damages]
+        kinds = [Kind(f"classifier: {file}", n, file, whole, how, _classify) for file, n, how in damages]
         network, described = _tiny("llama")
         base = self.home / "base"
         base.mkdir()
@@ -216,15 +225,14 @@ class Kinds:
         network = Classifier(network, 2)
         add_lora(network.backbone.blocks, LoRAConfig(2, 2.0), ("*",), prefix="blocks")
         freeze(network, "lora")
-        from gptcls.models.pretrained import weights_sha256
-
         origin = {"name": str(base), "sha256": weights_sha256(base)}
         own = load_tokenizer(base)
         saved = SavedClassifier(network.eval(), SingleLabel.of(LABELS), 16, None, origin, {}, {}, own)
         save_classifier(self.home / "adapted", saved, full=False)
         adapted = _contents(self.home / "adapted")
-        damages = (("adapter_config.json", mutations.damaged_json), ("adapter_model.safetensors", mutations.damaged_safetensors))
-        return kinds + [Kind(f"adapter: {file}", 1, file, adapted, damage, _classify) for file, damage in damages]
+        for file, damage in ((CONFIG, mutations.damaged_json), (TENSORS, mutations.damaged_safetensors)):
+            kinds.append(Kind(f"adapter: {file}", 1, file, adapted, damage, _classify))
+        return kinds
 
     def _runs(self) -> list[Kind]:
         words = self.classifier.saved.tokenizer
@@ -232,25 +240,27 @@ class Kinds:
         trainer.fit()
         save_checkpoint(self.home / "checkpoint", trainer)
         checkpoint = _contents(self.home / "checkpoint")
-        load = partial(_checkpoint, tokenizer=words)
+        load, as_tensors = partial(_checkpoint, tokenizer=words), mutations.damaged_safetensors
         kinds = [
             Kind("checkpoint: progress.json", 3, "progress.json", checkpoint, mutations.damaged_json, load),
-            Kind("checkpoint: tensors", 3, "state.safetensors", checkpoint, mutations.damaged_safetensors, load),
+            Kind("checkpoint: tensors", 3, "state.safetensors", checkpoint, as_tensors, load),
         ]
-        description = {"format": "gptcls run", "base": None, "environment": {}, "options": TrainConfig().to_json()}
-        run = {"config.json": json.dumps(description).encode()} | {f"checkpoint/{k}": v for k, v in checkpoint.items()}
+        description = {"format": "gptcls run", "base": None, "environment": {}}
+        description["options"] = TrainConfig().to_json()
+        run = {f"checkpoint/{name}": content for name, content in checkpoint.items()}
+        run["config.json"] = json.dumps(description).encode()
         kinds.append(Kind("a run's config.json", 3, "config.json", run, mutations.damaged_json, _resumed))
         features = self.home / "features"
         _features(features, words)
-        cache = {file.relative_to(features).as_posix(): file.read_bytes() for file in sorted(features.rglob("*.*"))}
-        for suffix, damage in ((".safetensors", mutations.damaged_safetensors), (".bin", mutations.damaged_bytes)):
+        cache = {file.relative_to(features).as_posix(): file.read_bytes() for file in files_below(features)}
+        for suffix, damage in ((".safetensors", as_tensors), (".bin", mutations.damaged_bytes)):
             file = next(name for name in cache if name.endswith(suffix))
             use = partial(_features, tokenizer=words)
             kinds.append(Kind(f"feature cache: {suffix}", 1, file, cache, damage, use, ("kept",)))
         return kinds
 
     def _words(self) -> list[Kind]:
-        text = {"words": "see you at home, he said".encode()}
+        text = {"words": b"see you at home, he said"}
         flags = [flag for option in help.options_of(TrainConfig) for flag in option.flags]
         flags += [flag for option in help.options_of(PretrainConfig) for flag in option.flags]
         content = {"arguments": json.dumps(sorted(set(flags))).encode()}
@@ -258,14 +268,20 @@ class Kinds:
         def arguments(rng: random.Random, data: bytes) -> bytes:
             return json.dumps(mutations.damaged_arguments(rng, json.loads(data))).encode()
 
+        answer = partial(_answer, classifier=self.classifier)
         return [
-            Kind("texts", 5, "words", text, mutations.damaged_text, partial(_answer, classifier=self.classifier)),
+            Kind("texts", 5, "words", text, mutations.damaged_text, answer),
             Kind("command lines", 1, "arguments", content, arguments, _command_line),
         ]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def _theirs(network: Any, family: str) -> dict[str, torch.Tensor]:
+    """Its tensors under the names of Hugging Face's files."""
+    return {k: v.clone() for k, v in FAMILIES[family].names.to_theirs(network.state_dict()).items()}
 
 
 def _tiny(family: str) -> tuple[Any, dict[str, Any]]:
@@ -281,7 +297,7 @@ def _tiny(family: str) -> tuple[Any, dict[str, Any]]:
             config, described = kind.config(**own), {"model_type": "gpt2", **own, "eos_token_id": 0}
         case "llama":
             config = kind.config(**own, n_kv_head=1, head_dim=4, n_inner=12)
-            described = {"model_type": "llama", **sizes, "num_key_value_heads": 1, "tie_word_embeddings": True}
+            described = {"model_type": "llama", **sizes, "num_key_value_heads": 1}
         case _:
             config = kind.config(**own, n_inner=12, n_segments=2)
             described = {"model_type": "bert", **sizes, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
@@ -312,11 +328,11 @@ def _table(folder: Path, name: str, classifier: TextClassifier) -> None:
             step()
         except (InputError, OSError) as error:
             failed.append(error)
-    if failed:
-        if out.exists():
-            raise RuntimeError("a file that cannot be read left an output file")
-        raise failed[0]
+            if step is label and out.exists():
+                raise RuntimeError("a file that cannot be read left an output file") from None
     out.unlink(missing_ok=True)
+    if failed:
+        raise failed[0]
 
 
 def _chunks(path: Path) -> None:
@@ -362,7 +378,8 @@ def _trainer(tokenizer: FileTokenizer) -> Trainer:
     model.freeze("head")
     rows = TextDataset(["a", "b"], task.targets(["ham", "spam"]), 4, tokenizer=tokenizer)
     batch = rows.collate([rows[0], rows[1]])
-    return Trainer(model, task, [batch, batch], FitSettings(epochs=1, lr=0.1), torch.device("cpu"), [BestWeights(0)])
+    settings, cpu = FitSettings(epochs=1, lr=0.1), torch.device("cpu")
+    return Trainer(model, task, [batch, batch], settings, cpu, [BestWeights(0)])
 
 
 def _checkpoint(folder: Path, tokenizer: FileTokenizer) -> None:

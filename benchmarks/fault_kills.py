@@ -1,8 +1,8 @@
 """Kills of a run at any instant, and whether ``--resume`` brings it to the end that it would have had.
 
-Half of the instants are drawn from the time a run takes; the other half are the moments just before one of the
-disk's changes, where all windows lie that a clock hardly hits. A third of the runs is killed again while they
-resume. Survived: the run ends with every byte of the undisturbed one's results, and nothing lies about.
+Half of the instants are drawn from the time a run takes; the other half are the moments just before one of
+the disk's changes, where all windows lie that a clock hardly hits. A third of the runs are killed again while
+they resume. Survived: the run ends with every byte of the undisturbed one's results, and nothing lies about.
 """
 
 import csv
@@ -55,6 +55,11 @@ class Place:
         if done.code:
             raise RuntimeError(f"the undisturbed run failed: {done.last}")
         return self.folder / "trained"
+
+    @cached_property
+    def kills(self) -> "Kills":
+        """Kills in it, and the undisturbed runs that they are compared with."""
+        return Kills(self)
 
     def fresh(self) -> Path:
         """An empty folder in it."""
@@ -133,7 +138,7 @@ class Reference:
 class Kills:
     """Numbered kills below ``place``; the same number and seed are the same kill."""
 
-    def __init__(self, place: Place, seed: int) -> None:
+    def __init__(self, place: Place, seed: int = 0) -> None:
         self.place, self.seed = place, seed
         self.references: dict[str, Reference] = {}
         self.lock = threading.Lock()
@@ -144,7 +149,7 @@ class Kills:
                 found, seconds, changes = [], [], 0
                 for _ in range(2):
                     folder = self.place.fresh()
-                    done = self._command(recipe, folder, Trap()).wait()
+                    done = self.command(recipe, folder, Trap()).wait()
                     if done.code:
                         raise RuntimeError(f"the undisturbed run of {recipe.name} failed: {done.last}")
                     found.append(results(folder))
@@ -162,7 +167,7 @@ class Kills:
         signum = rng.choices(list(SIGNALS), SIGNALS.values())[0]
         reference, folder = self.reference(recipe), self.place.fresh()
         case, faults, uncaught, hangs = f"kill/{number}", [], 0, 0
-        done, resumed = None, False
+        done = None
         for turn in range(1 + (rng.random() < AGAIN)):
             done = self._killed(recipe, folder, reference, signum, rng, turn > 0)
             hangs, uncaught = hangs + (done.code is None), uncaught + done.uncaught
@@ -170,28 +175,9 @@ class Kills:
                 faults.append(f"{signal.Signals(signum).name}: exit {done.code}, {done.last}")
             if done.code == 0:
                 break
-        for resume in (True, False):  # a run that had not yet begun is begun again
-            if done.code == 0:
-                break
-            done = self._command(recipe, folder, None, resume).wait()
-            resumed = resume
-            hangs, uncaught = hangs + (done.code is None), uncaught + done.uncaught
-            finished = done.code == 2 and resume and "finished" in done.last
-            if finished or not (done.code == 2 and resume and not (folder / "run").exists()):
-                break
-        left = 0
-        if done.code and not (resumed and done.code == 2 and "finished" in done.last):
-            faults.append(f"{'--resume' if resumed else 'again'}: exit {done.code}, {done.last}")
-        else:
-            found = results(folder)
-            unlike = [file for file, value in reference.hashes.items() if value and found.get(file) != value]
-            unlike += [file for file in reference.hashes if file not in found]
-            if unlike:
-                faults.append(f"{len(set(unlike))} files are not the undisturbed run's: {unlike[0]}")
-            more = leftovers(folder, reference)
-            if more:
-                left = sum(file.stat().st_size for file in more)
-                faults.append(f"left behind: {more[0].relative_to(folder)}")
+        done, reasons, left = self.finish(recipe, folder, done)
+        hangs, uncaught = hangs + (done.code is None), uncaught + done.uncaught
+        faults += reasons
         if faults and keep:
             print(f"{case}: {recipe.name}, {signal.Signals(signum).name}: see {folder}")
             print(done.err)
@@ -200,22 +186,52 @@ class Kills:
         reason = f"{recipe.name}: {'; '.join(faults)}" if faults else ""
         return Outcome(case, recipe.verb, signum, reason, uncaught, hangs, left)
 
+    def finish(self, recipe: Recipe, folder: Path, done: Done | None) -> tuple[Done, list[str], int]:
+        """Resume what ended as ``done``; the last command, what is wrong with the run's end, and the bytes
+        that lie about. A run that had not yet begun may be begun again, one that had finished may say so."""
+        resumed, reference = False, self.reference(recipe)
+        for resume in (True, False):
+            if done is not None and done.code == 0:
+                break
+            done, resumed = self.command(recipe, folder, None, resume).wait(), resume
+            if done.code == 0 or not resume or (folder / "run").exists():
+                break
+        if done.code and not (resumed and done.code == 2 and "finished" in done.last):
+            return done, [f"{'--resume' if resumed else 'again'}: exit {done.code}, {done.last}"], 0
+        reasons, found = [], results(folder)
+        unlike = [file for file, value in reference.hashes.items() if value and found.get(file) != value]
+        unlike += [file for file in reference.hashes if file not in found and file not in unlike]
+        if unlike:
+            reasons.append(f"{len(unlike)} files are not the undisturbed run's: {unlike[0]}")
+        if more := leftovers(folder, reference):
+            reasons.append(f"left behind: {more[0].relative_to(folder)}")
+        return done, reasons, sum(file.lstat().st_size for file in more)
+
+    def survives(self, recipe: Recipe, trap: Trap) -> str:
+        """Why a run that meets ``trap`` does not end as it would have; empty where it does."""
+        folder = self.place.fresh()
+        done = self.command(recipe, folder, trap).wait()
+        _, reasons, _ = self.finish(recipe, folder, done)
+        shutil.rmtree(folder)
+        return "; ".join(reasons)
+
     def _killed(
-        self, recipe: Recipe, folder: Path, reference: Reference, signum: int, rng: random.Random, resume: bool
-    ) -> Done:
+        self, recipe: Recipe, folder: Path, reference: Reference, signum: int, rng: random.Random,
+        resume: bool,
+    ) -> Done:  # fmt: skip
         """The run, or its continuation, until a signal ends it at a random instant or change of the disk."""
         by_clock, share = rng.random() < 0.5, rng.random()
         if not by_clock:
             trap = Trap(int(share * reference.changes), signum)
-            return self._command(recipe, folder, trap, resume).wait()
-        running = self._command(recipe, folder, None, resume)
+            return self.command(recipe, folder, trap, resume).wait()
+        running = self.command(recipe, folder, None, resume)
         end = time.perf_counter() + share * reference.seconds
         while time.perf_counter() < end and running.process.exitcode is None:
             time.sleep(0.002)
         running.send(signum)
         return running.wait()
 
-    def _command(self, recipe: Recipe, folder: Path, trap: Trap | None, resume: bool = False) -> Running:
+    def command(self, recipe: Recipe, folder: Path, trap: Trap | None, resume: bool = False) -> Running:
         arguments = [argument.format(base=self.place.base) for argument in recipe.arguments]
         arguments += ["--out", "run", *(["--resume"] if resume else [])]
         return Running(recipe.verb, arguments, folder, trap, frequent_checkpoints)
@@ -264,6 +280,10 @@ def _hash(file: Path) -> str:
     elif file.name == "history.csv":
         rows = csv.DictReader(content.decode("utf-8").splitlines())
         content = json.dumps([{k: v for k, v in row.items() if k not in TIMES} for row in rows]).encode()
+    elif file.name == "classifier.json":
+        values = json.loads(content)
+        values["training"].pop("resume", None)
+        content = json.dumps(values, sort_keys=True).encode()
     elif file.name == "config.json" and file.parent.name == "run":
         return ""  # the options, --resume among them
     return hashlib.sha256(content).hexdigest()
