@@ -7,7 +7,8 @@ from benchmarks.fault_commands import Done
 from benchmarks.fault_kills import Place
 
 SUBJECTS = (
-    "run's folder", "signals", "locks", "memory", "resume", "labels", "consoles", "damaged files", "disk", "hub",
+    "run's folder", "signals", "locks", "memory", "resume", "labels", "consoles", "damaged files", "disk",
+    "hub",
 )  # fmt: skip
 FAULTS: list["Fault"] = []  # in the order of SUBJECTS
 
