@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from gptcls.classify.predict import ClassifierOptions, TextClassifier
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
-from gptcls.common.files import write_json
+from gptcls.common.console import say
+from gptcls.common.files import require_writable, write_json
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.common.options import own_first
@@ -66,6 +67,7 @@ def evaluate(
             raise InputError(f"--out {out} is a file; choose a folder")
         if any((out / name).exists() for name in ("config.json", "classifier", "classifier.json")):
             raise InputError(f"--out {out} holds a run, whose scores would be lost; choose another folder")
+        require_writable(out, "--out")
     classifier, where = config.load(), "in memory"
     if not isinstance(config.model, TextClassifier):
         where = find_classifier(config.model).resolve().parent / "split"
@@ -95,7 +97,7 @@ def evaluate(
         write_json(out / "metrics.json", {"scores": {"data": scores}, "baselines": {}})
         report.write_pictures(out, task, targets, outputs, scores)
     if show:
-        print(report.scores_table(task, {str(source or "test"): scores}, {}))
+        say(report.scores_table(task, {str(source or "test"): scores}, {}))
     return scores
 
 

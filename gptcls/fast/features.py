@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from gptcls.common.files import atomic_file, flush
+from gptcls.common.files import atomic_file, flush, require_writable, tidy, workplace
 from gptcls.common.log import log
 from gptcls.core.answer import mean_of_each, token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
@@ -86,7 +86,10 @@ class FeatureCache:
         keys = {part: [_row_key(*row) for row in rows[part]] for part in parts}
         todo = {key: row for part in parts for key, row in zip(keys[part], rows[part], strict=True)}
         folder = None if self.folder is None else self.folder / _frozen_key(frozen)
-        found = _read(folder, frozen) if folder is not None else {}
+        found = {}
+        if folder is not None:
+            _remove_orphans(folder)
+            found = _read(folder, frozen)
         missing = [key for key in todo if key not in found]
         if missing:
             pad_id = next(iter(parts.values())).pad_id
@@ -103,6 +106,15 @@ class FeatureCache:
         """Features (T, C) of each row; several are views of one storage."""
         n_stored = [1 if frozen.pools else width for _, width in rows]
         path = None if folder is None else folder / f"{uuid.uuid4().hex}.bin"
+        if path is not None:
+            require_writable(path.parent, "--cache")
+        with nullcontext() if path is None else workplace(path):  # which says that the file has its writer
+            return self._fill(frozen, rows, n_stored, path, keys, pad_id, device)
+
+    def _fill(
+        self, frozen: Frozen, rows: list[tuple[list[int], int]], n_stored: list[int], path: Path | None,
+        keys: list[bytes], pad_id: int, device: torch.device,
+    ) -> list[Tensor]:  # fmt: skip
         storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, path)
         views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
         total = sum(len(row) for row, _ in rows)
@@ -135,9 +147,9 @@ class FeatureCache:
             return torch.empty(n, width, dtype=dtype)
         if path is None:
             log.info(f"features take {gib:.1f} GiB, more than the budget: they go to a temporary file")
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            with workplace(Path(tempfile.gettempdir()) / "gptcls-features") as temporary:
                 # Mapped, the file outlives its name (where a system keeps the name, it stays behind).
-                return self._storage(n, width, dtype, Path(temporary) / "features.bin")
+                return self._storage(n, width, dtype, temporary / "features.bin")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if size > shutil.disk_usage(path.parent).free:  # found while writing, it would kill the process
@@ -179,8 +191,22 @@ def _frozen_key(frozen: Frozen) -> str:
 def _write_index(path: Path, keys: list[bytes], offsets: Tensor, counts: Tensor) -> None:
     """The index comes last: without it the features next to it do not count."""
     joined = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
-    with atomic_file(path) as temporary:
-        save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)
+    try:
+        with atomic_file(path) as temporary:
+            save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)
+    except SafetensorError as error:
+        raise InputError(f"{path} cannot be written: {error}; choose another --cache") from None
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove features whose writer was killed before they had an index. A living writer has a workplace, from
+    before its file is there until the index is."""
+    without = [file for file in folder.glob("*.bin") if not file.with_suffix(".safetensors").exists()]
+    tidy(folder)
+    for file in without:
+        if not any(folder.glob(f".{file.name}.*")) and not file.with_suffix(".safetensors").exists():
+            with suppress(OSError):
+                file.unlink()
 
 
 def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:

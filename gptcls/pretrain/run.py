@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptcls.common.files import write_json
+from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
@@ -41,6 +41,7 @@ from gptcls.pretrain.table import start_from_counts
 from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, time_left
+from gptcls.train.second_try import save_somewhere
 
 RESULT = "model"  # the folder that a finished run leaves in its own
 LOOK_WINDOWS = 16  # of each file's held-out text while the run goes on
@@ -69,6 +70,8 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
     config = home.config
     if home.resume and (then := home.origin.get("processes", 1)) != world:
         raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
+    if home.writes:
+        require_writable(home.path, "--out")
     device = pick_device(config.device)
     if world > 1 and device.type != "cpu":
         raise InputError(f"several processes train on CPUs alone, not on {device}: give --device cpu")
@@ -108,7 +111,8 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
     tokens_seen = progress.step * look.tokens_per_step
     if rank:
         return PretrainRun(folder, {}, model, tokens_seen, progress.seconds, progress.history)
-    save()  # before anything else can go wrong
+    # Before anything else can go wrong.
+    folder = save_somewhere(home, lambda to: save_pretrained(model, to / RESULT, config.save), trainer)
     columns = list(dict.fromkeys(key for row in progress.history for key in row))
     report.write_history(folder / "history.csv", progress.history, columns)
     final = look.perplexities(FINAL_WINDOWS)

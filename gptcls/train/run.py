@@ -15,7 +15,7 @@ from gptcls.classify.answers import answered
 from gptcls.classify.mixture import NETWORK, fit_mixture
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
-from gptcls.common.files import write_json
+from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
@@ -36,6 +36,7 @@ from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split, split_of
+from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
@@ -131,6 +132,7 @@ def train(
         raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
     home = RunFolder(config, RESULT, resolve, {*explicit, *options})
     config = home.config
+    require_writable(home.path, "--out")
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     if home.resume:
@@ -146,6 +148,8 @@ def train(
         save_split(setup.split, folder / "split")
     trainer = _trainer(setup, [StopOnSignal(), Checkpoints(folder / "checkpoint")])
     full = _store_everything(config, saved.base)
+    stored = (p for p in saved.model.parameters() if full or p.requires_grad)
+    require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
     save = partial(save_classifier, folder / RESULT, saved, full)
     try:
         with home.running(trainer, save, f"saved so far: {folder}"):
@@ -154,9 +158,11 @@ def train(
         if _best(trainer).kept_step:
             save()
         raise
-    save()  # before anything else can go wrong
-    run = replace(_score(setup, trainer), folder=folder)
-    save()
+    save_in = lambda folder: save_classifier(folder / RESULT, saved, full)  # noqa: E731
+    save_somewhere(home, save_in, trainer)  # before anything else can go wrong
+    run = _score(setup, trainer)
+    folder = save_somewhere(home, save_in, trainer)
+    run = replace(run, folder=folder)
     _write(folder, run)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return run
@@ -280,7 +286,8 @@ def _write(folder: Path, run: Run) -> None:
     texts = {part: getattr(run.split, part)["text"].tolist() for part in parts}
     where = "Rows are those of split/, counted from 1; predictions.csv has every answer."
     write_mistakes(folder / "mistakes.md", {part: (texts[part], found[part]) for part in parts}, where)
-    with ChunkWriter(folder / "predictions.csv") as writer:
+    escape = run.config.run.escape_formulas
+    with ChunkWriter(folder / "predictions.csv", escape_formulas=escape) as writer:
         for part in parts:
             rows = run.predictions(part)
             rows.insert(0, "part", part)
