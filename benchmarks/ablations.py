@@ -18,6 +18,7 @@ from benchmarks.ablation_rows import ABLATIONS, Ablation, chosen, config_of, set
 from gptcls.common import cli
 from gptcls.common.console import say
 from gptcls.common.files import require_writable, workplace
+from gptcls.common.lock import locked
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.models.pretrained import load_pretrained
@@ -79,11 +80,26 @@ def run_ablations(config: AblationConfig) -> "pd.DataFrame":
     After each run ``results.csv``, ``table.md`` and ``ablations.png`` are written anew.
 
     Raises:
-        InputError: an option or the data cannot be used, or the folder's results were measured with others.
+        InputError: an option or the data cannot be used, the folder's results were measured with others, or
+            another process writes to it.
         KeyboardInterrupt: after Ctrl-C; what is finished is written.
     """
     rows, runs = plan(config)
     path = config.folder / "results.csv"
+    read_results(path)  # a folder that cannot be used is left as it is
+    config.folder.mkdir(parents=True, exist_ok=True)
+    way_out = "wait until it ends, or choose another --out"
+    busy = f"--out {config.folder} is in use by another process; {way_out}"
+    try:
+        with locked(config.folder / ".lock", busy):
+            return _run_all(config, rows, runs, path)
+    finally:
+        if not any(config.folder.iterdir()):
+            config.folder.rmdir()
+
+
+def _run_all(config: AblationConfig, rows: list, runs: list, path: Path) -> "pd.DataFrame":
+    """:func:`run_ablations`, by the one process that may write to the folder."""
     results = read_results(path)
     _check_same(results, config, path)
     finished = set(zip(results["row"], results["seed"], strict=True))

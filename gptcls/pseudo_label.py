@@ -18,6 +18,7 @@ from gptcls.classify.run import answered_chunks
 from gptcls.common import cli
 from gptcls.common.files import require_writable
 from gptcls.common.lazy import pd
+from gptcls.common.lock import locked_output
 from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
@@ -53,7 +54,8 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
     if not isinstance(classifier.saved.task, SingleLabel):
         raise InputError(f"--model {config.model} gives no single class to be sure of; take a --task single")
     taken, n, surest = Counter(dict.fromkeys(classifier.labels, 0)), 0, 0.0
-    with ChunkWriter(config.out, source=config.data) as writer:
+    writer = ChunkWriter(config.out, source=config.data)
+    with locked_output(config.out), writer:
         for chunk, texts, outputs in answered_chunks(classifier, config.data, config):
             rows = _best(texts, outputs, classifier.labels)
             sure = rows[rows["probability"] >= config.confidence]

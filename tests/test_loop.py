@@ -141,6 +141,9 @@ def test_checkpoints_of_a_running_run_continue_it_exactly(tmp_path, monkeypatch)
             if len(steps) <= 11:
                 super().on_step(trainer)
 
+        def on_epoch(self, trainer):
+            pass
+
     whole = tiny_trainer("all")
     whole.hooks.append(Until(tmp_path / "checkpoint"))
     whole.fit()

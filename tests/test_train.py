@@ -325,7 +325,7 @@ def test_resuming_elsewhere_is_said(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "gptcls"):
         again.begin(None, *HERE, "")
         assert not caplog.text
-        again.there |= {"threads": 64, "precision": "torch.bfloat16"}
+        again.description["environment"] |= {"threads": 64, "precision": "torch.bfloat16"}
         again.begin(None, *HERE, "")
     assert "threads 64, now" in caplog.text
     assert "precision torch.bfloat16, now torch.float32" in caplog.text

@@ -21,6 +21,7 @@ from gptcls.classify.store import BUNDLED
 from gptcls.common.console import escaped, say
 from gptcls.common.files import require_writable
 from gptcls.common.lazy import pd
+from gptcls.common.lock import locked_output
 from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
@@ -108,11 +109,11 @@ def classify_file(
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
     (``predicted_label`` where the source has a ``label``). Several labels are a JSON list, a regression's
     numbers a column each. A row without text gets empty values. ``escape_formulas`` is
-    :class:`gptcls.data.writer.ChunkWriter`'s. Raises InputError, leaving no target, when a value is not text
-    or a column of a needed name exists.
+    :class:`gptcls.data.writer.ChunkWriter`'s. Raises InputError, leaving no target, when a value is not text,
+    a column of a needed name exists, or another process writes the target.
     """
-    answers, n = answers_of(classifier.saved.task), 0
-    with ChunkWriter(target, source, escape_formulas) as writer:
+    answers, n, writer = answers_of(classifier.saved.task), 0, ChunkWriter(target, source, escape_formulas)
+    with locked_output(target), writer:
         for chunk, _, outputs in answered_chunks(classifier, source, table):
             if n == 0:
                 names = [f"predicted_{x}" if x in set(chunk.columns) else x for x in answers.columns]

@@ -7,12 +7,14 @@ system takes the lock from a process that is killed: so whoever writes there nex
 (:func:`tidy`), and never removes what a living process writes.
 """
 
+import ctypes
 import errno
 import json
 import os
 import re
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,8 +70,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """As :func:`atomic_file`, for a folder to fill. A kill between the two renames that replace one folder by
+def atomic_folder(path: Path, replace: bool = True) -> Iterator[Path]:
+    """As :func:`atomic_file`, for a folder to fill; without ``replace`` FileExistsError where one stands.
+    Where the system cannot :func:`exchange` two folders, a kill between the two renames that replace one by
     another leaves neither in its place: :func:`tidy` puts the new one there."""
     target = Path(os.path.realpath(path))
     with _named(Path(path)), workplace(target) as place:
@@ -81,15 +84,32 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             file.chmod(temporary.stat().st_mode & 0o666)
             flush(file)
+        there = target.exists()
+        if there and not replace:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        if there and exchange(temporary, target):
+            return  # what stood there goes with the workplace
         old.parent.mkdir()
         try:
-            if target.exists():
+            if there:
                 target.rename(old)
             temporary.rename(target)
         except BaseException:
             if old.exists() and not target.exists():
                 old.rename(target)
             raise
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two paths change names in one step, where the system can; False where it cannot: renameat2(2) of
+    Linux and renamex_np(2) of macOS, on most of their file systems."""
+    if sys.platform not in ("linux", "darwin"):
+        return False
+    libc, names = ctypes.CDLL(None), (os.fsencode(one.absolute()), os.fsencode(other.absolute()))
+    if sys.platform == "darwin":
+        return hasattr(libc, "renamex_np") and libc.renamex_np(*names, 2) == 0  # RENAME_SWAP
+    # The folders at the front count for relative paths alone; RENAME_EXCHANGE.
+    return hasattr(libc, "renameat2") and libc.renameat2(-100, names[0], -100, names[1], 2) == 0
 
 
 def write_json(path: Path, value: object) -> None:

@@ -9,7 +9,6 @@ loop is that of fine-tuning (``core/loop.py``).
 """
 
 import math
-import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
@@ -66,9 +65,14 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
     """Train as ``config`` says; the weights are in ``model``, in the run's folder, in Hugging Face's format.
     ``explicit`` and errors are as in :func:`gptcls.train.run.train`."""
     rank, world = join_processes()
-    home = RunFolder(config, RESULT, PretrainConfig.checked, explicit, writes=rank == 0)
+    with RunFolder(config, RESULT, PretrainConfig.checked, explicit, writes=rank == 0) as home:
+        return _pretrain(home, rank, world)
+
+
+def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
+    """The same in this folder, as the process of this rank."""
     config = home.config
-    if home.resume and (then := home.origin.get("processes", 1)) != world:
+    if home.resume and (then := home.description["base"].get("processes", 1)) != world:
         raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
     if home.writes:
         require_writable(home.path, "--out")
@@ -87,10 +91,10 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
     if world > 1:
         origin["processes"] = world
     changed = f"the text or the weights that {home.path} was started with changed"
-    folder = home.begin(origin, device, dtype, changed)
+    folder = home.begin(origin, device, dtype, changed, map(Path, config.data))
     shares = config.mix or [len(stream.tokens) for stream in streams]
     loader = WindowLoader(streams, shares, window, config.batch_size, config.steps, config.seed, rank, world)
-    if config.table == "counts" and rank == 0 and not home.resume:  # other processes are sent this table
+    if config.table == "counts" and rank == 0 and not home.continues:  # other processes are sent this table
         start_from_counts(model, streams, config.table_mix, loader.counts(len(model.wte.weight)).numpy())
     model.wte.requires_grad_(config.table_rate > 0)
     look = HeldOut(model.to(device), held, config, loader.tokens_per_step)
@@ -113,14 +117,14 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
         return PretrainRun(folder, {}, model, tokens_seen, progress.seconds, progress.history)
     # Before anything else can go wrong.
     folder = save_somewhere(home, lambda to: save_pretrained(model, to / RESULT, config.save), trainer)
-    columns = list(dict.fromkeys(key for row in progress.history for key in row))
-    report.write_history(folder / "history.csv", progress.history, columns)
-    final = look.perplexities(FINAL_WINDOWS)
-    write_json(folder / "metrics.json", {
-        "perplexity": final, "held_out_tokens": {name: w[:, 1:].numel() for name, w in held.items()},
-        "tokens_seen": tokens_seen, "seconds_training": round(progress.seconds, 1),
-    })  # fmt: skip
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    with home.scoring():
+        columns = list(dict.fromkeys(key for row in progress.history for key in row))
+        report.write_history(folder / "history.csv", progress.history, columns)
+        final = look.perplexities(FINAL_WINDOWS)
+        write_json(folder / "metrics.json", {
+            "perplexity": final, "held_out_tokens": {name: w[:, 1:].numel() for name, w in held.items()},
+            "tokens_seen": tokens_seen, "seconds_training": round(progress.seconds, 1),
+        })  # fmt: skip
     return PretrainRun(folder, final, model, tokens_seen, progress.seconds, progress.history)
 
 

@@ -1,22 +1,38 @@
-"""The folder of a run: a new one, or one whose run was interrupted."""
+"""The folder of a run: whose it is, and in which state.
 
+``config.json`` says the state, is there before anything else, and is replaced in one step:
+
+    new ─▶ running ─▶ scoring ─▶ finished          running ─Ctrl-C─▶ interrupted ─--resume─▶ running
+
+A new run's rows are not whole yet, a running one's are. A checkpoint lies there from its first moment to the
+last of scoring. So a process may be killed at any instant: what then stands there is one of these states, and
+``--resume`` goes on from the checkpoint, or where there is none begins again, with the run's own options.
+"""
+
+import errno
 import json
 import os
+import re
 import shlex
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 
-from gptcls.common.files import write_json
+from gptcls.common.files import atomic_folder, write_json
+from gptcls.common.lock import BusyError, locked
 from gptcls.common.log import log
 from gptcls.common.options import Options, flag
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
+from gptcls.models.weight_files import file_sha256
 from gptcls.train.hooks import StoppedError, load_checkpoint, save_checkpoint
 
 FORMAT = "gptcls run"
+CONFIG, ROWS, CHECKPOINT, LOCK = "config.json", "split", "checkpoint", ".lock"
+NOTHING = re.compile(r"\.lock|\..*partial.*")  # names that a process killed before its first word leaves
 
 
 class RunFolder:
@@ -24,6 +40,8 @@ class RunFolder:
     fills it in or, with ``--resume``, as the run in ``--out`` was started. Options may not differ from that
     run's where they are not at their default, or ``explicit`` names them since the user wrote them. Of
     several processes of one run only the first ``writes``.
+
+    To be used in a ``with`` block, at whose end other processes may have the folder.
     """
 
     def __init__(
@@ -32,85 +50,181 @@ class RunFolder:
     ) -> None:  # fmt: skip
         options, self.writes = config.flat(), writes
         self.result, self.out, self.resume = result, options["out"], options["resume"]
-        if self.resume:
-            self._read(config, explicit)
-        else:
-            self.config = check(config)
-            self.path = self._new_path()
+        self.description: dict = {}
+        with ExitStack() as stack:
+            self._stack = stack
+            if self.resume:
+                self._read(config, explicit)
+            else:
+                self.config = check(config)
+                self.path = self._new_path()
+            self._stack = stack.pop_all()
+        self.continues = self.resume and _checkpoint_in(self.path)
 
-    def begin(self, origin: dict | None, device: torch.device, dtype: torch.dtype, changed: str) -> Path:
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        interrupted = isinstance(error, KeyboardInterrupt) and not isinstance(error, StoppedError)
+        if interrupted and self.writes and self.description:
+            log.info(f"interrupted in state {self.state!r} ({self._way_on})")
+        self._stack.close()
+
+    @property
+    def state(self) -> str:
+        return self.description["state"]
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows of the run that is resumed stand in its folder."""
+        return self.resume and self.state != "new"
+
+    def begin(
+        self, origin: dict | None, device: torch.device, dtype: torch.dtype, changed: str,
+        reads: Iterable[Path] = (), write_rows: Callable[[Path], None] | None = None,
+    ) -> Path:  # fmt: skip
         """Create the folder with ``config.json``: the options, what the run starts from (weights with their
-        sha256), and what else the last digits of its result depend on. When resumed these must be the same:
-        InputError, ``changed``, for another ``origin``, a log line for the rest."""
+        sha256), the sha256 of each file that it ``reads``, and what else the last digits of its result depend
+        on; then ``write_rows`` into a folder in it. When resumed these must be the same: InputError,
+        ``changed``, for another ``origin``, a log line for threads, device and precision."""
         here = {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
         if self.resume:
-            then = self.there
+            then = self.description["environment"]
             if moved := [f"{k} {then.get(k)}, now {new}" for k, new in here.items() if then.get(k) != new]:
                 was = "; ".join(moved)
                 log.info(f"the run was started with {was}: the last digits of its result will differ")
-            if origin != self.origin:
+            if origin != self.description["base"]:
                 raise InputError(f"{changed}; put them back")
-            return self.path
         if not self.writes:
             return self.path
-        while True:
-            try:
-                self.path.mkdir(parents=True, exist_ok=self.out is not None)
-                break
-            except FileExistsError:  # a run next to this one took the name meanwhile
-                self.path = self._new_path()
-        description = {"format": FORMAT, "base": origin, "environment": here}
-        write_json(self.path / "config.json", description | {"options": self.config.to_json()})
+        if not self.resume:
+            self._claim({
+                "format": FORMAT, "state": "new", "base": origin, "environment": here,
+                "sha256": {str(path.resolve()): file_sha256(path) for path in reads},
+                "options": self.config.to_json(),
+            })  # fmt: skip
+        files = dict(self.description.get("sha256", {}))
+        if self.state == "new" and write_rows is not None:
+            write_rows(self.path / ROWS)
+            rows = sorted((self.path / ROWS).glob("[!.]*"))
+            files |= {f"{ROWS}/{file.name}": file_sha256(file) for file in rows}
+        self._advance("running", sha256=files)
         return self.path
 
     @contextmanager
     def running(self, trainer: Trainer, save: Callable[[], None], saved: str) -> Iterator[None]:
         """Around the training: from the checkpoint on if there is one; Ctrl-C leaves one, and what ``save``
         does, in the log's words ``saved``."""
-        checkpoint = self.path / "checkpoint"
-        if self.resume:
+        checkpoint = self.path / CHECKPOINT
+        if self.continues:
             load_checkpoint(checkpoint, trainer)
+            log.info(f"{self.path} goes on after {trainer.progress.step:,} of {trainer.total_steps:,} steps")
+        elif self.resume:
+            log.info(f"{self.path} was ended before its first checkpoint: it begins again")
         try:
             yield
         except StoppedError:
             if self.writes:
                 save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
                 save()
-                log.info(f"interrupted; {saved} (continue with --out {shlex.quote(str(self.path))} --resume)")
+                self._advance("interrupted")
+                log.info(f"interrupted; {saved} ({self._way_on})")
             raise
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Around all that is done once the result is there; behind it the run is finished."""
+        self._advance("scoring")
+        yield
+        self._advance("finished")
+        shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
+
+    @property
+    def _way_on(self) -> str:
+        return f"continue with --out {shlex.quote(str(self.path))} --resume"
+
+    def _advance(self, state: str, **more: object) -> None:
+        self.description |= {"state": state, **more}
+        write_json(self.path / CONFIG, self.description)
+
+    # --- a new run ---
 
     def _new_path(self) -> Path:
         """``--out``, unless it holds anything worth keeping, or a new folder in ``runs``."""
         out, name = self.out, self.config.run_name
+        numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
+        if not self.writes:
+            return out or next(numbered)
         if out is None:
-            numbered = (Path("runs") / (name if n == 1 else f"{name}-{n}") for n in range(1, 10_000))
             return next(path for path in numbered if not path.exists())
+        if (out / LOCK).exists():
+            with self._lock(out):  # refused now instead of after everything is loaded
+                pass
+        self._require_free(out)
+        return out
+
+    def _require_free(self, out: Path) -> None:
+        """InputError where ``out`` holds anything worth keeping."""
         if out.exists() and not out.is_dir():
             raise InputError(f"--out {out} is a file; choose a folder")
-        if (out / "checkpoint").exists():
-            raise InputError(f"--out {out} holds an interrupted run; add --resume, or choose another folder")
-        if (out / self.result).exists():
+        state = _state_of(out, self.result)
+        if state == "finished":
             raise InputError(f"--out {out} holds a finished run; choose another folder, or delete this one")
-        if out.exists() and os.listdir(out) and not _is_run(out):
+        if _checkpoint_in(out) or (out / self.result).exists():
+            raise InputError(f"--out {out} holds an interrupted run; add --resume, or choose another folder")
+        if state is None and out.exists() and not all(map(NOTHING.fullmatch, os.listdir(out))):
             raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
-        return out
+
+    def _claim(self, description: dict) -> None:
+        """Make the folder this run's, with ``config.json`` in it from its first instant on."""
+        while True:
+            try:
+                if not self.path.exists():
+                    with atomic_folder(self.path, replace=False) as temporary:
+                        write_json(temporary / CONFIG, description)
+                self._stack.enter_context(self._lock(self.path))
+                break
+            except (OSError, BusyError) as error:  # a run next to this one took the name meanwhile
+                faster = getattr(error, "errno", None) in (errno.EEXIST, errno.ENOTEMPTY)
+                if not faster and (self.out is not None or not isinstance(error, BusyError)):
+                    raise
+                if self.out is None:
+                    self.path = self._new_path()
+        self._require_free(self.path)
+        self.description = description
+        write_json(self.path / CONFIG, description)
+
+    def _lock(self, path: Path) -> AbstractContextManager[None]:
+        busy = f"--out {path} is in use by another process; wait until it ends, or choose another folder"
+        return locked(path / LOCK, busy)
+
+    # --- a run that goes on ---
 
     def _read(self, config: Options, explicit: Collection[str]) -> None:
         """What the run in ``--out`` was started with."""
         out = self.path = self.out
         if out is None:
             raise InputError("--resume needs --out, the folder of the interrupted run")
-        if not (out / "checkpoint").exists():
+        if not (out / CONFIG).exists():
             raise InputError(f"--out {out} holds no interrupted run; start a new one without --resume")
+        if self.writes:
+            self._stack.enter_context(self._lock(out))
         try:
-            description = json.loads((out / "config.json").read_text(encoding="utf-8"))
-            saved, self.origin = type(config).of(**description["options"]), description["base"]
-            self.there = dict(description["environment"])
+            description = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+            saved = type(config).of(**description["options"])
+            description |= {
+                "base": description["base"], "environment": dict(description["environment"]),
+                "state": _state_of(out, self.result), "sha256": dict(description.get("sha256", {})),
+            }  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{out}/config.json is damaged ({error!r:.80}); start in another --out"
             ) from None
-        self.config = saved.changed(resume=True, out=out)
+        if description["state"] == "finished":
+            if self.writes:  # what a process killed at its last step left
+                shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+            raise InputError(f"--out {out} holds a finished run: there is nothing left to resume")
+        self.config, self.description = saved.changed(resume=True, out=out), description
         defaults, were = config.defaults(), self.config.flat()
         differ = {name: value for name, value in config.flat().items() if value != were[name]}
         changed = [
@@ -118,10 +232,26 @@ class RunFolder:
         ]
         if changed:
             raise InputError(f"{', '.join(changed)} cannot change on --resume; leave out or start a new run")
+        for name, sha256 in description["sha256"].items():
+            file = out / name  # the files that were read have absolute names
+            if not file.exists() and Path(name).is_absolute():
+                continue  # its rows are the run's already; who still needs it says that it is gone
+            if not file.exists() or file_sha256(file) != sha256:
+                fate = "changed" if file.exists() else "is gone"
+                raise InputError(f"{file} {fate} since {out} was started; put it back, or start a new run")
 
 
-def _is_run(folder: Path) -> bool:
+def _checkpoint_in(folder: Path) -> bool:
+    return (folder / CHECKPOINT / "progress.json").exists()
+
+
+def _state_of(folder: Path, result: str) -> str | None:
+    """What ``config.json`` says; of runs that did not say it yet, what else lies there; None of no run."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["format"] == FORMAT
+        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if description["format"] != FORMAT:
+            return None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+    finished = (folder / result).exists() and (folder / "metrics.json").exists()
+    return description.get("state", "finished" if finished else "running")

@@ -1,5 +1,5 @@
 """What a real run does around the steps: the best weights kept, Ctrl-C obeyed between steps, a bar shown, and
-the unfinished run on disk: ``progress.json`` and ``state.safetensors``, no pickle.
+the unfinished run on disk: ``progress.json`` and the safetensors that it names, no pickle.
 
 Everything that the rest of a run depends on is in such a checkpoint: trained weights, the optimizer's moments
 and step counts, torch's generators, the loop's counters and its hooks' state. So a run that continues ends
@@ -9,7 +9,7 @@ with the same bits as one that was never interrupted.
 import json
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gptcls.common import signals
-from gptcls.common.files import atomic_folder
+from gptcls.common.files import atomic_file
 from gptcls.common.log import log
 from gptcls.common.signals import Interrupted
 from gptcls.core.errors import InputError
@@ -30,6 +30,8 @@ from gptcls.core.loop import Curves, Hook, Progress, Trainer, rng_state, set_rng
 
 SILENT_SECONDS = 30  # longer without a line, and a log looks dead
 CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
+WORTH = 50
+STATES = ("state.safetensors", "state-2.safetensors")  # of which a checkpoint has one
 
 
 class StoppedError(Interrupted):
@@ -201,27 +203,37 @@ class ProgressBar(Hook):
 
 
 class Checkpoints(Hook):
-    """A checkpoint in ``folder`` whenever :data:`CHECKPOINT_SECONDS` have passed since the last one."""
+    """A checkpoint in ``folder`` whenever :data:`CHECKPOINT_SECONDS` have passed since the last one, and at
+    the end of an epoch, once :data:`WORTH` times what one takes have passed: of the time of many short epochs
+    they take no more than a fiftieth."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.takes = 0.1  # seconds; a guess, until one is written
 
     def on_start(self, trainer: Trainer) -> None:
         self.saved_at = time.perf_counter()
 
     def on_step(self, trainer: Trainer) -> None:
-        if time.perf_counter() - self.saved_at <= CHECKPOINT_SECONDS:
+        self._save(trainer, CHECKPOINT_SECONDS)
+
+    def on_epoch(self, trainer: Trainer) -> None:
+        self._save(trainer, min(CHECKPOINT_SECONDS, WORTH * self.takes))
+
+    def _save(self, trainer: Trainer, seconds: float) -> None:
+        if (began := time.perf_counter()) - self.saved_at <= seconds:
             return
         try:
             save_checkpoint(self.folder, trainer)
         except InputError as error:  # a full disk does not end a healthy run
             log.info(f"{error}; training goes on")
         self.saved_at = time.perf_counter()
+        self.takes = self.saved_at - began
 
 
 def save_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Write the trainer's state to ``folder``, in place of an earlier one once it is complete; InputError
-    where it cannot be written."""
+    """Write the trainer's state to ``folder``, in place of an earlier one once it is complete: by the one
+    step in which a new ``progress.json`` names new tensors. InputError where it cannot be written."""
     tensors = {f"model.{name}": p.detach() for name, p in trainer.parameters.items()}
     tensors |= {f"rng.{name}": value for name, value in rng_state().items()}
     tensors |= {f"epoch_rng.{name}": value for name, value in trainer.epoch_rng.items()}
@@ -235,12 +247,15 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> None:
                 tensors[f"hook.{kind}.{key}"] = value
             else:
                 values.setdefault(kind, {})[key] = value
-    description = {"progress": asdict(trainer.progress), "hooks": values}
+    state = folder / STATES[_tensors_of(folder) == STATES[0]]  # never the one that the earlier one needs
+    description = {"progress": asdict(trainer.progress), "hooks": values, "tensors": state.name}
     try:
-        with atomic_folder(folder) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
-            text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-            (temporary / "progress.json").write_text(text, encoding="utf-8")
+        with atomic_file(state) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
+        with atomic_file(folder / "progress.json") as temporary:
+            temporary.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        for name in {*STATES} - {state.name}:
+            (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot save the checkpoint to {folder}: {error}; free space") from error
 
@@ -251,7 +266,7 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     try:
         description = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         progress, values = Progress(**description["progress"]), dict(description["hooks"])
-        tensors = load_file(folder / "state.safetensors")
+        tensors = load_file(folder / description.get("tensors", STATES[0]))
     except FileNotFoundError:
         raise InputError(f"{folder} holds no interrupted run; start again without --resume") from None
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -272,6 +287,14 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
         moved = {k: v.to(trainer.device) for k, v in _part(tensors, f"hook.{kind}.").items()}
         hook.restore(values.get(kind, {}) | moved)
     set_rng_state(_part(tensors, "rng."))
+
+
+def _tensors_of(folder: Path) -> str | None:
+    """The name of the tensors of the checkpoint in ``folder``, if there is a whole one."""
+    with suppress(OSError, ValueError, AttributeError):
+        text = (folder / "progress.json").read_text(encoding="utf-8")
+        return json.loads(text).get("tensors", STATES[0])
+    return None
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from gptcls.common.options import flag
 from gptcls.core.errors import InputError
 from gptcls.data import book
 from gptcls.data.clean import cleaned
-from gptcls.data.corpora import load_parts
+from gptcls.data.corpora import corpus_of, load_parts
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.repeats import expanded, one_of_each, settle
@@ -36,6 +37,14 @@ def read_split(config: TrainConfig) -> Split:
         if path is not None:
             parts[part] = load_data(str(path), *columns, layout, data.dialect)
     return _training_rows(_drawn(parts, config), config)
+
+
+def files_read(config: TrainConfig) -> list[Path]:
+    """The user's files behind the rows; not those of a data set that is bundled or downloaded."""
+    corpus = corpus_of(config.data.data)
+    named = sorted(corpus[1].glob("[!.]*")) if corpus else [Path(config.data.data)]
+    named += (value for value in vars(config.data).values() if isinstance(value, Path))
+    return [path for path in named if path.is_file()]
 
 
 def split_of(rows: Any, config: TrainConfig, labels: Any = None) -> Split:

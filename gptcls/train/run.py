@@ -1,6 +1,5 @@
 """From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
 
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -20,6 +19,7 @@ from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.answer import dataset_logits
+from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ from gptcls.train.config import TrainConfig
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
 from gptcls.train.resolve import resolve
-from gptcls.train.rows import read_split, split_of
+from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
 
@@ -130,22 +130,36 @@ def train(
         config = config.changed(data=IN_MEMORY)
     elif labels is not None:
         raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
-    home = RunFolder(config, RESULT, resolve, {*explicit, *options})
+    with RunFolder(config, RESULT, resolve, {*explicit, *options}) as home:
+        return _train(home, _rows_of(home, split_of(rows, home.config, labels) if in_memory else None))
+
+
+def _rows_of(home: RunFolder, given: Split | None) -> Split:
+    """The rows that stand in the folder or, of a new run, those ``given`` or of its files."""
+    if home.has_rows:
+        split = load_split(home.path / "split")
+        for part, frame in () if given is None else split.items():
+            if any(list(frame[name]) != list(getattr(given, part)[name]) for name in ("text", "label")):
+                raise InputError(f"the {part} rows given are not those that {home.path} was started with")
+        return split
+    if given is None and home.resume and home.config.data.data == IN_MEMORY:
+        said = f"{home.path} was ended before it held its rows, which were in memory"
+        raise InputError(f"{said}; give them again as data=, or start a new run")
+    return read_split(home.config) if given is None else given
+
+
+def _train(home: RunFolder, split: Split) -> Run:
+    """:func:`train` on these rows, in this folder."""
     config = home.config
     require_writable(home.path, "--out")
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
-    if home.resume:
-        split = load_split(home.path / "split")
-    else:
-        split = split_of(rows, config, labels) if in_memory else read_split(config)
     setup = prepare(split, config)
     saved, config = setup.saved, setup.config
     home.config = config
     changed = f"{config.model.model} no longer has the weights {home.path} was started from"
-    folder = home.begin(saved.base, device, dtype, changed)
-    if not home.resume:
-        save_split(setup.split, folder / "split")
+    write_rows = partial(save_split, setup.split)
+    folder = home.begin(saved.base, device, dtype, changed, files_read(config), write_rows)
     trainer = _trainer(setup, [StopOnSignal(), Checkpoints(folder / "checkpoint")])
     full = _store_everything(config, saved.base)
     stored = (p for p in saved.model.parameters() if full or p.requires_grad)
@@ -160,11 +174,11 @@ def train(
         raise
     save_in = lambda folder: save_classifier(folder / RESULT, saved, full)  # noqa: E731
     save_somewhere(home, save_in, trainer)  # before anything else can go wrong
-    run = _score(setup, trainer)
-    folder = save_somewhere(home, save_in, trainer)
-    run = replace(run, folder=folder)
-    _write(folder, run)
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    with home.scoring():
+        run = _score(setup, trainer)
+        folder = save_somewhere(home, save_in, trainer)
+        run = replace(run, folder=folder)
+        _write(folder, run)
     return run
 
 

@@ -1,0 +1,54 @@
+"""Processes killed at each point where they touch the disk."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree", "fcntl.flock")
+
+
+def killed_at_each_write(act: Callable[[], object], under: Path) -> Iterator[int]:
+    """In a process of its own, ``act`` until just before its first write under a folder; yield; again until
+    the second; and so on, until it comes to its end. Between two, the caller sets the scene again."""
+    n = 1
+    while _killed(act, under, n):
+        yield n
+        n += 1
+
+
+def _killed(act: Callable[[], object], under: Path, n: int) -> bool:
+    """Whether ``act`` came as far as its write number ``n``, and died there as by SIGKILL."""
+    if child := os.fork():
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, 9), code
+        return code == 9
+    left = n
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal left
+        if _is_write(event, arguments, under):
+            left -= 1
+            if not left:
+                os._exit(9)
+
+    try:
+        sys.addaudithook(watch)
+        act()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _is_write(event: str, arguments: tuple, under: Path) -> bool:
+    if event == "ctypes.dlsym":
+        return arguments[1] == "renameat2"
+    if event == "open":
+        if not isinstance(arguments[0], str) or not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return False
+    elif event not in WRITES:
+        return False
+    # What is given as a number was opened before.
+    return isinstance(arguments[0], int) or os.path.abspath(arguments[0]).startswith(f"{under}{os.sep}")
