@@ -40,7 +40,7 @@ from gptcls.pretrain.processes import AverageGradients, StopTogether, join_proce
 from gptcls.pretrain.table import start_from_counts
 from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
-from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, time_left
+from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, read_checkpoint, time_left
 
 RESULT = "model"  # the folder that a finished run leaves in its own
 LOOK_WINDOWS = 16  # of each file's held-out text while the run goes on
@@ -69,6 +69,8 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
     config = home.config
     if home.resume and (then := home.origin.get("processes", 1)) != world:
         raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
+    if home.resume and (checkpoint := home.path / "checkpoint").exists():
+        read_checkpoint(checkpoint)  # a damaged one is refused before texts are read
     device = pick_device(config.device)
     if world > 1 and device.type != "cpu":
         raise InputError(f"several processes train on CPUs alone, not on {device}: give --device cpu")

@@ -33,7 +33,14 @@ from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.fast.features import FeatureDataset
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import RunFolder
-from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
+from gptcls.train.hooks import (
+    BestWeights,
+    Checkpoints,
+    EpochLines,
+    ProgressBar,
+    StopOnSignal,
+    read_checkpoint,
+)
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import read_split, split_of
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
@@ -134,6 +141,8 @@ def train(
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     if home.resume:
+        if (checkpoint := home.path / "checkpoint").exists():
+            read_checkpoint(checkpoint)  # a damaged one is refused now, not after the frozen blocks' pass
         split = load_split(home.path / "split")
     else:
         split = split_of(rows, config, labels) if in_memory else read_split(config)
