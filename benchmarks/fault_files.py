@@ -296,15 +296,14 @@ def damaged_state(place: Place) -> None:
                 file.with_suffix(".bin").unlink()
     folder = place.fresh()
     done = kills.command(recipe, folder, Trap(0, signal.SIGKILL, path="metrics")).wait()
-    states = list(folder.rglob("checkpoint/state.safetensors"))
+    states = list(folder.rglob("checkpoint/state*.safetensors"))
     require(done.code == 137 and states, f"there is no checkpoint to damage: {done.last}")
-    for name in ("state.safetensors", "progress.json"):
-        file = states[0].with_name(name)
+    for file in (*states, states[0].with_name("progress.json")):
         content = file.read_bytes()
         file.write_bytes(content[: len(content) // 2])
         done = kills.command(recipe, folder, None, True).wait()
-        refused(done, "checkpoint", what=f"{name}:")
-        require("validation: " not in done.err, f"{name}: found only after the frozen pass")
+        refused(done, "checkpoint", what=f"{file.name}:")
+        require("validation: " not in done.err, f"{file.name}: found only after the frozen pass")
         file.write_bytes(content)
 
 

@@ -43,7 +43,7 @@ def checked_description(spec: dict, folder: Path) -> dict:
         raise InputError(f"{folder} has a task of kind {kind!r}, unknown to this gptcls; update gptcls")
     for field, value, fits, wanted in _rules(spec):
         if not fits:
-            says = f"{folder / 'classifier.json'} says {field} {value!r}, which is not {wanted}"
+            says = f"{folder / 'classifier.json'} says {field} {value!r:.80}, which is not {wanted}"
             raise InputError(f"{says}; save or copy the classifier again")
     return spec
 
@@ -81,7 +81,7 @@ def _size_rules(network: dict, family: Family) -> Iterator[Rule]:
     kinds = {
         int: (lambda value: _is_whole(value, 2**20), f"a whole number from 1 to {2**20}"),
         int | None: (lambda v: v is None or _is_whole(v, 2**20), f"null or a whole number from 1 to {2**20}"),
-        float: (lambda v: type(v) in (int, float) and 0 <= v < math.inf, "a number of at least 0"),
+        float: (lambda v: type(v) in (int, float) and 0 <= v < 1e300, "a number of at least 0"),
         bool: (lambda value: type(value) is bool, "true or false"),
     }
     for field in fields(family.config):
@@ -100,7 +100,7 @@ def task_rules(spec: dict) -> Iterator[Rule]:
     for field, (default, above) in PER_LABEL[kind].items():
         value = spec.get(field, default)
         fits = isinstance(value, list | tuple) and len(value) == len(labels)
-        fits = fits and all(isinstance(x, int | float) and above < x < math.inf for x in value)
+        fits = fits and all(isinstance(x, int | float) and above < x < 1e300 for x in value)
         yield field, value, fits or value == default, "one number per label"
     if kind == "single_label":
         smoothing = spec.get("label_smoothing", 0.0)
@@ -115,7 +115,7 @@ def _is_whole(value: Any, most: int) -> bool:
 def _is_mixture(value: Any) -> bool:
     match value:
         case {"weight": int() | float() as weight, "temperature": int() | float() as temperature}:
-            return 0 <= weight <= 1 and 0 < temperature < math.inf
+            return 0 <= weight <= 1 and 0 < temperature < 1e300
     return value is None
 
 

@@ -31,7 +31,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
-from gptcls.core.weights import State
+from gptcls.core.weights import State, parse
 from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import freeze, merged
@@ -67,6 +67,8 @@ class SavedClassifier:
         return self.mixture.outputs(self.task, logits, texts)
 
 
+# What reading a file that is not as it was written may raise.
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
 AS_THEY_ARE = (  # in classifier.json
     "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "training", "scores",
 )  # fmt: skip
@@ -162,6 +164,10 @@ def read_classifier(
             if (n := getattr(config, "vocab_size", None)) is not None:  # a user's own network may not say
                 tokenizer.require_fit(str(folder), n)
         tensors = load_file(folder / "model.safetensors")
+        if stored == "all" and family.read:  # before as many blocks are built
+            blocks = {parse(name)[1] for name in tensors if name.startswith("backbone.blocks.")}
+            if config.n_layer > len(blocks):
+                raise ValueError(f"n_layer is {config.n_layer}, the tensors are of {len(blocks)} blocks")
         backbone = None
         if stored != "all":
             backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base)
@@ -179,8 +185,8 @@ def read_classifier(
         mixture = spec["mixture"] and Mixture.read(spec["mixture"], folder, task)
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        damage = f"damaged ({type(error).__name__}: {error})"
+    except (*DAMAGE, SafetensorError) as error:
+        damage = f"damaged ({type(error).__name__}: {error!s:.200})"
         raise InputError(f"{folder} is {damage}; save or copy it again") from error
     return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer, mixture=mixture)
 

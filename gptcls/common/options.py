@@ -1,6 +1,7 @@
 """What the options of all commands have in common: groups, config.json, checks, names for messages."""
 
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -66,11 +67,21 @@ class Options:
         return {name: field.default for name, (_, field, _) in cls._homes().items()}
 
 
+def check_finite(values: Mapping[str, Any]) -> None:
+    """Raise InputError for the first option that holds NaN or infinity, or a number too large for a float."""
+    for name, value in values.items():
+        for x in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(x, int | float) and not abs(x) <= sys.float_info.max:
+                raise InputError(f"{flag(name)} {x!r:.40} is not a finite number; choose one that is")
+
+
 def check_at_least(values: Mapping[str, Any], least: Mapping[str, float]) -> None:
-    """Raise InputError for the first option below its bound, or NaN; lr and lora_alpha must be above it."""
+    """Raise InputError for the first option below its bound, or not finite; lr and lora_alpha must be above
+    it."""
+    check_finite({name: values[name] for name in least})
     for name, bound in least.items():
         value, above = values[name], name in ("lr", "lora_alpha")
-        if value is not None and (not value >= bound or (above and not value)):  # NaN is not >= 0
+        if value is not None and (value < bound or (above and not value)):
             wanted = f"more than {bound}" if above else f"{bound} or more"
             raise InputError(f"{flag(name)} {value} is too small; use {wanted}")
 

@@ -253,8 +253,15 @@ def load_split(folder: str | Path) -> Split:
                 frames[name][ROWS] = _counts(frame[ROWS].tolist(), path)
         elif name in PARTS:
             raise InputError(f"{path}: no such file; a saved split is train.csv, validation.csv and test.csv")
-    report = Path(folder, "report.json")
-    return Split(**frames, report=json.loads(report.read_text(encoding="utf-8")) if report.exists() else None)
+    report, found = Path(folder, "report.json"), None
+    if report.exists():
+        try:
+            found = json.loads(report.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{report} is damaged ({error!s:.80}); delete it, or split the data anew"
+            ) from None
+    return Split(**frames, report=found)
 
 
 def _counts(values: list[str], path: Path) -> list[int]:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -209,6 +210,18 @@ def _remove_orphans(folder: Path) -> None:
                 file.unlink()
 
 
+def _read_index(path: Path) -> tuple[list[bytes], list[int], list[int]]:
+    """Keys, offsets and counts; ValueError and what :func:`load_file` raises where it is not whole."""
+    index = load_file(path)
+    keys, offsets, counts = index["keys"], index["offsets"].tolist(), index["counts"].tolist()
+    if keys.dtype != torch.uint8 or keys.shape != (len(counts), 32) or min(counts, default=1) < 1:
+        raise ValueError("not an index")
+    # Rows lie behind each other without gaps, in any order.
+    if sorted(offsets) != [0, *accumulate(n for _, n in sorted(zip(offsets, counts, strict=True)))][:-1]:
+        raise ValueError("rows overlap")
+    return [key.tobytes() for key in keys.numpy()], offsets, counts
+
+
 def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:
     """The features that earlier runs left in ``folder``, memory-mapped, by row key."""
     found: dict[bytes, Tensor] = {}
@@ -216,16 +229,15 @@ def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:
     for path in sorted(folder.glob("[!.]*.safetensors")):  # what another run is still writing has a dot
         file = path.with_suffix(".bin")
         try:
-            index = load_file(path)
-            offsets, counts = index["offsets"].tolist(), index["counts"].tolist()
+            keys, offsets, counts = _read_index(path)
             if file.stat().st_size != sum(counts) * width * frozen.out_dtype.itemsize:
                 raise OSError("wrong size")
             # Not shared: what is written to these does not reach the file.
             storage = torch.from_file(str(file), False, sum(counts) * width, dtype=frozen.out_dtype)
-        except (OSError, RuntimeError, KeyError, SafetensorError) as error:
+        except (OSError, RuntimeError, LookupError, ValueError, SafetensorError) as error:
             log.info(f"{path} is incomplete ({error!s:.60}): its features are computed again")
             continue
         storage = storage.view(-1, width)
-        for key, offset, count in zip(index["keys"], offsets, counts, strict=True):
-            found[key.numpy().tobytes()] = storage[offset : offset + count]
+        for key, offset, count in zip(keys, offsets, counts, strict=True):
+            found[key] = storage[offset : offset + count]
     return found

@@ -71,6 +71,7 @@ def _read(kind: type, names: NameMap, tensors: State, reader: ConfigReader, unus
     for key in ("is_decoder", "add_cross_attention"):
         reader.require(key, False, False)
     sizes, state = reader.sizes(), names.to_ours(tensors)
+    reader.check_blocks("num_hidden_layers", sizes["n_layer"], state)
     rows, table = sizes["n_positions"], state.get("wpe.weight")
     if unused >= rows:
         said = f"{reader.source} says pad_token_id {unused - 1}"

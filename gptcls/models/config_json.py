@@ -1,10 +1,10 @@
 """A config.json of Hugging Face's, read entry by entry."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gptcls.core.errors import InputError
+from gptcls.core.weights import parse
 
 SIZES = {  # our names of those that all families but GPT-2 spell alike
     "n_layer": "num_hidden_layers",
@@ -14,6 +14,9 @@ SIZES = {  # our names of those that all families but GPT-2 spell alike
     "n_positions": "max_position_embeddings",
     "vocab_size": "vocab_size",
 }
+
+
+LARGEST = 2**20  # of any size: no network comes near, and the products of three of them fit 64 bits
 
 
 class ConfigReader:
@@ -31,8 +34,8 @@ class ConfigReader:
             raise InputError(f"{source} describes quantized weights: take the checkpoint in bf16 or fp32")
 
     def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
-        wanted = f"a whole number above {least - 1}"
-        return self._checked(key, default, lambda v: type(v) is int and v >= least, wanted)
+        wanted = f"a whole number from {least} to {LARGEST:,}"
+        return self._checked(key, default, lambda v: type(v) is int and least <= v <= LARGEST, wanted)
 
     def sizes(self) -> dict[str, int]:
         return {ours: self.whole(theirs) for ours, theirs in SIZES.items()}
@@ -46,6 +49,12 @@ class ConfigReader:
 
     def flag(self, key: str) -> bool:
         return self._checked(key, False, lambda v: type(v) is bool, "true or false")
+
+    def check_blocks(self, key: str, n_layer: int, state: Mapping[str, Any]) -> None:
+        """InputError where more blocks are declared than tensors are numbered: before they are built."""
+        found = {parse(name)[1] for name in state} - {""}
+        if n_layer > len(found):
+            raise InputError(f"{self.source} says {key} {n_layer}, the tensors are of {len(found)} blocks")
 
     def build(self, kind: type, **values: Any) -> Any:
         """``kind(**values)``, whose ValueError becomes an InputError that names the file."""
@@ -64,9 +73,9 @@ class ConfigReader:
         if value is None:
             raise InputError(f"{self.source} has no {key}: take the file from where the weights are from")
         if not fits(value):
-            raise InputError(f"{self.source} says {key} {value!r}, which is not {wanted}")
+            raise InputError(f"{self.source} says {key} {value!r:.80}, which is not {wanted}")
         return value
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < 1e300  # not NaN, nor whole and too large for a float

@@ -39,6 +39,7 @@ def read_llama(tensors: State, declared: dict[str, Any], source: str) -> tuple[L
     """The configuration in config.json (``declared``, read from ``source``), and the tensors under our names.
     InputError for what this network does not compute or does not have."""
     config, state = read_llama_config(declared, source), NAMES.to_ours(tensors)
+    ConfigReader(declared, source).check_blocks("num_hidden_layers", config.n_layer, state)
     if config.tied and "lm_head.weight" in drop_tied_head(state):
         log.info(f"{source} ties the head to the token table, but the file has another one")
         config = replace(config, tied=False)

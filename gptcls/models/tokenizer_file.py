@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gptcls.common.memory import ran_out
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import Tokenizer, require_text
 
@@ -26,6 +27,8 @@ class FileTokenizer(Tokenizer):
             why = f"copy it from where the weights are from; if there are only {older}"
             raise InputError(f"{path} is missing: {why}") from None
         except Exception as error:  # the library raises plain ones
+            if ran_out(error):
+                raise
             raise InputError(f"{path} is not a tokenizer ({error!s:.100}): download it again") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from gptcls.common.files import write_json
+from gptcls.common.memory import ran_out
 from gptcls.core.errors import InputError
 
 INDEX = "model.safetensors.index.json"  # names the shards of a large model
 # In a folder, the first of these that is there holds the weights.
 CANDIDATES = ("model.safetensors", INDEX, "pytorch_model.bin", "checkpoint")
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+SHARD = re.compile(rf"\w[\w.-]{{0,200}}({'|'.join(map(re.escape, SUFFIXES))})")  # a plain name, no path
 # Bytes from which the hash of a file is remembered: below, computing it takes less than a tenth of a second.
 LARGE = 1 << 26
 
@@ -46,10 +48,11 @@ def weight_parts(path: Path) -> list[Path]:
     if path.name != INDEX:
         return [path]
     shards = read_object(path).get("weight_map")
-    shards = list(shards.values()) if isinstance(shards, dict) else [None]
+    shards = list(shards.values()) if isinstance(shards, dict) and shards else [None]
     for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise InputError(f"{path} names {shard!r}, which is not a file next to it: download it again")
+        if not isinstance(shard, str) or not SHARD.fullmatch(shard):
+            said = f"names {shard!r:.80}, which is not a file of weights next to it"
+            raise InputError(f"{path} {said}: download it again")
     return [path.with_name(shard) for shard in sorted(set(shards))]
 
 
@@ -87,8 +90,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}){_hint(path)}") from None
+    except (SafetensorError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({_reason(error)}){_hint(path)}") from None
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -97,7 +100,10 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         why = "it is broken, or holds other Python objects, which are never loaded since they could run code"
         raise InputError(f"{path} is not a file of plain tensors: {why}{_hint(path)}") from None
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # a pickle's opcodes call what they like, with whatever arguments they find
+        asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+        if ran_out(error) and not (asked and int(asked[1]) > 2 * path.stat().st_size):
+            raise
         raise InputError(f"{path} is not a whole PyTorch file ({_reason(error)}){_hint(path)}") from None
     if isinstance(state, dict) and "model_state_dict" in state:
         state = state["model_state_dict"]  # in chapter 5 of the book the optimizer's state lies next to it
@@ -158,15 +164,15 @@ def read_object(file: Path) -> dict[str, Any]:
     """The entries of a JSON file such as config.json; InputError where it holds anything else."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not JSON ({_reason(error)})") from None
     if not isinstance(values, dict):
         raise InputError(f"{file} is not a JSON object")
     return values
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{(str(error).strip() or type(error).__name__).splitlines()[0]:.200}"
 
 
 def _hint(path: Path) -> str:

@@ -39,7 +39,7 @@ from gptcls.pretrain.processes import AverageGradients, StopTogether, join_proce
 from gptcls.pretrain.table import start_from_counts
 from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
-from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, time_left
+from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, read_checkpoint, time_left
 from gptcls.train.second_try import save_somewhere
 
 RESULT = "model"  # the folder that a finished run leaves in its own
@@ -76,6 +76,8 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
         raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
     if home.writes:
         require_writable(home.path, "--out")
+    if home.continues:
+        read_checkpoint(home.path / "checkpoint")  # a damaged one is refused before texts are read
     device = pick_device(config.device)
     if world > 1 and device.type != "cpu":
         raise InputError(f"several processes train on CPUs alone, not on {device}: give --device cpu")

@@ -5,7 +5,6 @@ on padding (Brown et al. 2020, appendix B).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor
 
 from gptcls.common.files import atomic_file
+from gptcls.common.log import log
 from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
-from gptcls.core.tokenizer import PAD_ID, encode
+from gptcls.core.tokenizer import PAD_ID, VOCAB_SIZE, encode
 from gptcls.data.columns import column_of, text_values
 from gptcls.data.encodings import open_text, require_file, require_text
 from gptcls.data.readers import read_chunks, suffix_of
@@ -93,15 +93,27 @@ def read_streams(
         depends_on = f"{file_sha256(path)} {text_column} {held_out}"
         key = blake2b(depends_on.encode(), digest_size=12).hexdigest()
         files = [cache / f"{path.name}.{key}.{part}.npy" for part in ("train", "held")]
-        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
-            train, held = (Stream.joined(name, np.load(file, mmap_mode="r")) for file in files)
-            return train, held
+        if all(file.exists() for file in files):
+            try:
+                return tuple(Stream.joined(name, _kept_tokens(file)) for file in files)
+            except Exception as error:  # NumPy reads the header as Python
+                log.info(f"{cache} holds damaged tokens of {path} ({error!s:.60}): they are made again")
     streams = tuple(Stream.of(name, part) for part in hold_out(read_documents(path, text_column), held_out))
     if cache:
         for file, stream in zip(files, streams, strict=True):
             with atomic_file(file) as temporary:
                 np.save(temporary, stream.tokens)
     return streams
+
+
+def _kept_tokens(file: Path) -> np.ndarray:
+    """Tokens that an earlier run kept, mapped into memory; any error where they are damaged."""
+    tokens = np.load(file, mmap_mode="r")
+    if tokens.dtype != np.uint16 or tokens.ndim != 1:
+        raise ValueError(f"{tokens.dtype} {tokens.shape}")
+    if len(tokens) and (tokens[-1] != PAD_ID or tokens.max() >= VOCAB_SIZE):
+        raise ValueError("not tokens")
+    return tokens
 
 
 def hold_out(documents: Sequence[str], share: float) -> tuple[list[str], list[str]]:

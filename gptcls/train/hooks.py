@@ -260,17 +260,37 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> None:
         raise InputError(f"cannot save the checkpoint to {folder}: {error}; free space") from error
 
 
-def load_checkpoint(folder: Path, trainer: Trainer) -> None:
-    """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it;
-    InputError when the folder holds no checkpoint, a damaged one, or one of another model."""
+def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, dict], dict[str, Tensor]]:
+    """How far a run was, what its hooks remember, and all tensors; InputError when the folder holds no
+    checkpoint or a damaged one. It takes no network, so that a run is refused before it computes anything."""
     try:
         description = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         progress, values = Progress(**description["progress"]), dict(description["hooks"])
-        tensors = load_file(folder / description.get("tensors", STATES[0]))
+        if (name := description.get("tensors", STATES[0])) not in STATES:
+            raise ValueError(f"its tensors are in {name!r:.40}")
+        tensors = load_file(folder / name)
+        counts = (progress.step, progress.epoch, progress.step_in_epoch)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"it stands at step {progress.step!r:.20}, epoch {progress.epoch!r:.20}")
+        if not all(isinstance(value, dict) for value in values.values()):
+            raise TypeError("what a hook remembers is no object")
+        if "rng.cpu" not in tensors or not (weights := _part(tensors, "model.")):
+            raise ValueError("tensors are missing")
+        if any(name.partition(".")[2] not in weights for name in _part(tensors, "optimizer.")):
+            raise ValueError("the optimizer remembers what is not trained")
+        if any(tensor.is_floating_point() and tensor.isnan().any() for tensor in tensors.values()):
+            raise ValueError("a tensor holds what is not a number")
     except FileNotFoundError:
         raise InputError(f"{folder} holds no interrupted run; start again without --resume") from None
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
         raise InputError(f"{folder} is damaged ({error!s:.80}); start again in another --out") from None
+    return progress, values, tensors
+
+
+def load_checkpoint(folder: Path, trainer: Trainer) -> None:
+    """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it;
+    InputError when the folder holds no checkpoint, a damaged one, or one of another model."""
+    progress, values, tensors = read_checkpoint(folder)
     weights = _part(tensors, "model.")
     if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in trainer.parameters.items()}:
         raise InputError(f"{folder} is of a run that trained other parameters; start again without --resume")
@@ -282,11 +302,14 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
         key, _, name = full.partition(".")
         trainer.optimizer.state[trainer.parameters[name]][key] = value.to(trainer.device)
     trainer.epoch_rng = _part(tensors, "epoch_rng.")
-    for hook in trainer.hooks:
-        kind = type(hook).__name__
-        moved = {k: v.to(trainer.device) for k, v in _part(tensors, f"hook.{kind}.").items()}
-        hook.restore(values.get(kind, {}) | moved)
-    set_rng_state(_part(tensors, "rng."))
+    try:
+        for hook in trainer.hooks:
+            kind = type(hook).__name__
+            moved = {k: v.to(trainer.device) for k, v in _part(tensors, f"hook.{kind}.").items()}
+            hook.restore(values.get(kind, {}) | moved)
+        set_rng_state(_part(tensors, "rng."))
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{folder} is damaged ({error!s:.80}); start again in another --out") from None
 
 
 def _tensors_of(folder: Path) -> str | None:

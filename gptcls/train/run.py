@@ -33,7 +33,14 @@ from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.fast.features import FeatureDataset
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import RunFolder
-from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
+from gptcls.train.hooks import (
+    BestWeights,
+    Checkpoints,
+    EpochLines,
+    ProgressBar,
+    StopOnSignal,
+    read_checkpoint,
+)
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
@@ -154,6 +161,8 @@ def _train(home: RunFolder, split: Split) -> Run:
     require_writable(home.path, "--out")
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
+    if home.continues:
+        read_checkpoint(home.path / "checkpoint")  # a damaged one is refused now, not after the frozen pass
     setup = prepare(split, config)
     saved, config = setup.saved, setup.config
     home.config = config
