@@ -102,7 +102,7 @@ def faults(config: FaultsConfig) -> Campaign:
             campaign.named = _in_parallel(partial(_tried, place=place), chosen, config.jobs, "named faults")
         if "kills" in config.parts and kills:
             started = time.perf_counter()
-            campaign.kills = _in_parallel(place.kills.kill, range(kills), config.jobs, "kills")
+            campaign.kills = _in_parallel(partial(_killed, place=place), range(kills), config.jobs, "kills")
             campaign.kills_seconds = time.perf_counter() - started
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,6 +125,15 @@ def _in_parallel(function, over: Iterable, jobs: int, what: str) -> list:
         return list(tqdm(pool.map(function, over), total=len(over), desc=what, disable=None))
 
 
+def _killed(number: int, place: Place) -> Outcome:
+    outcome = place.kills.kill(number)
+    if outcome.reason:
+        log.info(f"{outcome.case}: {outcome.reason}")
+    elif number and number % 50 == 0:
+        log.info(f"{outcome.case}: survived, as all that say nothing")
+    return outcome
+
+
 def _tried(each: Fault, place: Place) -> tuple[Fault, str, float]:
     started = time.perf_counter()
     try:
@@ -136,7 +145,9 @@ def _tried(each: Fault, place: Place) -> tuple[Fault, str, float]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         reason = f"could not be tried: {type(error).__name__}: {error} ({where})"
-    return each, reason, time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    log.info(f"{each.about}: {each.name}: {reason or 'passed'} ({seconds:.0f} s)")
+    return each, reason, seconds
 
 
 def again(config: FaultsConfig) -> None:
