@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.fault_commands import server
+from benchmarks.fault_commands import SCRATCH, server
 
 LIMIT = 30.0  # seconds that a file of a kilobyte may take on a busy machine
 MEMORY = 3 << 30  # bytes more than a worker has when it starts; a file of a kilobyte needs none of them
@@ -41,8 +41,7 @@ class Found:
 def fuzz(count: int, seed: int, jobs: int, seconds: float = float("inf")) -> Found:
     """Read the cases 0 to ``count`` - 1, or as many as ``seconds`` allow."""
     found, began = Found(), time.perf_counter()
-    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    home = Path(tempfile.mkdtemp(prefix="faults-", dir=in_memory))
+    home = Path(tempfile.mkdtemp(prefix="faults-", dir=SCRATCH))
     workers = [_Worker(home / str(rank), rank, jobs, count, seed) for rank in range(jobs)]
     try:
         while running := [worker for worker in workers if worker.alive(found)]:

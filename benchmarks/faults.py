@@ -24,6 +24,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from benchmarks import fault_files, fault_runs  # noqa: F401  they enter their faults into the list
+from benchmarks.fault_commands import SCRATCH
 from benchmarks.fault_fuzz import Found, fuzz, repeat
 from benchmarks.fault_kills import Outcome, Place
 from benchmarks.fault_list import FAULTS, FailedError, Fault
@@ -93,7 +94,7 @@ def faults(config: FaultsConfig) -> Campaign:
     kills, inputs, all_named = SIZES[config.size]
     kills = kills if config.kills is None else config.kills
     inputs = inputs if config.inputs is None else config.inputs
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    folder = Path(tempfile.mkdtemp(prefix="faults-", dir=SCRATCH))
     try:
         place = Place(folder)
         place.kills.seed = config.seed
