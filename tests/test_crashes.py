@@ -72,7 +72,7 @@ def test_a_checkpoint_killed_anywhere_is_the_earlier_one_or_the_later(tmp_path):
         empty(tmp_path / "x")
     assert set(found) == {0, 7}
     assert sorted(found) == found
-    assert len(found) > 8
+    assert found.count(0) > 3
 
 
 @pytest.mark.parametrize("atomic", [True, False])
@@ -210,6 +210,7 @@ def same_files(one, two):
 @pytest.mark.slow
 def test_training_killed_at_any_write_ends_with_the_same_scores(data, base, tmp_path, monkeypatch):
     monkeypatch.setattr("gptcls.train.hooks.CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr("gptcls.evaluation.baselines.Baselines.scores", lambda *_: {})  # two hundred runs
     train(tiny_run(data, base, tmp_path / "whole"))
     out, n_resumed = tmp_path / "runs" / "cut", 0
     config = tiny_run(data, base, out)
