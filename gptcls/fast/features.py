@@ -222,6 +222,18 @@ def _read_index(path: Path) -> tuple[list[bytes], list[int], list[int]]:
     return [key.tobytes() for key in keys.numpy()], offsets, counts
 
 
+def _read_index(path: Path) -> tuple[list[bytes], list[int], list[int]]:
+    """Keys, offsets and counts; ValueError and what :func:`load_file` raises where it is not whole."""
+    index = load_file(path)
+    keys, offsets, counts = index["keys"], index["offsets"].tolist(), index["counts"].tolist()
+    if keys.dtype != torch.uint8 or keys.shape != (len(counts), 32) or min(counts, default=1) < 1:
+        raise ValueError("not an index")
+    # Rows lie behind each other without gaps, in any order.
+    if sorted(offsets) != [0, *accumulate(n for _, n in sorted(zip(offsets, counts, strict=True)))][:-1]:
+        raise ValueError("rows overlap")
+    return [key.tobytes() for key in keys.numpy()], offsets, counts
+
+
 def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:
     """The features that earlier runs left in ``folder``, memory-mapped, by row key."""
     found: dict[bytes, Tensor] = {}
