@@ -220,6 +220,8 @@ def _set(trap: Trap, folder: str, count: Path) -> None:
             path, _, flags = arguments
             if not isinstance(path, str | bytes) or not flags & WRITES:
                 return
+        elif event == "ctypes.dlsym" and arguments[1] == "renameat2":  # which has no event of its own
+            path = None
         elif event not in CHANGES:
             return
         else:

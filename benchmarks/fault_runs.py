@@ -48,7 +48,9 @@ def while_it_deletes_the_checkpoint(place: Place) -> None:
 @fault(FOLDER, "killed between the two renames of a folder")
 def between_two_renames(place: Place) -> None:
     checkpoints = [Trap(at, path="checkpoint", event="os.rename") for at in (1, 2, 3, 4)]
-    _survived(place, checkpoints + [Trap(at, path="classifier", event="os.rename") for at in (1, 2, 3)])
+    exchanges = [Trap(at, event="ctypes.dlsym") for at in (0, 1)]
+    classifiers = [Trap(at, path="classifier", event="os.rename") for at in (0, 1, 2)]
+    _survived(place, checkpoints + classifiers + exchanges)
 
 
 @fault(FOLDER, "a pretraining run killed at eight of its changes of the disk")
