@@ -229,8 +229,9 @@ def two_experiments(place: Place) -> None:
 def two_files(place: Place) -> None:
     folder = place.fresh()
     arguments = ["--model", place.classifier, "--data", place.texts, "--out", "out.csv"]
-    first = Running("classify", arguments, folder, Trap(1, signal.SIGSTOP))
-    _wait_for(lambda: _state(first.process.pid) == "T", 60)
+    # All is written and has not yet its name.
+    first = Running("classify", arguments, folder, Trap(0, signal.SIGSTOP, path="out.csv", event="os.rename"))
+    _wait_for(lambda: first.process.exitcode is not None or _state(first.process.pid) == "T", 60)
     try:
         refused(warm("classify", arguments, folder), "out.csv", what="the second:")
     finally:
