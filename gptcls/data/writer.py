@@ -78,8 +78,8 @@ class ChunkWriter:
     def __exit__(self, *error: object) -> bool | None:
         handled = self._stack.__exit__(*error)
         if self.n_formulas and not self.escape_formulas and error[0] is None:
-            said = f"{self.path}: a spreadsheet would take {self.n_formulas:,} cells for formulas"
-            log.info(f"{said}; --escape-formulas makes them text")
+            said = f"cells that a spreadsheet would take for formulas: {self.n_formulas:,}"
+            log.info(f"{self.path}: {said}; --escape-formulas makes them text")
         return handled
 
     def _without_formulas(self, frame: "pd.DataFrame") -> "pd.DataFrame":
