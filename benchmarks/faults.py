@@ -7,6 +7,7 @@ can be had again by the name that the table gives it.
 """
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -64,6 +65,8 @@ class FaultsConfig:
     """Only the named faults that have this in their name or subject; otherwise six, with --size hour all."""
     seed: int = 0
     """Of every kill and every damage."""
+    minutes: float = math.inf
+    """Each of kills and inputs ends after so many, with those that were tried by then."""
     jobs: int = os.cpu_count() or 1
     """Processes at once."""
     case: str | None = None
@@ -103,12 +106,13 @@ def faults(config: FaultsConfig) -> Campaign:
             campaign.named = _in_parallel(partial(_tried, place=place), chosen, config.jobs, "named faults")
         if "kills" in config.parts and kills:
             started = time.perf_counter()
-            campaign.kills = _in_parallel(partial(_killed, place=place), range(kills), config.jobs, "kills")
+            kill = partial(_killed, place=place, end=started + 60 * config.minutes)
+            campaign.kills = list(filter(None, _in_parallel(kill, range(kills), config.jobs, "kills")))
             campaign.kills_seconds = time.perf_counter() - started
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if "inputs" in config.parts and inputs:
-        campaign.found = fuzz(inputs, config.seed, config.jobs)
+        campaign.found = fuzz(inputs, config.seed, config.jobs, 60 * config.minutes)
     return campaign
 
 
@@ -126,11 +130,13 @@ def _in_parallel(function, over: Iterable, jobs: int, what: str) -> list:
         return list(tqdm(pool.map(function, over), total=len(over), desc=what, disable=None))
 
 
-def _killed(number: int, place: Place) -> Outcome:
+def _killed(number: int, place: Place, end: float) -> Outcome | None:
+    if time.perf_counter() > end:
+        return None
     outcome = place.kills.kill(number)
     if outcome.reason:
         log.info(f"{outcome.case}: {outcome.reason}")
-    elif number and number % 50 == 0:
+    elif number % 20 == 0:
         log.info(f"{outcome.case}: survived, as all that say nothing")
     return outcome
 
