@@ -1,5 +1,6 @@
 """Downloading: from a hub on 127.0.0.1 that behaves, and from one that misbehaves in every way we know."""
 
+import email.utils
 import errno
 import hashlib
 import json
@@ -9,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,10 +21,17 @@ from helpers.hub_server import COMMIT, Hub, serve
 from helpers.random_gpt2 import TINY, random_ids, transformers_gpt2
 from helpers.random_llama import byte_level, oracle_of, save
 
+from gptcls.classify.run import ClassifyConfig
+from gptcls.classify.store import SavedClassifier, read_classifier, save_classifier
+from gptcls.common import cli
+from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS, GPT2Config
+from gptcls.core.task import SingleLabel
+from gptcls.evaluate import EvaluateConfig
 from gptcls.models import hub as hub_module
 from gptcls.models import pretrained
+from gptcls.models.lora import freeze
 from gptcls.models.pretrained import (
     OWNERS,
     Release,
@@ -66,6 +75,8 @@ def hub(content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         # Between its attempts at one file, http_get waits for a second.
         quick = SimpleNamespace(sleep=lambda seconds: None, time=__import__("time").time)
         monkeypatch.setattr(file_download, "time", quick)
+        hub.slept = []
+        monkeypatch.setattr(hub_module, "time", SimpleNamespace(sleep=hub.slept.append))
         weights = content["model.safetensors"]
         release = Release(REPO, hashlib.sha256(weights).hexdigest(), COMMIT, len(weights))
         monkeypatch.setitem(pretrained.RELEASES, "gpt2-tiny", release)
@@ -368,8 +379,144 @@ def test_no_answer_at_all(hub: Hub, tmp_path: Path) -> None:
 
 def test_busy(hub: Hub, tmp_path: Path) -> None:
     hub.mode = "busy"
-    refused("gpt2-tiny", "503", "try again")
+    refused("gpt2-tiny", "503", "is busy", "try again later")
+    assert sum(hub.slept) == 1 + 2 + 4 + 8 + 16
     assert cache(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("named", "waits"), [("7", [7, 7]), (None, [1, 2]), ("soon", [1, 2]), ("-5", [1, 2])]
+)
+def test_a_busy_hub_is_asked_again_when_it_says(
+    hub: Hub, oracle, status: int, named: str | None, waits: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.refusals, hub.status, hub.retry_after = 2, status, named
+    with caplog.at_level(logging.INFO, "gptcls"):
+        assert_loads("gpt2-tiny", oracle)
+    assert sum(hub.slept) == sum(waits)
+    for wait in waits:
+        said = f"the hub is busy (status {status}): model.safetensors of {REPO} again in {wait} s, "
+        assert said + ("as it asks" if named == "7" else "since it names no time") in caplog.text
+
+
+def test_the_time_to_ask_again_may_be_a_date(hub: Hub, oracle) -> None:
+    hub.refusals, hub.retry_after = 1, email.utils.formatdate(time.time() + 60, usegmt=True)
+    assert_loads("gpt2-tiny", oracle)
+    assert 50 < sum(hub.slept) <= 60
+
+
+def test_no_longer_is_waited_than_anybody_would(hub: Hub) -> None:
+    hub.refusals, hub.retry_after = 1, "3600"
+    refused("gpt2-tiny", "status 429", "try again in 3,600 s, as it asks", "HF_TOKEN")
+    assert hub.slept == []
+
+
+def test_ctrl_c_ends_the_wait(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    hub.refusals, hub.retry_after = 1, "30"
+    monkeypatch.setattr(hub_module, "time", SimpleNamespace(sleep=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        load_pretrained("gpt2-tiny")
+    assert len(hub.requests) == 1
+
+
+def test_busy_when_the_bytes_are_asked_for(hub: Hub, oracle) -> None:
+    hub.mode, hub.refusals, hub.status = "busy on get", 1, 503
+    assert_loads("gpt2-tiny", oracle)
+    assert hub.slept == [1, 0]  # whole seconds, and what is left of one
+    assert hub.asked("GET") == [("model.safetensors", None)] * 2
+
+
+def test_small_files_are_checked_against_gits_hash(hub: Hub, oracle, tmp_path: Path) -> None:
+    hub.git_hashes = True
+    assert_loads(REPO, oracle)
+    path = weights_file(REPO).with_name("config.json")
+    done = subprocess.run(["git", "hash-object", path.resolve()], capture_output=True, text=True, check=True)
+    assert path.resolve().name == done.stdout.strip()  # what the server computed, and we checked
+    shutil.rmtree(tmp_path / "cache")
+    hub.mode = "wrong bytes"
+    refused(REPO, "config.json", "git hash", "instead of", "it was deleted", "try again")
+    assert cache(tmp_path) == []
+
+
+@pytest.mark.parametrize("below", ["a file", "/proc/nowhere"])
+def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path, monkeypatch, below: str) -> None:
+    from huggingface_hub import constants
+
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / below / "hub"))
+    refused("gpt2-tiny", f"{below}", "cannot be written", "set HF_HOME to a folder that can be written")
+    assert hub.asked("GET") == []
+
+
+# What a stranger's classifier names
+
+
+@pytest.fixture
+def strangers(hub: Hub, tmp_path: Path) -> Path:
+    """A classifier over the weights of a repository, without them; the cache is empty again."""
+    model = Classifier(load_pretrained(REPO), 2)
+    freeze(model, "last_block")
+    base = {"name": REPO, "sha256": weights_sha256(REPO)}
+    saved = SavedClassifier(model, SingleLabel.of(["ham", "spam"]), 16, None, base, {}, {})
+    save_classifier(tmp_path / "strange", saved, full=False)
+    (tmp_path / "cache").rename(tmp_path / "kept")
+    hub.requests.clear()
+    return tmp_path / "strange"
+
+
+def test_what_a_classifier_names_is_not_asked_of_the_hub(hub: Hub, strangers: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read_classifier(strangers)
+    message = str(caught.value)
+    for part in (
+        str(strangers),
+        f"{REPO} is on the hub",
+        "--allow-download",
+        "allow_download=True",
+        "--base",
+    ):
+        assert part in message
+    assert hub.requests == []
+    options = ["--model", str(strangers), "a text"]
+    for verb, more in ((ClassifyConfig, []), (EvaluateConfig, ["--data", "sms-sample"])):
+        with pytest.raises(InputError, match="--allow-download"):
+            parsed(verb, [*options[:2], *more]).load()
+    assert hub.requests == []
+    assert parsed(ClassifyConfig, ["--allow-download", *options]).load().labels == ("ham", "spam")
+    assert ("model.safetensors", None) in hub.asked("GET")
+    hub.requests.clear()
+    read_classifier(strangers)  # now it is in the cache
+    assert hub.requests == []
+
+
+def test_weights_that_a_user_downloaded_serve_without_a_word(hub: Hub, strangers, tmp_path: Path) -> None:
+    (tmp_path / "kept").rename(tmp_path / "cache")
+    for file in (tmp_path / "cache").rglob("config.json"):
+        file.unlink()  # as where somebody wanted the weights alone
+    assert read_classifier(strangers).base["name"] == REPO
+    assert hub.requests == []
+
+
+def test_whoever_names_the_weights_may_download_them(hub: Hub, strangers: Path) -> None:
+    assert read_classifier(strangers, base=REPO).base["name"] == REPO
+    assert ("model.safetensors", None) in hub.asked("GET")
+
+
+def test_a_preset_may_always_be_downloaded(hub: Hub, strangers: Path) -> None:
+    path = strangers / "classifier.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(REPO, "gpt2-tiny"), encoding="utf-8")
+    assert read_classifier(strangers).base["name"] == "gpt2-tiny"
+    assert hub.asked("GET") == [("model.safetensors", None)]
+
+
+def parsed(verb: type, arguments: list[str]):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gptcls", *arguments])
+        return cli._parse(verb)
 
 
 def test_unreachable(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

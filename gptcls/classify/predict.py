@@ -122,16 +122,16 @@ def _merged_copy(classifier: Classifier) -> Classifier:
 
 def load_classifier(
     folder: str | Path = DEFAULT_CLASSIFIER, device: str = "auto", precision: str = "auto",
-    base: str | Path | None = None,
+    base: str | Path | None = None, allow_download: bool = False,
 ) -> TextClassifier:  # fmt: skip
     """The classifier that ``gptcls.train`` left in ``folder``, or one of this package by name.
 
-    See :func:`gptcls.classify.store.read_classifier` for ``base`` and errors, :mod:`gptcls.common.hardware`
-    for ``device`` and ``precision``, the number format of all blocks but the last; ``"int8"`` is 8-bit
-    weights through torchao: for CPUs without bf16, where it saves about a quarter.
+    See :func:`gptcls.classify.store.read_classifier` for ``base``, ``allow_download`` and errors,
+    :mod:`gptcls.common.hardware` for ``device`` and ``precision``, the number format of all blocks but the
+    last; ``"int8"`` is 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
     """
     on = pick_device(device)
-    saved = read_classifier(folder, _dtype(precision, on), base)
+    saved = read_classifier(folder, _dtype(precision, on), base, allow_download)
     saved.model.to(on)  # it is ours alone: nothing stays behind on the CPU
     return TextClassifier(saved, on, precision)
 
@@ -146,12 +146,14 @@ class ClassifierOptions(HardwareOptions):
     base: str | None = None
     """Where the weights are that it was trained on, for a classifier stored without them; otherwise where
     they were then, or next to its folder."""
+    allow_download: bool = False
+    """Get them from the Hugging Face hub if the classifier says that they are there; presets always may."""
 
     def load(self) -> TextClassifier:
         """:func:`load_classifier` with these options; in Python ``model`` may also be what it returns."""
         if isinstance(self.model, TextClassifier):
             return self.model
-        return load_classifier(self.model, self.device, self.precision, self.base)
+        return load_classifier(self.model, self.device, self.precision, self.base, self.allow_download)
 
 
 def classify_review(

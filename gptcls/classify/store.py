@@ -36,7 +36,13 @@ from gptcls.data.long_texts import Long
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
-from gptcls.models.pretrained import check_tensor, load_pretrained, shapes_only, weights_sha256
+from gptcls.models.pretrained import (
+    UnaskedError,
+    check_tensor,
+    load_pretrained,
+    shapes_only,
+    weights_sha256,
+)
 from gptcls.models.tokenizer_file import FileTokenizer
 
 # Classifiers that ship with the package.
@@ -138,14 +144,16 @@ def find_classifier(folder: Path | str) -> Path:
 
 
 def read_classifier(
-    folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None
-) -> SavedClassifier:
+    folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None,
+    allow_download: bool = False,
+) -> SavedClassifier:  # fmt: skip
     """Load what :func:`save_classifier` wrote; the model is in eval mode.
 
     ``dtype`` is that of what was not trained. ``base`` names the weights that it was trained on, for a
     classifier stored without them; otherwise they are those of the name in ``classifier.json`` or, where that
     is a path and nothing is there, of the same file name next to the classifier or its run. Wherever they
-    are, their sha256 must be the stored one.
+    are, their sha256 must be the stored one. What ``classifier.json`` names is not asked of the hub unless
+    ``allow_download``, or it is a preset: a stranger may have written it.
 
     Raises InputError when there is no classifier, it is damaged or newer than this gptcls, the base weights
     are absent or others, or a ``base`` is given that it does not need.
@@ -170,7 +178,7 @@ def read_classifier(
                 raise ValueError(f"n_layer is {config.n_layer}, the tensors are of {len(blocks)} blocks")
         backbone = None
         if stored != "all":
-            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base)
+            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base, allow_download)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
         if stored == "adapter" and (rest := load_adapter(backbone, folder)):
@@ -191,8 +199,11 @@ def read_classifier(
     return SavedClassifier(model.eval(), task, **as_they_are, tokenizer=tokenizer, mixture=mixture)
 
 
-def _load(base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any) -> tuple[nn.Module, dict]:
+def _load(
+    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any, allow_download: bool
+) -> tuple[nn.Module, dict]:
     """The network of the base weights, and ``base`` with the name where they are now."""
+    download = allow_download or given is not None
     name = base["name"] if given is None else str(given)
     if given is not None and name not in PRESETS and Path(name).exists():  # a preset comes first
         name = str(Path(name).resolve())
@@ -201,9 +212,12 @@ def _load(base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any)
         name = next((str(path) for path in near if path.exists()), name)
     way_out = "say where they are with --base (in Python base=), or train again with --save full"
     try:
-        if (found := weights_sha256(name)) != base["sha256"]:
+        if (found := weights_sha256(name, download)) != base["sha256"]:
             raise InputError(f"they have sha256 {found[:12]}…, those of the training {base['sha256'][:12]}…")
-        backbone = load_pretrained(name, dtype)
+        backbone = load_pretrained(name, dtype, download)
+    except UnaskedError as error:
+        allow = "if you trust it, add --allow-download (in Python allow_download=True)"
+        raise InputError(f"{folder} needs base weights: {error}; {allow}, or {way_out}") from None
     except InputError as error:
         raise InputError(f"{folder} needs the base weights {name}: {error}; {way_out}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):

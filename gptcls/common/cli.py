@@ -131,8 +131,9 @@ def _parse(config_class: type) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            # Options lie in groups; their flags are plain.
-            how = {"prog": prog, "config": (tyro.conf.OmitArgPrefixes,), "return_unknown_args": True}
+            # Options lie in groups; their flags are plain, and none is there to undo another.
+            forms = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+            how = {"prog": prog, "config": forms, "return_unknown_args": True}
             config, unknown = tyro.cli(config_class, **how)
     except SystemExit as exit_:
         options = {flag: option for option in help.options_of(config_class) for flag in option.flags}

@@ -55,8 +55,10 @@ def declared_family(declared: Mapping[str, Any], source: str) -> Family:
     """The family that a config.json names; GPT-2 where it names none, as the book's and OpenAI's files."""
     model_type = declared.get("model_type") or "gpt2"
     known = {name: family for family in FAMILIES.values() if family.read for name in family.model_types}
-    if model_type not in known:
-        raise InputError(f"{source} says model_type {model_type!r}; supported are {', '.join(sorted(known))}")
+    if not isinstance(model_type, str) or model_type not in known:
+        raise InputError(
+            f"{source} says model_type {model_type!r:.80}; supported are {', '.join(sorted(known))}"
+        )
     return known[model_type]
 
 

@@ -62,7 +62,7 @@ def read_gpt2(tensors: State, declared: dict[str, Any], source: str) -> tuple[GP
     shown = {spelling: getattr(config, size) for size, names in SIZES.items() for spelling in (size, *names)}
     for key, value in {**shown, "n_inner": 4 * config.n_embd}.items():
         if reader.values.get(key, value) != value:
-            raise InputError(f"{source} says {key} {reader.values[key]!r}, the tensors {value}")
+            raise InputError(f"{source} says {key} {reader.values[key]!r:.80}, the tensors {value}")
     return config, state
 
 

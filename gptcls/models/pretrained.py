@@ -24,6 +24,10 @@ from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
 
 
+class UnaskedError(InputError):
+    """What is needed would have to be downloaded, and nobody who may has asked for that."""
+
+
 @dataclass(frozen=True)
 class Release:
     """Where the weights of a preset are published, and what they hash to."""
@@ -58,16 +62,19 @@ OWNERS = {
 BUNDLED = {"gpt2-nano": Path(__file__).parents[1] / "assets" / "gpt2-nano" / "model.safetensors"}
 
 
-def load_pretrained(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_pretrained(
+    name_or_path: str | Path, dtype: torch.dtype = torch.float32, download: bool = True
+) -> nn.Module:
     """The network with its pretrained weights, on the CPU and in eval mode; GPT-2's are always in float32.
 
     Where they are: a preset (:data:`RELEASES`, :data:`BUNDLED`), which comes before a folder of that name;
     ``owner/name`` on the hub, or one of :data:`OWNERS` without its owner; a folder with
     ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint; or one file
-    with Hugging Face's, the book's or OpenAI's names. InputError where they are nowhere, do not arrive, or
-    are not one whole network of a family that gptcls knows.
+    with Hugging Face's, the book's or OpenAI's names. Without ``download`` nothing but a preset comes from
+    the hub. InputError where they are nowhere, do not arrive, or are not one whole network of a family that
+    gptcls knows.
     """
-    path, declared, source, family = _found(name_or_path)
+    path, declared, source, family = _found(name_or_path, download)
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
     try:
         config, state = family.read(tensors, declared, source)
@@ -126,8 +133,9 @@ class _NoRandomNumbers(TorchFunctionMode):
         return None if skipped else function(*args, **(kwargs or {}))
 
 
-def weights_file(name_or_path: str | Path) -> Path:
-    """The file that holds the weights, downloaded if need be; of several, the one that leads to them."""
+def weights_file(name_or_path: str | Path, download: bool = True) -> Path:
+    """The file that holds the weights, downloaded if need be; of several, the one that leads to them. Without
+    ``download`` nothing but a preset is asked of the hub: InputError for what is not in the cache."""
     name, path = str(name_or_path), Path(name_or_path).expanduser()
     if name in RELEASES:
         release = RELEASES[name]
@@ -141,52 +149,61 @@ def weights_file(name_or_path: str | Path) -> Path:
             return path
         raise InputError(f"{path} has no known format: pass a {', '.join(files.SUFFIXES)} file or a folder")
     if name in OWNERS:
-        return _hub_weights(f"{OWNERS[name]}/{name}")
+        return _hub_weights(f"{OWNERS[name]}/{name}", download)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in files.SUFFIXES:
-        return _hub_weights(name)
+        return _hub_weights(name, download)
     close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"take {', '.join(PRESETS)} or owner/name on the hub"
     raise InputError(f"no model, folder or file is called {name!r}: {hint}")
 
 
-def weights_sha256(name_or_path: str | Path) -> str:
-    """The sha256 of the weights: a preset's from the table, else the file's, or of its parts in order."""
+def weights_sha256(name_or_path: str | Path, download: bool = True) -> str:
+    """The sha256 of the weights: a preset's from the table, else the file's, or of its parts in order;
+    ``download`` is that of :func:`weights_file`."""
     if (name := str(name_or_path)) in RELEASES:
         return RELEASES[name].sha256
-    return files.remembered_sha256(*files.present_parts(weights_file(name_or_path)))
+    return files.remembered_sha256(*files.present_parts(weights_file(name_or_path, download)))
 
 
-def _hub_weights(repo: str) -> Path:
+def _hub_weights(repo: str, download: bool = True) -> Path:
     """Weights, config.json and what else the family needs of a hub repository, together in the cache."""
+
+    def get(name: str) -> Path:
+        if not download and cached_file(repo, name) is None:
+            raise UnaskedError(f"{name} of {repo} is on the hub, not on this machine")
+        return hub_file(repo, name, patient=path is None)  # else the hub is hardly needed
+
     names = ("model.safetensors", files.INDEX, "pytorch_model.bin")
     path = next((cached for name in names if (cached := cached_file(repo, name))), None)
+    if path is None and not download:
+        raise UnaskedError(f"{repo} is on the hub, not on this machine")
     if path is None:
         log.info(f"{repo} is not a local path: looking on the Hugging Face hub")
     # Before the weights: so where they are in the cache and it is not, the hub had none, and may be away now.
     absent = NotOnHubError if path is None else InputError
     family = declared_family({}, "")
     with suppress(absent):
-        config = hub_file(repo, "config.json")
+        config = get("config.json")
         family = declared_family(files.read_object(config), str(config))
     if family.own_tokenizer:
         for name in ("tokenizer.json", "generation_config.json"):
             with suppress(absent):
-                hub_file(repo, name)
+                get(name)
     for name in names if path is None else ():
         with suppress(NotOnHubError):
-            path = hub_file(repo, name)
+            path = get(name)
             break
     if path is None:
         nowhere = f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name"
         raise InputError(f"{nowhere}: check the spelling; what is private or gated needs HF_TOKEN")
     for part in files.weight_parts(path):
-        hub_file(repo, part.name)
+        get(part.name)
     return path
 
 
-def _found(name_or_path: str | Path) -> tuple[Path, dict[str, Any], str, Family]:
+def _found(name_or_path: str | Path, download: bool = True) -> tuple[Path, dict[str, Any], str, Family]:
     """Where the weights are, what else is said about the network, who says it, and its family."""
-    name, path = str(name_or_path), weights_file(name_or_path)
+    name, path = str(name_or_path), weights_file(name_or_path, download)
     described = [file for n in ("config.json", "hparams.json") if (file := path.with_name(n)).is_file()]
     declared, source = {}, ""
     if name in RELEASES:

@@ -22,6 +22,10 @@ class Hub:
 
     files: dict[str, bytes]  # "owner/repo/file" -> content
     mode: str = "good"
+    refusals: int = 0  # how many answers say that it is busy, before the mode counts
+    status: int = 429  # of these
+    retry_after: str | None = None  # the header that goes with them
+    git_hashes: bool = False  # whether small files have git's hashes as etags, as the hub's have
     keep: int = 0  # how many bytes arrive in the modes that break off
     url: str = ""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
@@ -49,6 +53,10 @@ class _Handler(BaseHTTPRequestHandler):
         hub.requests.append((self.command, self.path, self.headers.get("Range")))
         owner, repo, _, _, *rest = self.path.strip("/").split("/")
         content = hub.files.get(f"{owner}/{repo}/{'/'.join(rest)}")
+        if hub.refusals and (body or hub.mode != "busy on get"):
+            hub.refusals -= 1
+            named = {} if hub.retry_after is None else {"Retry-After": hub.retry_after}
+            return self._send(hub.status, b"", body, named)
         if mode == "busy":
             return self._send(503, b"over capacity", body)
         if mode == "html" or (mode == "html on get" and body):
@@ -60,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
             code = "RepoNotFound" if mode == "404" else "EntryNotFound"
             return self._send(404, b"", body, {"X-Error-Code": code, "X-Repo-Commit": COMMIT})
         digest = hashlib.sha256(content).hexdigest()
+        if hub.git_hashes and len(content) < 10_000:
+            digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
         if not body and mode != "redirects":
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
