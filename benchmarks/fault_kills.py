@@ -141,10 +141,10 @@ class Kills:
     def __init__(self, place: Place, seed: int = 0) -> None:
         self.place, self.seed = place, seed
         self.references: dict[str, Reference] = {}
-        self.lock = threading.Lock()
+        self.locks = {recipe.name: threading.Lock() for recipe in RECIPES}
 
     def reference(self, recipe: Recipe) -> Reference:
-        with self.lock:
+        with self.locks[recipe.name]:
             if recipe.name not in self.references:
                 found, seconds, changes = [], [], 0
                 for _ in range(2):
