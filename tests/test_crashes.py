@@ -23,11 +23,13 @@ from test_pretrain import config as pretraining
 from test_pretrain import text  # noqa: F401
 
 import gptcls.train.run
+from benchmarks.ablations import AblationConfig, run_ablations
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.run import classify_file
 from gptcls.classify.store import save_classifier
 from gptcls.common.lock import BusyError, locked
 from gptcls.core.errors import InputError
+from gptcls.core.loop import NonFiniteLossError, Trainer
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.run import pretrain
 from gptcls.train.config import TrainConfig
@@ -364,6 +366,22 @@ def test_a_lock_whose_file_was_removed_keeps_out_the_next(tmp_path, monkeypatch)
             pass
 
 
+def test_the_end_of_a_lock_leaves_the_next_one_s(tmp_path, monkeypatch):
+    file, close, stack = tmp_path / ".lock", os.close, ExitStack()
+
+    def close_and_lock(number):
+        close(number)
+        monkeypatch.undo()
+        stack.enter_context(locked(file, "busy"))
+
+    with locked(file, "busy"):
+        monkeypatch.setattr(os, "close", close_and_lock)
+    with pytest.raises(BusyError), locked(file, "busy"):
+        pass
+    stack.close()
+    assert not file.exists()
+
+
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
     import fcntl
 
@@ -393,6 +411,17 @@ def test_one_process_writes_an_output_file(tmp_path):
                 classify_file(classifier, tmp_path / "t.csv", tmp_path / name)
     assert classify_file(classifier, tmp_path / "t.csv", tmp_path / "out.csv") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link.csv", "out.csv", "t.csv"]
+
+
+def test_one_process_fills_a_table_of_ablations(tmp_path):
+    results = tmp_path / "x" / "results.csv"
+    options = AblationConfig(out=results.parent, data="sms-sample", rows=(1,), device="quantum")
+    with pytest.raises(InputError, match="quantum"):
+        run_ablations(options)
+    assert not results.parent.exists()
+    results.parent.mkdir()
+    with locked(results.with_name(".lock"), ""), pytest.raises(InputError, match="x is in use by another"):
+        run_ablations(options)
 
 
 # --- what a resumed run reads ---
@@ -457,3 +486,21 @@ def test_ctrl_c_while_scoring_is_gone_on_with(data, base, tmp_path, monkeypatch,
             train(tiny_run(data, base, tmp_path / "x"))
     assert f"interrupted in state 'scoring' (continue with --out {tmp_path / 'x'} --resume)" in caplog.text
     assert train(out=tmp_path / "x", resume=True).scores == whole.scores
+
+
+def test_what_diverged_is_not_gone_on_with(data, base, tmp_path, monkeypatch):
+    """It would diverge again."""
+    step = Trainer._step
+
+    def diverge(self, group):
+        if self.progress.step == 1:
+            raise NonFiniteLossError("the loss is no longer finite")
+        return step(self, group)
+
+    monkeypatch.setattr("gptcls.train.hooks.CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(Trainer, "_step", diverge)
+    with pytest.raises(NonFiniteLossError, match="weights after 1 steps are kept"):
+        train(tiny_run(data, base, tmp_path / "x"))
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["classifier", "config.json", "split"]
+    with pytest.raises(InputError, match="nothing left to resume"):
+        train(out=tmp_path / "x", resume=True)

@@ -39,9 +39,12 @@ def locked(file: Path, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for release in (lambda: file.unlink(), lambda: os.close(held), lambda: file.unlink(missing_ok=True)):
-            with suppress(OSError):  # Windows removes a file only once it is closed
-                release()
+        if fcntl is None:  # Windows removes a file only once nobody has it open
+            os.close(held)
+        with suppress(OSError):
+            file.unlink()
+        if fcntl is not None:  # only now: what lies there later is the next one's
+            os.close(held)
 
 
 def locked_output(file: Path) -> AbstractContextManager[None]:

@@ -136,6 +136,10 @@ class RunFolder:
         """Around all that is done once the result is there; behind it the run is finished."""
         self._advance("scoring")
         yield
+        self.finish()
+
+    def finish(self) -> None:
+        """Say that nothing can be gone on with: all is done, or what diverged would diverge again."""
         self._advance("finished")
         shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
 
@@ -161,6 +165,8 @@ class RunFolder:
             with self._lock(out):  # refused now instead of after everything is loaded
                 pass
         self._require_free(out)
+        if _state_of(out, self.result):
+            log.info(f"--out {out} holds a run that was ended before its first checkpoint: it is replaced")
         return out
 
     def _require_free(self, out: Path) -> None:

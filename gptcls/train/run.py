@@ -180,6 +180,7 @@ def _train(home: RunFolder, split: Split) -> Run:
     except NonFiniteLossError:
         if _best(trainer).kept_step:
             save()
+            home.finish()
         raise
     save_in = lambda folder: save_classifier(folder / RESULT, saved, full)  # noqa: E731
     save_somewhere(home, save_in, trainer)  # before anything else can go wrong
