@@ -121,7 +121,7 @@ def test_what_is_ignored_stays_ignored(folder):
 
 def options(base: Path, tmp_path: Path) -> list:
     data = write_csv(tmp_path / "rows.csv", ROWS * 4)
-    quick = {"epochs": 40, "batch-size": 4, "max-length": 16, "device": "cpu", "repeats": "keep"}
+    quick = {"epochs": 8, "batch-size": 4, "max-length": 16, "device": "cpu", "repeats": "keep"}
     return ["--model", base, "--data", data, *(x for k, v in quick.items() for x in (f"--{k}", v))]
 
 
@@ -134,12 +134,12 @@ def test_training_is_saved_and_goes_on(base, tmp_path, signum, status, said):
             break
     process.send_signal(signum)
     process.send_signal(signum)  # a shell and its terminal both send one
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == status
     assert err.endswith(said)
     assert "--resume" in err
     resumed = verb("train", "--out", tmp_path / "run", "--resume")
-    assert resumed.communicate(timeout=120)[1]
+    assert resumed.communicate(timeout=400)[1]
     assert resumed.returncode == 0
 
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -107,10 +107,16 @@ class FeatureCache:
         """Features (T, C) of each row; several are views of one storage."""
         n_stored = [1 if frozen.pools else width for _, width in rows]
         path = None if folder is None else folder / f"{uuid.uuid4().hex}.bin"
-        if path is not None:
-            require_writable(path.parent, "--cache")
-        with nullcontext() if path is None else workplace(path):  # which says that the file has its writer
+        if path is None:
             return self._fill(frozen, rows, n_stored, path, keys, pad_id, device)
+        require_writable(path.parent, "--cache")
+        with workplace(path):  # which says that the file has its writer
+            try:
+                return self._fill(frozen, rows, n_stored, path, keys, pad_id, device)
+            except BaseException:
+                with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
+                    path.unlink()
+                raise
 
     def _fill(
         self, frozen: Frozen, rows: list[tuple[list[int], int]], n_stored: list[int], path: Path | None,
@@ -120,23 +126,17 @@ class FeatureCache:
         views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
         total = sum(len(row) for row, _ in rows)
         with tqdm(total=total, desc="frozen blocks", unit="tok", disable=None) as bar:
-            try:
-                for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
-                    ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
-                    hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
-                    for i, row in zip(batch, hidden, strict=True):
-                        offsets[i], end = start, start + n_stored[i]
-                        views[i] = storage[start:end].copy_(row[: n_stored[i]])
-                        start = end
-                    bar.update(int(lengths.sum()))
-                if path is not None:
-                    flush(path)  # else a power cut could leave zeros behind a valid index
-                    _write_index(path.with_suffix(".safetensors"), keys, offsets, torch.tensor(n_stored))
-            except BaseException:
-                if path is not None:
-                    with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
-                        path.unlink()
-                raise
+            for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
+                ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
+                hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
+                for i, row in zip(batch, hidden, strict=True):
+                    offsets[i], end = start, start + n_stored[i]
+                    views[i] = storage[start:end].copy_(row[: n_stored[i]])
+                    start = end
+                bar.update(int(lengths.sum()))
+            if path is not None:
+                flush(path)  # else a power cut could leave zeros behind a valid index
+                _write_index(path.with_suffix(".safetensors"), keys, offsets, torch.tensor(n_stored))
         return views
 
     def _storage(self, n: int, width: int, dtype: torch.dtype, path: Path | None) -> Tensor:
