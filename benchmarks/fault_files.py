@@ -434,6 +434,7 @@ def busy(place: Place) -> None:
 @fault(HUB, "wrong bytes, half a file, endless redirects, silence; a cache that cannot be written")
 def misbehaving_hub(place: Place) -> None:
     with serve(_files(place)) as hub:
+        hub.retry_after = 86_400  # longer than anybody waits
         for what in ("wrong", "truncated", "endless", "stalls", "503"):
             for which in ("config.json", "model.safetensors"):
                 folder = place.fresh()

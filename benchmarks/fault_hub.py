@@ -21,6 +21,7 @@ class Hub:
     misbehave: str = ""
     times: int = 10**9
     which: str = ""
+    retry_after: int = 1  # seconds, with 429 and 503
     url: str = ""
     asked: list[tuple[str, str, float]] = field(default_factory=list)  # method, path, when
     stop: threading.Event = field(default_factory=threading.Event)
@@ -61,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
             hub.times -= 1
         match what:
             case "429" | "503":
-                return self._send(int(what), b"later", body, {"Retry-After": "1"})
+                return self._send(int(what), b"later", body, {"Retry-After": str(hub.retry_after)})
             case "endless":
                 return self._send(302, b"", body, headers | {"Location": f"{hub.url}{self.path}"})
             case "wrong":
