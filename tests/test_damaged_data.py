@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.mutate import mutated
 
 from gptcls.classify.run import arriving_lines
 from gptcls.core.errors import InputError
@@ -89,9 +90,9 @@ def test_a_bomb_is_refused_with_a_way_out(tmp_path, monkeypatch, suffix):
     line = refusal(path)
     assert "unpack to more than 500 times as much" in line
     assert "unpack it first, and give what x.csv holds" in line
-    rows = b"text,label\n" + b"".join(b"the text of row %d,a\n" % i for i in range(100_000))
+    rows = b"text,label\n" + b"".join(b"the text of row %d,a\n" % i for i in range(50_000))
     path.write_bytes((gzip if suffix == ".gz" else lzma).compress(rows))  # some 7 times
-    assert sum(map(len, read_chunks(path))) == 100_000
+    assert sum(map(len, read_chunks(path))) == 50_000
 
 
 def workbook(path, **how):
@@ -147,23 +148,6 @@ def test_an_archive_of_texts_that_is_locked_or_damaged(tmp_path):
 
 
 # --- damaged ---
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, a piece cut out or doubled, or the end lost."""
-    data = bytearray(data)
-    at, size = rng.randrange(len(data)), rng.randint(1, 64)
-    match rng.randrange(4):
-        case 0:
-            for _ in range(rng.randint(1, 8)):
-                data[rng.randrange(len(data))] = rng.randrange(256)
-        case 1:
-            del data[at : at + size]
-        case 2:
-            data[at:at] = data[at : at + size]
-        case 3:
-            del data[at:]
-    return bytes(data)
 
 
 WRITERS = {

@@ -43,8 +43,9 @@ def gptcls(monkeypatch, capsys):
 @pytest.mark.parametrize("verb", CONFIGS)
 def test_the_options_are_those_that_tyro_parses(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")  # wider, it has two columns of groups
+    forms = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     with pytest.raises(SystemExit):
-        tyro.cli(CONFIGS[verb], config=(tyro.conf.OmitArgPrefixes,), args=["--help"])
+        tyro.cli(CONFIGS[verb], config=forms, args=["--help"])
     lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
     rows = [line.partition("  ")[0] for line in lines if line.startswith("-")]
     theirs = {flag for row in rows for flag in re.findall(r"--[a-z][a-z-]+", row)} - {"--help"}

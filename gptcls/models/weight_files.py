@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -96,7 +97,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickles' protocols: whether they load is seen below
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         why = "it is broken, or holds other Python objects, which are never loaded since they could run code"
         raise InputError(f"{path} is not a file of plain tensors: {why}{_hint(path)}") from None
