@@ -71,7 +71,7 @@ def repeat(number: int, seed: int) -> str:
         said = "".join(traceback.format_exception(error))
     else:
         said = "it was read"
-    return f"fuzz/{number}: {kind.name}, {folder / kind.file}\n{said}"
+    return f"fuzz-{number}: {kind.name}, {folder / kind.file}\n{said}"
 
 
 class _Worker:
@@ -118,7 +118,7 @@ class _Worker:
         return struct.unpack("<qd", data) if len(data) == 16 else (-1, 0.0)
 
     def _case(self, number: int, error: str, where: str) -> dict:
-        return {"case": f"fuzz/{number}", "kind": "", "error": error, "where": where, "number": number}
+        return {"case": f"fuzz-{number}", "kind": "", "error": error, "where": where, "number": number}
 
     def stop(self) -> None:
         if not self.stopped and self.process.exitcode is None:
@@ -175,7 +175,7 @@ def _work(folder: Path, first: int, step: int, count: int, seed: int) -> None:
             except Exception as error:
                 if ran_out(error):  # which a command shows as a line, too
                     continue
-                about = {"case": f"fuzz/{number}", "kind": kind.name, "error": type(error).__name__}
+                about = {"case": f"fuzz-{number}", "kind": kind.name, "error": type(error).__name__}
                 about |= {"where": _place(error), "said": f"{error!s:.160}"}
                 out.write(json.dumps(about) + "\n")
             expected = {*kind.files, *kind.made}

@@ -160,7 +160,7 @@ class Kills:
         recipe = rng.choice(RECIPES)
         signum = rng.choices(list(SIGNALS), SIGNALS.values())[0]
         reference, folder = self.reference(recipe), self.place.fresh()
-        case, faults, uncaught, hangs = f"kill/{number}", [], 0, 0
+        case, faults, uncaught, hangs = f"kill-{number}", [], 0, 0
         done = None
         for turn in range(1 + (rng.random() < AGAIN)):
             done = self._killed(recipe, folder, reference, signum, rng, turn > 0)

@@ -70,7 +70,7 @@ class FaultsConfig:
     jobs: int = os.cpu_count() or 1
     """Processes at once."""
     case: str | None = None
-    """One case again, in full: kill/12 or fuzz/345, as the table names them. With the same --seed."""
+    """One case again, in full: kill-12 or fuzz-345, as the table names them. With the same --seed."""
     out: Path | None = None
     """File for the figures, as JSON."""
 
@@ -159,9 +159,9 @@ def _tried(each: Fault, place: Place) -> tuple[Fault, str, float]:
 
 def again(config: FaultsConfig) -> None:
     """Print one case in full; its files stay."""
-    kind, _, number = config.case.partition("/")
+    kind, _, number = config.case.partition("-")
     if kind not in ("kill", "fuzz") or not number.isdigit():
-        raise InputError(f"--case {config.case} is no case: take kill/NUMBER or fuzz/NUMBER")
+        raise InputError(f"--case {config.case} is no case: take kill-NUMBER or fuzz-NUMBER")
     if kind == "fuzz":
         print(repeat(int(number), config.seed))
         return

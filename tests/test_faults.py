@@ -118,12 +118,12 @@ def test_what_counts_as_refused_and_as_stopped():
 
 def test_the_table_counts_what_was_not_survived():
     kills = [
-        Outcome("kill/0", "train", signal.SIGKILL),
-        Outcome("kill/1", "train", signal.SIGKILL, "train: it did not resume", uncaught=1, left_behind=7),
-        Outcome("kill/2", "pretrain", signal.SIGTERM),
+        Outcome("kill-0", "train", signal.SIGKILL),
+        Outcome("kill-1", "train", signal.SIGKILL, "train: it did not resume", uncaught=1, left_behind=7),
+        Outcome("kill-2", "pretrain", signal.SIGTERM),
     ]
-    error = {"case": "fuzz/5", "kind": "CSV", "error": "KeyError", "where": "x.py:1 f", "said": "'a'"}
-    hang = {"case": "fuzz/9", "kind": "zip", "error": "hang", "where": ""}
+    error = {"case": "fuzz-5", "kind": "CSV", "error": "KeyError", "where": "x.py:1 f", "said": "'a'"}
+    hang = {"case": "fuzz-9", "kind": "zip", "error": "hang", "where": ""}
     found = Found(Counter({"CSV": 8, "zip": 2}), [error], [hang], seconds=2.0)
     campaign = faults.Campaign(kills, 6.0, found, [(FAULTS[0], "", 1.0), (FAULTS[1], "it failed", 1.0)])
     table = faults.table(campaign)
@@ -139,15 +139,15 @@ def test_the_table_counts_what_was_not_survived():
     ):
         assert line in table
     said = faults.failures(campaign)
-    for reason in ("it failed", "kill/1: train: it did not resume", "fuzz/5", "KeyError", "fuzz/9: a hang"):
+    for reason in ("it failed", "kill-1: train: it did not resume", "fuzz-5", "KeyError", "fuzz-9: a hang"):
         assert reason in said
     assert not campaign.passed
     assert faults.Campaign(kills[:1]).passed
 
 
 def test_a_case_of_no_such_name_is_refused():
-    with pytest.raises(InputError, match="kill/NUMBER"):
-        faults.again(faults.FaultsConfig(case="kill/x"))
+    with pytest.raises(InputError, match="kill-NUMBER"):
+        faults.again(faults.FaultsConfig(case="kill-x"))
     with pytest.raises(InputError, match="no fault"):
         faults.faults(faults.FaultsConfig(named="nothing of the kind", parts=("named",)))
 
