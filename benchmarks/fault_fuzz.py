@@ -29,6 +29,7 @@ class Found:
     read: Counter = field(default_factory=Counter)  # kind -> inputs
     uncaught: list[dict] = field(default_factory=list)  # case, kind, error, where
     hangs: list[dict] = field(default_factory=list)
+    left: list[dict] = field(default_factory=list)  # files
     left_behind: int = 0  # bytes
     seconds: float = 0.0
 
@@ -133,6 +134,7 @@ class _Worker:
             entry = json.loads(line)
             if "left" in entry:
                 found.left_behind += entry["left"]
+                found.left.append(entry)
             else:
                 found.uncaught.append(entry)
         reads = self.folder / "read"
@@ -172,7 +174,7 @@ def _work(folder: Path, first: int, step: int, count: int, seed: int) -> None:
                 kind.use(case)
             except (InputError, OSError):
                 pass
-            except Exception as error:
+            except BaseException as error:  # a panic in Rust is no Exception
                 if ran_out(error):  # which a command shows as a line, too
                     continue
                 about = {"case": f"fuzz-{number}", "kind": kind.name, "error": type(error).__name__}
@@ -182,7 +184,8 @@ def _work(folder: Path, first: int, step: int, count: int, seed: int) -> None:
             for path in sorted(case.rglob("*")):
                 name = path.relative_to(case)
                 if path.is_file() and name.as_posix() not in expected and name.parts[0] not in kind.made:
-                    out.write(json.dumps({"left": path.stat().st_size}) + "\n")
+                    left = {"left": path.stat().st_size, "case": f"fuzz-{number}", "file": str(name)}
+                    out.write(json.dumps(left | {"kind": kind.name}) + "\n")
             shutil.rmtree(case)
 
 

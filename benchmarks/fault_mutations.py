@@ -157,7 +157,10 @@ def damaged_safetensors(rng: random.Random, data: bytes) -> bytes:
     header, tensors = json.loads(data[8 : 8 + size]), data[8 + size :]
     names = [name for name in header if name != "__metadata__"]
     for _ in range(rng.choice((1, 1, 2))):
-        entry = header[name] if (name := rng.choice(names)) in header else {}
+        if not isinstance(header, dict):
+            break
+        entry = header.get(name := rng.choice(names))
+        entry = entry if isinstance(entry, dict) else {}
         match rng.randrange(6):
             case 0 if entry.get("shape"):
                 shape = entry["shape"]

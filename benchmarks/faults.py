@@ -212,6 +212,7 @@ def failures(campaign: Campaign) -> str:
             each = first[key]
             lines.append(f"{each['case']}: {n} times {key[0]} at {key[1]}: {each.get('said', '')}")
         lines += [f"{each['case']}: a hang" for each in found.hangs]
+        lines += [f"{each['case']}: {each['kind']} left {each['file']}" for each in found.left]
     return "\n".join(lines)
 
 

@@ -214,19 +214,9 @@ def _read_index(path: Path) -> tuple[list[bytes], list[int], list[int]]:
     """Keys, offsets and counts; ValueError and what :func:`load_file` raises where it is not whole."""
     index = load_file(path)
     keys, offsets, counts = index["keys"], index["offsets"].tolist(), index["counts"].tolist()
-    if keys.dtype != torch.uint8 or keys.shape != (len(counts), 32) or min(counts, default=1) < 1:
+    if index["offsets"].ndim != 1 or index["counts"].ndim != 1 or keys.dtype != torch.uint8:
         raise ValueError("not an index")
-    # Rows lie behind each other without gaps, in any order.
-    if sorted(offsets) != [0, *accumulate(n for _, n in sorted(zip(offsets, counts, strict=True)))][:-1]:
-        raise ValueError("rows overlap")
-    return [key.tobytes() for key in keys.numpy()], offsets, counts
-
-
-def _read_index(path: Path) -> tuple[list[bytes], list[int], list[int]]:
-    """Keys, offsets and counts; ValueError and what :func:`load_file` raises where it is not whole."""
-    index = load_file(path)
-    keys, offsets, counts = index["keys"], index["offsets"].tolist(), index["counts"].tolist()
-    if keys.dtype != torch.uint8 or keys.shape != (len(counts), 32) or min(counts, default=1) < 1:
+    if keys.shape != (len(counts), 32) or min(counts, default=1) < 1:
         raise ValueError("not an index")
     # Rows lie behind each other without gaps, in any order.
     if sorted(offsets) != [0, *accumulate(n for _, n in sorted(zip(offsets, counts, strict=True)))][:-1]:
