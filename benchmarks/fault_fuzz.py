@@ -68,7 +68,7 @@ def repeat(number: int, seed: int) -> str:
     kind, folder = kinds.write(number, seed)
     try:
         kind.use(folder)
-    except Exception as error:
+    except BaseException as error:
         said = "".join(traceback.format_exception(error))
     else:
         said = "it was read"
@@ -175,11 +175,10 @@ def _work(folder: Path, first: int, step: int, count: int, seed: int) -> None:
             except (InputError, OSError):
                 pass
             except BaseException as error:  # a panic in Rust is no Exception
-                if ran_out(error):  # which a command shows as a line, too
-                    continue
-                about = {"case": f"fuzz-{number}", "kind": kind.name, "error": type(error).__name__}
-                about |= {"where": _place(error), "said": f"{error!s:.160}"}
-                out.write(json.dumps(about) + "\n")
+                if not ran_out(error):  # which a command shows as a line, too
+                    about = {"case": f"fuzz-{number}", "kind": kind.name, "error": type(error).__name__}
+                    about |= {"where": _place(error), "said": f"{error!s:.160}"}
+                    out.write(json.dumps(about) + "\n")
             expected = {*kind.files, *kind.made}
             for path in sorted(case.rglob("*")):
                 name = path.relative_to(case)
