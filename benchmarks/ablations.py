@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.ablation_report import read_results, summarise, table, with_result, write_report
 from benchmarks.ablation_rows import ABLATIONS, Ablation, chosen, config_of, settings
 from gptcls.common import cli
+from gptcls.common.console import say
+from gptcls.common.files import require_writable, workplace
 from gptcls.common.lock import LOCK, locked
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
@@ -103,9 +105,10 @@ def _run_all(config: AblationConfig, rows: list, runs: list, path: Path) -> "pd.
     finished = set(zip(results["row"], results["seed"], strict=True))
     todo = [run for run in runs if (run[0].number, run[1].run.seed) not in finished]
     log.info(f"{len(runs)} runs, {len(runs) - len(todo)} of them finished before; {_said(config)}")
-    with tempfile.TemporaryDirectory(prefix="gptcls-ablations-") as scratch:
+    require_writable(config.folder, "--out")
+    with workplace(Path(tempfile.gettempdir()) / "gptcls-ablations") as scratch:
         for row, run in todo:
-            result = _run(row, run, config.cache or Path(scratch))
+            result = _run(row, run, config.cache or scratch)
             results = with_result(path, result)
             write_report(config.folder, results, rows)
             scores = " / ".join(f"{result[part]:.2f}" for part in PARTS)
@@ -197,9 +200,9 @@ def _quiet() -> Iterator[None]:
 
 def _run_and_print(config: AblationConfig) -> None:
     results = run_ablations(config)
-    print(table(summarise(results, chosen(config.rows))))
+    say(table(summarise(results, chosen(config.rows))))
     if len(results):
-        print(f"\nwritten to {config.folder}: results.csv, table.md, ablations.png")
+        say(f"\nwritten to {config.folder}: results.csv, table.md, ablations.png")
 
 
 def main() -> None:

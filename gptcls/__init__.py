@@ -3,7 +3,13 @@
 Public names are imported on first use (PEP 562): ``import gptcls.core.gpt2`` loads that lesson alone.
 """
 
+import sys
 from importlib import import_module
+
+if sys.argv[:1] == ["-m"]:  # python -m gptcls.VERB: what Python says while it looks for the verb
+    from gptcls.common.signals import exit_at_once
+
+    exit_at_once()  # importing takes seconds, in which the first process of a container would be deaf
 
 __version__ = "0.1.0"
 _HOMES = {

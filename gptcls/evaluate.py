@@ -14,7 +14,8 @@ import tyro
 from gptcls.classify.predict import AnswerOptions, TextClassifier
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
-from gptcls.common.files import write_json
+from gptcls.common.console import say
+from gptcls.common.files import require_writable, write_json
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.common.options import own_first
@@ -85,6 +86,7 @@ def evaluate(
             raise InputError(f"--out {out} is a file; choose a folder")
         if any((out / name).exists() for name in ("config.json", "classifier", "classifier.json")):
             raise InputError(f"--out {out} holds a run, whose scores would be lost; choose another folder")
+        require_writable(out, "--out")
     classifier, where = config.load(), "in memory"
     if not isinstance(config.model, TextClassifier):
         where = find_classifier(config.model).resolve().parent / "split"
@@ -125,9 +127,9 @@ def evaluate(
         if labelled:
             report.write_pictures(out, task, targets, outputs, scores, decision=decision)
     if show and labelled:
-        print(report.scores_table(task, {str(source or "test"): scores}, {}))
+        say(report.scores_table(task, {str(source or "test"): scores}, {}))
     if show and found:
-        print(("\n" if labelled else "") + in_words(found["drift"], _named(config)))
+        say(("\n" if labelled else "") + in_words(found["drift"], _named(config)))
     return scores | found
 
 

@@ -8,6 +8,7 @@ import torch
 import tyro
 
 from gptcls.common.cli import run
+from gptcls.common.console import say
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.options import HardwareOptions, own_first
 from gptcls.core.errors import InputError
@@ -57,7 +58,7 @@ def generate_text(config: GenerateConfig) -> str:
 
 
 def main() -> None:
-    run(GenerateConfig, lambda config: print(generate_text(config)))
+    run(GenerateConfig, lambda config: say(generate_text(config)))
 
 
 if __name__ == "__main__":

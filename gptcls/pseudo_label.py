@@ -16,6 +16,7 @@ import tyro
 from gptcls.classify.predict import ClassifierOptions
 from gptcls.classify.run import answered_chunks
 from gptcls.common import cli
+from gptcls.common.files import require_writable
 from gptcls.common.lazy import pd
 from gptcls.common.lock import locked_output
 from gptcls.common.log import log
@@ -48,6 +49,7 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
     by ``--repeats``. InputError, leaving no file, for what cannot be read, and when no text was taken."""
     if not 0 < config.confidence <= 1:
         raise InputError(f"--confidence {config.confidence} is not a probability; use more than 0, at most 1")
+    require_writable(config.out, "--out")
     classifier = config.load()
     if not isinstance(classifier.saved.task, SingleLabel):
         raise InputError(f"--model {config.model} gives no single class to be sure of; take a --task single")

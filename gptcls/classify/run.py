@@ -18,6 +18,8 @@ from tqdm import tqdm
 from gptcls.classify.answers import answers_of
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, AnswerOptions, TextClassifier
 from gptcls.classify.store import BUNDLED
+from gptcls.common.console import escaped, say
+from gptcls.common.files import require_writable
 from gptcls.common.lazy import pd
 from gptcls.common.lock import locked_output
 from gptcls.common.log import log
@@ -51,7 +53,10 @@ class ClassifyConfig(TableOptions, AnswerOptions):
     data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE", help=TEXTS_HELP)] = None
     out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
     """File for the rows of --data with a label column and a probability column for each label; of a
-    regression, with a column for each number."""
+    regression, with a column for each number. A pipe or /dev/stdout is written row by row."""
+    escape_formulas: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """In a .csv or .tsv --out, write ' before what a spreadsheet would take for a formula (it begins with =,
+    +, - or @)."""
 
 
 def classify(config: ClassifyConfig) -> None:
@@ -66,16 +71,20 @@ def classify(config: ClassifyConfig) -> None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
     if config.data is None and (config.text_column or dialect != PLAIN):
         raise InputError("--text-column, --separator, --encoding and --columns go with --data")
+    if config.out is not None:
+        require_writable(config.out, "--out")
+    if config.out is None and config.escape_formulas:
+        raise InputError("--escape-formulas goes with --data and --out")
     classifier = config.load()
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config)
+        n = classify_file(classifier, config.data, config.out, config, config.escape_formulas)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
     answers, n_truncated = answers_of(classifier.saved.task, classifier.saved.decision), 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
         outputs, n_longer = classifier.scored(texts)
         for row in outputs:
-            print("\t".join(answers.fields(row)), flush=True)
+            say("\t".join(map(escaped, answers.fields(row))), flush=True)
         n_truncated += n_longer
     classifier.log_truncated(n_truncated)
 
@@ -94,16 +103,19 @@ def model_first(config: AnyTexts, way_out: str) -> AnyTexts:
     return config
 
 
-def classify_file(classifier: TextClassifier, source: Path, target: Path, table=PLAIN_TABLE) -> int:
+def classify_file(
+    classifier: TextClassifier, source: Path, target: Path, table=PLAIN_TABLE, escape_formulas: bool = False
+) -> int:
     """Label every row of a table and return how many there were; memory holds a few thousand at a time.
 
     The target has the source's columns and, after them, ``label`` and ``probability_<label>`` for each label
     (``predicted_label`` where the source has a ``label``). Several labels are a JSON list, a regression's
-    numbers a column each. A row without text gets empty values. Raises InputError, leaving no target, when a
-    value is not text, a column of a needed name exists, or another process writes the target.
+    numbers a column each. A row without text gets empty values. ``escape_formulas`` is
+    :class:`gptcls.data.writer.ChunkWriter`'s. Raises InputError, leaving no target, when a value is not text,
+    a column of a needed name exists, or another process writes the target.
     """
     answers, n = answers_of(classifier.saved.task, classifier.saved.decision), 0
-    writer = ChunkWriter(target, source=source)
+    writer = ChunkWriter(target, source, escape_formulas)
     with locked_output(target), writer:
         for chunk, _, outputs in answered_chunks(classifier, source, table):
             if n == 0:

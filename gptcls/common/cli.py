@@ -7,12 +7,15 @@ import io
 import itertools
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gptcls.common import memory
+from gptcls.common import memory, signals
+from gptcls.common.console import complain, escaped, is_writable, let_go, prepare_streams, say
+from gptcls.common.files import WAYS_OUT
 from gptcls.core.errors import InputError
 
 NUMBERS = {int: "a whole number", float: "a number"}
@@ -28,50 +31,93 @@ VERBS = {  # name: its module, and what it does
 }
 
 
+class OneLine(logging.Formatter):
+    """Each message on a line of its own, :func:`gptcls.common.console.escaped`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escaped(super().format(record))
+
+
 def main() -> None:
     """``gptcls VERB …``: the same as ``python -m gptcls.VERB …``. Only that verb is imported."""
-    verb, *rest = sys.argv[1:] or ["--help"]
+    previous = signals.exit_at_once()
+    try:
+        _main(*sys.argv[1:] or ["--help"])
+    finally:
+        signals.restore(previous)
+
+
+def _main(verb: str, *rest: str) -> None:
+    prepare_streams()
     verb = verb.replace("pseudo_label", "pseudo-label")
     if verb in VERBS:
         sys.argv = [f"gptcls {verb}", *rest]
         importlib.import_module(VERBS[verb][0]).main()
     elif verb in ("-h", "--help"):
-        print("usage: gptcls VERB [OPTIONS]\n       gptcls VERB --help | gptcls --version\n")
-        print("\n".join(f"  {name:<13} {what}" for name, (_, what) in VERBS.items()))
+        verbs = "\n".join(f"  {name:<13} {what}" for name, (_, what) in VERBS.items())
+        _finish(say, f"usage: gptcls VERB [OPTIONS]\n       gptcls VERB --help | gptcls --version\n\n{verbs}")
     elif verb == "--version":
-        print("gptcls", sys.modules["gptcls"].__version__)
+        _finish(say, f"gptcls {sys.modules['gptcls'].__version__}")
     else:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"verbs are {', '.join(VERBS)}"
-        print(f"error: gptcls has no verb {verb!r}; {hint}", file=sys.stderr)
+        complain(f"error: gptcls has no verb {verb!r}; {hint}")
         sys.exit(2)
 
 
 def run(config_class: type, function: Callable[[Any], Any]) -> None:
     """Parse ``sys.argv`` into ``config_class`` and call ``function`` with it. Exits with 2 for a mistake in
-    what was given or a file that cannot be used, named in one line on stderr, and with 130 after Ctrl-C."""
+    what was given or a file that cannot be used, named in one line on stderr, and with 130 after Ctrl-C, 143
+    after SIGTERM, 129 after SIGHUP."""
+    prepare_streams()
     logger = logging.getLogger("gptcls")
-    try:
+
+    def parse_and_call() -> None:
         config = _parse(config_class)
         if not logger.handlers:
-            logger.addHandler(logging.StreamHandler(sys.stderr))  # the message alone, without a formatter
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(OneLine())  # the message alone
+            logger.addHandler(handler)
             logger.setLevel(logging.INFO)
             logger.propagate = False
         function(config)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads our output may have enough of it, as in … | head
-        sys.stderr.close()  # else Python reports the pipe once more while it exits
-        sys.exit(0)
-    except Exception as error:
-        if memory.ran_out(error):
-            error = memory.explained(error, config_class)
-        elif not isinstance(error, InputError | OSError):
+
+    def explaining_memory() -> None:
+        try:
+            parse_and_call()
+        except Exception as error:
+            if memory.ran_out(error):
+                raise memory.explained(error, config_class) from None
             raise
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+
+    with signals.obeyed():
+        _finish(explaining_memory)
+
+
+def _finish(function: Callable[..., None], *arguments: Any) -> None:
+    """Call ``function``; whatever ends it becomes an exit status and at most a line on stderr."""
+    try:
+        function(*arguments)
+        say("", end="", flush=True)
+    except BrokenPipeError:  # whoever reads our output may have enough of it, as in … | head
+        let_go(sys.stdout)
+        sys.exit(0)
+    except (InputError, OSError) as error:
+        said = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            way_out = f"; {WAYS_OUT[error.errno]}" if error.errno in WAYS_OUT else ""
+            said = f"{where}{error.strerror}{way_out}"
+        complain(f"error: {said}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        signum = getattr(error, "signum", signal.SIGINT)
+        complain(signals.ENDING[signum])
+        sys.exit(128 + signum)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if not is_writable(stream):
+                let_go(stream)
 
 
 def _parse(config_class: type) -> Any:
@@ -82,7 +128,7 @@ def _parse(config_class: type) -> Any:
     prog = command()
     asked = {"-h", "--help", "--help-all"}.intersection(itertools.takewhile("--".__ne__, sys.argv[1:]))
     if asked:
-        print(help.page(config_class, prog, "--help-all" in asked), flush=True)
+        say(help.page(config_class, prog, "--help-all" in asked), flush=True)
         sys.exit(0)
     complaint = io.StringIO()
     try:
@@ -94,11 +140,11 @@ def _parse(config_class: type) -> Any:
     except SystemExit as exit_:
         options = {flag: option for option in help.options_of(config_class) for flag in option.flags}
         if exit_.code:
-            print(f"error: {_in_one_line(complaint.getvalue(), options)}; see {prog} --help", file=sys.stderr)
+            complain(f"error: {_in_one_line(complaint.getvalue(), options)}; see {prog} --help")
         raise
     if unknown:
         flags = [flag for option in help.options_of(config_class) for flag in option.flags]
-        print(f"error: {_unknown(unknown[0], flags)}; see {prog} --help", file=sys.stderr)
+        complain(f"error: {_unknown(unknown[0], flags)}; see {prog} --help")
         sys.exit(2)
     return config
 

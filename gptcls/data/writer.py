@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -9,14 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TextIO
 
-from gptcls.common.files import atomic_file
+from gptcls.common.files import atomic_file, is_stream, open_number
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.columns import values_of
 from gptcls.data.encodings import COMPRESSED
 from gptcls.data.readers import pyarrow_for, suffix_of
 
 Write = Callable[["pd.DataFrame"], None]
+# What Excel and LibreOffice take for a formula (https://owasp.org/www-community/attacks/CSV_Injection).
+FORMULA = re.compile("[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
+NUMBER = re.compile(r"[+-]?(\d[\d.,]*|\.\d+)(e[+-]?\d+)?%?", re.IGNORECASE)
 
 
 class ChunkWriter:
@@ -26,19 +32,34 @@ class ChunkWriter:
             for chunk in read_chunks("texts.csv"):
                 writer.write(chunk.assign(label=…))
 
-    After an error what stood there before stays. The index is not written. Raises InputError when the target
-    is a folder, of an unknown format, or the ``source`` itself, and when a frame has other columns than the
-    first (JSON lines may vary); OSError when the disk refuses.
+    After an error what stood there before stays. The index is not written. A pipe or ``/dev/stdout`` without
+    a suffix has the source's format, or CSV. With ``escape_formulas`` the cells and column names of a CSV or
+    TSV file that a spreadsheet would take for formulas begin with ``'``; with False the log says at the end
+    how many there are; with None, of files that programs read, nothing is looked at.
+
+    Raises InputError when the target is a folder, of an unknown format, or the ``source`` itself, and when a
+    frame has other columns than the first (JSON lines may vary); OSError when the disk refuses.
     """
 
     write: Write  # appends the rows of a frame
 
-    def __init__(self, path: str | Path, source: str | Path | None = None) -> None:
-        self.path = Path(path)
-        if suffix_of(self.path) not in WRITERS:
+    def __init__(
+        self, path: str | Path, source: str | Path | None = None, escape_formulas: bool | None = None
+    ) -> None:
+        self.path, self.suffix, self.n_formulas = Path(path), suffix_of(Path(path)), 0
+        streams = is_stream(self.path)
+        if streams and self.suffix not in WRITERS:
+            theirs = suffix_of(Path(source)) if source is not None else ""
+            self.suffix = theirs if theirs in WRITERS else ".csv"
+        if self.suffix not in WRITERS:
             raise InputError(
                 f"{self.path}: unknown format {self.path.suffix!r} to write; give {', '.join(WRITERS)}"
             )
+        if streams and self.suffix == ".parquet":
+            raise InputError(f"{self.path}: a Parquet file cannot be streamed; give .csv or .jsonl")
+        self.escape_formulas = escape_formulas if self.suffix in DELIMITED else None
+        if escape_formulas and self.escape_formulas is None:
+            raise InputError(f"--escape-formulas goes with {', '.join(DELIMITED)}, and {self.path} has none")
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder: give the name of a file to write")
         if source is not None and self.path.exists() and self.path.samefile(source):
@@ -47,12 +68,41 @@ class ChunkWriter:
     def __enter__(self) -> "ChunkWriter":
         with ExitStack() as stack:
             part = stack.enter_context(atomic_file(self.path))
-            self.write = stack.enter_context(WRITERS[suffix_of(self.path)](part, self.path))
+            write = stack.enter_context(WRITERS[self.suffix](part, self.path))
+            self.write = write
+            if self.escape_formulas is not None:
+                self.write = lambda frame: write(self._without_formulas(frame))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> bool | None:
-        return self._stack.__exit__(*error)
+        handled = self._stack.__exit__(*error)
+        if self.n_formulas and not self.escape_formulas and error[0] is None:
+            said = f"cells that a spreadsheet would take for formulas: {self.n_formulas:,}"
+            log.info(f"{self.path}: {said}; --escape-formulas makes them text")
+        return handled
+
+    def _without_formulas(self, frame: "pd.DataFrame") -> "pd.DataFrame":
+        """Count them; with :attr:`escape_formulas`, a copy in which they are text."""
+        result = frame.copy(deep=False)
+        for name in frame.columns:
+            found = [is_formula(value) for value in frame[name]]
+            self.n_formulas += sum(found)
+            if self.escape_formulas and any(found):
+                cells = zip(frame[name], found, strict=True)
+                result[name] = pd.Series([f"'{x}" if is_ else x for x, is_ in cells], frame.index, object)
+        if self.escape_formulas:
+            result.columns = [f"'{name}" if is_formula(name) else name for name in frame.columns]
+        return result
+
+
+def is_formula(value: object) -> bool:
+    """Whether a spreadsheet would compute a cell instead of showing it.
+
+    >>> [is_formula(value) for value in ("=1+1", "-5", "- 5", "@you", "x=1", -5.0)]
+    [True, False, True, True, False, False]
+    """
+    return isinstance(value, str) and bool(FORMULA.match(value)) and not NUMBER.fullmatch(value)
 
 
 @contextmanager
@@ -116,6 +166,7 @@ def parquet_writer(part: Path, path: Path) -> Iterator[Write]:
         yield write
 
 
+DELIMITED = (".csv", ".tsv", ".tab")
 WRITERS: dict[str, Callable[[Path, Path], AbstractContextManager[Write]]] = {  # by suffix
     ".csv": partial(delimited_writer, separator=","),
     **dict.fromkeys((".tsv", ".tab"), partial(delimited_writer, separator="\t")),
@@ -134,4 +185,6 @@ def _same_columns(frame: "pd.DataFrame", columns: list | None, path: Path) -> li
 
 def _open_to_write(path: Path) -> TextIO:
     how = {"mode": "wt", "encoding": "utf-8", "newline": ""}
+    if (number := open_number(path)) is not None:
+        return open(os.dup(number), **how)
     return COMPRESSED.get(path.suffix.lower(), open)(path, **how)

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gptcls.common.console import escaped
 from gptcls.evaluation.metrics import MEASURES
 
 WIDTH = 100  # columns of the terminal table
@@ -46,7 +47,8 @@ def _class_notes(rows: Rows) -> list[str]:
     if len(labels) == 1:
         (names,) = labels
         macro = f"Precision, recall, F1 and AUC are macro averages over {len(names)} classes."
-        notes[1:1] = [f'Precision, recall and F1 are those of "{names[1]}".' if len(names) == 2 else macro]
+        of_one = f'Precision, recall and F1 are those of "{escaped(names[1])}".' if len(names) == 2 else ""
+        notes[1:1] = [of_one or macro]
     return notes
 
 
@@ -117,7 +119,7 @@ def format_each(scores: dict) -> str:
 
 def _report(header: list[str], body: list[list[str]], rules: Sequence[int] = (1,)) -> str:
     """Aligned lines under a header; ``rules`` are the numbers of those that are rules."""
-    body = [[shortened(cells[0], LONGEST), *cells[1:]] for cells in body]
+    body = [[shortened(escaped(cells[0]), LONGEST), *cells[1:]] for cells in body]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     lines = [_line(cells, widths).rstrip() for cells in (header, *body)]
     for number in rules:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from gptcls.common.files import atomic_file, flush
+from gptcls.common.files import atomic_file, flush, require_writable, tidy, workplace
 from gptcls.common.log import log
 from gptcls.core.answer import mean_of_each, token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
@@ -87,7 +87,10 @@ class FeatureCache:
         keys = {part: [_row_key(*row) for row in rows[part]] for part in parts}
         todo = {key: row for part in parts for key, row in zip(keys[part], rows[part], strict=True)}
         folder = None if self.folder is None else self.folder / _frozen_key(frozen)
-        found = _read(folder, frozen) if folder is not None else {}
+        found = {}
+        if folder is not None:
+            _remove_orphans(folder)
+            found = _read(folder, frozen)
         missing = [key for key in todo if key not in found]
         if missing:
             pad_id = next(iter(parts.values())).pad_id
@@ -104,27 +107,36 @@ class FeatureCache:
         """Features (T, C) of each row; several are views of one storage."""
         n_stored = [1 if frozen.pools else width for _, width in rows]
         path = None if folder is None else folder / f"{uuid.uuid4().hex}.bin"
+        if path is None:
+            return self._fill(frozen, rows, n_stored, path, keys, pad_id, device)
+        require_writable(path.parent, "--cache")
+        with workplace(path):  # which says that the file has its writer
+            try:
+                return self._fill(frozen, rows, n_stored, path, keys, pad_id, device)
+            except BaseException:
+                with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
+                    path.unlink()
+                raise
+
+    def _fill(
+        self, frozen: Frozen, rows: list[tuple[list[int], int]], n_stored: list[int], path: Path | None,
+        keys: list[bytes], pad_id: int, device: torch.device,
+    ) -> list[Tensor]:  # fmt: skip
         storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, path)
         views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
         total = sum(len(row) for row, _ in rows)
         with tqdm(total=total, desc="frozen blocks", unit="tok", disable=None) as bar:
-            try:
-                for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
-                    ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
-                    hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
-                    for i, row in zip(batch, hidden, strict=True):
-                        offsets[i], end = start, start + n_stored[i]
-                        views[i] = storage[start:end].copy_(row[: n_stored[i]])
-                        start = end
-                    bar.update(int(lengths.sum()))
-                if path is not None:
-                    flush(path)  # else a power cut could leave zeros behind a valid index
-                    _write_index(path.with_suffix(".safetensors"), keys, offsets, torch.tensor(n_stored))
-            except BaseException:
-                if path is not None:
-                    with suppress(OSError):  # a system that keeps mapped files must not hide what went wrong
-                        path.unlink()
-                raise
+            for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
+                ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
+                hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
+                for i, row in zip(batch, hidden, strict=True):
+                    offsets[i], end = start, start + n_stored[i]
+                    views[i] = storage[start:end].copy_(row[: n_stored[i]])
+                    start = end
+                bar.update(int(lengths.sum()))
+            if path is not None:
+                flush(path)  # else a power cut could leave zeros behind a valid index
+                _write_index(path.with_suffix(".safetensors"), keys, offsets, torch.tensor(n_stored))
         return views
 
     def _storage(self, n: int, width: int, dtype: torch.dtype, path: Path | None) -> Tensor:
@@ -136,9 +148,9 @@ class FeatureCache:
             return torch.empty(n, width, dtype=dtype)
         if path is None:
             log.info(f"features take {gib:.1f} GiB, more than the budget: they go to a temporary file")
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            with workplace(Path(tempfile.gettempdir()) / "gptcls-features") as temporary:
                 # Mapped, the file outlives its name (where a system keeps the name, it stays behind).
-                return self._storage(n, width, dtype, Path(temporary) / "features.bin")
+                return self._storage(n, width, dtype, temporary / "features.bin")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if size > shutil.disk_usage(path.parent).free:  # found while writing, it would kill the process
@@ -180,15 +192,31 @@ def _frozen_key(frozen: Frozen) -> str:
 def _write_index(path: Path, keys: list[bytes], offsets: Tensor, counts: Tensor) -> None:
     """The index comes last: without it the features next to it do not count."""
     joined = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
-    with atomic_file(path) as temporary:
-        save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)
+    try:
+        with atomic_file(path) as temporary:
+            save_file({"keys": joined, "offsets": offsets, "counts": counts}, temporary)
+    except SafetensorError as error:
+        raise InputError(f"{path} cannot be written: {error}; choose another --cache") from None
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove features whose writer was killed before they had an index. A living writer has a workplace, from
+    before its file is there until the index is."""
+    without = [file for file in folder.glob("*.bin") if not file.with_suffix(".safetensors").exists()]
+    tidy(folder)
+    for file in without:
+        if not any(folder.glob(f".{file.name}.*")) and not file.with_suffix(".safetensors").exists():
+            with suppress(OSError):
+                file.unlink()
 
 
 def _read_index(path: Path) -> tuple[list[bytes], list[int], list[int]]:
     """Keys, offsets and counts; ValueError and what :func:`load_file` raises where it is not whole."""
     index = load_file(path)
     keys, offsets, counts = index["keys"], index["offsets"].tolist(), index["counts"].tolist()
-    if keys.dtype != torch.uint8 or keys.shape != (len(counts), 32) or min(counts, default=1) < 1:
+    if index["offsets"].ndim != 1 or index["counts"].ndim != 1 or keys.dtype != torch.uint8:
+        raise ValueError("not an index")
+    if keys.shape != (len(counts), 32) or min(counts, default=1) < 1:
         raise ValueError("not an index")
     # Rows lie behind each other without gaps, in any order.
     if sorted(offsets) != [0, *accumulate(n for _, n in sorted(zip(offsets, counts, strict=True)))][:-1]:

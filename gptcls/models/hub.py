@@ -245,7 +245,8 @@ def _explain(error: Exception, repo: str, filename: str, revision: str) -> Input
         way_out = "free some, or set HF_HOME to a folder on a larger disk"
         return InputError(f"no room for {where} in {cached} ({error.strerror}): {way_out}")
     named = getattr(error, "filename", None)
-    if named and (Path(named).is_relative_to(cached) or Path(cached).is_relative_to(named)):
+    ours = (cached, constants.HF_HOME)  # where a token lies, too
+    if named and any(Path(named).is_relative_to(x) or Path(x).is_relative_to(named) for x in ours):
         way_out = "set HF_HOME to a folder that can be written"
         said = f"{named} cannot be written ({error.strerror})"
         return InputError(f"there is no place for {where}: {said}; {way_out}")

@@ -26,8 +26,9 @@ class FileTokenizer(Tokenizer):
             older = "older files (vocab.json, tokenizer.model), transformers' AutoTokenizer builds it"
             why = f"copy it from where the weights are from; if there are only {older}"
             raise InputError(f"{path} is missing: {why}") from None
-        except Exception as error:  # the library raises plain ones
-            if ran_out(error):
+        except BaseException as error:  # the library raises plain ones; a panic in it is no Exception
+            panic = type(error).__name__ == "PanicException"
+            if ran_out(error) or not (panic or isinstance(error, Exception)):
                 raise
             raise InputError(f"{path} is not a tokenizer ({error!s:.100}): download it again") from None
         self._tokenizer.no_truncation()

@@ -3,6 +3,7 @@
 import shlex
 
 from gptcls.common import cli
+from gptcls.common.console import say
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.run import RESULT, pretrain
 
@@ -17,11 +18,11 @@ def _pretrain_and_print(config: PretrainConfig) -> None:
     if not run.perplexity:  # the first of several processes speaks for all
         return
     rate = run.tokens_seen / run.seconds
-    print(f"{run.tokens_seen:,} tokens in {run.seconds:,.0f} s, {rate:,.0f} per second")
+    say(f"{run.tokens_seen:,} tokens in {run.seconds:,.0f} s, {rate:,.0f} per second")
     for name, value in run.perplexity.items():
-        print(f"held-out perplexity {value:,.1f}  {name}")
+        say(f"held-out perplexity {value:,.1f}  {name}")
     model = shlex.quote(str(run.folder / RESULT))
-    print(f"saved in {run.folder}; try: {cli.command('train')} --model {model}")
+    say(f"saved in {run.folder}; try: {cli.command('train')} --model {model}")
 
 
 if __name__ == "__main__":

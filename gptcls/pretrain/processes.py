@@ -53,15 +53,15 @@ class StopTogether(StopOnSignal):
 
     def _request(self, signum: int, frame: object) -> None:
         if not self.requested:
-            self.requested = True
+            self.requested = signum
             log.info("stopping after this step")
 
     def on_step(self, trainer: Trainer) -> None:
-        asked = torch.tensor(int(self.requested))  # one that is asked later says so after the next step
+        asked = torch.tensor(self.requested)  # one that is asked later says so after the next step
         dist.all_reduce(asked, dist.ReduceOp.MAX)
         if asked:
-            self.requested = True
-            raise StoppedError
+            self.requested = int(asked)
+            raise StoppedError(self.requested)
 
     on_epoch = Hook.on_epoch  # after the last step there is nothing to stop
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptcls.common.files import write_json
+from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
@@ -40,6 +40,7 @@ from gptcls.pretrain.table import start_from_counts
 from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, read_checkpoint, time_left
+from gptcls.train.second_try import save_somewhere
 
 RESULT = "model"  # the folder that a finished run leaves in its own
 LOOK_WINDOWS = 16  # of each file's held-out text while the run goes on
@@ -73,6 +74,8 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
     config = home.config
     if home.resume and (then := home.description["base"].get("processes", 1)) != world:
         raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
+    if home.writes:
+        require_writable(home.path, "--out")
     if home.continues:
         read_checkpoint(home.path / "checkpoint")  # a damaged one is refused before texts are read
     device = pick_device(config.device)
@@ -114,7 +117,8 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
     tokens_seen = progress.step * look.tokens_per_step
     if rank:
         return PretrainRun(folder, {}, model, tokens_seen, progress.seconds, progress.history)
-    save()  # before anything else can go wrong
+    # Before anything else can go wrong.
+    folder = save_somewhere(home, lambda to: save_pretrained(model, to / RESULT, config.save), trainer)
     with home.scoring():
         columns = list(dict.fromkeys(key for row in progress.history for key in row))
         report.write_history(folder / "history.csv", progress.history, columns)

@@ -3,6 +3,7 @@
 import shlex
 
 from gptcls.common import cli
+from gptcls.common.console import escaped, say
 from gptcls.evaluation import report
 from gptcls.train.advice import advice
 from gptcls.train.config import TrainConfig
@@ -16,11 +17,11 @@ def main() -> None:
 
 def _train_and_print(config: TrainConfig) -> None:
     run = train(config, explicit=cli.given_options())
-    print(report.scores_table(run.classifier.task, run.scores, run.baselines))
+    say(report.scores_table(run.classifier.task, run.scores, run.baselines))
     if said := advice(run):
-        print(f"\nwould probably help next: {said}")
-    folder = shlex.quote(str(run.folder))
-    print(f'\nsaved in {run.folder}; try: {cli.command("classify")} --model {folder} "…"')
+        say(f"\nwould probably help next: {said}")
+    folder = escaped(str(run.folder))
+    say(f'\nsaved in {folder}; try: {cli.command("classify")} --model {shlex.quote(folder)} "…"')
 
 
 if __name__ == "__main__":

@@ -244,6 +244,9 @@ class RunOptions:
     save: Literal["auto", "trained", "full"] = "auto"
     """Tensors in the saved classifier: the trained ones, to be laid over the base weights (LoRA: the head and
     an adapter in PEFT's format); all (LoRA merged); auto: the trained ones of LoRA and over presets."""
+    escape_formulas: Switch = False
+    """In predictions.csv, write ' before what a spreadsheet would take for a formula (it begins with =, +, -
+    or @)."""
     out: Path | None = None
     """The run's folder; otherwise a new one, runs/<model>-<data>."""
     resume: Switch = False
@@ -269,7 +272,7 @@ class TrainConfig(Options):
         "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "no_causal_mask", "pad_to",
         "accumulate", "weight_decay", "decay_on", "schedule", "warmup", "clip", "label_smoothing",
         "raw_targets", "calibrate", "seeds", "eval_freq", "eval_iter", "device", "precision", "no_cache",
-        "cache", "cache_budget", "compile",
+        "cache", "cache_budget", "compile", "escape_formulas",
     ), ADVANCED)  # fmt: skip
 
     data: DataOptions = field(default_factory=DataOptions)

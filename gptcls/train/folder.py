@@ -222,7 +222,7 @@ class RunFolder:
                 "base": description["base"], "environment": dict(description["environment"]),
                 "state": _state_of(out, self.result), "sha256": dict(description.get("sha256", {})),
             }  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{out}/config.json is damaged ({error!r:.80}); start in another --out"
             ) from None
@@ -257,7 +257,7 @@ def _state_of(folder: Path, result: str) -> str | None:
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     finished = (folder / result).exists() and (folder / "metrics.json").exists()
     return description.get("state", "finished" if finished else "running")

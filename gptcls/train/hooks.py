@@ -21,8 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from gptcls.common import signals
 from gptcls.common.files import atomic_file
 from gptcls.common.log import log
+from gptcls.common.signals import Interrupted
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Curves, Hook, Progress, Trainer, rng_state, set_rng_state
 
@@ -32,38 +34,36 @@ WORTH = 50
 STATES = ("state.safetensors", "state-2.safetensors")  # of which a checkpoint has one
 
 
-class StoppedError(KeyboardInterrupt):
-    """Ctrl-C, obeyed after a whole step: the state is fit to be saved and resumed."""
+class StoppedError(Interrupted):
+    """A signal, obeyed after a whole step: the state is fit to be saved and resumed."""
 
 
 class StopOnSignal(Hook):
-    """Ctrl-C (SIGINT) or SIGTERM ends the run after the step under way, with :class:`StoppedError`; a second
-    signal raises KeyboardInterrupt at once. It comes behind the hooks that look at the step."""
+    """Ctrl-C (SIGINT), SIGTERM or SIGHUP ends the run after the step under way, with :class:`StoppedError`; a
+    second Ctrl-C ends it at once. It comes behind the hooks that look at the step."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = 0  # the signal
         self.previous: dict[int, Any] = {}
 
     def on_start(self, trainer: Trainer) -> None:
-        with suppress(ValueError):  # Python allows handlers in the main thread alone
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self.previous[signum] = signal.signal(signum, self._request)
+        self.previous = signals.install(self._request)
 
     def _request(self, signum: int, frame: object) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        log.info("stopping after this step; once more to stop at once")
+            raise Interrupted(signum)
+        self.requested = signum
+        more = "; once more to stop at once" if signum == signal.SIGINT else ""
+        log.info(f"stopping after this step{more}")
 
     def on_step(self, trainer: Trainer) -> None:
         if self.requested:
-            raise StoppedError
+            raise StoppedError(self.requested)
 
     on_epoch = on_step
 
     def on_end(self, trainer: Trainer) -> None:
-        for signum, handler in self.previous.items():
-            signal.signal(signum, handler)
+        signals.restore(self.previous)
 
 
 class BestWeights(Hook):
@@ -266,7 +266,9 @@ def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, dict], dict[str, 
     try:
         description = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         progress, values = Progress(**description["progress"]), dict(description["hooks"])
-        tensors = load_file(folder / description.get("tensors", STATES[0]))
+        if (name := description.get("tensors", STATES[0])) not in STATES:
+            raise ValueError(f"its tensors are in {name!r:.40}")
+        tensors = load_file(folder / name)
         counts = (progress.step, progress.epoch, progress.step_in_epoch)
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError(f"it stands at step {progress.step!r:.20}, epoch {progress.epoch!r:.20}")

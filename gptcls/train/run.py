@@ -14,7 +14,7 @@ from gptcls.classify.answers import answered
 from gptcls.classify.mixture import NETWORK, fit_mixture, mean_outputs
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
-from gptcls.common.files import write_json
+from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
@@ -45,6 +45,7 @@ from gptcls.train.hooks import (
 )
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
+from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
@@ -160,6 +161,7 @@ def _rows_of(home: RunFolder, given: Split | None) -> Split:
 def _train(home: RunFolder, split: Split) -> Run:
     """:func:`train` on these rows, in this folder."""
     config = home.config
+    require_writable(home.path, "--out")
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     if home.continues:
@@ -172,6 +174,8 @@ def _train(home: RunFolder, split: Split) -> Run:
     folder = home.begin(saved.base, device, dtype, changed, files_read(config), write_rows)
     hooks = [StopOnSignal(), Checkpoints(folder / "checkpoint")]
     full = _store_everything(config, saved.base)
+    stored = (p for p in saved.model.parameters() if full or p.requires_grad)
+    require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
     save = partial(save_classifier, folder / RESULT, saved, full)
     try:
         for trainer in _trainers(setup, hooks):
@@ -183,10 +187,12 @@ def _train(home: RunFolder, split: Split) -> Run:
             save()
             home.finish()
         raise
-    save()  # before anything else can go wrong
+    save_in = lambda folder: save_classifier(folder / RESULT, saved, full)  # noqa: E731
+    save_somewhere(home, save_in, trainer)  # before anything else can go wrong
     with home.scoring():
-        run = replace(_score(setup, trainer), folder=folder)
-        save()
+        run = _score(setup, trainer)
+        folder = save_somewhere(home, save_in, trainer)
+        run = replace(run, folder=folder)
         _write(folder, run)
     return run
 
@@ -353,7 +359,8 @@ def _write(folder: Path, run: Run) -> None:
     texts = {part: getattr(run.split, part)["text"].tolist() for part in parts}
     where = "Rows are those of split/, counted from 1; predictions.csv has every answer."
     write_mistakes(folder / "mistakes.md", {part: (texts[part], found[part]) for part in parts}, where)
-    with ChunkWriter(folder / "predictions.csv") as writer:
+    escape = run.config.run.escape_formulas
+    with ChunkWriter(folder / "predictions.csv", escape_formulas=escape) as writer:
         for part in parts:
             rows = run.predictions(part)
             rows.insert(0, "part", part)

@@ -1,0 +1,63 @@
+"""Weights that are trained and cannot be saved stay in memory while somebody can name another folder."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from gptcls.common.console import complain
+from gptcls.common.log import log
+from gptcls.core.errors import InputError
+from gptcls.core.loop import Trainer
+from gptcls.train.folder import RunFolder
+from gptcls.train.hooks import save_checkpoint
+
+
+def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Trainer) -> Path:
+    """``save`` to the run's folder and return it. Where the disk refuses and the terminal is interactive, to
+    the folder that is named there instead, which then is the run's; else to a checkpoint, and InputError says
+    how to go on from it."""
+    folder = home.path
+    while True:
+        try:
+            save(folder)
+            break
+        except InputError as error:
+            if (another := _another_folder(error)) is None:
+                raise InputError(f"{error}; {_kept(home.path / 'checkpoint', trainer)}") from None
+            folder = another
+    if folder != home.path:
+        with suppress(OSError):  # without them it is still a classifier
+            shutil.copy(home.path / "config.json", folder)
+            if (home.path / "split").exists():
+                shutil.copytree(home.path / "split", folder / "split")
+        log.info(f"saved in {folder}; what is left of the run in {home.path} may be deleted")
+        home.path = folder
+    return folder
+
+
+def _another_folder(error: InputError) -> Path | None:
+    """What somebody at the terminal answers; None if nobody is there, or nothing is answered."""
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        return None
+    complain(f"error: {error}")
+    while True:
+        print("What was trained is still in memory. Another folder for it (empty: none): ", end="",
+              file=sys.stderr, flush=True)  # fmt: skip
+        if not (answer := sys.stdin.readline().strip()):
+            return None
+        folder = Path(answer).expanduser()
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return folder
+        complain(f"{folder} is there already")
+
+
+def _kept(checkpoint: Path, trainer: Trainer) -> str:
+    """Whether the run can go on from a checkpoint, of its end or before."""
+    with suppress(InputError):
+        save_checkpoint(checkpoint, trainer)
+    if not checkpoint.exists():
+        return "no checkpoint could be saved either"
+    return f"once there is room, go on with --out {shlex.quote(str(checkpoint.parent))} --resume"
