@@ -259,8 +259,22 @@ def test_schedule_against_torch():
         assert lr_factor("cosine", step, 50) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
         optimizer.step()
         theirs.step()
-    assert [lr_factor("constant", step, 10, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert lr_factor("cosine", 4, 10, 4) == 1.0
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 4, 9])
+def test_warm_up_against_transformers(warmup):
+    """The same curve, begun one step later in it, since theirs wastes the first step on a rate of 0."""
+    schedules = pytest.importorskip("transformers.optimization")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    cosine = schedules.get_cosine_schedule_with_warmup(optimizer, warmup + 1, 21).lr_lambdas[0]
+    constant = schedules.get_constant_schedule_with_warmup(optimizer, warmup + 1).lr_lambdas[0]
+    ours = [lr_factor("cosine", step, 20, warmup) for step in range(20)]
+    assert ours == pytest.approx([cosine(step + 1) for step in range(20)])
+    assert [lr_factor("constant", step, 20, warmup) for step in range(20)] == pytest.approx(
+        [constant(step + 1) for step in range(20)]
+    )
+    assert ours.count(1.0) == 1, "one peak"
 
 
 @pytest.mark.parametrize("patience", [0, 2])

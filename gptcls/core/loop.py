@@ -61,16 +61,16 @@ def lr_factor(
 ) -> float:
     """What the peak learning rate is multiplied by at ``step``, from 0.
 
-    It rises linearly over ``warmup_steps``; then ``"constant"`` stays at 1, ``"cosine"`` falls to 0 at
-    ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without restarts), and ``"trapezoid"``
-    stays at 1 until the last ``decay_steps`` and falls to 0 along a line there (Hägele et al. 2024, "Scaling
-    Laws and Compute-Optimal Training Beyond Fixed Training Durations").
+    It rises linearly for ``warmup_steps`` and is 1 at the step after them; from there ``"constant"`` stays
+    at 1, ``"cosine"`` falls to 0 at ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without
+    restarts), and ``"trapezoid"`` stays at 1 until the last ``decay_steps`` and falls to 0 along a line there
+    (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations").
 
-    >>> [lr_factor("trapezoid", step, total_steps=6, warmup_steps=2, decay_steps=2) for step in range(6)]
-    [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
+    >>> [round(lr_factor("trapezoid", step, 6, warmup_steps=2, decay_steps=2), 3) for step in range(6)]
+    [0.333, 0.667, 1.0, 1.0, 1.0, 0.5]
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
+    if step < warmup_steps:  # + 1: the first step learns too; the peak, once, is what follows
+        return (step + 1) / (warmup_steps + 1)
     if schedule == "constant":
         return 1.0
     if schedule == "trapezoid":
