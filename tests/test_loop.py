@@ -5,11 +5,13 @@ import os
 import re
 import signal
 from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
 from helpers.tiny import CPU, TINY, best, tiny_trainer, val_loader
 
+from gptcls.core.batches import pad
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.loop import (
@@ -21,6 +23,7 @@ from gptcls.core.loop import (
     evaluate_loader,
     lr_factor,
 )
+from gptcls.fast.parts import by_length
 from gptcls.train.hooks import Checkpoints, StoppedError, load_checkpoint, save_checkpoint
 from gptcls.train.run import _carry_out as carry_out
 
@@ -249,6 +252,19 @@ def test_weight_decay_falls_on_what_transformers_decays():
     )
     (everything,) = decay_groups(ours, 0.1, "all")
     assert everything["params"] == ours
+
+
+def test_a_step_in_parts_is_the_step_of_the_whole_batch():
+    whole, cut = tiny_trainer("all"), tiny_trainer("all")
+    cut.model.load_state_dict(whole.model.state_dict())
+    cut.parts, calls = partial(by_length, worth=1), []
+    cut.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    batch = *pad([[7] * length for length in (3, 9, 2, 9)]), torch.tensor([0, 1, 1, 0])
+    losses = [trainer._step([batch]) for trainer in (whole, cut)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert len(calls) > 1
+    for one, other in zip(whole.parameters.values(), cut.parameters.values(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_schedule_against_torch():

@@ -8,7 +8,7 @@ gives ``(ids, lengths, targets)``. What a run does besides (keep the best weight
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -125,14 +125,16 @@ class Trainer:
         hooks: called in their order.
         optimizer: over the trained parameters, by default AdamW with :func:`decay_groups`. ``lr_scale`` in
             one of its parameter groups multiplies the learning rate there.
+        parts: cuts a batch into smaller ones that go through the network one by one; the step is the whole's.
     """
 
     def __init__(
         self, model: nn.Module, task: Task, train_loader: Iterable[Batch], settings: FitSettings,
         device: torch.device, hooks: Sequence[Hook] = (), optimizer: torch.optim.Optimizer | None = None,
+        parts: Callable[[Batch], list[Batch]] = lambda batch: [batch],
     ) -> None:  # fmt: skip
         self.model, self.task, self.train_loader = model, task, train_loader
-        self.settings, self.device, self.hooks = settings, device, hooks
+        self.settings, self.device, self.hooks, self.parts = settings, device, hooks, parts
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
             parameter.data = parameter.data.contiguous()
@@ -190,6 +192,7 @@ class Trainer:
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = lr * param_group.get("lr_scale", 1.0)
         self.optimizer.zero_grad()
+        group = [part for batch in group for part in self.parts(batch)]
         weights = [self.task.loss_weight(targets) for _, _, targets in group]
         loss = 0.0
         for (ids, lengths, targets), weight in zip(group, weights, strict=True):

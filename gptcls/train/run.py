@@ -31,6 +31,7 @@ from gptcls.evaluation.baselines import PROBE, Parts
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.fast.features import FeatureDataset
+from gptcls.fast.parts import by_length
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import BestWeights, Checkpoints, EpochLines, ProgressBar, StopOnSignal
@@ -39,6 +40,7 @@ from gptcls.train.rows import read_split, split_of
 from gptcls.train.setup import Setup, make_loaders, prepare, stage
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
+CALL, CALL_OF_A_GPU = 32, 4096  # positions of training that take as long as what a call costs besides
 IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
 
 
@@ -187,7 +189,10 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
     full = options.patience > 0 or not book
     curves = EpochLines(loaders["validation"], freq, n_batches, full, val_iter)
     own = [ProgressBar("training"), curves, BestWeights(options.patience)]
-    return Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
+    trainer = Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
+    if not (book or setup.saved.model.pool.sees_padding):
+        trainer.parts = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
+    return trainer
 
 
 def _best(trainer: Trainer) -> BestWeights:
