@@ -13,6 +13,7 @@ import tyro
 from gptcls.classify.run import ClassifyConfig
 from gptcls.common import cli
 from gptcls.common.help import ADVANCED, options_of, page
+from gptcls.compare import CompareConfig
 from gptcls.data.readers import FORMATS, SUFFIXES
 from gptcls.evaluate import EvaluateConfig
 from gptcls.generate import GenerateConfig
@@ -21,7 +22,7 @@ from gptcls.pseudo_label import PseudoLabelConfig
 from gptcls.train.config import TrainConfig
 
 CONFIGS = {
-    "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
+    "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig, "compare": CompareConfig,
     "pretrain": PretrainConfig, "generate": GenerateConfig, "pseudo-label": PseudoLabelConfig,
 }  # fmt: skip
 LONG = "/data/a-rather-long-folder-name/and-another-one/with-a-file-name-that-no-eighty-columns-hold.csv"

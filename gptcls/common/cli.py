@@ -19,6 +19,7 @@ VERBS = {  # name: its module, and what it does
     "train": ("gptcls.train.__main__", "fine-tune a pretrained network on labelled texts"),
     "classify": ("gptcls.classify.__main__", "label texts, lines of standard input, or a file of any size"),
     "evaluate": ("gptcls.evaluate", "score a trained classifier on labelled data"),
+    "compare": ("gptcls.compare", "test which of several runs is better on the same test rows"),
     "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
     "generate": ("gptcls.generate", "continue a text"),
     "pseudo-label": ("gptcls.pseudo_label", "label texts, and keep those that the classifier is sure of"),

@@ -231,6 +231,8 @@ class HeldOut(Hook):
     def __init__(self, model: GPT2, held: dict[str, Tensor], config: PretrainConfig, per_step: int) -> None:
         self.model, self.held, self.config, self.tokens_per_step = model, held, config, per_step
         self.losses: list[float] = []  # of the steps since the last look
+        n = config.candidates  # such a loss is no logarithm of a perplexity: it chooses among fewer tokens
+        self.loss_name = f"train loss (among {n:,} candidates)" if n else "train loss"
 
     def on_start(self, trainer: Trainer) -> None:
         if not trainer.progress.history:
@@ -268,7 +270,7 @@ class HeldOut(Hook):
         })  # fmt: skip
         log.info(
             f"step {progress.step} of {trainer.total_steps} ({time_left(progress, trainer.total_steps)}): "
-            + (f"train loss {train_loss:.3f}, " if self.losses else "")
+            + (f"{self.loss_name} {train_loss:.3f}, " if self.losses else "")
             + "held-out perplexity "
             + ", ".join(f"{value:,.1f} ({Path(name).name})" for name, value in found.items())
             + f'; it writes: "{" ".join(self._sample().split())}"'

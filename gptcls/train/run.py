@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from gptcls.evaluation import report
 from gptcls.evaluation.baselines import PROBE, Parts
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
+from gptcls.evaluation.paired import decisions, differences
+from gptcls.evaluation.table import DIFFERENCE
 from gptcls.fast.features import FeatureDataset
 from gptcls.fast.parts import by_length
 from gptcls.train.config import TrainConfig
@@ -233,6 +236,7 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
         alone = {part: task.outputs(values).numpy() for part, values in logits.items()}
         judge = judge_of(judge_of(task).tuned(targets["validation"], alone["validation"]))
         baselines = {NETWORK: {part: judge.scores(targets[part], alone[part]) for part in alone}} | baselines
+        rivals.decided[NETWORK] = {part: decisions(judge.task, values) for part, values in alone.items()}
         held = targets["validation"], split.validation["text"].tolist()
         saved.mixture = fit_mixture(task, ngrams, logits["validation"], *held)
     outputs = {part: saved.outputs(logits[part], f["text"].tolist()) for part, f in split.items()}
@@ -242,6 +246,9 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     if split.plain is not None:  # rows were made or left out: how often the data repeats a text is not seen
         saved.scores["train"] = judge.scores(targets["train"], outputs["train"])
     measured = (saved.scores, baselines, targets, outputs)
+    for name, part in product(baselines, ("validation", "test")):
+        pair = decisions(task, outputs[part]), rivals.decided[name][part]
+        baselines[name][part][DIFFERENCE] = differences(task, targets[part], *pair)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
 
