@@ -8,24 +8,30 @@ from gptcls.evaluation.intervals import mean_interval
 Interval = tuple[float, float, float]  # mean, low, high
 
 
-def over_seeds(scores: Sequence[dict], name: str, unit: float = 100) -> Interval:
-    """Mean of a score and its 95 % interval: Student's over the seeds.
+def over_seeds(scores: Sequence[dict], name: str, unit: float = 100, overlap: float = 0.0) -> Interval:
+    """Mean of a score that is 1 at most, and its 95 % interval over the seeds, which ends at ``unit`` for 1.
 
-    Where all seeds agree, as those of a regression on an official split do, it is the first one's own:
-    Wilson's of an accuracy over the test texts, none of an F1.
+    The interval is Student's where the seeds share their test rows. Where each draws its own split,
+    ``overlap`` is the number of test rows per training row, and it is Nadeau and Bengio's
+    (:func:`gptcls.evaluation.intervals.mean_interval`). Where all seeds agree, as those of a regression on an
+    official split do, it is the first one's own: Wilson's of an accuracy over the test texts, none of an F1.
     """
     values = [unit * each[name] for each in scores]
     if len(set(values)) > 1:
-        return mean_interval(values)
+        mean, low, high = mean_interval(values, overlap=overlap)
+        return mean, low if min(values) < 0 else max(low, 0.0), min(high, unit)
     ends = (scores[0].get(f"{name}{end}") for end in ("_low", "_high"))
     low, high = (math.nan if end is None else unit * end for end in ends)
     return values[0], low, high
 
 
-def gain(ours: Sequence[dict], theirs: Sequence[dict], name: str, unit: float = 100) -> Interval:
-    """Mean difference seed by seed and its 95 % interval, unknown for one seed."""
+def gain(
+    ours: Sequence[dict], theirs: Sequence[dict], name: str, unit: float = 100, overlap: float = 0.0
+) -> Interval:
+    """Mean difference seed by seed and its 95 % interval, unknown for one seed; ``overlap`` as above."""
     pairs = zip(ours, theirs, strict=True)
-    return mean_interval([unit * (a[name] - b[name]) for a, b in pairs])
+    mean, low, high = mean_interval([unit * (a[name] - b[name]) for a, b in pairs], overlap=overlap)
+    return (mean, max(low, -unit), min(high, unit)) if math.isfinite(low) else (mean, low, high)
 
 
 def shown(interval: Interval, digits: int = 1, sign: str = "") -> str:

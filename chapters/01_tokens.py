@@ -353,9 +353,10 @@ figure.legend(keys, ["token", "padding"], loc="outside lower center", ncols=2)
 plt.show()
 
 # %% [markdown]
-# Sorting has a price: a batch of only short messages is not a random draw. The library's training batches
-# shuffle first, sort within windows of 32 batches, and shuffle the batches (`BucketSampler` in
-# `gptcls/core/batches.py`): nearly all of the saving, and still random.
+# Sorting has a price: a batch of only short messages is not a random draw, and where spam is long it holds
+# only ham. The library's training batches shuffle first, sort each class on its own within windows of 32
+# batches, and shuffle the batches (`BucketSampler` in `gptcls/core/batches.py`); short and long rows of a
+# batch then go through the network apart: nearly all of the saving, and still random.
 #
 # Could padding also change the *answer*? In the book it can: it reads the network's opinion at the last
 # position, which is mostly padding. Chapter 2 shows why a real token never sees the padding behind it, and

@@ -32,7 +32,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gptcls import InputError
-from gptcls.core.batches import BucketSampler, TextDataset, plain_loader
+from gptcls.core.batches import BucketSampler, TextDataset, pad, plain_loader
 from gptcls.core.task import SingleLabel, class_weights
 from gptcls.core.tokenizer import PAD_ID, encode
 from gptcls.data.book import read_as_book, split_as_book
@@ -41,6 +41,7 @@ from gptcls.data.resample import undersample
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates, make_split
 from gptcls.evaluation.style import BLUE, GREY, ORANGE, VERMILION, use_style
+from gptcls.fast.parts import by_length
 
 use_style()
 DATA = "sms-sample"  # "sms-spam" downloads the SMS Spam Collection
@@ -434,43 +435,78 @@ print("one batch:", list(ids.shape), "lengths", lengths.tolist(), "targets", tar
 # Every batch is as wide as its longest row (chapter 1). Sorting would make the batches narrow but leave
 # nothing to chance: first all the short ones, always with the same neighbours. The compromise: shuffle, cut
 # into *windows* of many batches, sort inside each window, and shuffle the batches.
+#
+# There is a catch: spam is long. Sorted by length alone, many batches hold one class, and a step that has
+# seen only ham learns to say ham. So each row is sorted by its place among its own class, from the shortest
+# (0) to the longest (1): short ham then meets short spam, and every batch holds both in their shares.
 
 
 # %%
-def my_buckets(lengths, batch_size, window=32):
+def my_sorted(rows, lengths, classes):
+    """The rows of a window by their place in their own class."""
+    rows = rows[lengths[rows].argsort(stable=True)]
+    places = torch.empty(len(rows))
+    for one in classes[rows].unique():
+        own = classes[rows] == one
+        places[own] = (torch.arange(int(own.sum())) + torch.rand(())) / own.sum()
+    return rows[places.argsort(stable=True)]
+
+
+def my_buckets(lengths, classes, batch_size, window=32):
     """Row numbers in batches of similar length, drawn anew each time."""
-    order = torch.randperm(len(lengths))
-    windows = []
-    for rows in order.split(window * batch_size):
-        windows.append(rows[lengths[rows].argsort(stable=True)])
-    batches = torch.cat(windows).split(batch_size)
+    windows = torch.randperm(len(lengths)).split(window * batch_size)
+    rows = torch.cat([my_sorted(rows, lengths, classes) for rows in windows])
+    sizes = [len(batch) for batch in rows.split(batch_size)]
+    first = window * (
+        len(windows) - 1
+    )  # batch of the last window: any of its batches may be the incomplete one
+    sizes.insert(int(torch.randint(first, len(sizes), ())), sizes.pop())
+    batches = rows.split(sizes)
     return [batches[i].tolist() for i in torch.randperm(len(batches))]
 
 
-lengths = torch.tensor(library.lengths)
+lengths, classes = torch.tensor(library.lengths), library.targets
 torch.manual_seed(123)
-mine = my_buckets(lengths, 8)
+mine = my_buckets(lengths, classes, 8)
 torch.manual_seed(123)
-assert mine == list(BucketSampler(library.lengths, 8))
+assert mine == list(BucketSampler(library.lengths, 8, classes))
 assert sorted(row for batch in mine for row in batch) == list(range(len(lengths)))  # every row once
 
-figure, grid = plt.subplots(1, 2, figsize=(9.2, 3.6), sharey=True)
+by_length_alone = list(BucketSampler(library.lengths, 8))
 shuffled = [batch.tolist() for batch in torch.randperm(len(lengths)).split(8)]
+for what, batches in (("shuffled", shuffled), ("sorted by length", by_length_alone), ("by place", mine)):
+    share = np.mean([len(classes[batch].unique()) == 1 for batch in batches])
+    print(f"{what}: {share:.0%} of the batches hold one class")
+
+# %% [markdown]
+# A batch now holds short ham beside longer spam, and would be padded to the spam. It need not go through the
+# network in one piece: gradients add up, so the library cuts it where its lengths jump (`by_length` in
+# `gptcls/fast/parts.py`), and takes one step for all its parts.
+
+# %%
+parts = []
+for batch in mine:
+    whole = *pad([library.rows[row] for row in batch]), torch.tensor(batch)  # each row's number as its target
+    parts += [numbers.tolist() for _, _, numbers in by_length(whole, worth=32)]
+
+figure, grid = plt.subplots(1, 2, figsize=(9.2, 3.6), sharey=True)
 for axes, batches, title in zip(
-    grid, (shuffled, mine), ("shuffled", "windows sorted by length"), strict=True
+    grid, (shuffled, parts), ("shuffled", "by place, cut by length"), strict=True
 ):
     widths = np.array([int(lengths[batch].max()) for batch in batches])
     means = np.array([float(lengths[batch].float().mean()) for batch in batches])
     positions = sum(width * len(batch) for width, batch in zip(widths, batches, strict=True))
     axes.bar(range(len(batches)), widths, 1, color=ORANGE, label="padding")
     axes.bar(range(len(batches)), means, 1, color=BLUE, label="tokens")
-    axes.set(title=f"{title}: {1 - lengths.sum() / positions:.0%} padding", xlabel="batch of 8")
+    axes.set(
+        title=f"{title}: {1 - lengths.sum() / positions:.0%} padding", xlabel="batch of 8, or part of one"
+    )
 grid[0].set_ylabel("positions in a row, mean")
 figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 plt.show()
 
 # %% [markdown]
-# Each bar is a batch: its height is what is computed for each of its rows, blue what is a token of it. On
+# Each bar is a batch, on the right a part: its height is what is computed for each of its rows, blue what is a token of it. On
 # the right the bars differ more, and there is hardly any orange. Since the network is told the lengths,
 # padding changes no answer, only the time (chapter 7).
 #

@@ -1,5 +1,6 @@
 """Batches: padding, buckets, budgets."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,11 +10,13 @@ from gptcls.core.batches import (
     BucketSampler,
     TextDataset,
     bucket_loader,
+    classes_of,
     pad,
     plain_loader,
     token_budget_batches,
 )
 from gptcls.core.tokenizer import PAD_ID, encode
+from gptcls.fast.parts import by_length
 
 lengths_lists = st.lists(st.integers(1, 60), min_size=1, max_size=200)
 
@@ -60,15 +63,85 @@ def test_buckets_hold_every_row_once_and_repeat_with_the_seed(lengths, batch_siz
 def test_buckets_waste_less_than_plain_shuffling_and_change_every_epoch():
     lengths = torch.randint(1, 100, (1000,), generator=torch.Generator().manual_seed(0)).tolist()
 
-    def positions(batches):
-        return sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
-
     torch.manual_seed(0)
     sampler = BucketSampler(lengths, 8)
     one, two = list(sampler), list(sampler)
     assert one != two
     shuffled = torch.randperm(1000).split(8)
-    assert positions(one) < 1.1 * sum(lengths) < 0.7 * positions([s.tolist() for s in shuffled])
+    assert positions(lengths, one) < 1.1 * sum(lengths)
+    assert sum(lengths) < 0.63 * positions(lengths, [rows.tolist() for rows in shuffled])
+
+
+def positions(lengths, batches):
+    return sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+
+
+def spam_like(n=1200):
+    """Lengths that tell the class: half of the rows are short and of class 0, half are long."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(0, 2, (n,), generator=generator)
+    return (torch.randint(5, 25, (n,), generator=generator) + 20 * classes).tolist(), classes
+
+
+def test_a_batch_holds_every_class_as_often_as_by_chance_or_more():
+    lengths, classes = spam_like()
+    torch.manual_seed(0)
+
+    def one_class(batches):
+        return sum(len(set(classes[batch].tolist())) == 1 for batch in batches) / len(batches)
+
+    assert one_class(list(BucketSampler(lengths, 8))) > 0.3, "sorted by length alone"
+    stratified = list(BucketSampler(lengths, 8, classes))
+    assert one_class(stratified) <= one_class([rows.tolist() for rows in torch.randperm(1200).split(8)])
+    # Cut by length these carry hardly any padding, as those that are sorted by length alone.
+    parts = [
+        part
+        for batch in stratified
+        for part in by_length((*pad([[0] * lengths[row] for row in batch]), classes[batch]), worth=8)
+    ]
+    assert sum(ids.numel() for ids, _, _ in parts) < 1.12 * sum(lengths)
+    assert len(parts) < 2.5 * len(stratified)
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+@settings(deadline=None, max_examples=30)
+def test_the_incomplete_batch_is_any(n, batch_size):
+    """In the mean over the epochs its rows are as long as all are."""
+    lengths, means = list(range(n)), []
+    if n % batch_size == 0 or n < batch_size:
+        return
+    torch.manual_seed(0)
+    for _ in range(200):
+        (short,) = (batch for batch in BucketSampler(lengths, batch_size) if len(batch) < batch_size)
+        means.append(sum(short) / len(short))
+    error = np.std(means) / len(means) ** 0.5
+    assert abs(np.mean(means) - (n - 1) / 2) < 4 * error + 0.5
+
+
+@given(lengths_lists, st.integers(1, 500), st.booleans())
+@settings(deadline=None)
+def test_parts_are_the_batch_and_never_wider_than_it(lengths, worth, cut_off):
+    rows = [[row] * length for row, length in enumerate(lengths)]
+    ids, counts = pad(rows)
+    if cut_off:  # as features that were pooled already
+        ids = ids[:, :1]
+    found = by_length((ids, counts, torch.arange(len(rows))), worth)
+    assert sorted(int(t) for _, _, targets in found for t in targets) == list(range(len(rows)))
+    for part, lengths_, targets in found:
+        width = min(int(lengths_.max()), ids.shape[1])
+        assert torch.equal(part, ids[targets, :width])
+        assert torch.equal(lengths_, counts[targets])
+    assert len(found) == 1 or sum(part.numel() for part, _, _ in found) <= ids.numel() - worth * (
+        len(found) - 1
+    )
+
+
+def test_classes_are_those_of_rows_with_one_class():
+    targets = torch.tensor([1, 0])
+    data = TextDataset(["a b c d", "a"], targets, 2, cut=lambda ids, room: [ids[:room], ids[room:]])
+    assert classes_of(data).tolist() == [1, 1, 0]
+    for other in (targets.float(), targets[:, None]):
+        assert classes_of(TextDataset(["a", "b"], other, 2)) is None
 
 
 @given(lengths_lists, st.integers(1, 300))

@@ -14,6 +14,7 @@ from gptcls.audit import AuditConfig
 from gptcls.classify.run import ClassifyConfig
 from gptcls.common import cli
 from gptcls.common.help import ADVANCED, options_of, page
+from gptcls.compare import CompareConfig
 from gptcls.data.readers import FORMATS, SUFFIXES
 from gptcls.evaluate import EvaluateConfig
 from gptcls.explain import ExplainConfig
@@ -24,7 +25,7 @@ from gptcls.train.config import TrainConfig
 
 CONFIGS = {
     "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
-    "audit": AuditConfig,
+    "audit": AuditConfig, "compare": CompareConfig,
     "pretrain": PretrainConfig, "generate": GenerateConfig, "pseudo-label": PseudoLabelConfig,
     "explain": ExplainConfig,
 }  # fmt: skip

@@ -5,11 +5,13 @@ import os
 import re
 import signal
 from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
 from helpers.tiny import CPU, TINY, best, tiny_trainer, val_loader
 
+from gptcls.core.batches import pad
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.loop import (
@@ -21,6 +23,7 @@ from gptcls.core.loop import (
     evaluate_loader,
     lr_factor,
 )
+from gptcls.fast.parts import by_length
 from gptcls.train.hooks import Checkpoints, StoppedError, load_checkpoint, save_checkpoint
 from gptcls.train.run import _carry_out as carry_out
 
@@ -254,6 +257,19 @@ def test_weight_decay_falls_on_what_transformers_decays():
     assert everything["params"] == ours
 
 
+def test_a_step_in_parts_is_the_step_of_the_whole_batch():
+    whole, cut = tiny_trainer("all"), tiny_trainer("all")
+    cut.model.load_state_dict(whole.model.state_dict())
+    cut.parts, calls = partial(by_length, worth=1), []
+    cut.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    batch = *pad([[7] * length for length in (3, 9, 2, 9)]), torch.tensor([0, 1, 1, 0])
+    losses = [trainer._step([batch]) for trainer in (whole, cut)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert len(calls) > 1
+    for one, other in zip(whole.parameters.values(), cut.parameters.values(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_schedule_against_torch():
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
@@ -262,8 +278,22 @@ def test_schedule_against_torch():
         assert lr_factor("cosine", step, 50) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
         optimizer.step()
         theirs.step()
-    assert [lr_factor("constant", step, 10, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert lr_factor("cosine", 4, 10, 4) == 1.0
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 4, 9])
+def test_warm_up_against_transformers(warmup):
+    """The same curve, begun one step later in it, since theirs wastes the first step on a rate of 0."""
+    schedules = pytest.importorskip("transformers.optimization")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    cosine = schedules.get_cosine_schedule_with_warmup(optimizer, warmup + 1, 21).lr_lambdas[0]
+    constant = schedules.get_constant_schedule_with_warmup(optimizer, warmup + 1).lr_lambdas[0]
+    ours = [lr_factor("cosine", step, 20, warmup) for step in range(20)]
+    assert ours == pytest.approx([cosine(step + 1) for step in range(20)])
+    assert [lr_factor("constant", step, 20, warmup) for step in range(20)] == pytest.approx(
+        [constant(step + 1) for step in range(20)]
+    )
+    assert ours.count(1.0) == 1, "one peak"
 
 
 @pytest.mark.parametrize("patience", [0, 2])

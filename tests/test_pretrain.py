@@ -63,7 +63,7 @@ def test_what_a_run_leaves(run):
         "model/model.safetensors",
     ]
     header, *rows = (run.folder / "history.csv").read_text().splitlines()
-    assert header.startswith("step,tokens,seconds,train_loss,perplexity ")
+    assert header.startswith("step,tokens,seconds,candidate_loss,perplexity ")  # not of all tokens
     assert [row.split(",")[0] for row in rows] == ["0", "20", "40", "60"]
 
 

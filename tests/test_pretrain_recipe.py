@@ -109,7 +109,7 @@ def test_one_learning_rate_for_all_and_a_trapezoid(text, tmp_path):  # noqa: F81
 
     trainer = trainer_of(text, tmp_path, [Watch()], lr=0.01, warmup=0.02, **RECIPE)
     trainer.fit()
-    expected = [0.005, *[0.01] * 50, *(0.01 * left / 50 for left in range(49, 0, -1))]
+    expected = [0.01 / 3, 0.02 / 3, *[0.01] * 49, *(0.01 * left / 50 for left in range(49, 0, -1))]
     assert [rate for (rate,) in rates] == pytest.approx(expected)
     constant = trainer_of(text, tmp_path, schedule="trapezoid", decay=0.0, warmup=0.0)
     assert {constant.lr(step) for step in range(100)} == {0.01}

@@ -116,7 +116,20 @@ def test_interval_over_seeds_is_students_and_of_seeds_that_agree_wilsons():
     assert over_seeds([same, same], "accuracy") == pytest.approx((80, 100 * low, 100 * high))
     other = same | {"accuracy": 0.9}
     assert over_seeds([same, other, same], "accuracy") == pytest.approx(mean_interval([80, 90, 80]))
-    assert gain([other, same], [same, same], "accuracy") == pytest.approx(mean_interval([10, 0]))
+    one, two = {"accuracy": 0.85}, {"accuracy": 0.82}
+    assert gain([one, two], [same, same], "accuracy") == pytest.approx(mean_interval([5, 2]))
+
+
+def test_interval_over_seeds_that_redraw_the_split_is_wider_and_ends_at_one_hundred():
+    runs, rivals = ([{"accuracy": x} for x in values] for values in ((0.96, 0.99, 1.0), (0.95, 0.97, 0.99)))
+    plain, redrawn = over_seeds(runs, "accuracy"), over_seeds(runs, "accuracy", overlap=2 / 7)
+    assert plain[2] == redrawn[2] == 100, "Student's would be 103.5"
+    # Nadeau and Bengio 2003, section 3.2: s² (1/J + n2/n1) in place of s² / J.
+    width = [3.182446 * np.std([1, 2, 1], ddof=1) * x**0.5 for x in (1 / 3, 1 / 3 + 2 / 7)]
+    mean, low, high = gain(runs, rivals, "accuracy", overlap=2 / 7)
+    ratio = (high - mean) / (gain(runs, rivals, "accuracy")[2] - mean)
+    assert (high + low) / 2 == pytest.approx(mean)
+    assert ratio == pytest.approx(width[1] / width[0])
 
 
 # --- probe ---

@@ -7,7 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, spearmanr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import beta, bootstrap, spearmanr
 from sklearn import metrics
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
@@ -15,6 +17,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_union
 from sklearn.svm import LinearSVC
 
+from benchmarks import coverage
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.evaluation.baselines import (
@@ -28,6 +31,7 @@ from gptcls.evaluation.baselines import (
 )
 from gptcls.evaluation.intervals import (
     bootstrap_interval,
+    f1_interval,
     spearman_interval,
     wilson_interval,
 )
@@ -41,6 +45,7 @@ from gptcls.evaluation.metrics import (
 )
 from gptcls.evaluation.plots import plot_label_scores, plot_predictions
 from gptcls.evaluation.table import LISTS, NUMBERS, format_each, format_scores
+from gptcls.evaluation.weighted import multilabel_scores as weighted_multilabel
 
 LABELS = ["anger", "fear", "joy", "never"]
 THRESHOLDS = [0.5, 0.3, 0.6, 0.5]
@@ -123,6 +128,68 @@ def test_a_lone_label_is_not_two_classes():
     assert nothing["averages"]["macro"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     with pytest.raises(InputError, match="2 thresholds"):
         multilabel_scores(targets, probabilities, ["anger"], [0.5, 0.5])
+
+
+def tables(draw, st=st):
+    """Targets and decisions (N, K) of any kind, nearly perfect and empty ones among them."""
+    n, n_labels = draw(st.integers(1, 25)), draw(st.integers(1, 5))
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    targets = random.random((n, n_labels)) < draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
+    return targets, targets ^ (random.random((n, n_labels)) < draw(st.sampled_from([0.0, 0.05, 0.5, 1.0])))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.composite(tables)())
+def test_every_average_is_scikit_learns_and_lies_in_its_interval(table):
+    """Also of a lone label, which scikit-learn must be told is not two classes."""
+    targets, given = table
+    n, n_labels = targets.shape
+    scores = multilabel_scores(
+        targets, given.astype(float), [f"{k}" for k in range(n_labels)], [0.5] * n_labels
+    )
+    assert strict_json(scores) == scores
+    for average in ("micro", "macro"):
+        each = [targets, given] if average == "micro" else None
+        if average == "micro":
+            expected = metrics.f1_score(*(x.ravel() for x in each), pos_label=True, zero_division=0)
+        else:
+            columns = zip(targets.T, given.T, strict=True)
+            expected = np.mean([metrics.f1_score(*pair, pos_label=True, zero_division=0) for pair in columns])
+        found = [scores[f"{average}_f1{end}"] for end in ("", "_low", "_high")]
+        assert found[0] == scores["averages"][average]["f1"] == pytest.approx(expected)
+        assert found[1] is None or 0 <= found[1] <= found[0] <= found[2] <= 1
+    same = weighted_multilabel(targets.astype(float), given.astype(float), [0.5] * n_labels, np.ones(n))
+    assert same == pytest.approx({name: scores[name] for name in same})
+    twice = weighted_multilabel(targets.astype(float), given.astype(float), [0.5] * n_labels, np.full(n, 2.0))
+    assert twice == pytest.approx(same)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(3, 6), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=25))
+def test_the_macro_f1_of_classes_lies_in_its_interval(n_classes, pairs):
+    true, predicted = np.array(pairs).T % n_classes
+    scores = classification_scores(true, np.eye(n_classes)[predicted], [f"{k}" for k in range(n_classes)])
+    expected = metrics.f1_score(true, predicted, average="macro", zero_division=0)
+    assert scores["f1"] == pytest.approx(expected)
+    if len(pairs) > 1:
+        assert 0 <= scores["f1_low"] <= scores["f1"] <= scores["f1_high"] <= 1
+        assert scores["f1_low"] < scores["f1_high"], "no table is certain"
+
+
+def test_perfect_answers_to_four_texts_prove_little():
+    scores = classification_scores(np.array([0, 1, 2, 0]), np.eye(3)[[0, 1, 2, 0]], list("abc"))
+    assert scores["f1_low"] < 0.75
+    assert scores["f1_high"] == 1.0
+    alone = f1_interval(counts_per_text(np.ones((4, 1), bool), np.ones((4, 1), bool)), "micro", 1.0)
+    assert alone[0] == pytest.approx(beta(4.5, 0.5).ppf(0.025), abs=0.06), "Jeffreys' interval of 4 of 4"
+
+
+@pytest.mark.parametrize("case", [(3, 20, 0.98, True), (20, 100, 0.9, True)])
+def test_macro_f1_covers_as_often_as_it_says(case):
+    """60 simulated tables each; the percentile bootstrap holds the truth in 35 % of the first."""
+    cells = coverage.of_f1(coverage.Options(draws=60, seed=1), *case)
+    before, after = (int(cell.split()[0]) for cell in cells[3:])
+    assert after >= max(87, before)
 
 
 def test_averages_of_classes_equal_scikit_learn():

@@ -98,23 +98,39 @@ def pad(rows: Sequence[list[int]], pad_to: int | None = None, pad_id: int = PAD_
 class BucketSampler(Sampler[list[int]]):
     """Shuffled batches of rows of similar length, in an order drawn anew from torch's generator each epoch.
 
-    The rows are shuffled, cut into windows of ``window`` batches, sorted by length inside each window,
-    and the batches shuffled: padding shrinks, and every batch is still a near-random draw.
+    The rows are shuffled, cut into windows of ``window`` batches, sorted by length inside each window, and
+    the batches shuffled: padding shrinks. Where length tells the class, as in spam, such batches hold one
+    class far more often than by chance; so with ``classes`` (N,) rows are sorted by their place among their
+    own class, from its shortest (0) to its longest (1), and each batch holds every class in its share.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, window: int = 32) -> None:
-        self.lengths, self.batch_size = torch.tensor(lengths), batch_size
-        self.window = window * batch_size
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, classes: Tensor | None = None, window: int = 32
+    ) -> None:
+        self.lengths, self.batch_size, self.window = torch.tensor(lengths), batch_size, window * batch_size
+        self.classes = torch.zeros(len(lengths), dtype=torch.long) if classes is None else classes
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.randperm(len(self.lengths))
-        windows = [w[self.lengths[w].argsort(stable=True)] for w in order.split(self.window)]
-        batches = torch.cat(windows).split(self.batch_size)
+        rows = torch.cat([self._sorted(window) for window in order.split(self.window)])
+        sizes = [len(batch) for batch in rows.split(self.batch_size)]
+        # The incomplete batch is any of the last window's, else it would always hold the longest rows.
+        first = (len(rows) - 1) // self.window * self.window // self.batch_size
+        sizes.insert(int(torch.randint(first, len(sizes), ())), sizes.pop())
+        batches = rows.split(sizes)
         for index in torch.randperm(len(batches)).tolist():
             yield batches[index].tolist()
+
+    def _sorted(self, rows: Tensor) -> Tensor:
+        rows = rows[self.lengths[rows].argsort(stable=True)]
+        places = torch.empty(len(rows))
+        for one in self.classes[rows].unique():
+            own = self.classes[rows] == one
+            places[own] = (torch.arange(int(own.sum())) + torch.rand(())) / own.sum()
+        return rows[places.argsort(stable=True)]
 
 
 def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -134,9 +150,18 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[i
     return batches
 
 
+def classes_of(dataset: Dataset) -> Tensor | None:
+    """The class of each row (N,), or None where a row has several labels or numbers."""
+    targets = dataset.targets
+    return (
+        targets[torch.tensor(dataset.owners)] if targets.dtype == torch.int64 and targets.ndim == 1 else None
+    )
+
+
 def bucket_loader(dataset: Dataset, batch_size: int) -> DataLoader:
-    """Training batches of a dataset with ``lengths`` and ``collate``: shuffled, of similar length."""
-    sampler = BucketSampler(dataset.lengths, batch_size)
+    """Training batches of a dataset with ``lengths`` and ``collate``: shuffled, of similar length, and where
+    a row has one class with the classes in their shares."""
+    sampler = BucketSampler(dataset.lengths, batch_size, classes_of(dataset))
     return DataLoader(dataset, batch_sampler=sampler, collate_fn=dataset.collate)
 
 

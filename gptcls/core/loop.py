@@ -8,7 +8,7 @@ gives ``(ids, lengths, targets)``. What a run does besides (keep the best weight
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -61,16 +61,16 @@ def lr_factor(
 ) -> float:
     """What the peak learning rate is multiplied by at ``step``, from 0.
 
-    It rises linearly over ``warmup_steps``; then ``"constant"`` stays at 1, ``"cosine"`` falls to 0 at
-    ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without restarts), and ``"trapezoid"``
-    stays at 1 until the last ``decay_steps`` and falls to 0 along a line there (Hägele et al. 2024, "Scaling
-    Laws and Compute-Optimal Training Beyond Fixed Training Durations").
+    It rises linearly for ``warmup_steps`` and is 1 at the step after them; from there ``"constant"`` stays
+    at 1, ``"cosine"`` falls to 0 at ``total_steps`` along half a cosine (Loshchilov & Hutter 2017, without
+    restarts), and ``"trapezoid"`` stays at 1 until the last ``decay_steps`` and falls to 0 along a line there
+    (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations").
 
-    >>> [lr_factor("trapezoid", step, total_steps=6, warmup_steps=2, decay_steps=2) for step in range(6)]
-    [0.5, 1.0, 1.0, 1.0, 1.0, 0.5]
+    >>> [round(lr_factor("trapezoid", step, 6, warmup_steps=2, decay_steps=2), 3) for step in range(6)]
+    [0.333, 0.667, 1.0, 1.0, 1.0, 0.5]
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
+    if step < warmup_steps:  # + 1: the first step learns too; the peak, once, is what follows
+        return (step + 1) / (warmup_steps + 1)
     if schedule == "constant":
         return 1.0
     if schedule == "trapezoid":
@@ -125,14 +125,16 @@ class Trainer:
         hooks: called in their order.
         optimizer: over the trained parameters, by default AdamW with :func:`decay_groups`. ``lr_scale`` in
             one of its parameter groups multiplies the learning rate there.
+        parts: cuts a batch into smaller ones that go through the network one by one; the step is the whole's.
     """
 
     def __init__(
         self, model: nn.Module, task: Task, train_loader: Iterable[Batch], settings: FitSettings,
         device: torch.device, hooks: Sequence[Hook] = (), optimizer: torch.optim.Optimizer | None = None,
+        parts: Callable[[Batch], list[Batch]] = lambda batch: [batch],
     ) -> None:  # fmt: skip
         self.model, self.task, self.train_loader = model, task, train_loader
-        self.settings, self.device, self.hooks = settings, device, hooks
+        self.settings, self.device, self.hooks, self.parts = settings, device, hooks, parts
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
             parameter.data = parameter.data.contiguous()
@@ -190,6 +192,7 @@ class Trainer:
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = lr * param_group.get("lr_scale", 1.0)
         self.optimizer.zero_grad()
+        group = [part for batch in group for part in self.parts(batch)]
         weights = [self.task.loss_weight(targets) for _, _, targets in group]
         loss = 0.0
         for (ids, lengths, targets), weight in zip(group, weights, strict=True):

@@ -55,6 +55,7 @@ class Baselines(ABC):
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels, self.thresholds = labels, [0.5] * len(labels)
+        self.decided: dict[str, dict[str, np.ndarray]] = {}  # baseline -> part -> what :meth:`decide` says
         self._of_ngrams: tuple[Tfidf, Decide] | None = None
 
     def scores(self, parts: Parts, vectors: Parts | None = None) -> Scores:
@@ -66,7 +67,7 @@ class Baselines(ABC):
         """
         _, targets = _training(parts)
         row = self.constant(targets)
-        results = {self.trivial: self._scored(parts, lambda inputs: np.tile(row, (len(inputs), 1)))}
+        results = {self.trivial: self._scored(self.trivial, parts, lambda x: np.tile(row, (len(x), 1)))}
         if reason := self.unfit(targets):
             log.info(f"{TFIDF} left out: {reason}")
             return results
@@ -101,7 +102,7 @@ class Baselines(ABC):
             inputs, targets = parts["validation"]
             found[best] = targets, decide(inputs)
         scale, outputs = self.scale(*found[best]), activation_of(self.activation)
-        return self._scored(parts, lambda x: outputs(scale * decide(x))), lambda x: scale * decide(x)
+        return self._scored(name, parts, lambda x: outputs(scale * decide(x))), lambda x: scale * decide(x)
 
     def _by_validation(self, model: Model, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
         """Targets and decision values of the validation rows, of ``model`` fitted on training rows."""
@@ -127,11 +128,13 @@ class Baselines(ABC):
         most = max(2_000, MOST_COMPARED // len(self.labels))
         return np.sort(np.random.RandomState(0).permutation(n)[:most])
 
-    def _scored(self, parts: Parts, answer: Callable[[Any], np.ndarray]) -> dict[str, dict]:
+    def _scored(self, name: str, parts: Parts, answer: Callable[[Any], np.ndarray]) -> dict[str, dict]:
         def answered(inputs: Any) -> np.ndarray:  # scikit-learn refuses an empty list
             return answer(inputs) if _n_rows(inputs) else np.zeros((0, len(self.labels)))
 
-        return {part: self.score(targets, answered(inputs)) for part, (inputs, targets) in parts.items()}
+        outputs = {part: answered(inputs) for part, (inputs, _) in parts.items()}
+        self.decided[name] = {part: self.decide(values) for part, values in outputs.items()}
+        return {part: self.score(targets, outputs[part]) for part, (_, targets) in parts.items()}
 
     def folds(self, targets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Row numbers to fit on and to judge by; a single row is both."""
@@ -173,6 +176,10 @@ class Baselines(ABC):
     @abstractmethod
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         """The scores of outputs (N, K)."""
+
+    @abstractmethod
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        """What outputs (N, K) decide, as :func:`gptcls.evaluation.paired.differences` takes it."""
 
 
 class ClassBaselines(Baselines):
@@ -234,6 +241,9 @@ class ClassBaselines(Baselines):
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.classification_scores(targets, outputs, self.labels)
 
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs.argmax(axis=1)
+
 
 class LabelBaselines(Baselines):
     """Any number of labels per text: the most frequent label, and one model per label. Its thresholds are
@@ -279,6 +289,9 @@ class LabelBaselines(Baselines):
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.multilabel_scores(targets, outputs, self.labels, self.thresholds)
 
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs >= np.asarray(self.thresholds)
+
 
 class NumberBaselines(Baselines):
     """Numbers: the mean of the training rows, and ridge regressions."""
@@ -313,6 +326,9 @@ class NumberBaselines(Baselines):
 
     def score(self, targets: np.ndarray, outputs: np.ndarray) -> dict:
         return metrics.regression_scores(targets, outputs, self.labels)
+
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs
 
 
 def _distinct(inputs: Any) -> tuple[np.ndarray, np.ndarray]:

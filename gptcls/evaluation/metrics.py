@@ -9,12 +9,11 @@ NaN, a quiet zero, or a warning. The ends of the 95 % interval of ``accuracy`` a
 import math
 import warnings
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
 from gptcls.core.errors import InputError
-from gptcls.evaluation.intervals import bootstrap_interval, spearman_interval, wilson_interval
+from gptcls.evaluation.intervals import bootstrap_interval, f1_interval, spearman_interval, wilson_interval
 
 MEASURES = ("precision", "recall", "f1")
 
@@ -30,7 +29,7 @@ def classification_scores(
     - ``n``; ``accuracy`` with its Wilson interval.
     - ``precision``, ``recall``, ``f1``, ``roc_auc``: with K = 2 those of ``labels[1]``, the positive class.
       With K > 2 macro averages as scikit-learn's defaults form them: over the classes that occur among
-      targets or predictions, 0/0 counted as 0; ``f1`` with the interval of the bootstrap over texts. The
+      targets or predictions, 0/0 counted as 0; ``f1`` with an interval (:func:`f1_interval`). The
       macro ROC AUC (one against the rest) is over the classes that have texts both inside and outside them.
     - ``mcc``: Matthews correlation coefficient; undefined where all targets or all predictions are one class.
     - ``support``: texts of each label. ``confusion``: (K, K) counts, rows true, columns predicted.
@@ -48,7 +47,7 @@ def classification_scores(
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     one_hot = np.eye(n_classes, dtype=bool)
     counts = counts_per_text(one_hot[targets], one_hot[predicted])
-    averages, per_class = _averages(targets, predicted), _per_class(counts, labels)
+    averages, per_class = averages_of(counts, "seen"), _per_class(counts, labels)
     # Where 0/0 scikit-learn says 0.0, which reads as "no better than chance" even where all is right.
     mcc = float(matthews_corrcoef(targets, predicted)) if _vary(targets, predicted) else None
     average = averages["macro"] if n_classes > 2 else per_class[labels[1]]
@@ -76,7 +75,7 @@ def multilabel_scores(
 
     - ``n``; ``subset_accuracy``, the share of texts whose labels are all right and none too many, with its
       Wilson interval; ``hamming_loss``, the share of the N K decisions that are wrong.
-    - ``micro_f1`` and ``macro_f1`` with the interval of the bootstrap over texts.
+    - ``micro_f1`` and ``macro_f1`` with their intervals (:func:`f1_interval`).
     - ``average_precision``: free of thresholds, the mean over the labels that have texts.
     - ``support``, ``averages`` and ``per_class`` (with the threshold) as :func:`classification_scores`.
     """
@@ -88,7 +87,7 @@ def multilabel_scores(
     targets, probabilities = targets.astype(bool), probabilities.astype(float)
     predicted = probabilities >= np.asarray(thresholds, dtype=float)
     counts = counts_per_text(targets, predicted)
-    averages, per_class = _averages(targets, predicted), _per_class(counts, labels)
+    averages, per_class = averages_of(counts, "all"), _per_class(counts, labels)
     for label, threshold in zip(labels, thresholds, strict=True):
         per_class[label]["threshold"] = float(threshold)
     some = targets.any(axis=0)
@@ -189,25 +188,33 @@ def _share_right(name: str, right: np.ndarray) -> dict:
 
 
 def _f1(name: str, value: float | None, counts: np.ndarray, over: str) -> dict:
-    return _with_ends(name, value, bootstrap_interval(counts, partial(f1_of_sums, over=over)))
+    return _with_ends(name, value, None if value is None else f1_interval(counts, over, value))
 
 
-def _averages(targets: np.ndarray, predicted: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Micro, macro and weighted precision, recall and F1, 0/0 counted as 0; of no text they are None. Of
-    indices (N,), over the classes among targets or predictions; of (N, K) of 0 and 1, over all K."""
-    from sklearn.metrics import precision_recall_fscore_support
+def averages_of(
+    counts: np.ndarray, over: str, weights: np.ndarray | None = None
+) -> dict[str, dict[str, float | None]]:
+    """Micro, macro and weighted precision, recall and F1 of :func:`counts_per_text` (N, 3 K), text i counted
+    ``weights[i]`` times, 0/0 counted as 0: over the ``"seen"`` classes, with a text or a prediction, or over
+    ``"all"`` K labels. Of no text they are None."""
+    if not len(counts):
+        return {average: dict.fromkeys(MEASURES) for average in ("micro", "macro", "weighted")}
+    sums = counts.sum(axis=0) if weights is None else weights @ counts
+    sums = np.asarray(sums, dtype=float).reshape(3, -1)
+    if over == "seen":
+        sums = sums[:, (sums > 0).any(axis=0)]
 
-    averages = ("micro", "macro", "weighted")
-    if not len(targets):
-        return {average: dict.fromkeys(MEASURES) for average in averages}
-    options = {"zero_division": 0}
-    if targets.shape[1:] == (1,):  # scikit-learn takes a lone column of 0 and 1 for two classes
-        targets, predicted, options["labels"] = targets[:, 0], predicted[:, 0], [1]
-    results = {}
-    for average in averages:
-        found = precision_recall_fscore_support(targets, predicted, average=average, **options)
-        results[average] = dict(zip(MEASURES, map(float, found[:3]), strict=True))
-    return results
+    def measures(hits: np.ndarray, given: np.ndarray, true: np.ndarray) -> np.ndarray:
+        parts, wholes = np.array([hits, hits, 2 * hits]), np.array([given, true, given + true])
+        return np.divide(parts, wholes, out=np.zeros_like(wholes), where=wholes > 0)
+
+    of_each, texts = measures(*sums), sums[2]  # (3, K), (K,)
+    values = {
+        "micro": measures(*sums.sum(axis=1)),
+        "macro": of_each.mean(axis=1),
+        "weighted": of_each @ texts / max(texts.sum(), 1e-300),
+    }
+    return {name: dict(zip(MEASURES, found.tolist(), strict=True)) for name, found in values.items()}
 
 
 def _per_class(counts: np.ndarray, labels: Sequence[str]) -> dict[str, dict]:

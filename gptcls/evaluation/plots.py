@@ -42,10 +42,10 @@ def _write_instead(axes: "Axes", text: str, **style) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, **style)
 
 
-def drawable(labels: Sequence[str], kind: str = "class") -> tuple[list[str], dict]:
-    """Names on one line, shortened to 28 characters, and the style of text to draw them in. A name without
-    glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its ``kind`` and its number
-    in ``labels``, and that is logged."""
+def drawable(labels: Sequence[str], kind: str = "class", longest: int = LONGEST) -> tuple[list[str], dict]:
+    """Names on one line, shortened to ``longest`` characters, and the style of text to draw them in. A name
+    without glyphs in its fonts, which would come out as empty boxes, becomes "class 3", its ``kind`` and its
+    number in ``labels``, and that is logged."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
     installed = {entry.name for entry in fontManager.ttflist}
@@ -54,7 +54,7 @@ def drawable(labels: Sequence[str], kind: str = "class") -> tuple[list[str], dic
     glyphs = set().union(*(font.get_charmap() for font in fonts))
     names = []
     for number, label in enumerate(labels):
-        name = shortened(" ".join(label.split()), LONGEST)
+        name = shortened(" ".join(label.split()), longest)
         if not name or not glyphs.issuperset(map(ord, name)):
             name = f"{kind} {number}"
             what = "label" if kind == "class" else kind
@@ -347,4 +347,28 @@ def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Seque
         axes.grid(alpha=0.3)
         for handle in axes.legend(loc="best").legend_handles:
             handle.set_alpha(1)
+    return figure
+
+
+# --- runs ---
+
+
+def plot_differences(pairs: Mapping[tuple[str, str], Mapping], name: str) -> "Figure":
+    """The difference of one score with its interval, a line for each pair of runs; 0 is no difference."""
+    unit = 1 if name in ("mae", "rmse") else 100
+    names, style = drawable(
+        [f"{shortened(one, 40)} less {shortened(other, 40)}" for one, other in pairs], longest=90
+    )
+    figure, axes = new_figure(8.0, 1.4 + 0.4 * len(pairs))
+    axes.axvline(0, color=GREY, ls="--")
+    for row, found in enumerate(pairs.values()):
+        low, high = found.get(f"{name}_low"), found.get(f"{name}_high")
+        if low is not None and high is not None:
+            axes.plot([unit * low, unit * high], [row, row], color=BLUE)
+        axes.plot(unit * found[name], row, "o", color=BLUE)
+    axes.set_yticks(range(len(pairs)), names, size=8, **style)
+    axes.set(ylim=(len(pairs) - 0.5, -0.5))
+    points = " (points)" if unit == 100 else ""
+    axes.set_xlabel(f"Difference in {name.replace('_', ' ')}{points}, 95 % interval of pairs")
+    axes.grid(axis="x", alpha=0.3)
     return figure

@@ -1,7 +1,7 @@
 """Scores as a table for the terminal, and the report of each class or number below it."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gptcls.common.console import escaped
@@ -12,7 +12,11 @@ GAP = "  "
 LONGEST = 40  # characters of a label's name in a report
 MISSING = "\N{EN DASH}"
 FORMATS = {"accuracy": ".2%", "subset_accuracy": ".2%", "mae": ".4g", "rmse": ".4g"}  # of the others ".3f"
+DIFFERENCE = "difference"  # in a baseline's scores: what the classifier's are more, on the same texts
 Rows = Sequence[tuple[str, dict]]  # (name, scores)
+
+
+PAIRED = "Difference: what the classifier has more than the line above, text by text, with its own interval."
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,20 @@ class Columns:
     notes: Callable[[Rows], list[str]]  # sentences below the table
 
     def cells(self, scores: dict) -> list[str]:
-        """One row: a value each, or "96.67 [93.97, 98.18]"."""
-        return [_cell(scores, name, "CI" in head) for head, name in self.shown.items()]
+        """One row: a value each, or "96.67 [93.97, 98.18]". Of a score that is compared the interval stands
+        in the line of the difference, see :func:`with_differences`."""
+        alone = DIFFERENCE not in scores
+        return [_cell(scores, name, alone and "CI" in head) for head, name in self.shown.items()]
+
+
+def with_differences(rows: Rows) -> Rows:
+    """Below each row that is compared a row with what the classifier's scores are more."""
+    lines = []
+    for name, scores in rows:
+        lines.append((name, scores))
+        if found := scores.get(DIFFERENCE):
+            lines.append(("  difference", found | {"signed": True}))
+    return lines
 
 
 def _shown(value: float | None, form: str = ".3f") -> str:
@@ -32,7 +48,10 @@ def _shown(value: float | None, form: str = ".3f") -> str:
 
 
 def _cell(scores: dict, name: str, with_interval: bool) -> str:
-    form = FORMATS.get(name, ".3f")
+    signed = "signed" in scores
+    if signed and name not in scores:
+        return ""
+    form = "+" * signed + FORMATS.get(name, ".3f")
     value, low, high = (_shown(scores.get(name + end), form) for end in ("", "_low", "_high"))
     return f"{value} [{low}, {high}]" if with_interval and MISSING not in (value, low, high) else value
 
@@ -67,7 +86,7 @@ LISTS = Columns({
     "exact % [95 % CI]": "subset_accuracy", "Hamming": "hamming_loss", "micro-F1": "micro_f1",
     "macro-F1 [95 % CI]": "macro_f1", "AP": "average_precision",
 }, lambda _: [
-    "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the bootstrap's.",
+    "Exact: all labels of a text are right. CI: Wilson's interval, of macro-F1 the Bayesian bootstrap's.",
     "AP: average precision, macro.",
 ])  # fmt: skip
 NUMBERS = Columns(
@@ -84,6 +103,7 @@ def format_scores(rows: Rows, columns: Columns = CLASSES) -> str:
     By default of ``classification_scores``: accuracy is in per cent with its 95 % Wilson interval; the other
     scores run to 1. An undefined score is a dash. Long names are wrapped.
     """
+    rows = with_differences(rows)
     header = ["", "n", *columns.shown]
     aligned = map(_below_one_another, zip(*(columns.cells(scores) for _, scores in rows), strict=True))
     starts = [[name, str(scores["n"])] for name, scores in rows]
@@ -94,7 +114,8 @@ def format_scores(rows: Rows, columns: Columns = CLASSES) -> str:
     for cells in body:
         first, *rest = textwrap.wrap(cells[0], widths[0], subsequent_indent=GAP) or [""]
         lines += [_line([first, *cells[1:]], widths), *rest]
-    return "\n".join(lines + textwrap.wrap(" ".join(columns.notes(rows)), WIDTH))
+    notes = [*columns.notes(rows), *([PAIRED] if any("signed" in scores for _, scores in rows) else [])]
+    return "\n".join(lines + textwrap.wrap(" ".join(notes), WIDTH))
 
 
 def format_each(scores: dict) -> str:
@@ -155,3 +176,27 @@ def shortened(name: str, most: int) -> str:
         return name
     end = (most - 1) // 2
     return f"{name[: most - 1 - end].rstrip()}…{name[-end:].lstrip()}"
+
+
+def format_differences(pairs: Mapping[tuple[str, str], dict]) -> str:
+    """The differences of pairs of runs on the same texts, by :func:`gptcls.evaluation.paired.differences`."""
+    measures = [key[:-4] for key in next(iter(pairs.values()), {}) if key.endswith("_low")]
+    tested = any("p" in found for found in pairs.values())
+    heads = [f"{name.replace('_', ' ')}{' %' * (FORMATS.get(name) == '.2%')} [95 % CI]" for name in measures]
+    body = []
+    for (one, other), found in pairs.items():
+        cells = [_cell(found | {"signed": True}, name, True) for name in measures]
+        if tested:
+            alone = f"{found['only_first']} : {found['only_second']}"
+            cells += [alone, *(f"{found[p]:.3g}" for p in ("p", "p_holm") if p in found)]
+        body.append([f"{one} less {other}", *cells])
+    more = ["right alone", "p", "p, Holm"] if tested else []
+    widths = [max(map(len, column)) for column in zip(["", *heads, *more], *body, strict=True)]
+    lines = [_line(["", *heads, *more], widths), _rule(widths), *(_line(cells, widths) for cells in body)]
+    notes = ["CI: of pairs, Bonett and Price's of shares, else the bootstrap's."]
+    if tested:
+        notes.append(
+            "Right alone: texts that one of the two has right and the other has not. p: McNemar's exact"
+        )
+        notes[-1] += " test that either is right as often; Holm's is for all pairs of this table."
+    return "\n".join([*lines, *textwrap.wrap(" ".join(notes), WIDTH)])

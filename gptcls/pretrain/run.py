@@ -241,6 +241,9 @@ class HeldOut(Hook):
     def __init__(self, model: GPT2, held: dict[str, Tensor], config: PretrainConfig, per_step: int) -> None:
         self.model, self.held, self.config, self.tokens_per_step = model, held, config, per_step
         self.losses: list[float] = []  # of the steps since the last look
+        n = config.candidates  # such a loss is no logarithm of a perplexity: it chooses among fewer tokens
+        self.loss_name = f"train loss among {n:,} candidates" if n else "train loss"
+        self.loss_column = "candidate_loss" if n else "train_loss"
 
     def on_start(self, trainer: Trainer) -> None:
         if not trainer.progress.history:
@@ -273,12 +276,12 @@ class HeldOut(Hook):
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         progress.history.append({
             "step": progress.step, "tokens": progress.step * self.tokens_per_step,
-            "seconds": round(progress.seconds, 1), "train_loss": train_loss,
+            "seconds": round(progress.seconds, 1), self.loss_column: train_loss,
             **{f"perplexity {name}": value for name, value in found.items()},
         })  # fmt: skip
         log.info(
             f"step {progress.step} of {trainer.total_steps} ({time_left(progress, trainer.total_steps)}): "
-            + (f"train loss {train_loss:.3f}, " if self.losses else "")
+            + (f"{self.loss_name} {train_loss:.3f}, " if self.losses else "")
             + "held-out perplexity "
             + ", ".join(f"{value:,.1f} ({Path(name).name})" for name, value in found.items())
             + f'; it writes: "{" ".join(self._sample().split())}"'

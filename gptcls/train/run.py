@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ from gptcls.evaluation import report
 from gptcls.evaluation.baselines import PROBE, Parts
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
+from gptcls.evaluation.paired import decisions, differences
+from gptcls.evaluation.table import DIFFERENCE
 from gptcls.fast.features import FeatureDataset
+from gptcls.fast.parts import by_length
 from gptcls.train.answers import choose_answers
 from gptcls.train.config import TrainConfig
 from gptcls.train.ensemble import Members, put, spread
@@ -49,6 +53,7 @@ from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
+CALL, CALL_OF_A_GPU = 32, 4096  # positions of training that take as long as what a call costs besides
 IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
 
 
@@ -243,7 +248,10 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     full = options.patience > 0 or not book
     curves = EpochLines(loaders["validation"], freq, n_batches, full, val_iter)
     own = [ProgressBar("training"), curves, BestWeights(options.patience)]
-    return Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
+    trainer = Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
+    if not (book or setup.saved.model.pool.sees_padding):
+        trainer.parts = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
+    return trainer
 
 
 def _best(trainer: Trainer) -> BestWeights:
@@ -284,6 +292,7 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
         alone = {part: mean_outputs(task, values) for part, values in logits.items()}
         judge = judge_of(judge_of(task).tuned(targets["validation"], alone["validation"]))
         baselines = {NETWORK: {part: judge.scores(targets[part], alone[part]) for part in alone}} | baselines
+        rivals.decided[NETWORK] = {part: decisions(judge.task, values) for part, values in alone.items()}
         held = targets["validation"], split.validation["text"].tolist()
         saved.mixture = fit_mixture(task, ngrams, logits["validation"], *held)
     outputs = choose_answers(saved, setup.config.fit, split, logits, targets)
@@ -297,6 +306,9 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
         found = [{part: judge.scores(targets[part], own[part]) for part in own} for own in alone]
         extra["networks"] = spread(saved.task, seeds, found, saved.scores)
     measured = (saved.scores, baselines, targets, outputs)
+    for name, part in product(baselines, ("validation", "test")):
+        pair = decisions(saved.task, outputs[part], saved.decision), rivals.decided[name][part]
+        baselines[name][part][DIFFERENCE] = differences(task, targets[part], *pair)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
 

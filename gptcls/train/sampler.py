@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from gptcls.core.batches import BucketSampler
@@ -10,7 +11,7 @@ from gptcls.core.batches import BucketSampler
 
 class WeightedBucketSampler(Sampler[list[int]]):
     """Batches of a :class:`BucketSampler` over as many draws as there are rows, each row in proportion to its
-    weight: whole numbers, (N,).
+    weight: whole numbers, (N,); ``classes`` are as there.
 
     The weights are in the draw, not in the loss. There a text that weighs thousands would fill its batch
     alone, or make one huge step that clipping and Adam cut down to a usual one; drawn, it counts in as many
@@ -21,8 +22,10 @@ class WeightedBucketSampler(Sampler[list[int]]):
     up by chance, which varies less than independent draws would.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, weights: Sequence[int]) -> None:
-        self.lengths, self.batch_size = list(lengths), batch_size
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, weights: Sequence[int], classes: Tensor | None = None
+    ) -> None:
+        self.lengths, self.batch_size, self.classes = list(lengths), batch_size, classes
         self.weights = torch.tensor(weights, dtype=torch.float64)
 
     def __len__(self) -> int:
@@ -35,5 +38,6 @@ class WeightedBucketSampler(Sampler[list[int]]):
             (ends * len(order) / ends[-1] + torch.rand((), dtype=torch.float64)).long().clamp(max=len(order))
         )
         rows = order.repeat_interleave(marks.diff(prepend=marks.new_zeros(1))).tolist()
-        for batch in BucketSampler([self.lengths[row] for row in rows], self.batch_size):
+        classes = None if self.classes is None else self.classes[rows]
+        for batch in BucketSampler([self.lengths[row] for row in rows], self.batch_size, classes):
             yield [rows[i] for i in batch]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from gptcls.classify.store import SavedClassifier
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
-from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
+from gptcls.core.batches import TextDataset, bucket_loader, classes_of, plain_loader
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
@@ -220,6 +220,6 @@ def make_loaders(
     size, train, book = config.fit.batch_size, datasets["train"], config.run.recipe == "book"
     shuffled = plain_loader(train, size, shuffle=True) if book else bucket_loader(train, size)
     if weights is not None:
-        sampler = WeightedBucketSampler(train.lengths, size, weights[train.owners])
+        sampler = WeightedBucketSampler(train.lengths, size, weights[train.owners], classes_of(train))
         shuffled = DataLoader(train, batch_sampler=sampler, collate_fn=train.collate)
     return {part: plain_loader(dataset, size) for part, dataset in datasets.items()} | {"train": shuffled}
