@@ -60,7 +60,7 @@ def run(data: Path, base: Path, out: str, **options) -> Run:
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_a_folder_to_a_classifier(kind: str, data: Path, tmp_path: Path, capsys) -> None:
     base = model_folder(tmp_path / "base", kind)
-    done = run(data, base, "x", train="all", epochs=12, lr=3e-3)
+    done = run(data, base, "x", train="all", epochs=12, lr=3e-3, calibrate="none")
     assert done.scores["train"]["accuracy"] > 0.9  # of 42 rows; the 12 of the test are too few to ask of them
     shutil.rmtree(base)  # what was saved is complete
     classifier = load_classifier(tmp_path / "x", "cpu", "fp32")
@@ -194,7 +194,7 @@ def test_unsupported_architecture(base: Path, data: Path) -> None:
         lambda: run(data, base, "x"),
         lambda: generate_text(GenerateConfig("x", str(base))),
     ):
-        with pytest.raises(InputError, match="'gemma2'; supported are bert, gpt2, llama"):
+        with pytest.raises(InputError, match="'gemma2'; supported are bert, "):
             use()
     assert not (base.parent / "x").exists()
 

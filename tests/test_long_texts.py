@@ -227,7 +227,7 @@ def test_resume_keeps_the_way(base, data, tmp_path):
     resumed = train(TrainConfig.of(out=tmp_path / "x", resume=True))
     assert resumed.scores == whole.scores
     assert read_classifier(tmp_path / "x").long == "windows"
-    with pytest.raises(InputError, match="holds no interrupted run"):
+    with pytest.raises(InputError, match="holds a finished run"):
         train(TrainConfig.of(out=tmp_path / "x", resume=True, long="tail"))
 
 

@@ -291,7 +291,7 @@ CONFIG_FAULTS = {
     "n_ctx": (64, ["n_ctx 64", "32"]),
     "vocab_size": (100, ["vocab_size 100", "97"]),
     "n_inner": (100, ["n_inner 100"]),
-    "model_type": ("gptj", ["'gptj'", "supported are bert, gpt2, llama"]),
+    "model_type": ("gptj", ["'gptj'", "supported are bert, ", " gpt2, llama"]),
     "activation_function": ("gelu", ["'gelu'", "'gelu_new'"]),
     "scale_attn_weights": (False, ["scale_attn_weights"]),
     "is_causal": (False, ["is_causal False"]),

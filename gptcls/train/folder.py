@@ -59,7 +59,7 @@ class RunFolder:
                 self.config = check(config)
                 self.path = self._new_path()
             self._stack = stack.pop_all()
-        self.continues = self.resume and _checkpoint_in(self.path)
+        self.continues = self.resume and checkpoint_in(self.path)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -176,7 +176,7 @@ class RunFolder:
         state = _state_of(out, self.result)
         if state == "finished":
             raise InputError(f"--out {out} holds a finished run; choose another folder, or delete this one")
-        if _checkpoint_in(out) or (out / self.result).exists():
+        if checkpoint_in(out) or (out / self.result).exists():
             raise InputError(f"--out {out} holds an interrupted run; add --resume, or choose another folder")
         if state is None and out.exists() and not all(map(NOTHING.fullmatch, os.listdir(out))):
             raise InputError(f"--out {out} is not empty and holds no run; choose another folder")
@@ -247,7 +247,8 @@ class RunFolder:
                 raise InputError(f"{file} {fate} since {out} was started; put it back, or start a new run")
 
 
-def _checkpoint_in(folder: Path) -> bool:
+def checkpoint_in(folder: Path) -> bool:
+    """Whether a run's folder holds a checkpoint."""
     return (folder / CHECKPOINT / "progress.json").exists()
 
 

@@ -11,7 +11,7 @@ from gptcls.common.console import complain
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
-from gptcls.train.folder import RunFolder
+from gptcls.train.folder import RunFolder, checkpoint_in
 from gptcls.train.hooks import save_checkpoint
 
 
@@ -58,6 +58,6 @@ def _kept(checkpoint: Path, trainer: Trainer) -> str:
     """Whether the run can go on from a checkpoint, of its end or before."""
     with suppress(InputError):
         save_checkpoint(checkpoint, trainer)
-    if not checkpoint.exists():
+    if not checkpoint_in(checkpoint.parent):
         return "no checkpoint could be saved either"
     return f"once there is room, go on with --out {shlex.quote(str(checkpoint.parent))} --resume"
