@@ -211,15 +211,16 @@ def same_files(one, two):
 
 
 @pytest.mark.slow
-def test_training_killed_at_any_write_ends_with_the_same_scores(data, base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("every", [11])  # 1 is every write, a few minutes
+def test_training_killed_at_any_write_ends_with_the_same_scores(data, base, tmp_path, monkeypatch, every):
     monkeypatch.setattr("gptcls.train.hooks.CHECKPOINT_SECONDS", -1)
-    monkeypatch.setattr("gptcls.evaluation.baselines.Baselines.scores", lambda *_: {})  # two hundred runs
+    monkeypatch.setattr("gptcls.evaluation.baselines.Baselines.scores", lambda *_: {})
     train(tiny_run(data, base, tmp_path / "whole"))
     out, n_resumed = tmp_path / "runs" / "cut", 0
     config = tiny_run(data, base, out)
     out.parent.mkdir()
     expected = load_file(tmp_path / "whole" / "classifier" / "model.safetensors")
-    for n in killed_at_each_write(lambda: train(config), out.parent):
+    for n in killed_at_each_write(lambda: train(config), out.parent, every):
         if not out.exists():
             train(config)
         elif json.loads((out / "config.json").read_text())["state"] == "finished":
@@ -233,11 +234,12 @@ def test_training_killed_at_any_write_ends_with_the_same_scores(data, base, tmp_
         assert all(torch.equal(value, found[name]) for name, value in expected.items()), n
         same_files(out, tmp_path / "whole")
         empty(out.parent)
-    assert n_resumed > 50
+    assert n_resumed > 50 // every
 
 
 @pytest.mark.slow
-def test_pretraining_killed_at_any_write_ends_with_the_same_weights(text, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("every", [5])
+def test_pretraining_killed_at_any_write_ends_with_the_same_weights(text, tmp_path, monkeypatch, every):  # noqa: F811
     monkeypatch.setattr("gptcls.train.hooks.CHECKPOINT_SECONDS", -1)
     changes = {"steps": 2, "table": "counts"}
     whole = pretrain(pretraining(text, tmp_path / "whole", **changes))
@@ -245,7 +247,7 @@ def test_pretraining_killed_at_any_write_ends_with_the_same_weights(text, tmp_pa
     config = pretraining(text, out, **changes)
     out.parent.mkdir()
     expected = load_file(whole.folder / "model" / "model.safetensors")
-    for n in killed_at_each_write(lambda: pretrain(config), out.parent):
+    for n in killed_at_each_write(lambda: pretrain(config), out.parent, every):
         if not out.exists():
             pretrain(config)
         elif json.loads((out / "config.json").read_text())["state"] == "finished":
@@ -258,7 +260,7 @@ def test_pretraining_killed_at_any_write_ends_with_the_same_weights(text, tmp_pa
         assert all(torch.equal(value, found[name]) for name, value in expected.items()), n
         same_files(out, tmp_path / "whole")
         empty(out.parent)
-    assert n_resumed > 20
+    assert n_resumed > 20 // every
 
 
 def command(verb, *arguments):

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def killed_at_each_write(act: Callable[[], object], under: Path) -> Iterator[int]:
+def killed_at_each_write(act: Callable[[], object], under: Path, every: int = 1) -> Iterator[int]:
     """In a process of its own, ``act`` until just before its first write under a folder; yield; again until
-    the second; and so on, until it comes to its end. Between two, the caller sets the scene again."""
+    the second, or so many after it as ``every`` says; and so on, until it comes to its end. Between two, the
+    caller sets the scene again."""
     n = 1
     while _killed(act, under, n):
         yield n
-        n += 1
+        n += every
 
 
 def _killed(act: Callable[[], object], under: Path, n: int) -> bool:
