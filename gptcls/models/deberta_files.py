@@ -10,6 +10,12 @@ from gptcls.models.bert_files import BUFFERS, KINDS
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.deberta import DebertaConfig
 
+# As in transformers: positions, which the head for masked words alone adds, and what pretraining kept beside
+# the tables that it shared with the generator.
+UNREAD = (
+    "embeddings.position_embeddings", "embeddings.position_embeddings._weight",
+    "embeddings.word_embeddings._weight",
+)  # fmt: skip
 NAMES = NameMap(
     what="a DeBERTa-v3",
     table={
@@ -29,7 +35,7 @@ NAMES = NameMap(
     },
     prefix="deberta.",
     bare=("pooler.dense",),
-    skipped=BUFFERS,
+    skipped=(*BUFFERS, *UNREAD),
     heads=(
         "cls.predictions", "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
         "cls.predictions.decoder", "lm_predictions.lm_head", "lm_predictions.lm_head.dense",
@@ -53,7 +59,7 @@ def read_deberta(tensors: State, declared: dict[str, Any], source: str) -> tuple
     reader.require("conv_kernel_size", 0, 0)
     reader.require("pooler_hidden_act", "gelu", *POOLER_ACTS)
     kinds = reader.values.get("pos_att_type", [])
-    if {*(kinds.split("|") if isinstance(kinds, str) else kinds)} != {"c2p", "p2c"}:
+    if (kinds.split("|") if isinstance(kinds, str) else kinds) not in (["c2p", "p2c"], ["p2c", "c2p"]):
         raise InputError(f"{source} says pos_att_type {kinds!r:.80}, which is not c2p and p2c")
     sizes, farthest = reader.sizes(), reader.values.get("max_relative_positions", -1)
     config = reader.build(

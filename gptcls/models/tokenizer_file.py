@@ -23,8 +23,9 @@ class FileTokenizer(Tokenizer):
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            older = "older files (vocab.json, tokenizer.model), transformers' AutoTokenizer builds it"
-            why = f"copy it from where the weights are from; if there are only {older}"
+            older = "vocab.txt, vocab.json, tokenizer.model or spm.model"
+            way_out = f"if there is only {older}, transformers' AutoTokenizer builds it"
+            why = f"copy it from where the weights are from; {way_out}"
             raise InputError(f"{path} is missing: {why}") from None
         except BaseException as error:  # the library raises plain ones; a panic in it is no Exception
             panic = type(error).__name__ == "PanicException"
