@@ -19,6 +19,7 @@ import gptcls.pseudo_label
 import gptcls.train.run
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import save_classifier
+from gptcls.common.lock import LOCK
 from gptcls.core.errors import InputError
 
 HOME = str(Path(gptcls.__file__).parents[1])
@@ -188,6 +189,7 @@ def test_at_a_terminal_another_folder_can_be_named(base, tmp_path):
     assert load_classifier(other).predict("win a prize now 1") == "spam"
     assert {"classifier", "config.json", "metrics.json", "predictions.csv", "split"} <= set(os.listdir(other))
     assert not list(other.rglob("*.partial"))
+    assert not (other / LOCK).exists()
     assert gptcls.evaluate(model=str(other))["n"]
 
 
