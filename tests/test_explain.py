@@ -532,6 +532,21 @@ def test_an_ascii_console_and_the_verb(monkeypatch, capfdbinary, tmp_path):
     assert b"without it: ham" in raw.getvalue()
 
 
+def test_a_terminal_gets_colours_and_nothing_else_of_a_strangers_classifier(monkeypatch, tmp_path, saved):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("WT_SESSION", "x")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    save_classifier(tmp_path / "c", replace(saved, task=replace(saved.task, labels=("ham", "sp\x1b[2Jam"))))
+    pd.DataFrame({"text": [text for text, _ in ROWS]}).to_csv(tmp_path / "rows.csv", index=False)
+    explain(ExplainConfig(texts=(TEXT,), model=str(tmp_path / "c")))
+    explain(ExplainConfig(data=str(tmp_path / "rows.csv"), model=str(tmp_path / "c"), rows=20))
+    said = sys.stdout.getvalue()
+    assert "\x1b[38;5;16;48;5;" in said
+    assert r"sp\x1b[2Jam" in said
+    assert "\x1b" not in re.sub(r"\x1b\[(38;5;16;48;5;\d+|0)m", "", said)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
