@@ -23,6 +23,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
 from gptcls.data.readers import read_chunks
 from gptcls.data.split import load_split
+from gptcls.data.writer import as_text
 from gptcls.evaluation.decision import Decision
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.paired import HEADLINES, decisions, differences, holm
@@ -110,13 +111,16 @@ def _finished(folder: Path) -> Finished:
         scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["scores"]["test"]
         table = pd.concat(read_chunks(answers))
         table = table[table["part"] == "test"].reset_index(drop=True)
+        written = as_text if description["training"].get("escape_formulas") else str
+        if task.has_probabilities:
+            table["answer"] = table["answer"].replace({written(name): name for name in task.labels})
         decided = _decided(task, decision, table)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder} is damaged ({error!r:.80}); train it again") from None
     rows = load_split(folder / "split").test[["text", "label"]].reset_index(drop=True)
-    if rows["text"].tolist() != table["text"].tolist():
+    if [written(text) for text in rows["text"]] != table["text"].tolist():
         raise InputError(f"{answers} does not answer the test rows of split/: train the run again")
     return Finished(str(folder), task, rows, decided, scores)
 
