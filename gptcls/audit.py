@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from gptcls.common import cli
+from gptcls.common.console import say
 from gptcls.common.files import atomic_file
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lazy import pd
@@ -163,7 +164,7 @@ def audit(
     if config.out is not None:
         write_report(result, Path(config.out))
     if show:
-        print(in_words(result))
+        say(in_words(result))
         if config.out is not None:
             log.info(f"the report: {config.out}/audit.html; each row found: {config.out}/audit.csv")
     return result

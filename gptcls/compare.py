@@ -14,6 +14,7 @@ import tyro
 
 from gptcls.classify.store import find_classifier
 from gptcls.common import cli
+from gptcls.common.console import say
 from gptcls.common.files import atomic_file
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
@@ -22,8 +23,10 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
 from gptcls.data.readers import read_chunks
 from gptcls.data.split import load_split
+from gptcls.data.writer import as_text
+from gptcls.evaluation.decision import Decision
 from gptcls.evaluation.judge import judge_of
-from gptcls.evaluation.paired import HEADLINES, differences
+from gptcls.evaluation.paired import HEADLINES, decisions, differences, holm
 from gptcls.evaluation.plots import plot_differences
 from gptcls.evaluation.table import format_differences
 
@@ -86,26 +89,13 @@ def compare(*runs: str | Path) -> Comparison:
         for one, other in combinations(found, 2)
     }
     shares = [name for name in pairs if "p" in pairs[name]]
-    for name, p in zip(shares, _holm([pairs[name]["p"] for name in shares]), strict=True):
+    for name, p in zip(shares, holm([pairs[name]["p"] for name in shares]), strict=True):
         pairs[name]["p_holm"] = p
     return Comparison({run.name: run.scores for run in found}, pairs, first.task)
 
 
 def _place(run: str | Path) -> Path:
     return Path(run).resolve()
-
-
-def _holm(p_values: list[float]) -> list[float]:
-    """Each p for as many tests as there are (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
-
-    >>> [round(p, 3) for p in _holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    order, n = np.argsort(p_values, kind="stable"), len(p_values)
-    sorted_ = np.array(p_values)[order] * np.arange(n, 0, -1)
-    adjusted = np.empty(n)
-    adjusted[order] = np.minimum(np.maximum.accumulate(sorted_), 1)
-    return adjusted.tolist()
 
 
 def _finished(folder: Path) -> Finished:
@@ -115,26 +105,35 @@ def _finished(folder: Path) -> Finished:
         raise InputError(f"{folder} {what}; give folders that python -m gptcls.train left")
     try:
         described = (find_classifier(folder) / "classifier.json").read_text(encoding="utf-8")
-        task = task_from_json(json.loads(described)["task"])
+        description = json.loads(described)
+        task = task_from_json(description["task"])
+        decision = Decision.from_json(description.get("decision"))
         scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["scores"]["test"]
         table = pd.concat(read_chunks(answers))
         table = table[table["part"] == "test"].reset_index(drop=True)
-        decided = _decided(task, table)
+        written = as_text if description["training"].get("escape_formulas") else str
+        if task.has_probabilities:
+            table["answer"] = table["answer"].replace({written(name): name for name in task.labels})
+        decided = _decided(task, decision, table)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder} is damaged ({error!r:.80}); train it again") from None
     rows = load_split(folder / "split").test[["text", "label"]].reset_index(drop=True)
-    if rows["text"].tolist() != table["text"].tolist():
+    if [written(text) for text in rows["text"]] != table["text"].tolist():
         raise InputError(f"{answers} does not answer the test rows of split/: train the run again")
     return Finished(str(folder), task, rows, decided, scores)
 
 
-def _decided(task: Task, table: "pd.DataFrame") -> np.ndarray:
-    """The answers of predictions.csv as targets are."""
+def _decided(task: Task, decision: Decision, table: "pd.DataFrame") -> np.ndarray:
+    """The answers of predictions.csv as targets are; of a run that abstains also those it is unsure of, as in
+    its scores."""
     if task.kind == "regression":
         columns = ["answer"] if task.n_outputs == 1 else [f"answer_{name}" for name in task.labels]
         return table[columns].to_numpy(dtype=float)
+    if decision.abstain:
+        outputs = table[[f"probability_{label}" for label in task.labels]].to_numpy(dtype=float)
+        return decisions(task, outputs, decision)
     return task.targets(table["answer"].tolist()).numpy()
 
 
@@ -155,7 +154,7 @@ def _require_same(first: Finished, other: Finished) -> None:
 
 def _compare_and_print(config: CompareConfig) -> None:
     found = compare(*config.runs)
-    print(found.table())
+    say(found.table())
     with atomic_file(config.picture) as temporary:
         found.picture().savefig(temporary, dpi=150, format=config.picture.suffix.lstrip(".").lower() or "png")
     log.info(f"drawn: {config.picture}")

@@ -258,8 +258,9 @@ def _sample(classifier: TextClassifier, rows: "pd.DataFrame", held: "pd.DataFram
     judged = rows[rows["held"]] if "held" in rows else rows if held is None else held
     judged = judged.sample(min(MOST, len(judged)), random_state=0)["text"].tolist()
     outputs = classifier.outputs(judged) if judged else np.zeros((0, len(task.labels)), dtype=np.float32)
+    answered = answers_of(task, outputs, saved.decision)
     labels = labels_of(task, rows["label"].tolist()) if "label" in rows else None
-    return Sample(texts, saved.tokenizer.encode_rows(texts), vectors, answers_of(task, outputs), labels)
+    return Sample(texts, saved.tokenizer.encode_rows(texts), vectors, answered, labels)
 
 
 def _named(config: EvaluateConfig) -> str:

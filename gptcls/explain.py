@@ -14,6 +14,7 @@ from gptcls.classify.explanation import LEFT_OUT, Explanation, strongest
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, ClassifierOptions, TextClassifier
 from gptcls.classify.run import model_first
 from gptcls.common import cli
+from gptcls.common.console import say
 from gptcls.common.files import atomic_file
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
@@ -84,7 +85,7 @@ def explain(config: ExplainConfig) -> "list[Explanation | None] | pd.DataFrame":
         _write_texts(config.out, found, config.texts)
         colours = marked.takes_colours(sys.stdout)
         for text, each in zip(config.texts, found, strict=True):
-            _say([f"{text!r} has no answer", ""] if each is None else each.lines(colours))
+            _say([f"{text!r} has no answer", ""] if each is None else each.lines(colours), colours)
         return found
     texts = _texts_of(config, classifier)
     n_all = len(texts)
@@ -166,14 +167,10 @@ def _listed(rows: "pd.DataFrame", title: str, by: str) -> list[str]:
     return [f"{title}, mean over the texts that have it", *marked.aligned(cells, left=(0,)), ""]
 
 
-def _say(lines: Iterable[str]) -> None:
-    """Print lines, what the terminal's encoding lacks escaped."""
+def _say(lines: Iterable[str], colours: bool = False) -> None:
+    """Print lines; with ``colours`` these are all that is left of a terminal's commands in them."""
     for line in lines:
-        print(
-            line.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(
-                sys.stdout.encoding or "utf-8"
-            )
-        )
+        say(line, keep="\n\t\x1b" if colours else "\n\t")
 
 
 # --- files ---

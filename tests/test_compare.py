@@ -99,6 +99,24 @@ def test_runs_on_the_same_test_rows(runs):
     assert "right alone" in found.table()
 
 
+def test_a_run_that_abstains_is_compared_by_what_it_would_have_answered(runs, tmp_path):
+    again = {"data": str(runs / "rows.csv"), "epochs": 1, "max_length": 8, "train": "head", "device": "cpu"}
+    run = train(TrainConfig.of(out=tmp_path / "unsure", abstain=0.9, **again))
+    assert "unsure" in set(run.predictions("test")["answer"])
+    (pair,) = compare(runs / "a", tmp_path / "unsure").pairs.values()
+    assert (pair["accuracy"], pair["only_first"], pair["only_second"]) == (0, 0, 0)
+
+
+def test_formulas_that_were_escaped_are_the_same_rows(tmp_path):
+    rows = [(f"={text}", f"-{label}") for text, label in ROWS]
+    data = str(write_csv(tmp_path / "rows.csv", rows))
+    quick = {"data": data, "epochs": 1, "max_length": 8, "train": "head", "device": "cpu"}
+    for name, escape in (("plain", False), ("escaped", True)):
+        train(TrainConfig.of(out=tmp_path / name, escape_formulas=escape, **quick))
+    (pair,) = compare(tmp_path / "plain", tmp_path / "escaped").pairs.values()
+    assert (pair["accuracy"], pair["only_first"], pair["only_second"]) == (0, 0, 0)
+
+
 def test_the_difference_to_each_baseline_is_in_metrics_json_and_in_the_table(runs):
     baselines = json.loads((runs / "a" / "metrics.json").read_text())["baselines"]
     ours = json.loads((runs / "a" / "metrics.json").read_text())["scores"]["test"]["accuracy"]

@@ -1,5 +1,6 @@
 """Disks that are full or read-only: found before the work, named with the way out, and no work is lost."""
 
+import json
 import os
 import pty
 import shutil
@@ -17,9 +18,13 @@ import gptcls.evaluate
 import gptcls.pretrain.run
 import gptcls.pseudo_label
 import gptcls.train.run
+from gptcls.classify import store
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import save_classifier
+from gptcls.common.lock import LOCK
 from gptcls.core.errors import InputError
+from gptcls.train import run as run_of_training
+from gptcls.train import second_try
 
 HOME = str(Path(gptcls.__file__).parents[1])
 
@@ -155,6 +160,27 @@ def test_where_no_checkpoint_fits_either_it_says_so(base, tmp_path, monkeypatch)
         gptcls.train(data=data, model=str(base), out=tmp_path / "run", device="cpu", epochs=1)
 
 
+def test_another_folder_is_the_runs_alone(base, tmp_path, monkeypatch):
+    other = tmp_path / "another"
+    real = store.save_file
+
+    def full(tensors, file, **options):
+        if tmp_path / "run" in Path(file).parents:
+            raise OSError(28, "No space left on device")
+        real(tensors, file, **options)
+
+    held, write = [], run_of_training._write
+    monkeypatch.setattr(store, "save_file", full)
+    monkeypatch.setattr(second_try, "_another_folder", lambda error: other)
+    monkeypatch.setattr(
+        run_of_training, "_write", lambda *a: (held.append((other / LOCK).exists()), write(*a))
+    )
+    options = {"data": write_csv(tmp_path / "rows.csv", ROWS), "model": str(base), "epochs": 1}
+    run = gptcls.train(out=tmp_path / "run", device="cpu", **options)
+    assert (run.folder, held, (other / LOCK).exists()) == (other, [True], False)
+    assert json.loads((other / "config.json").read_text())["state"] == "finished"
+
+
 @pytest.mark.slow
 def test_at_a_terminal_another_folder_can_be_named(base, tmp_path):
     """A real disk fills while a real run trains; the first answer is no folder to use, the second is."""
@@ -188,6 +214,7 @@ def test_at_a_terminal_another_folder_can_be_named(base, tmp_path):
     assert load_classifier(other).predict("win a prize now 1") == "spam"
     assert {"classifier", "config.json", "metrics.json", "predictions.csv", "split"} <= set(os.listdir(other))
     assert not list(other.rglob("*.partial"))
+    assert not (other / LOCK).exists()
     assert gptcls.evaluate(model=str(other))["n"]
 
 

@@ -15,7 +15,9 @@ from gptcls.core.task import SingleLabel
 from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.data.split import Split, save_split
 from gptcls.evaluate import evaluate
-from gptcls.evaluation.drift import Sample, answers_of, auc_interval, drift, holm, in_words, labels_of
+from gptcls.evaluation.decision import Decision
+from gptcls.evaluation.drift import Sample, answers_of, auc_interval, drift, in_words, labels_of
+from gptcls.evaluation.paired import holm
 
 TASK = SingleLabel(("ham", "spam"))
 WORDS = [f"word{i}" for i in range(60)]
@@ -139,6 +141,7 @@ def test_auc_is_scikit_learns_and_its_interval_covers():
 def test_answers_and_labels_take_one_form():
     assert answers_of(TASK, np.array([[0.9, 0.1], [0.2, 0.8]])).tolist() == [[1, 0], [0, 1]]
     assert labels_of(TASK, ["spam", "ham"]).tolist() == [[0, 1], [1, 0]]
+    assert answers_of(TASK, np.array([[0.3, 0.7]]), Decision(threshold=0.9, abstain=0.8)).tolist() == [[1, 0]]
     lists = MultiLabel(("a", "b"), thresholds=(0.5, 0.2))
     assert answers_of(lists, np.array([[0.4, 0.3]])).tolist() == [[0, 1]]
     assert labels_of(lists, ['["a", "b"]', "[]"]).tolist() == [[1, 1], [0, 0]]

@@ -1,6 +1,7 @@
 """--seeds: an ensemble is the mean of runs with each seed, saved as one classifier."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from helpers.tiny import ROWS, stopped_before, write_csv
 from safetensors.torch import load_file, save_file
 
 from gptcls import fit, load_classifier, train
+from gptcls.classify.predict import TextClassifier
+from gptcls.classify.store import read_classifier
 from gptcls.core.errors import InputError
 from gptcls.train import run as train_run
 from gptcls.train.config import TrainConfig
@@ -73,7 +76,9 @@ def test_a_run_interrupted_in_any_network_ends_the_same(base, tmp_path, monkeypa
 
     with stopped_before(step, second):
         train(out=tmp_path / "run", **options)
-    assert (tmp_path / "run" / "classifier").is_dir()
+    so_far = read_classifier(tmp_path / "run")
+    first = whole.classifier.model.trained_parameters()
+    assert [torch.equal(one["head.weight"], first["head.weight"]) for one in so_far.members] == [True]
     again = train(out=tmp_path / "run", resume=True)
     networks = [
         [run.classifier.model.trained_parameters(), *run.classifier.members] for run in (whole, again)
@@ -81,6 +86,31 @@ def test_a_run_interrupted_in_any_network_ends_the_same(base, tmp_path, monkeypa
     for number, (one, two) in enumerate(zip(*networks, strict=True)):
         assert all(torch.equal(one[name], two[name]) for name in one), number
     assert np.array_equal(again.outputs["test"], whole.outputs["test"])
+
+
+def test_the_checkpoint_of_a_full_disk_has_every_network_once(base, tmp_path, monkeypatch):
+    options = {"data": str(write_csv(tmp_path / "rows.csv")), "model": str(base), "seeds": SEEDS, **QUICK}
+    whole = train(out=tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr("gptcls.classify.store.save_file", full)
+        with pytest.raises(InputError, match="once there is room"):
+            train(out=tmp_path / "run", **options)
+    again = train(out=tmp_path / "run", resume=True)
+    assert len(again.classifier.members) == 2
+    np.testing.assert_array_equal(again.outputs["test"], whole.outputs["test"])
+
+
+def test_the_scores_of_each_network_are_of_its_answers(split, base, tmp_path):
+    (tmp_path / "costs.csv").write_text("true,ham,spam\nham,0,9\nspam,1,0\n")
+    run = fit(split, base, seeds=SEEDS, costs=tmp_path / "costs.csv", **QUICK)
+    for member, network in zip(run.extra["networks"], run.predictor.models, strict=True):
+        alone = replace(run.classifier, model=network.trained.classifier, members=())
+        answers = TextClassifier(alone, torch.device("cpu"), "fp32").predict(split.test["text"].tolist())
+        assert member["test"] == pytest.approx(np.mean(np.array(answers) == split.test["label"].to_numpy()))
 
 
 @pytest.mark.parametrize(

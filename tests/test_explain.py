@@ -35,6 +35,8 @@ from gptcls.core.tokenizer import GPT2
 from gptcls.data.clean import basic
 from gptcls.data.long_texts import CUTS
 from gptcls.data.sources import load_data
+from gptcls.evaluation.calibration import Calibration
+from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.evaluation.intervals import mean_interval
 from gptcls.evaluation.marked import printable, takes_colours
 from gptcls.evaluation.ngrams import NgramModel, Tfidf
@@ -530,6 +532,21 @@ def test_an_ascii_console_and_the_verb(monkeypatch, capfdbinary, tmp_path):
     assert b"without it: ham" in raw.getvalue()
 
 
+def test_a_terminal_gets_colours_and_nothing_else_of_a_strangers_classifier(monkeypatch, tmp_path, saved):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("WT_SESSION", "x")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    save_classifier(tmp_path / "c", replace(saved, task=replace(saved.task, labels=("ham", "sp\x1b[2Jam"))))
+    pd.DataFrame({"text": [text for text, _ in ROWS]}).to_csv(tmp_path / "rows.csv", index=False)
+    explain(ExplainConfig(texts=(TEXT,), model=str(tmp_path / "c")))
+    explain(ExplainConfig(data=str(tmp_path / "rows.csv"), model=str(tmp_path / "c"), rows=20))
+    said = sys.stdout.getvalue()
+    assert "\x1b[38;5;16;48;5;" in said
+    assert r"sp\x1b[2Jam" in said
+    assert "\x1b" not in re.sub(r"\x1b\[(38;5;16;48;5;\d+|0)m", "", said)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -574,3 +591,34 @@ def test_the_cost_is_a_text_more_than_pieces(saved, monkeypatch):
     classifier.explain("win a a prize")
     assert ran == [len(TEXT.split()) + 1, 4]
     assert math.isclose(*classifier.explain("win a a prize").attributions[1:3, 1])
+
+
+def test_an_ensemble_calibrated_and_decided_is_explained_as_it_answers(saved):
+    members = [stir_head(saved, seed) for seed in (1, 2)]
+    for decision in (Decision(threshold=0.9), Decision(abstain=0.99), PLAIN):
+        whole = replace(saved, members=tuple(members), calibration=Calibration((2.5,)), decision=decision)
+        classifier = TextClassifier(whole, CPU, "fp32")
+        found = classifier.explain(TEXT, gradients=True)
+        texts = [TEXT, *(TEXT.replace(piece, "", 1) for piece in found.pieces[1:])]
+        p = classifier.predict_proba(texts).astype(float)
+        logit = np.log(p[:, 1] / p[:, 0])
+        np.testing.assert_allclose(found.attributions[1:, 1], logit[0] - logit[1:], atol=1e-4)
+        assert [found.answer, *found.without[1:]] == classifier.predict(texts)
+        (k,) = found.shown
+        np.testing.assert_allclose(found.gradients.scores[k], found.scores[k], atol=1e-4)
+        assert abs(found.gradients.gap[k]) < 1e-2
+
+
+def stir_head(saved, seed):
+    generator = torch.Generator().manual_seed(seed)
+    trained = saved.model.trained_parameters()
+    return {name: p.detach() + 0.3 * torch.randn(p.shape, generator=generator) for name, p in trained.items()}
+
+
+def test_labels_calibrated_each_on_its_own_have_gradients_in_the_same_units(saved):
+    lists = replace(
+        saved, task=MultiLabel(("a", "b")), calibration=Calibration((2.0, 1.5), (0.5, -1.0)),
+    )  # fmt: skip
+    found = TextClassifier(lists, CPU, "fp32").explain(TEXT, ["a", "b"], gradients=True)
+    np.testing.assert_allclose(found.gradients.scores, found.scores, atol=1e-4)
+    np.testing.assert_allclose(found.gradients.gap, 0, atol=1e-2)

@@ -3,8 +3,8 @@
 **Occlusion** (Zeiler and Fergus 2014; of words Li et al. 2016, "Understanding Neural Networks through
 Representation Erasure") asks the classifier again without each piece. Left out is removed: the tokens behind
 it move up by their positions, nothing stands in its place. A masked or padded position would be a text that
-no network of this package has seen in training. It is exact, and of the whole answer: temperature and n-grams
-included. A text of T pieces costs T + 1 texts.
+no network of this package has seen in training. It is exact, and of the whole answer: calibration, n-grams
+and every network of an ensemble included. A text of T pieces costs T + 1 texts.
 
 **Integrated gradients** (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks") is the second
 opinion. Two words that say the same cover for each other when one is left out, and share the credit here. It
@@ -19,17 +19,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from gptcls.classify.explanation import Explanation, Gradients
 from gptcls.classify.store import SavedClassifier
 from gptcls.core.answer import dataset_logits, token_budget
 from gptcls.core.batches import TextDataset, pad
+from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import MultiLabel, Regression
@@ -37,7 +38,7 @@ from gptcls.core.tokenizer import GPT2Tokenizer, Tokenizer, gpt2_encoding
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import is_blank
 from gptcls.data.long_texts import CUTS
-from gptcls.fast.frozen import Trained
+from gptcls.fast.frozen import Staged, Trained
 
 By = Literal["word", "token"]
 LEAST = 1e-16  # of a probability and its rest, where their logarithms are taken
@@ -176,22 +177,25 @@ def asked_labels(task: Task, labels: str | Sequence[str] | None) -> tuple[int, .
     return tuple(task.labels.index(name) for name in names)
 
 
-def _answered(task: Task, answer: Any, outputs: np.ndarray) -> tuple[int, ...]:
-    """The outputs that an answer is about: the class, the labels given, else the likeliest; all numbers."""
-    if isinstance(task, Regression):
-        return tuple(range(task.n_outputs))
-    names = answer if isinstance(answer, list) else [answer]
-    return tuple(task.labels.index(name) for name in names) or (int(outputs.argmax()),)
+def _answered(saved: SavedClassifier, outputs: np.ndarray) -> tuple[int, ...]:
+    """What the answer to one text is about, sure or not, by its outputs (K,): the class, the labels given,
+    else the likeliest; all numbers."""
+    if isinstance(saved.task, Regression):
+        return tuple(range(saved.task.n_outputs))
+    (given,) = saved.decision.given(saved.task, outputs[None])
+    places = np.flatnonzero(given).tolist() if np.ndim(given) else [int(given)]
+    return tuple(places) or (int(outputs.argmax()),)
 
 
 # --- both ways ---
 
 
 def explanations(
-    saved: SavedClassifier, model: nn.Module, device: torch.device, texts: Sequence[str | None],
+    saved: SavedClassifier, models: Sequence[Staged], device: torch.device, texts: Sequence[str | None],
     labels: str | Sequence[str] | None = None, by: By = "word", gradients: bool = False, steps: int = STEPS,
 ) -> Iterator[Explanation | None]:  # fmt: skip
-    """An :class:`Explanation` of each text, None of a blank one; ``model`` gives the logits of ``saved``.
+    """An :class:`Explanation` of each text, None of a blank one; ``models`` give the logits of ``saved``,
+    each those of one network.
 
     ``labels`` are those to show, by default those of each answer. Occlusion gives every output's
     attributions at once; integrated ``gradients``, of ``steps`` points, only those of the labels shown.
@@ -204,11 +208,12 @@ def explanations(
     with tqdm(total=len(texts), desc="explain", unit=" texts", delay=1, disable=None) as bar:
         for group in _groups(saved, texts, by):
             read = [pieces for pieces in group if pieces is not None]
-            found = iter(_occluded(saved, model, device, read, shown, by))
+            found = iter(_occluded(saved, models, device, read, shown, by))
             for pieces in group:
                 each = None if pieces is None else next(found)
                 if each is not None and gradients:
-                    integral = integrated_gradients(saved, device, pieces, each.shown, steps)
+                    networks = [model.trained.classifier for model in models]
+                    integral = integrated_gradients(saved, networks, device, pieces, each.shown, steps)
                     each = replace(each, gradients=integral, covers=NETWORK_ALONE if saved.mixture else "")
                 yield each
                 bar.update()
@@ -242,7 +247,7 @@ class _Rows(TextDataset):
 
 
 def _occluded(
-    saved: SavedClassifier, model: nn.Module, device: torch.device, texts: Sequence[Pieces],
+    saved: SavedClassifier, models: Sequence[Staged], device: torch.device, texts: Sequence[Pieces],
     shown: tuple[int, ...], by: By,
 ) -> Iterator[Explanation]:  # fmt: skip
     """Each distinct row of ids runs once, whatever text or piece it belongs to; of a text in windows only
@@ -259,14 +264,13 @@ def _occluded(
             means.append([changed.get(r, number) for r, number in enumerate(whole)])
         if mixed:
             versions += ["".join(text.pieces), *map(text.text_without, range(len(text.pieces)))]
-    logits = dataset_logits(model, _Rows(list(numbers), saved), device)
-    logits = torch.stack([logits[rows].mean(dim=0) for rows in means]) if means else logits
+    rows = _Rows(list(numbers), saved)
+    logits = torch.stack([dataset_logits(model, rows, device) for model in models])
+    logits = torch.stack([logits[:, rows].mean(dim=1) for rows in means], dim=1) if means else logits
     # In double precision: a probability next to 1 leaves float32 nothing to tell two texts apart by.
-    outputs = saved.outputs(logits.double(), versions)
-    scores, answers = (
-        scores_of(task, torch.from_numpy(outputs)).numpy(),
-        task.decode(torch.from_numpy(outputs)),
-    )
+    outputs = saved.outputs((logits if saved.members else logits[0]).double(), versions)
+    scores = scores_of(task, torch.from_numpy(outputs)).numpy()
+    answers = saved.decision.answers(task, outputs)
     start = 0
     for text in texts:
         n = len(text.pieces) + 1
@@ -275,48 +279,56 @@ def _occluded(
         attributions = np.where(seen[:, None], scores[start] - scores[rows], np.nan)
         without = tuple(each if was else None for each, was in zip(answers[rows], seen, strict=True))
         yield Explanation(
-            "".join(text.pieces), text.pieces, by, task, shown or _answered(task, answer, outputs[start]),
+            "".join(text.pieces), text.pieces, by, task, shown or _answered(saved, outputs[start]),
             answer, outputs[start], scores[start], attributions, without,
         )  # fmt: skip
         start += n
 
 
 def integrated_gradients(
-    saved: SavedClassifier, device: torch.device, text: Pieces, shown: Sequence[int], steps: int = STEPS
-) -> Gradients:
+    saved: SavedClassifier, networks: Sequence[Classifier], device: torch.device, text: Pieces,
+    shown: Sequence[int], steps: int = STEPS,
+) -> Gradients:  # fmt: skip
     """Integrated gradients of a text by the Gauss-Legendre rule, which needs few points of a smooth path.
 
-    Of a text in windows the path leads through all of them at once. Of a mixture it is the network's part
-    alone, at the mixture's temperature: n-grams have no path between two texts.
+    Of a text in windows, and of several ``networks``, the path leads through all of them at once. Of a
+    mixture it is the network's part alone, at the mixture's temperature and calibrated as the whole is:
+    n-grams have no path between two texts.
     """
-    task, tokenizer, above = saved.task, saved.tokenizer, Trained(saved.model, 0).eval()
+    task, tokenizer = saved.task, saved.tokenizer
     temperature = 1.0 if saved.mixture is None else saved.mixture.temperature
     pad_id, whole = tokenizer.pad_id, text.whole
     empty = [[text.ids[i] if text.owners[i] is None else pad_id for i in row] for row in text.rows]
     ids, lengths = pad([list(row) or [pad_id] for row in whole], saved.pad_to, pad_id)  # (R, T), (R,)
     start_ids, _ = pad([row or [pad_id] for row in empty], saved.pad_to, pad_id)
-    with torch.no_grad():
-        start, end = (saved.model.backbone.embed(each.to(device)) for each in (start_ids, ids))  # (R, T, C)
+    tops = [Trained(network, 0).eval() for network in networks]
+    with torch.no_grad():  # (M, R, T, C) for M networks
+        start, end = (
+            torch.stack([network.backbone.embed(each.to(device)) for network in networks])
+            for each in (start_ids, ids)
+        )
     lengths, n_rows = lengths.to(device), len(ids)
 
     def scores_at(points: Tensor) -> tuple[Tensor, Tensor]:
-        """Of P shares of the way the vectors (P, R, T, C) and the scores (P, K)."""
-        path = (start + points.view(-1, 1, 1, 1) * (end - start)).requires_grad_()
-        logits = (
-            above(path.flatten(0, 1), lengths.repeat(len(points))).view(len(points), n_rows, -1).mean(dim=1)
-        )
-        return path, scores_of(task, task.outputs(logits.double() / temperature))
+        """Of P shares of the way the vectors (P, M, R, T, C) and the scores (P, K)."""
+        path = (start + points.view(-1, 1, 1, 1, 1) * (end - start)).requires_grad_()
+        outputs = []
+        for above, vectors in zip(tops, path.unbind(dim=1), strict=True):
+            logits = above(vectors.flatten(0, 1), lengths.repeat(len(points)))
+            logits = logits.view(len(points), n_rows, -1).mean(dim=1)
+            outputs.append(task.outputs(logits.double() / temperature))
+        return path, scores_of(task, _calibrated(saved, torch.stack(outputs).mean(dim=0)))
 
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # of -1 to 1
     nodes, weights = (torch.tensor(each, dtype=end.dtype, device=device) / 2 for each in (nodes, weights))
     total = end.new_zeros(len(shown), *end.shape)
-    size = max(1, token_budget(device) // ids.numel())
+    size = max(1, token_budget(device) // (ids.numel() * len(networks)))
     for points, share in zip((nodes + 0.5).split(size), weights.split(size), strict=True):
         path, scores = scores_at(points)
         for n, k in enumerate(shown):
             (slope,) = torch.autograd.grad(scores[:, k].sum(), path, retain_graph=n + 1 < len(shown))
-            total[n] += (share.view(-1, 1, 1, 1) * slope).sum(dim=0)
-    each = (total * (end - start)).sum(dim=-1).double().cpu().numpy()  # (labels, R, T)
+            total[n] += (share.view(-1, 1, 1, 1, 1) * slope).sum(dim=0)
+    each = (total * (end - start)).sum(dim=(1, -1)).double().cpu().numpy()  # (labels, R, T)
     with torch.no_grad():
         ends = scores_at(torch.tensor([0.0, 1.0], dtype=end.dtype, device=device))[1].cpu().numpy()
     found = np.full((len(text.pieces), task.n_outputs), np.nan)
@@ -328,3 +340,14 @@ def integrated_gradients(
     unasked = [k for k in range(task.n_outputs) if k not in shown]
     ends[:, unasked] = np.nan
     return Gradients(found, ends[1], ends[0])
+
+
+def _calibrated(saved: SavedClassifier, p: Tensor) -> Tensor:
+    """What :meth:`gptcls.evaluation.calibration.Calibration.outputs` computes, with gradients."""
+    if saved.calibration is None:
+        return p
+    how = (saved.calibration.temperatures, saved.calibration.shifts)
+    temperatures, shifts = (torch.tensor(each, dtype=p.dtype, device=p.device) for each in how)
+    if not saved.several:
+        return (p.clamp_min(1e-38).log() / temperatures).softmax(dim=-1)
+    return ((p.clamp_min(1e-38).log() - (1 - p).clamp_min(LEAST).log()) / temperatures + shifts).sigmoid()

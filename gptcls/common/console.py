@@ -29,10 +29,10 @@ def escaped(text: str, keep: str = "") -> str:
     return CONTROLS.sub(shown, text)
 
 
-def say(text: str, end: str = "\n", flush: bool = False) -> None:
-    """Print to standard output, :func:`escaped` but for line breaks and tabs; an OSError says so."""
+def say(text: str, end: str = "\n", flush: bool = False, keep: str = "\n\t") -> None:
+    """Print to standard output, :func:`escaped` but for what is in ``keep``; an OSError says so."""
     try:
-        print(escaped(text, keep="\n\t"), end=end, flush=flush)
+        print(escaped(text, keep), end=end, flush=flush)
     except OSError as error:
         error.filename = "standard output"
         raise

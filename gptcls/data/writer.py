@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TextIO
+from typing import Any, TextIO
 
 from gptcls.common.files import atomic_file, is_stream, open_number
 from gptcls.common.lazy import pd
@@ -89,10 +89,9 @@ class ChunkWriter:
             found = [is_formula(value) for value in frame[name]]
             self.n_formulas += sum(found)
             if self.escape_formulas and any(found):
-                cells = zip(frame[name], found, strict=True)
-                result[name] = pd.Series([f"'{x}" if is_ else x for x, is_ in cells], frame.index, object)
+                result[name] = pd.Series(map(as_text, frame[name]), frame.index, object)
         if self.escape_formulas:
-            result.columns = [f"'{name}" if is_formula(name) else name for name in frame.columns]
+            result.columns = map(as_text, frame.columns)
         return result
 
 
@@ -103,6 +102,11 @@ def is_formula(value: object) -> bool:
     [True, False, True, True, False, False]
     """
     return isinstance(value, str) and bool(FORMULA.match(value)) and not NUMBER.fullmatch(value)
+
+
+def as_text(value: Any) -> Any:
+    """A cell with ``'`` in front where it :func:`is_formula`."""
+    return f"'{value}" if is_formula(value) else value
 
 
 @contextmanager

@@ -22,12 +22,13 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from gptcls.core.task import Task
 from gptcls.evaluation.baselines import linear_models, regression_on_vectors
 from gptcls.evaluation.confident import STRENGTH, SVM
+from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.evaluation.ngrams import Tfidf
+from gptcls.evaluation.paired import holm
 
 ALPHA = 0.001
 FEWEST = 20  # rows of each side
@@ -98,26 +99,12 @@ def in_words(found: dict, reference: str) -> str:
     return "\n".join(lines)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: each may be compared with the level of all tests together.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable").tolist()):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * float(p_values[place])))
-        adjusted[place] = largest
-    return adjusted
-
-
-def answers_of(task: Task, outputs: np.ndarray) -> np.ndarray:
-    """What outputs (N, K) say: 1 for each label that is given, else 0; numbers as they are."""
+def answers_of(task: Task, outputs: np.ndarray, decision: Decision = PLAIN) -> np.ndarray:
+    """What outputs (N, K) say, sure or not: 1 for each label that is given, else 0; numbers as they are."""
     if not task.has_probabilities:
         return outputs
-    decoded = task.decode(torch.from_numpy(outputs))
-    given = [[names] if isinstance(names, str) else names for names in decoded]
-    return np.array([[name in own for name in task.labels] for own in given], dtype=int)
+    given = decision.given(task, outputs)
+    return np.eye(len(task.labels), dtype=int)[given] if given.ndim == 1 else given.astype(int)
 
 
 def labels_of(task: Task, labels: Sequence[str]) -> np.ndarray:

@@ -7,20 +7,18 @@ browser as a command.
 
 import html
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from gptcls.common import console
 from gptcls.evaluation.plots import drawable, new_figure
 from gptcls.evaluation.style import BLUE, GREY, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# C0 and C1 but for tab and line feed, what turns the direction of writing, and halves of UTF-16 pairs.
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FAINT = 0.05  # of the largest number: below it a piece stays as it is
 # Backgrounds in xterm's 256 colours under black letters, which show on a light and on a dark terminal.
 ABOVE, BELOW, RESET = (223, 215, 208), (153, 111, 69), "\x1b[0m"
@@ -56,14 +54,13 @@ margin:2rem auto;padding:0 1rem}}h1{{font-size:1.3rem}}h2{{font-size:1.05rem;mar
 # --- a terminal ---
 
 
-def printable(text: str, encoding: str | None = "utf-8") -> str:
-    r"""A text that does nothing to a terminal of an encoding, what it lacks as Python writes it.
+def printable(text: str) -> str:
+    r"""A text that does nothing to a terminal, its line breaks and tabs as they are.
 
-    >>> printable("caf\N{LATIN SMALL LETTER E WITH ACUTE}\x1b[2J", "ascii")
-    'caf\\xe9\\x1b[2J'
+    >>> printable("caf\N{LATIN SMALL LETTER E WITH ACUTE}\x1b[2J")
+    'caf\xe9\\x1b[2J'
     """
-    shown = UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
-    return shown.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+    return console.escaped(text, keep="\n\t")
 
 
 def takes_colours(stream: TextIO) -> bool:
@@ -118,7 +115,8 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 def escaped(text: str) -> str:
     """Text as HTML that is text alone, without control characters."""
-    return html.escape(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text))
+    controls = console.CONTROLS.sub
+    return html.escape(controls(lambda it: it[0] if it[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", text))
 
 
 def page(title: str, body: str) -> str:

@@ -67,6 +67,20 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, n).pvalue) if n else 1.0
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p for as many tests as there are, to be compared with the level of all of them together (Holm
+    1979, Scandinavian Journal of Statistics 6:65-70).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * float(p_values[place])))
+        adjusted[place] = largest
+    return adjusted
+
+
 def _of_shares(name: str, first: np.ndarray, second: np.ndarray) -> dict:
     n, gained, lost = len(first), int((first & ~second).sum()), int((second & ~first).sum())
     ends = share_difference_interval(gained, lost, n)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from gptcls.classify.store import SavedClassifier
 from gptcls.common.log import log
-from gptcls.core.loop import Hook
+from gptcls.core.loop import Hook, Trainer
 from gptcls.core.task import Task
 from gptcls.core.weights import State
 
@@ -15,10 +16,15 @@ MEASURES = {"single_label": "accuracy", "multi_label": "micro_f1", "regression":
 
 
 class Members(Hook):
-    """The networks trained so far, as what was trained of each; a checkpoint holds them."""
+    """The networks trained so far, as what was trained of each; a checkpoint holds them, and while the next
+    one trains they stand beside it in ``saved``."""
 
-    def __init__(self) -> None:
+    def __init__(self, saved: SavedClassifier) -> None:
+        self.saved = saved
         self.done: list[State] = []
+
+    def on_start(self, trainer: Trainer) -> None:
+        self.saved.members = tuple(self.done)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -143,6 +143,11 @@ class RunFolder:
         self._advance("finished")
         shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
 
+    def move(self, path: Path) -> None:
+        """Go on in another folder, which then is this run's alone; so is the first one until the end."""
+        self._stack.enter_context(self._lock(path))
+        self.path = path
+
     @property
     def _way_on(self) -> str:
         return f"continue with --out {shlex.quote(str(self.path))} --resume"

@@ -205,7 +205,7 @@ def _train(home: RunFolder, split: Split) -> Run:
 def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
     """The trainer of the run; of an ensemble that of one network after the other, each as it is to be trained
     next. A checkpoint that is loaded into the first has those that were done before."""
-    model, seeds, members = setup.saved.model, setup.config.fit.seeds, Members()
+    model, seeds, members = setup.saved.model, setup.config.fit.seeds, Members(setup.saved)
     if not seeds:
         yield _trainer(setup, hooks)
         return
@@ -216,8 +216,9 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
         restart(setup, seeds[number], start)
         trainer = _trainer(setup, [*hooks, members], seeds[number])
         yield trainer
-        members.add(model)
-        setup.saved.members = tuple(members.done[1:])
+        if len(members.done) < len(seeds):  # a checkpoint of the run's end has them all
+            members.add(model)
+    setup.saved.members = tuple(members.done[1:])
     put(model, members.done[0])
 
 
@@ -301,8 +302,10 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     if split.plain is not None:  # rows were made or left out: how often the data repeats a text is not seen
         saved.scores["train"] = judge.scores(targets["train"], outputs["train"])
     if seeds := setup.config.fit.seeds:
-        judge, each = judge_of(saved.task), range(len(seeds))
-        alone = [{part: task.outputs(x[i]).numpy() for part, x in logits.items()} for i in each]
+        texts = {part: frame["text"].tolist() for part, frame in split.items()}
+        alone = [  # with all else that is between logits and answers
+            {part: saved.outputs(x[i], texts[part]) for part, x in logits.items()} for i in range(len(seeds))
+        ]
         found = [{part: judge.scores(targets[part], own[part]) for part in own} for own in alone]
         extra["networks"] = spread(saved.task, seeds, found, saved.scores)
     measured = (saved.scores, baselines, targets, outputs)

@@ -34,7 +34,7 @@ def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Train
             if (home.path / "split").exists():
                 shutil.copytree(home.path / "split", folder / "split")
         log.info(f"saved in {folder}; what is left of the run in {home.path} may be deleted")
-        home.path = folder
+        home.move(folder)
     return folder
 
 
