@@ -17,7 +17,7 @@ from gptcls.core.batches import pad
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import PAD_ID
-from gptcls.models.lora import LoRAConfig, lora_layers, merge
+from gptcls.models.lora import LoRAConfig, add_lora, lora_layers, merge
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 
@@ -158,6 +158,29 @@ def test_their_adapter_and_head_of_a_bert(tmp_path):
     with torch.no_grad():
         expected = network(**random_bert.told(network, lengths, ids)).logits
         torch.testing.assert_close(model(ids, lengths), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "electra", "ernie", "deberta", "modernbert"])
+def test_our_adapter_of_an_encoder_in_peft(kind, tmp_path):
+    peft = pytest.importorskip("peft")
+    oracle = random_bert.oracle_of(kind, "ForMaskedLM")
+    oracle.save_pretrained(tmp_path)
+    backbone = load_pretrained(tmp_path)
+    if kind == "modernbert":  # its pooler is the head's there
+        backbone.drop_pooler()
+    for layer in add_lora(backbone.blocks, LoRAConfig(rank=2, alpha=4.0), prefix="blocks").values():
+        nn.init.normal_(layer.lora_B.weight, std=0.3)
+    save_adapter(tmp_path, backbone, str(tmp_path))
+    _, ids, lengths = random_bert.ragged()
+    told = random_bert.told(oracle, lengths, ids)
+    with torch.no_grad():
+        plain = oracle.base_model(**told).last_hidden_state
+        network = peft.PeftModel.from_pretrained(oracle, tmp_path).eval()
+        wanted = network.base_model.model.base_model(**told).last_hidden_state
+        found = backbone.eval()(ids, lengths)
+    assert (wanted - plain).abs().max() > 0.1
+    for ours, expected, length in zip(found, wanted, lengths, strict=True):
+        torch.testing.assert_close(ours[:length], expected[:length], atol=1e-4, rtol=0)
 
 
 def test_their_adapter_of_a_network_without_a_head(base, tmp_path):
