@@ -22,6 +22,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
 from gptcls.data.readers import read_chunks
 from gptcls.data.split import load_split
+from gptcls.evaluation.decision import PLAIN, UNSURE, Decision
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.paired import HEADLINES, differences
 from gptcls.evaluation.plots import plot_differences
@@ -114,12 +115,12 @@ def _finished(folder: Path) -> Finished:
         what = "holds no finished run (no predictions.csv)" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}; give folders that python -m gptcls.train left")
     try:
-        described = (find_classifier(folder) / "classifier.json").read_text(encoding="utf-8")
-        task = task_from_json(json.loads(described)["task"])
+        described = json.loads((find_classifier(folder) / "classifier.json").read_text(encoding="utf-8"))
+        task, spec = task_from_json(described["task"]), described.get("decision")
         scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["scores"]["test"]
         table = pd.concat(read_chunks(answers))
         table = table[table["part"] == "test"].reset_index(drop=True)
-        decided = _decided(task, table)
+        decided = _decided(task, table, PLAIN if spec is None else Decision.from_json(spec))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
@@ -130,12 +131,20 @@ def _finished(folder: Path) -> Finished:
     return Finished(str(folder), task, rows, decided, scores)
 
 
-def _decided(task: Task, table: "pd.DataFrame") -> np.ndarray:
-    """The answers of predictions.csv as targets are."""
+def _decided(task: Task, table: "pd.DataFrame", decision: Decision) -> np.ndarray:
+    """The answers of predictions.csv as targets are. Where one is "unsure" it is what would be answered, as
+    in the run's own scores."""
     if task.kind == "regression":
         columns = ["answer"] if task.n_outputs == 1 else [f"answer_{name}" for name in task.labels]
         return table[columns].to_numpy(dtype=float)
-    return task.targets(table["answer"].tolist()).numpy()
+    unsure = (table["answer"] == UNSURE).to_numpy() & (decision.abstain > 0)
+    if not unsure.any():
+        return task.targets(table["answer"].tolist()).numpy()
+    probabilities = table[[f"probability_{name}" for name in task.labels]].to_numpy(dtype=float)
+    decided = decision.given(task, probabilities)
+    if not unsure.all():
+        decided[~unsure] = task.targets(table["answer"][~unsure].tolist()).numpy()
+    return decided
 
 
 def _require_same(first: Finished, other: Finished) -> None:

@@ -99,6 +99,14 @@ def test_runs_on_the_same_test_rows(runs):
     assert "right alone" in found.table()
 
 
+def test_a_run_that_abstains_is_compared_as_it_is_scored(runs):
+    quick = {"data": str(runs / "rows.csv"), "max_length": 8, "train": "head", "device": "cpu"}
+    train(TrainConfig.of(out=runs / "unsure", epochs=1, abstain=0.999, **quick))
+    assert "unsure" in (runs / "unsure" / "predictions.csv").read_text()
+    (pair,) = compare(runs / "unsure", runs / "a").pairs.values()
+    assert pair["accuracy"] == 0 == pair["only_first"]  # the same answers, had they been given
+
+
 def test_the_difference_to_each_baseline_is_in_metrics_json_and_in_the_table(runs):
     baselines = json.loads((runs / "a" / "metrics.json").read_text())["baselines"]
     ours = json.loads((runs / "a" / "metrics.json").read_text())["scores"]["test"]["accuracy"]

@@ -1,6 +1,7 @@
 """--seeds: an ensemble is the mean of runs with each seed, saved as one classifier."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ from helpers.tiny import ROWS, stopped_before, write_csv
 from safetensors.torch import load_file, save_file
 
 from gptcls import fit, load_classifier, train
+from gptcls.classify.predict import TextClassifier
 from gptcls.core.errors import InputError
+from gptcls.evaluation.decision import Decision
 from gptcls.train import run as train_run
 from gptcls.train.config import TrainConfig
 from gptcls.train.rows import split_of
@@ -40,6 +43,28 @@ def test_it_is_the_mean_of_runs_with_each_seed(split, base, what, caplog):
         assert member["seed"] == seed
         assert member["test"] == pytest.approx(run.scores["test"]["accuracy"])
     assert "3 networks: test accuracy" in caplog.text
+
+
+def test_it_is_explained_whole_with_its_own_decision(split, base):
+    saved = fit(split, base, seeds=SEEDS, train="head", **QUICK).classifier
+    for decision in (Decision(costs=((0.0, 9.0), (1.0, 0.0))), Decision(abstain=1.0)):
+        classifier = TextClassifier(replace(saved, decision=decision), torch.device("cpu"), "fp32")
+        for why in classifier.explain(NEW, gradients=True, steps=2):
+            np.testing.assert_allclose(why.outputs, classifier.predict_proba(why.text), atol=1e-5)
+            assert why.answer == classifier.predict(why.text)
+            left_out = classifier.predict("".join(why.pieces[1:]))
+            assert why.without[0] == left_out
+            assert "first network alone" in why.covers
+
+
+def test_each_network_is_scored_by_the_decision_of_all(split, base):
+    """Of networks that are the same, each has the score that they have together."""
+    costs = "true,ham,spam\nham,0,9\nspam,1,0\n"
+    (base.parent / "costs.csv").write_text(costs)
+    run = fit(split, base, seeds=SEEDS, train="head", costs=base.parent / "costs.csv", **QUICK | {"lr": 1e-9})
+    assert run.classifier.decision.costs
+    assert run.scores["test"]["recall"] == 0, "every answer is the one that costs least"
+    assert {member["test"] for member in run.extra["networks"]} == {run.scores["test"]["accuracy"]}
 
 
 def test_it_is_one_folder_that_can_be_moved(base, tmp_path):

@@ -534,6 +534,7 @@ def test_an_ascii_console_and_the_verb(monkeypatch, capfdbinary, tmp_path):
     ("options", "said"),
     [
         ({}, "give texts, or --data with a file of them"),
+        ({"label": ("spam", "x")}, "texts stand before --label"),
         ({"texts": ("x",), "data": "sms-sample"}, "not both"),
         ({"data": "sms-sample", "gradients": True}, "--gradients goes with texts"),
         ({"texts": ("x",), "encoding": "cp1252"}, "go with --data"),

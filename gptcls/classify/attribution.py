@@ -43,6 +43,8 @@ By = Literal["word", "token"]
 LEAST = 1e-16  # of a probability and its rest, where their logarithms are taken
 STEPS = 64  # points of an integral
 NETWORK_ALONE = "they are of the network, without the n-grams that it is mixed with"
+FIRST_ALONE = "they are of the first network alone"
+UNCALIBRATED = "they are of the probabilities before calibration"
 AT_ONCE = 2**20  # token ids of texts with a piece left out that are held in memory
 # Characters that are words without spaces between them: kana and Han.
 UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -188,10 +190,11 @@ def _answered(task: Task, answer: Any, outputs: np.ndarray) -> tuple[int, ...]:
 
 
 def explanations(
-    saved: SavedClassifier, model: nn.Module, device: torch.device, texts: Sequence[str | None],
+    saved: SavedClassifier, models: Sequence[nn.Module], device: torch.device, texts: Sequence[str | None],
     labels: str | Sequence[str] | None = None, by: By = "word", gradients: bool = False, steps: int = STEPS,
 ) -> Iterator[Explanation | None]:  # fmt: skip
-    """An :class:`Explanation` of each text, None of a blank one; ``model`` gives the logits of ``saved``.
+    """An :class:`Explanation` of each text, None of a blank one; ``models`` give the logits of ``saved``, one
+    for each network of an ensemble.
 
     ``labels`` are those to show, by default those of each answer. Occlusion gives every output's
     attributions at once; integrated ``gradients``, of ``steps`` points, only those of the labels shown.
@@ -204,14 +207,20 @@ def explanations(
     with tqdm(total=len(texts), desc="explain", unit=" texts", delay=1, disable=None) as bar:
         for group in _groups(saved, texts, by):
             read = [pieces for pieces in group if pieces is not None]
-            found = iter(_occluded(saved, model, device, read, shown, by))
+            found = iter(_occluded(saved, models, device, read, shown, by))
             for pieces in group:
                 each = None if pieces is None else next(found)
                 if each is not None and gradients:
                     integral = integrated_gradients(saved, device, pieces, each.shown, steps)
-                    each = replace(each, gradients=integral, covers=NETWORK_ALONE if saved.mixture else "")
+                    each = replace(each, gradients=integral, covers=_covers(saved))
                 yield each
                 bar.update()
+
+
+def _covers(saved: SavedClassifier) -> str:
+    """What of the answer integrated gradients leave out."""
+    left_out = {NETWORK_ALONE: saved.mixture, FIRST_ALONE: saved.members, UNCALIBRATED: saved.calibration}
+    return "; ".join(said for said, there in left_out.items() if there)
 
 
 def _groups(saved: SavedClassifier, texts: Sequence[str | None], by: By) -> Iterator[list[Pieces | None]]:
@@ -242,7 +251,7 @@ class _Rows(TextDataset):
 
 
 def _occluded(
-    saved: SavedClassifier, model: nn.Module, device: torch.device, texts: Sequence[Pieces],
+    saved: SavedClassifier, models: Sequence[nn.Module], device: torch.device, texts: Sequence[Pieces],
     shown: tuple[int, ...], by: By,
 ) -> Iterator[Explanation]:  # fmt: skip
     """Each distinct row of ids runs once, whatever text or piece it belongs to; of a text in windows only
@@ -259,14 +268,15 @@ def _occluded(
             means.append([changed.get(r, number) for r, number in enumerate(whole)])
         if mixed:
             versions += ["".join(text.pieces), *map(text.text_without, range(len(text.pieces)))]
-    logits = dataset_logits(model, _Rows(list(numbers), saved), device)
-    logits = torch.stack([logits[rows].mean(dim=0) for rows in means]) if means else logits
+    rows_read = _Rows(list(numbers), saved)
+    logits = torch.stack([dataset_logits(model, rows_read, device) for model in models])  # (M, rows, K)
+    logits = torch.stack([logits[:, rows].mean(dim=1) for rows in means], dim=1) if means else logits
+    logits = logits if saved.members else logits[0]
     # In double precision: a probability next to 1 leaves float32 nothing to tell two texts apart by.
     outputs = saved.outputs(logits.double(), versions)
-    scores, answers = (
-        scores_of(task, torch.from_numpy(outputs)).numpy(),
-        task.decode(torch.from_numpy(outputs)),
-    )
+    scores = scores_of(task, torch.from_numpy(outputs)).numpy()
+    answers = saved.decision.answers(task, outputs)
+    if_sure = replace(saved.decision, abstain=0.0).answers(task, outputs)  # what "unsure" is about
     start = 0
     for text in texts:
         n = len(text.pieces) + 1
@@ -275,8 +285,9 @@ def _occluded(
         attributions = np.where(seen[:, None], scores[start] - scores[rows], np.nan)
         without = tuple(each if was else None for each, was in zip(answers[rows], seen, strict=True))
         yield Explanation(
-            "".join(text.pieces), text.pieces, by, task, shown or _answered(task, answer, outputs[start]),
-            answer, outputs[start], scores[start], attributions, without,
+            "".join(text.pieces), text.pieces, by, task,
+            shown or _answered(task, if_sure[start], outputs[start]), answer, outputs[start], scores[start],
+            attributions, without,
         )  # fmt: skip
         start += n
 

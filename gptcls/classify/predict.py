@@ -134,7 +134,7 @@ class TextClassifier:
         """
         rows = texts_of(texts, text_column, self.saved.text_columns)
         options = {"labels": labels, "by": by, "gradients": gradients, "steps": steps}
-        found = list(explanations(self.saved, self.model, self.device, rows, **options))
+        found = list(explanations(self.saved, self.models, self.device, rows, **options))
         return found[0] if isinstance(texts, str) else found
 
     def log_truncated(self, n: int, max_length: int | None = None) -> None:

@@ -301,8 +301,10 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     if split.plain is not None:  # rows were made or left out: how often the data repeats a text is not seen
         saved.scores["train"] = judge.scores(targets["train"], outputs["train"])
     if seeds := setup.config.fit.seeds:
-        judge, each = judge_of(saved.task), range(len(seeds))
-        alone = [{part: task.outputs(x[i]).numpy() for part, x in logits.items()} for i in each]
+        members = range(len(seeds))
+        alone = [{part: task.outputs(x[i]).numpy() for part, x in logits.items()} for i in members]
+        if (fitted := saved.calibration) is not None:  # which the thresholds and the decision are for
+            alone = [{part: fitted.outputs(x, saved.several) for part, x in own.items()} for own in alone]
         found = [{part: judge.scores(targets[part], own[part]) for part in own} for own in alone]
         extra["networks"] = spread(saved.task, seeds, found, saved.scores)
     measured = (saved.scores, baselines, targets, outputs)
