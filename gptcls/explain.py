@@ -103,7 +103,9 @@ def explain(config: ExplainConfig) -> "list[Explanation | None] | pd.DataFrame":
 
 def _check(config: ExplainConfig) -> None:
     if bool(config.texts) == (config.data is not None):
-        raise InputError("give texts, or --data" + (", not both" if config.texts else " with a file of them"))
+        both = ", not both" if config.texts else " with a file of them"
+        order = "; texts stand before --label, which takes all that follow" if config.label else ""
+        raise InputError(f"give texts, or --data{both}{'' if config.texts else order}")
     if config.data is not None and config.gradients:
         raise InputError("--gradients goes with texts, not with --data")
     if config.data is None and (config.text_column or config.separator or config.encoding or config.columns):

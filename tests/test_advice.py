@@ -38,6 +38,7 @@ def with_scores(
     [
         ((0.9, 0.9, 0.8, 0.3), {}, ["--balance weights", "'ham'", "3 of 10"]),
         ((0.9, 0.9, 0.8, 0.3), {"balance": "weights"}, ["--preset best"]),
+        ((0.9, 0.9, 0.8, 0.3), {"costs": "dataset/spam_costs.csv"}, ["--preset best"]),
         ((0.9, 0.8, 0.85), {}, ["--stack ngrams", TFIDF, "85.0 to 80.0"]),
         ((1.0, 0.8, 0.7), {}, ["more labelled rows", "100.0 %", "80.0 %"]),
         ((0.9, 0.9, 0.8), {}, ["--preset best"]),

@@ -21,6 +21,7 @@ def gptcls(*arguments):
 
 def test_help_lists_every_verb_in_a_line_each():
     status, out, err = gptcls("--help")
+    assert gptcls("--help-all") == (status, out, err)
     assert (status, err) == (0, "")
     assert re.findall(r"^  (\S+) +\S", out, re.MULTILINE) == list(cli.VERBS)
     assert gptcls() == (0, out, "")

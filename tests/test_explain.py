@@ -551,6 +551,7 @@ def test_a_terminal_gets_colours_and_nothing_else_of_a_strangers_classifier(monk
     ("options", "said"),
     [
         ({}, "give texts, or --data with a file of them"),
+        ({"label": ("spam", "x")}, "texts stand before --label"),
         ({"texts": ("x",), "data": "sms-sample"}, "not both"),
         ({"data": "sms-sample", "gradients": True}, "--gradients goes with texts"),
         ({"texts": ("x",), "encoding": "cp1252"}, "go with --data"),

@@ -54,7 +54,7 @@ def _main(verb: str, *rest: str) -> None:
     if verb in VERBS:
         sys.argv = [f"gptcls {verb}", *rest]
         importlib.import_module(VERBS[verb][0]).main()
-    elif verb in ("-h", "--help"):
+    elif verb in ("-h", "--help", "--help-all"):
         verbs = "\n".join(f"  {name:<13} {what}" for name, (_, what) in VERBS.items())
         _finish(say, f"usage: gptcls VERB [OPTIONS]\n       gptcls VERB --help | gptcls --version\n\n{verbs}")
     elif verb == "--version":

@@ -19,7 +19,8 @@ def advice(run: Run) -> str:
     if (measure := MEASURES.get(run.classifier.task.kind)) is None:
         return ""
     on_train, ours = (100 * scores[part][measure] for part in ("train", "validation"))
-    if config.data.balance == "none" and (missed := _missed(run)):
+    as_is = config.data.balance == "none" and config.fit.costs is None  # costs may ask to miss a class
+    if as_is and (missed := _missed(run)):
         label, recall, n = missed
         return f"--balance weights: of {label!r}, {round(recall * n)} of {n} validation rows are found"
     if config.run.recipe == "book":
