@@ -246,6 +246,7 @@ def plot_reliability(calibration: Mapping, positive: str = "") -> "Figure":
     left = np.minimum((mean * 10).astype(int), 9) / 10
     counts.bar(left + 0.05, n, width=0.094, color=BLUE, alpha=0.55)
     counts.set_yscale("log")
+    counts.yaxis.set_major_formatter("{x:g}")
     counts.set(ylim=(0.7, 2 * n.max()), ylabel="How many")
     for each in (axes, counts):
         each.grid(alpha=0.3)
@@ -271,7 +272,8 @@ def plot_coverage(confidence: np.ndarray, right: np.ndarray, abstain: float = 0.
     bounds = 100 * np.array([wilson_interval(int(h), int(m)) for h, m in zip(hits, n, strict=True)]).T
     axes.plot(100 * n / n_all, 100 * hits / n, color=BLUE, label="surest first", zorder=3)
     axes.fill_between(100 * n / n_all, *bounds, color=BLUE, alpha=0.15, lw=0, label="95 % interval")
-    at = [(level, GREY, "white", "") for level in LEVELS_DRAWN if level != abstain]
+    drawn = [level for level in LEVELS_DRAWN if level != abstain and (confidence >= level).any()]
+    at = [(level, GREY, "white", "" if i else "at least so sure") for i, level in enumerate(drawn)]
     at += [(abstain, VERMILION, VERMILION, f"unsure below {abstain:g}")] * (abstain > 0)
     for level, edge, face, label in at:
         if (some := confidence >= level).any():
