@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import gptcls
 from gptcls.classify.store import save_classifier
 from gptcls.common import signals
-from gptcls.core.loop import Trainer
+from gptcls.core.loop import Hook, Trainer
 from gptcls.fast.features import FeatureCache
 from gptcls.train.hooks import StoppedError
 
@@ -263,3 +263,18 @@ def test_features_that_nobody_writes_any_more_are_removed(tmp_path):
     assert all(map(torch.equal, ours.features, again.features))
     assert len(list(tmp_path.rglob("*.bin"))) == 1
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_signal_behind_the_last_look_is_not_lost():
+    """It comes while the checkpoint of the last epoch is saved."""
+
+    class Late(Hook):
+        def on_epoch(self, trainer):
+            if trainer.progress.epoch == trainer.settings.epochs:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = tiny_trainer(patience=0)  # StopOnSignal is its last hook
+    trainer.hooks.append(Late())
+    with pytest.raises(StoppedError) as caught:
+        trainer.fit()
+    assert (caught.value.signum, trainer.progress.finished) == (signal.SIGTERM, True)

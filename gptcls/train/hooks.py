@@ -64,6 +64,8 @@ class StopOnSignal(Hook):
 
     def on_end(self, trainer: Trainer) -> None:
         signals.restore(self.previous)
+        if self.requested and trainer.progress.finished:  # it came behind the last look
+            raise StoppedError(self.requested)
 
 
 class BestWeights(Hook):
