@@ -7,8 +7,6 @@ comes.
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from gptcls.common import cli
 from gptcls.common.console import say
 from gptcls.common.files import require_writable, workplace
 from gptcls.common.lock import LOCK, locked
+from gptcls.common.log import unlogged
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.models.pretrained import load_pretrained
@@ -150,7 +149,7 @@ def _run(row: Ablation, config: TrainConfig, cache: Path) -> dict[str, Any]:
     """Train, keep the scores, forget the run."""
     if config.model.train not in PLAIN and row.keeps_features:
         config = config.changed(cache=cache)
-    with _quiet():
+    with unlogged():
         run = fit(read_split(config), settings=config)
     scores = {part: round(100 * run.scores[part]["accuracy"], 4) for part in PARTS}
     seconds = round(run.seconds, 2)
@@ -185,17 +184,6 @@ def _said(config: AblationConfig) -> str:
     shared = config_of(ABLATIONS[1], 1, **_shared(config)).fit
     by = "as suits a network of its width" if settings(config.model) else "as in the book"
     return f"{Path(config.model).name}: {shared.epochs} epochs at lr {shared.lr:g}, {shared.schedule}, {by}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """One line per run is enough."""
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _run_and_print(config: AblationConfig) -> None:
