@@ -181,7 +181,10 @@ def _train(home: RunFolder, split: Split) -> Run:
     full = _store_everything(config, saved.base)
     stored = (p for p in saved.model.parameters() if full or p.requires_grad)
     require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
-    save = partial(save_classifier, folder / RESULT, saved, full)
+
+    def save(where: Path = folder) -> None:
+        save_classifier(where / RESULT, saved, full)
+
     try:
         for trainer in _trainers(setup, hooks):
             with home.running(trainer, save, f"saved so far: {folder}"):
@@ -192,13 +195,11 @@ def _train(home: RunFolder, split: Split) -> Run:
             save()
             home.finish()
         raise
-    save_in = lambda folder: save_classifier(folder / RESULT, saved, full)  # noqa: E731
-    save_somewhere(home, save_in, trainer)  # before anything else can go wrong
+    save_somewhere(home, save, trainer)  # before anything else can go wrong
     with home.scoring():
         run = _score(setup, trainer)
-        folder = save_somewhere(home, save_in, trainer)
-        run = replace(run, folder=folder)
-        _write(folder, run)
+        run = replace(run, folder=save_somewhere(home, save, trainer))
+        _write(run.folder, run)
     return run
 
 
