@@ -21,15 +21,25 @@ POOLER_ACTS = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
 
 
 @dataclass(frozen=True, kw_only=True)
-class BertConfig:
-    """The sizes of one BERT."""
+class EncoderConfig:
+    """The sizes that every encoder has."""
 
     n_layer: int
     n_embd: int  # C
     n_head: int  # H
     n_inner: int  # width inside the MLP
-    n_positions: int  # the longest sequence the position table knows
+    n_positions: int  # the longest sequence the network was made for
     vocab_size: int  # V
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig(EncoderConfig):
+    """The sizes of one BERT."""
+
     n_segments: int | None  # rows of the segment table, if there is one; a text alone is segment 0
     n_table: int | None = None  # width of the tables where it is not C: ELECTRA's are narrower
     norm_eps: float = 1e-12
@@ -39,10 +49,14 @@ class BertConfig:
     pooler_act: str = "tanh"  # one of POOLER_ACTS
 
     def __post_init__(self) -> None:
-        if self.pooler_act not in POOLER_ACTS:
-            raise ValueError(f"pooler_act {self.pooler_act!r} is none of {', '.join(POOLER_ACTS)}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
+        super().__post_init__()
+        require_pooler_act(self.pooler_act)
+
+
+def require_pooler_act(name: str) -> None:
+    """ValueError for none of :data:`POOLER_ACTS`."""
+    if name not in POOLER_ACTS:
+        raise ValueError(f"pooler_act {name!r} is none of {', '.join(POOLER_ACTS)}")
 
 
 class RobertaConfig(BertConfig):
@@ -69,8 +83,12 @@ class Attention(nn.Module):
         C, self.n_head, self.dropout = config.n_embd, config.n_head, config.attn_dropout
         self.q, self.k, self.v, self.proj = (nn.Linear(C, C) for _ in range(4))
 
-    def forward(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """What ``tokens`` (B, Q, C) read of the first ``lengths`` (B,) of x (B, T, C): (B, Q, C)."""
+    def forward(self, x: Tensor, lengths: Tensor | None, positions: Tensor | None = None) -> Tensor:
+        """What the tokens of x (B, T, C), or those at ``positions`` (B,), read of its first ``lengths`` (B,):
+        (B, Q, C)."""
+        tokens = x
+        if positions is not None:
+            tokens = x[torch.arange(len(x), device=x.device), positions][:, None]
         q, k, v = self._heads(self.q(tokens)), self._heads(self.k(x)), self._heads(self.v(x))
         at = torch.arange(x.shape[1], device=x.device)  # (T,)
         real = None if lengths is None else at < lengths[:, None, None, None]  # (B, 1, 1, T)
@@ -97,25 +115,25 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One transformer block: attention, then the MLP, each added to the stream, which is normalised then."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: Any, attn: nn.Module) -> None:
         super().__init__()
-        self.attn = Attention(config)
+        self.attn = attn
         self.norm1 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
         self.mlp = MLP(config)
         self.norm2 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
-        return self._read(x, x, lengths)
+        return self._add(x, self.attn(x, lengths))
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``self(x, lengths)`` at one position (B,) of each row (B, T, C): (B, C)."""
         tokens = x[torch.arange(len(x), device=x.device), positions]
-        return self._read(tokens[:, None], x, lengths)[:, 0]
+        return self._add(tokens, self.attn(x, lengths, positions)[:, 0])
 
-    def _read(self, tokens: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:  # -> (B, Q, C)
-        tokens = self.norm1(tokens + self.drop(self.attn(tokens, x, lengths)))
-        return self.norm2(tokens + self.drop(self.mlp(tokens)))
+    def _add(self, x: Tensor, read: Tensor) -> Tensor:  # (..., C), (..., C) -> (..., C)
+        x = self.norm1(x + self.drop(read))
+        return self.norm2(x + self.drop(self.mlp(x)))
 
 
 class Pooler(nn.Module):
@@ -180,7 +198,7 @@ class Bert(Encoder):
         self.embed_norm = nn.LayerNorm(E, eps=config.norm_eps)
         self.widen = nn.Linear(E, C) if config.n_table else nn.Identity()
         self.drop = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config, Attention(config)) for _ in range(config.n_layer))
         self.norm = Pooler(C, config.pooler_act) if config.pooler else nn.Identity()
         self.apply(self._init_weights)
 

@@ -13,19 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gptcls.models.bert import MLP, POOLER_ACTS, Encoder, Pooler
+from gptcls.models.bert import Block, Encoder, EncoderConfig, Pooler, require_pooler_act
 
 
 @dataclass(frozen=True, kw_only=True)
-class DebertaConfig:
+class DebertaConfig(EncoderConfig):
     """The sizes of one DeBERTa-v3."""
 
-    n_layer: int
-    n_embd: int  # C
-    n_head: int  # H
-    n_inner: int  # width inside the MLP
-    n_positions: int  # the longest sequence the network was made for
-    vocab_size: int  # V
     n_distances: int  # S
     farthest: int  # tokens away, at which the last row of the table of distances is reached
     norm_eps: float = 1e-7
@@ -35,10 +29,8 @@ class DebertaConfig:
     pooler_act: str = "gelu"  # one of bert.POOLER_ACTS
 
     def __post_init__(self) -> None:
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
-        if self.pooler_act not in POOLER_ACTS:
-            raise ValueError(f"pooler_act {self.pooler_act!r} is none of {', '.join(POOLER_ACTS)}")
+        super().__post_init__()
+        require_pooler_act(self.pooler_act)
         if not 4 <= self.n_distances < 2 * (self.farthest - 1):
             raise ValueError(
                 f"{self.n_distances} distances do not reach {self.farthest} tokens by logarithms"
@@ -101,30 +93,6 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
 
 
-class Block(nn.Module):
-    """One transformer block: attention, then the MLP, each added to the stream, which is normalised then."""
-
-    def __init__(self, config: DebertaConfig, distances: Distances) -> None:
-        super().__init__()
-        self.attn = Attention(config, distances)
-        self.norm1 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
-        self.mlp = MLP(config)
-        self.norm2 = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
-        self.drop = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
-        return self._add(x, self.attn(x, lengths))
-
-    def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """``self(x, lengths)`` at one position (B,) of each row (B, T, C): (B, C)."""
-        tokens = x[torch.arange(len(x), device=x.device), positions]
-        return self._add(tokens, self.attn(x, lengths, positions)[:, 0])
-
-    def _add(self, x: Tensor, read: Tensor) -> Tensor:  # (..., C), (..., C) -> (..., C)
-        x = self.norm1(x + self.drop(read))
-        return self.norm2(x + self.drop(self.mlp(x)))
-
-
 class Deberta(Encoder):
     """DeBERTa-v3, whose last block has normalised its output already: the final ``norm`` is the pooler."""
 
@@ -134,7 +102,9 @@ class Deberta(Encoder):
         self.embed_norm = nn.LayerNorm(config.n_embd, eps=config.norm_eps)
         self.drop = nn.Dropout(config.dropout)
         self.distances = Distances(config)
-        self.blocks = nn.ModuleList(Block(config, self.distances) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(
+            Block(config, Attention(config, self.distances)) for _ in range(config.n_layer)
+        )
         self.norm = Pooler(config.n_embd, config.pooler_act) if config.pooler else nn.Identity()
         self.apply(self._init_weights)
 

@@ -11,20 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gptcls.models.bert import Encoder
+from gptcls.models.bert import Encoder, EncoderConfig
 from gptcls.models.rotary import Rotation, angles_of, rotate
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModernBertConfig:
+class ModernBertConfig(EncoderConfig):
     """The sizes of one ModernBERT."""
 
-    n_layer: int
-    n_embd: int  # C
-    n_head: int  # H
-    n_inner: int  # width inside the MLP
-    n_positions: int  # the longest sequence the network was made for
-    vocab_size: int  # V
     window: int = 64  # how far a token sees to either side, where it does not see all
     whole_every: int = 3  # the first and every third block after it see the whole text
     whole_theta: float = 160_000.0  # of the rotary positions there
@@ -40,8 +34,7 @@ class ModernBertConfig:
     pooler: bool = True
 
     def __post_init__(self) -> None:
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
+        super().__post_init__()
         self.rotation(0)  # refuses an odd number of channels
 
     def rotation(self, block: int) -> Rotation:
