@@ -210,23 +210,33 @@ def _carry_out(
         sys.stdout.flush()
 
 
+def changed_path(event: str, arguments: tuple) -> str | None:
+    """What an event of sys.audit ("Audit events table" in Python's library reference) says is about to change
+    on the disk: a path, "" for one relative to an open folder, as rmtree removes, or None for no change. What
+    safetensors writes shows by what comes next: its file is flushed and renamed."""
+    if event == "ctypes.dlsym":
+        return "" if arguments[1] == "renameat2" else None  # which has no event of its own
+    if event == "open":
+        changes = isinstance(arguments[0], str | bytes) and arguments[2] & WRITES
+    else:
+        changes = event in CHANGES
+    if not changes:
+        return None
+    if event in ("os.remove", "os.rmdir") and arguments[1] != -1:
+        return ""
+    return os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes | os.PathLike) else ""
+
+
 def _set(trap: Trap, folder: str, count: Path) -> None:
     """Count the changes of the disk, one byte each, and spring at the one that was chosen."""
     seen, tally = 0, os.open(count, os.O_WRONLY | os.O_CREAT, 0o600)
 
     def look(event: str, arguments: tuple) -> None:
         nonlocal seen
-        if event == "open":
-            path, _, flags = arguments
-            if not isinstance(path, str | bytes) or not flags & WRITES:
-                return
-        elif event == "ctypes.dlsym" and arguments[1] == "renameat2":  # which has no event of its own
-            path = None
-        elif event not in CHANGES:
+        path = changed_path(event, arguments)
+        if path is None:
             return
-        else:
-            path = arguments[0]
-        path = os.path.join(folder, os.fsdecode(path)) if isinstance(path, str | bytes) else folder
+        path = os.path.join(folder, path)
         if not path.startswith(folder) or trap.path not in path or trap.event not in ("", event):
             return
         seen += 1

@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.mutate import mutated
 
+from benchmarks.fault_mutations import damaged_bytes
 from gptcls.classify.run import arriving_lines
 from gptcls.core.errors import InputError
 from gptcls.data import encodings, readers
@@ -138,7 +138,7 @@ def test_an_archive_of_texts_that_is_locked_or_damaged(tmp_path):
         movie_reviews(lock(path).parent)
     outcomes = set()
     for seed in range(60):
-        path.write_bytes(mutated(whole, random.Random(seed)))
+        path.write_bytes(damaged_bytes(random.Random(seed), whole))
         try:
             movie_reviews(tmp_path)
             outcomes.add("read")
@@ -167,7 +167,7 @@ def test_whatever_happened_to_a_file_it_is_read_or_refused(tmp_path, suffix):
     WRITERS[suffix](FRAME[:30], path)
     whole, refused, begun = path.read_bytes(), 0, time.monotonic()
     for seed in range(60):
-        path.write_bytes(mutated(whole, random.Random(seed)))
+        path.write_bytes(damaged_bytes(random.Random(seed), whole))
         try:
             load_data(path, "text", "label")
         except InputError as error:

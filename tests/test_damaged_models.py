@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.mutate import mutated, mutated_json
 from helpers.random_llama import byte_level
 from helpers.tiny import CPU, tiny_classifier, tiny_saved, tiny_trainer, write_csv
 from safetensors.torch import load_file, save_file
 
 import gptcls.train.run as train_run
+from benchmarks.fault_mutations import damaged_bytes, damaged_json
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.store import save_classifier
 from gptcls.core.batches import TextDataset
@@ -103,9 +103,9 @@ def test_whatever_happened_to_a_file_it_serves_or_is_refused(tmp_path, case):
     for seed in range(40):
         rng = random.Random(seed)
         if head:  # what is behind the header is numbers, any of which may be meant
-            path.write_bytes(mutated(whole[:head], rng) + whole[head:])
+            path.write_bytes(damaged_bytes(rng, whole[:head]) + whole[head:])
         else:
-            path.write_text(mutated_json(json.loads(whole), rng), encoding="utf-8", errors="replace")
+            path.write_bytes(damaged_json(rng, whole))
         try:
             use(path.parent)
         except InputError as error:
@@ -130,7 +130,7 @@ def test_a_torch_file_that_is_cut_or_changed(tmp_path, zipped):
         path.write_bytes(whole[:cut])
         refusal(load_pretrained, folder)
     for seed in range(40):
-        path.write_bytes(mutated(whole[:2500], random.Random(seed)) + whole[2500:])
+        path.write_bytes(damaged_bytes(random.Random(seed), whole[:2500]) + whole[2500:])
         try:
             load_pretrained(folder)
         except InputError as error:
@@ -267,10 +267,10 @@ def test_a_checkpoint_is_whole_or_refused(tmp_path):
     head = 8 + int.from_bytes(whole["state.safetensors"][:8], "little")
     for seed in range(20):
         rng = random.Random(seed)
-        changed = mutated_json(json.loads(whole["progress.json"]), rng).encode("utf-8", "replace")
+        changed = damaged_json(rng, whole["progress.json"])
         state = whole["state.safetensors"]
         (folder / "progress.json").write_bytes(changed if seed % 2 else whole["progress.json"])
-        spoilt = state if seed % 2 else mutated(state[:head], rng) + state[head:]
+        spoilt = state if seed % 2 else damaged_bytes(rng, state[:head]) + state[head:]
         (folder / "state.safetensors").write_bytes(spoilt)
         try:
             load_checkpoint(folder, trainer)

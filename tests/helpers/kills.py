@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.fault_commands import changed_path
+
 
 def killed_at_each_write(act: Callable[[], object], under: Path, every: int = 1) -> Iterator[int]:
     """In a process of its own, ``act`` until just before its first write under a folder; yield; again until
@@ -42,17 +44,10 @@ def _killed(act: Callable[[], object], under: Path, n: int) -> bool:
 
 
 def _is_write(event: str, arguments: tuple, under: Path) -> bool:
-    """Whether something is about to change on the disk: see "Audit events table" in Python's library
-    reference. What safetensors writes shows by what comes next: its file is flushed and renamed."""
-    if event == "ctypes.dlsym":
-        return arguments[1] == "renameat2"
-    if event not in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"):
+    """Whether something below a folder is about to change on the disk."""
+    path = changed_path(event, arguments)
+    if not path:
+        return path is not None
+    if not os.path.abspath(path).startswith(f"{under}{os.sep}"):
         return False
-    path, flags = arguments[0], arguments[2] if event == "open" else 0
-    if event in ("os.remove", "os.rmdir") and arguments[1] != -1:
-        return True  # relative to an open folder, as rmtree removes
-    if not isinstance(path, str | os.PathLike) or not os.path.abspath(path).startswith(f"{under}{os.sep}"):
-        return False
-    if event == "open":
-        return bool(flags & (os.O_CREAT | os.O_TRUNC))
-    return os.path.lexists(path) == (event != "os.mkdir")
+    return event == "open" or os.path.lexists(path) == (event != "os.mkdir")
