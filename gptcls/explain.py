@@ -26,7 +26,7 @@ from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import read_chunks, suffix_of
 from gptcls.data.sources import NAMES, load_data
 from gptcls.data.writer import WRITERS, ChunkWriter
-from gptcls.evaluation import marked
+from gptcls.evaluation import marked, page
 
 MOST_PANELS = 6  # texts and labels in one picture
 DATA_HELP = f"Data set ({', '.join(NAMES)}) or file whose texts are explained together. {TEXTS_HELP}"
@@ -241,7 +241,7 @@ def _write_table(config: ExplainConfig, table: "pd.DataFrame", n: int, classifie
 
 def _write_page(out: Path, title: str, body: str) -> None:
     with atomic_file(out) as temporary:
-        temporary.write_text(marked.page(title, body), encoding="utf-8")
+        temporary.write_text(page.page(title, [body], marked.STYLE), encoding="utf-8")
 
 
 def _write_picture(out: Path, panels: Sequence[marked.Bars], xlabel: str) -> None:

@@ -455,7 +455,7 @@ def test_a_page_needs_nothing_and_believes_no_text(tmp_path, saved):
     assert not [name for name, _ in words.attributes if name.startswith(("on", "src", "href"))]
     assert "url(" not in page
     assert "default-src 'none'" in page
-    assert "prefers-color-scheme:dark" in page
+    assert "prefers-color-scheme: dark" in page
     assert "add up to" in page
     assert re.search(r"<rt>[+-]\d", page), "to be read without colours"
     assert words.inside == []

@@ -5,7 +5,6 @@ tell alone: the numbers stand there too. Texts come from anywhere, so nothing in
 browser as a command.
 """
 
-import html
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from gptcls.common import console
+from gptcls.evaluation.page import escaped
 from gptcls.evaluation.plots import drawable, new_figure
 from gptcls.evaluation.style import BLUE, GREY, VERMILION
 
@@ -23,7 +23,7 @@ FAINT = 0.05  # of the largest number: below it a piece stays as it is
 # Backgrounds in xterm's 256 colours under black letters, which show on a light and on a dark terminal.
 ABOVE, BELOW, RESET = (223, 215, 208), (153, 111, 69), "\x1b[0m"
 STYLE = """
-.why{line-height:2.5;overflow-wrap:anywhere}.why .text{white-space:pre-wrap}
+.why{font-size:17px;line-height:2.5;overflow-wrap:anywhere}.why .text{white-space:pre-wrap}
 .why ruby{border-radius:3px;padding:1px 2px}.why rt{font-size:.62em;opacity:.85;position:relative;top:-.35em}
 .why .for{background:rgba(230,110,0,var(--a));border-bottom:2px solid #d55e00}
 .why .against{background:rgba(0,114,210,var(--a));border-bottom:2px dotted #0072b2}
@@ -31,23 +31,7 @@ STYLE = """
 .why th,.why td{padding:1px 10px;text-align:right;font-variant-numeric:tabular-nums}
 .why th:first-child,.why td:first-child{text-align:left;white-space:pre-wrap}
 .why tbody tr{border-top:1px solid rgba(128,128,128,.35)}.why caption{text-align:left;font-weight:600}
-.why .note{opacity:.8;font-size:.9em;line-height:1.5}
-"""
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root{{color-scheme:light dark;--page:#fff;--ink:#1a1a1a}}
-@media (prefers-color-scheme:dark){{:root{{--page:#16181c;--ink:#ececec}}}}
-body{{background:var(--page);color:var(--ink);font:17px/1.5 system-ui,sans-serif;max-width:60rem;
-margin:2rem auto;padding:0 1rem}}h1{{font-size:1.3rem}}h2{{font-size:1.05rem;margin:2rem 0 .3rem}}
-{style}</style>
-<h1>{title}</h1>
-{body}
-</html>
+.why.note,.why .note{opacity:.8;font-size:.9em;line-height:1.5}
 """
 
 
@@ -111,17 +95,6 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     head = f"<caption>{escaped(caption)}</caption><thead><tr>{top}</tr></thead>"
     return f"<table>{head}\n<tbody>{body}</tbody></table>"
-
-
-def escaped(text: str) -> str:
-    """Text as HTML that is text alone, without control characters."""
-    controls = console.CONTROLS.sub
-    return html.escape(controls(lambda it: it[0] if it[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", text))
-
-
-def page(title: str, body: str) -> str:
-    """A page of HTML that needs no other file, nor the network, and follows a dark or light system."""
-    return PAGE.format(title=escaped(title), body=body, style=STYLE)
 
 
 # --- bars ---

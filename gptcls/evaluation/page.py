@@ -6,6 +6,8 @@ Every string that is given is a text and is escaped; what the functions return i
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from gptcls.common.console import CONTROLS
+
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --accent: #0072b2; }
 @media (prefers-color-scheme: dark) { :root { --accent: #56b4e9; } }
@@ -21,23 +23,40 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; wh
 """
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """The whole page."""
-    head = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-    )
-    head += '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
-    return f"{head}<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def escaped(text: str) -> str:
+    """Text as HTML that is text alone, without control characters."""
+    return escape(CONTROLS.sub(lambda it: it[0] if it[0] in "\n\t" else "\N{REPLACEMENT CHARACTER}", text))
+
+
+def page(title: str, parts: Iterable[str], style: str = "") -> str:
+    """The whole page, with what ``parts`` need of CSS."""
+    return PAGE.format(title=escaped(title), style=STYLE + style, body="\n".join(parts))
 
 
 def section(title: str, *parts: str) -> str:
     """A heading, and what stands below it."""
-    return "\n".join([f"<h2>{escape(title)}</h2>", *parts])
+    return "\n".join([f"<h2>{escaped(title)}</h2>", *parts])
 
 
 def paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{escaped(text)}</p>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], text: Sequence[str] = ("text",)) -> str:
@@ -62,11 +81,11 @@ def _is_number(value: object) -> bool:
 
 
 def _head(name: str, number: bool) -> str:
-    return f'<th class="number">{escape(name)}</th>' if number else f"<th>{escape(name)}</th>"
+    return f'<th class="number">{escaped(name)}</th>' if number else f"<th>{escaped(name)}</th>"
 
 
 def _cell(value: object, text: bool) -> str:
     if _is_number(value):
         return f'<td class="number">{value:,}</td>'
     kind = ' class="text"' if text else ""
-    return f"<td{kind}>{escape(str(value))}</td>"
+    return f"<td{kind}>{escaped(str(value))}</td>"
