@@ -15,6 +15,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.evaluate import evaluate
+from gptcls.evaluation.baselines import MAJORITY, TFIDF
 from gptcls.evaluation.decision import (
     Decision,
     abstaining,
@@ -23,6 +24,7 @@ from gptcls.evaluation.decision import (
     read_label_costs,
 )
 from gptcls.evaluation.judge import judge_of
+from gptcls.evaluation.report import scores_table
 from gptcls.train import run as train_run
 
 QUICK = {"epochs": 2, "max_length": 16, "device": "cpu", "lr": 3e-3, "precision": "fp32"}
@@ -205,6 +207,11 @@ def test_the_scores_the_pictures_and_the_table(run, capsys):
     assert scores["accuracy"] == pytest.approx((given == targets).mean())
     expected = np.where(given == targets, 0, np.where(given == 1, 9, 1)).mean()
     assert scores["coverage"]["cost"] == pytest.approx(expected)
+    rivals = json.loads((run.folder / "metrics.json").read_text())["baselines"]
+    majority = run.classifier.task.targets(run.split.train["label"].tolist()).mode().values.item()
+    missed = {0: (targets == 1).mean(), 1: 9 * (targets == 0).mean()}[majority]
+    assert rivals[MAJORITY]["test"]["cost"] == pytest.approx(missed)
+    assert 0 <= rivals[TFIDF]["test"]["cost"] <= 9
     assert scores["calibration"]["ece_low"] <= scores["calibration"]["ece"]
     for name in ("reliability.png", "coverage.png"):
         assert (run.folder / name).stat().st_size > 1000
@@ -214,6 +221,8 @@ def test_the_scores_the_pictures_and_the_table(run, capsys):
     assert "unsure below 0.6" in out
     assert "calibration error (ECE) on test" in out
     assert "a text" in out
+    shown = scores_table(run.classifier.task, run.scores, run.baselines)
+    assert f"cost on test: {expected:.4g} a text; {MAJORITY} {missed:.4g}; {TFIDF} " in shown
     always = evaluate(model=run.folder, device="cpu", abstain=0.0)
     assert always["coverage"]["coverage"] == 1
 

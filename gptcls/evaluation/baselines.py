@@ -55,6 +55,7 @@ class Baselines(ABC):
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels, self.thresholds = labels, [0.5] * len(labels)
+        self.outputs: dict[str, dict[str, np.ndarray]] = {}  # baseline -> part -> (N, K)
         self.decided: dict[str, dict[str, np.ndarray]] = {}  # baseline -> part -> what :meth:`decide` says
         self._of_ngrams: tuple[Tfidf, Decide] | None = None
 
@@ -132,7 +133,7 @@ class Baselines(ABC):
         def answered(inputs: Any) -> np.ndarray:  # scikit-learn refuses an empty list
             return answer(inputs) if _n_rows(inputs) else np.zeros((0, len(self.labels)))
 
-        outputs = {part: answered(inputs) for part, (inputs, _) in parts.items()}
+        outputs = self.outputs[name] = {part: answered(inputs) for part, (inputs, _) in parts.items()}
         self.decided[name] = {part: self.decide(values) for part, values in outputs.items()}
         return {part: self.score(targets, outputs[part]) for part, (_, targets) in parts.items()}
 

@@ -88,12 +88,16 @@ class Decision:
         confidence, right = self.confidence(task, outputs), self.right(task, targets, outputs)
         found = {"abstain": self.abstain, **_answered(right[confidence >= self.abstain], len(right))}
         if self.costs is not None and len(right):
-            found["cost"] = float(np.array(self.costs)[targets, self.given(task, outputs)].mean())
+            found["cost"] = self.cost(task, targets, outputs)
         levels = sorted({*LEVELS, self.abstain} - {0.0})
         found["levels"] = [
             {"confidence": level, **_answered(right[confidence >= level], len(right))} for level in levels
         ]
         return found
+
+    def cost(self, task: Task, targets: np.ndarray, outputs: np.ndarray) -> float:
+        """The mean of ``costs`` over N >= 1 texts, all answered."""
+        return float(np.array(self.costs)[targets, self.given(task, outputs)].mean())
 
     @property
     def second_above(self) -> float:

@@ -28,7 +28,8 @@ def scores_table(task: Task, scores: dict[str, dict], baselines: dict[str, dict[
     rows += [(f"test, {name}", parts["test"]) for name, parts in baselines.items()]
     details = judge.details(scores[last])
     said = judge.table(rows) + (f"\n\n{last}:\n{details}" if details else "")
-    return said + (f"\n\n{trust}" if (trust := format_trust(last, scores[last])) else "")
+    others = {name: parts["test"]["cost"] for name, parts in baselines.items() if "cost" in parts["test"]}
+    return said + (f"\n\n{trust}" if (trust := format_trust(last, scores[last], others)) else "")
 
 
 def write_history(path: Path, history: list[dict], columns: Sequence[str]) -> None:

@@ -1,11 +1,15 @@
 """How far a part's answers may be believed, in a few lines for the terminal."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 MISSING = "\N{EN DASH}"
 
 
-def format_trust(part: str, scores: dict) -> str:
+def format_trust(part: str, scores: dict, costs: Mapping[str, float] = MappingProxyType({})) -> str:
     """The calibration error of one part; where the classifier abstains or errors have costs, also what that
-    gave. "" for numbers, and for no texts.
+    gave, beside ``costs``, what the same rule makes of others' probabilities. "" for numbers, and for no
+    texts.
 
     >>> calibration = {"ece": 0.021, "ece_low": 0.0, "ece_high": 0.043}
     >>> format_trust("test", {"calibration": calibration, "coverage": {"abstain": 0.0}})
@@ -17,7 +21,8 @@ def format_trust(part: str, scores: dict) -> str:
     ece, low, high = (100 * calibration[name] for name in ("ece", "ece_low", "ece_high"))
     lines = [f"calibration error (ECE) on {part}: {ece:.1f} % [{low:.1f}, {high:.1f}]"]
     if "cost" in coverage:
-        lines.append(f"cost on {part}: {coverage['cost']:.4g} a text")
+        beside = [f"{name} {cost:.4g}" for name, cost in costs.items()]
+        lines.append("; ".join([f"cost on {part}: {coverage['cost']:.4g} a text", *beside]))
     if abstain := coverage["abstain"]:
         lines.append(f"{part}, unsure below {abstain:g}: {_answered(coverage)}")
         lines += ["", "confidence  answered  right of these"]

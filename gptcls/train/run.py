@@ -294,6 +294,7 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
         alone = {part: mean_outputs(task, values) for part, values in logits.items()}
         judge = judge_of(judge_of(task).tuned(targets["validation"], alone["validation"]))
         baselines = {NETWORK: {part: judge.scores(targets[part], alone[part]) for part in alone}} | baselines
+        rivals.outputs[NETWORK] = alone
         rivals.decided[NETWORK] = {part: decisions(judge.task, values) for part, values in alone.items()}
         held = targets["validation"], split.validation["text"].tolist()
         saved.mixture = fit_mixture(task, ngrams, logits["validation"], *held)
@@ -312,7 +313,10 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     measured = (saved.scores, baselines, targets, outputs)
     for name, part in product(baselines, ("validation", "test")):
         pair = decisions(saved.task, outputs[part], saved.decision), rivals.decided[name][part]
-        baselines[name][part][DIFFERENCE] = differences(task, targets[part], *pair)
+        found, theirs = baselines[name][part], rivals.outputs[name][part]
+        found[DIFFERENCE] = differences(task, targets[part], *pair)
+        if saved.decision.costs is not None and len(theirs):  # their answers by the same rule
+            found["cost"] = saved.decision.cost(task, targets[part], theirs)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
 
