@@ -165,7 +165,8 @@ class Kills:
         for turn in range(1 + (rng.random() < AGAIN)):
             done = self._killed(recipe, folder, reference, signum, rng, turn > 0)
             hangs, uncaught = hangs + (done.code is None), uncaught + done.uncaught
-            if signum != signal.SIGKILL and done.code not in (0, 128 + signum):
+            nothing_yet = done.code == 2 and not (folder / "run").exists()  # to resume
+            if signum != signal.SIGKILL and done.code not in (0, 128 + signum) and not nothing_yet:
                 faults.append(f"{signal.Signals(signum).name}: exit {done.code}, {done.last}")
             if done.code == 0:
                 break

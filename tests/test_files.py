@@ -107,6 +107,44 @@ def test_a_kill_between_the_two_renames_of_a_folder_loses_neither(tmp_path, afte
     assert (tmp_path / "x" / "which").read_text() == "new"
 
 
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_a_kill_while_its_place_is_made_leaves_nothing_either(tmp_path, monkeypatch, call):
+    monkeypatch.setattr(os, call, lambda *_: killed())
+    assert in_a_process(lambda: write_json(tmp_path / "x.json", 1)) == -signal.SIGKILL
+    monkeypatch.undo()
+    (tmp_path / ".x.0123456789abcdef.partial").mkdir()
+    tidy(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_is_being_made_is_left_alone(tmp_path, monkeypatch):
+    real, met = os.open, []
+
+    def meanwhile(path, *arguments):
+        if Path(path).name == "lock":
+            monkeypatch.undo()
+            in_a_process(lambda: tidy(tmp_path))
+            met.append(Path(path).parent.exists())
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", meanwhile)
+    write_json(tmp_path / "x.json", 1)
+    assert met == [True]
+
+
+def test_a_place_without_a_lock_is_left_alone_while_any_is_being_made(tmp_path):
+    left = tmp_path / ".x.0123456789abcdef.partial"
+    left.mkdir()
+    for lock in (False, True):
+        if lock:
+            (left / "lock").touch()
+        with files._making(tmp_path):
+            tidy(tmp_path)
+            assert left.exists()
+    tidy(tmp_path)
+    assert not left.exists()
+
+
 def test_another_machines_file_is_left_alone_for_a_day(tmp_path):
     """A file system may keep its locks to one machine."""
     kill_within(atomic_file, tmp_path / "x")

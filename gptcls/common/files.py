@@ -29,6 +29,7 @@ except ImportError:  # Windows
 
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{16}\.partial")
 DAY = 86_400  # seconds
+TRIES = 100  # a millisecond each
 PROBE = bytes(1 << 16)  # what a disk must take to count as one that can be written
 FULL = (errno.ENOSPC, errno.EDQUOT)
 WAYS_OUT = {  # of what a system refuses to write
@@ -178,12 +179,13 @@ def workplace(path: Path) -> Iterator[Path]:
     place = path.with_name(f".{path.name[:40]}.{os.urandom(8).hex()}.partial")
     lock = None
     try:
-        place.mkdir(mode=0o700)
-        lock = os.open(place / "lock", os.O_CREAT | os.O_EXCL | os.O_RDWR)
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        os.write(lock, _machine())  # behind the lock: one that says nothing yet is not abandoned
+        with _making(path.parent):
+            place.mkdir(mode=0o700)
+            lock = os.open(place / "lock", os.O_CREAT | os.O_EXCL | os.O_RDWR)
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            os.write(lock, _machine())
         yield place
     finally:
         _clear(place)
@@ -195,12 +197,47 @@ def tidy(folder: Path) -> None:
     """Remove from ``folder`` what processes left there that were killed while they wrote. Where one died
     between the two renames of a folder, the new one, which was complete, takes its place."""
     with suppress(OSError):
-        for entry in list(os.scandir(folder)):
-            if PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                _clear_if_abandoned(Path(entry))
+        seen = [entry for entry in os.scandir(folder) if PARTIAL.fullmatch(entry.name)]
+        all_made = bool(seen) and _none_is_making(folder)
+        for entry in seen:
+            if entry.is_dir(follow_symlinks=False):
+                _clear_if_abandoned(Path(entry), all_made)
 
 
-def _clear_if_abandoned(place: Path) -> None:
+@contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    """Say to :func:`tidy`, by a lock on the folder, that what lies in it without a lock is being made."""
+    opened = None
+    with suppress(OSError):  # a folder that may not be read, or a system without such locks
+        opened = os.open(folder, os.O_RDONLY)
+        for _ in range(TRIES):
+            with suppress(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            time.sleep(0.001)  # another is just looking; never to wait long for one that was stopped
+    try:
+        yield
+    finally:
+        if opened is not None:
+            os.close(opened)
+
+
+def _none_is_making(folder: Path) -> bool:
+    """Whether for sure no process was making a workplace in ``folder`` at this instant."""
+    if fcntl is None:
+        return False
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(opened)
+    return True
+
+
+def _clear_if_abandoned(place: Path, is_made: bool) -> None:
+    """``is_made`` says that its maker either has its lock by now or is dead."""
     if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
         return
     old = time.time() - max(x.lstat().st_mtime for x in (place, *place.rglob("*"))) > DAY
@@ -210,11 +247,12 @@ def _clear_if_abandoned(place: Path) -> None:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # A network's file system may keep locks to one machine: of another's, only what is old.
-            old = old or os.read(lock, 100) == _machine()
+            said = os.read(lock, 100)
+            old = old or said == _machine() or (is_made and not said)
         if old:
             _clear(place)
     except FileNotFoundError:  # it is being made, or its maker was killed at once
-        if old:
+        if old or is_made:
             _clear(place)
     except OSError:  # its writer lives, or nobody can say
         pass
