@@ -1,6 +1,7 @@
 """Two-sample tests against simulation, scipy and scikit-learn, and what evaluate --reference says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -105,6 +106,16 @@ def test_too_few_rows_are_no_verdict():
     found = drift(sample(100, 0), sample(19, 1, spam=1.0), TASK)
     assert (found["drift"], found["changes"]) == (None, {})
     assert "too few to tell" in in_words(found, "x")
+
+
+def test_predictions_of_few_texts_are_not_compared_and_that_is_said():
+    old, new = sample(200, 0), sample(200, 1)
+    found = drift(replace(old, answers=old.answers[:19]), new, TASK)
+    assert "predictions" not in found["changes"]
+    assert found["n_answers"] == 19
+    assert "predictions    unknown    on one side only 19 texts are new to the classifier" in in_words(
+        found, "x"
+    )
 
 
 def test_rows_that_are_all_alike():

@@ -60,8 +60,9 @@ class Change(NamedTuple):
 
 def drift(reference: Sample, new: Sample, task: Task) -> dict:
     """The comparison, ready for JSON: ``drift``, True if any change has an adjusted p-value below
-    :data:`ALPHA`, and ``changes`` by name, each with ``p``, ``drift``, ``said`` and figures. Where a side has
-    fewer than :data:`FEWEST` rows ``drift`` is None, and there are no changes.
+    :data:`ALPHA`, and ``changes`` by name, each with ``p``, ``drift``, ``said`` and figures; ``n_answers``,
+    the predictions of the smaller side. Where a side has fewer than :data:`FEWEST` rows ``drift`` is None,
+    and there are no changes; where one has fewer predictions, these are not compared.
 
     >>> alike = Sample(["a text"] * 20, [[5, 6]] * 20, np.ones((20, 2)), np.ones((20, 1)))
     >>> drift(alike, Sample(["a"], [[5]], np.ones((1, 2)), np.ones((1, 1))), task=None)
@@ -71,7 +72,8 @@ def drift(reference: Sample, new: Sample, task: Task) -> dict:
     if min(sizes.values()) < FEWEST:
         return sizes | {"drift": None, "changes": {}}
     found = [_length(reference, new), _unseen(reference, new)]
-    if min(len(reference.answers), len(new.answers)) >= FEWEST:
+    sizes["n_answers"] = min(len(reference.answers), len(new.answers))
+    if sizes["n_answers"] >= FEWEST:
         found.append(_shares("predictions", reference.answers, new.answers, task))
     if reference.labels is not None and new.labels is not None:
         found.append(_shares("labels", reference.labels, new.labels, task))
@@ -90,6 +92,9 @@ def in_words(found: dict, reference: str) -> str:
     if found["drift"] is None:
         return f"{n_new:,} texts against {n:,} ({reference}): too few to tell, {FEWEST} of each are needed"
     lines = [f"{n_new:,} texts against {n:,} ({reference}):"]
+    if "predictions" not in found["changes"]:
+        known = f"on one side only {found['n_answers']} texts are new to the classifier"
+        lines.append(f"  {'predictions':<14} {'unknown':<10} {known}, {FEWEST} are needed")
     for what, each in found["changes"].items():
         verdict = "changed" if each["drift"] else "no change"
         p = f"p = {each['p']:.2g}" if each["p"] >= 1e-12 else "p < 1e-12"
