@@ -488,7 +488,8 @@ def test_ctrl_c_while_scoring_is_gone_on_with(data, base, tmp_path, monkeypatch,
         patch.setattr(gptcls.train.run, "dataset_logits", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_run(data, base, tmp_path / "x"))
-    assert f"interrupted in state 'scoring' (continue with --out {tmp_path / 'x'} --resume)" in caplog.text
+    said = f"{tmp_path / 'x'} is left in state 'scoring' (continue with --out {tmp_path / 'x'} --resume)"
+    assert said in caplog.text
     assert train(out=tmp_path / "x", resume=True).scores == whole.scores
 
 

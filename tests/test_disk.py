@@ -181,6 +181,20 @@ def test_another_folder_is_the_runs_alone(base, tmp_path, monkeypatch):
     assert json.loads((other / "config.json").read_text())["state"] == "finished"
 
 
+def test_ctrl_c_at_the_question_for_another_folder_leaves_a_checkpoint(base, tmp_path, monkeypatch):
+    def interrupted(error: InputError) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(second_try, "_another_folder", interrupted)
+    options = {"data": write_csv(tmp_path / "rows.csv", ROWS), "model": str(base), "device": "cpu"}
+    with monkeypatch.context() as patch:
+        full_from(patch, "gptcls.classify.store.save_file", OSError(28, "No space left on device"))
+        with pytest.raises(KeyboardInterrupt):
+            gptcls.train(out=tmp_path / "run", epochs=2, **options)
+    monkeypatch.setattr("gptcls.core.loop.Trainer._step", lambda *_: pytest.fail("nothing is trained again"))
+    assert gptcls.train(out=tmp_path / "run", resume=True).scores["test"]["n"]
+
+
 @pytest.mark.slow
 def test_at_a_terminal_another_folder_can_be_named(base, tmp_path):
     """A real disk fills while a real run trains; the first answer is no folder to use, the second is."""

@@ -87,7 +87,7 @@ def test_a_signal_to_one_stops_both_and_they_go_on_to_the_same_bits(text, tmp_pa
     second = Path(f"/proc/{cut.pid}/task/{cut.pid}/children").read_text().split()[1]
     os.kill(int(second), signal.SIGTERM)  # torchrun sends the first one another when this one has ended
     _, err = cut.communicate(timeout=120)
-    assert "interrupted; the weights so far" in err
+    assert "the weights so far" in err
     progress = json.loads((tmp_path / "cut" / "checkpoint" / "progress.json").read_text())["progress"]
     assert 20 <= progress["step"] < 200
     refused(

@@ -67,7 +67,7 @@ class RunFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         interrupted = isinstance(error, KeyboardInterrupt) and not isinstance(error, StoppedError)
         if interrupted and self.writes and self.description:
-            log.info(f"interrupted in state {self.state!r} ({self._way_on})")
+            log.info(f"{self.path} is left in state {self.state!r} ({self._way_on})")
         self._stack.close()
 
     @property
@@ -128,7 +128,7 @@ class RunFolder:
                 save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
                 save()
                 self._advance("interrupted")
-                log.info(f"interrupted; {saved} ({self._way_on})")
+                log.info(f"{saved} ({self._way_on})")
             raise
 
     @contextmanager

@@ -25,7 +25,12 @@ def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Train
             save(folder)
             break
         except InputError as error:
-            if (another := _another_folder(error)) is None:
+            try:
+                another = _another_folder(error)
+            except KeyboardInterrupt:
+                log.info(_kept(home.path / "checkpoint", trainer))
+                raise
+            if another is None:
                 raise InputError(f"{error}; {_kept(home.path / 'checkpoint', trainer)}") from None
             folder = another
     if folder != home.path:
