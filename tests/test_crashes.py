@@ -439,6 +439,14 @@ def cut(data, base, tmp_path):
     return tmp_path / "cut"
 
 
+def test_what_a_kill_left_beside_the_folder_goes_when_the_run_goes_on(cut, tmp_path):
+    (tmp_path / ".cut.0123456789abcdef.partial").mkdir()
+    (tmp_path / ".cut.0123456789abcdef.partial" / "lock").touch()
+    train(out=cut, resume=True)
+    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.partial"))
+
+
 def test_changed_rows_are_not_resumed(cut, data, tmp_path):
     def refused(file, fate="changed"):
         with pytest.raises(InputError, match=f"{file} {fate} since .*cut was started"):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from gptcls.common.files import atomic_folder, write_json
+from gptcls.common.files import atomic_folder, tidy, write_json
 from gptcls.common.lock import LOCK, BusyError, locked
 from gptcls.common.log import log
 from gptcls.common.options import Options, flag
@@ -220,6 +220,7 @@ class RunFolder:
             raise InputError(f"--out {out} holds no interrupted run; start a new one without --resume")
         if self.writes:
             self._stack.enter_context(self._lock(out))
+            tidy(out.absolute().parent)  # where the folder itself was made
         try:
             description = json.loads((out / CONFIG).read_text(encoding="utf-8"))
             saved = type(config).of(**description["options"])
