@@ -10,12 +10,15 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from helpers.tiny import CPU, HAM, SPAM, tiny_saved
 from prometheus_client.parser import text_string_to_metric_families
 
 import gptcls
+from benchmarks.serve import Answers, check
 from gptcls import TextClassifier, load_classifier
 from gptcls.classify.run import classify_file
 from gptcls.classify.store import save_classifier
@@ -523,8 +527,6 @@ def test_every_field_of_the_page_has_its_label(client):
 
 
 def test_what_cannot_be_served_is_one_line(run_main, tmp_path):
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -571,10 +573,13 @@ def test_a_second_interrupt_ends_it_at_once():
         signal.raise_signal(signal.SIGINT)
 
 
+def takes_connections(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.slow
 def test_a_signal_lets_what_has_begun_finish(tmp_path):
-    import urllib.request
-
     save_classifier(tmp_path / "run" / "classifier", tiny_saved())
     environment = os.environ | {"PYTHONPATH": str(Path(gptcls.__file__).parents[1])}
     command = [sys.executable, "-m", "gptcls.serve", "run", "--port", "0"]
@@ -582,19 +587,32 @@ def test_a_signal_lets_what_has_begun_finish(tmp_path):
     try:
         line = process.stderr.readline()
         url = re.fullmatch(r"run is served at (http://127.0.0.1:\d+); Ctrl-C stops it\n", line)[1]
-        body = json.dumps({"texts": [f"{SECRET} {n} " * 20 for n in range(1000)]}).encode()
-        request = urllib.request.Request(f"{url}/classify", body, JSON)
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(lambda: json.load(urllib.request.urlopen(request, timeout=60)))
-            waited = time.monotonic() + 30
-            while "gptcls_batch_texts_count 0" in (
-                text := urllib.request.urlopen(f"{url}/metrics", timeout=30).read().decode()
-            ):
-                assert time.monotonic() < waited
-            assert "gptcls_batch_texts_sum 1000" not in text, "it has begun, and is not done"
-            process.send_signal(signal.SIGTERM)
-            assert len(answer.result(60)["answers"]) == 1000
+        port = int(url.rpartition(":")[2])
+        body = json.dumps({"texts": ["see you", "win a prize"]}).encode()
+        begun = HTTPConnection("127.0.0.1", port, timeout=30)
+        begun.putrequest("POST", "/classify")
+        for name, value in (JSON | {"content-length": str(len(body))}).items():
+            begun.putheader(name, value)
+        begun.endheaders(body[:5])
+        assert json.load(urllib.request.urlopen(f"{url}/health", timeout=30)) == {"status": "ok"}
+        process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 30
+        while takes_connections(port):
+            assert time.monotonic() < until
+        begun.send(body[5:])
+        response = begun.getresponse()
+        assert response.status == 200
+        assert len(json.load(response)["answers"]) == 2
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
     assert (process.returncode, err) == (143, "terminated\n")
+
+
+def test_the_benchmark_finds_answers_that_are_lost_or_exchanged():
+    expected = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    check(Answers(1.0, np.ones(3), expected * 1.0001), expected, 1e-3)
+    with pytest.raises(gptcls.InputError, match="2 answers differ"):
+        check(Answers(1.0, np.ones(3), expected[[1, 0, 2]]), expected, 1e-3)
+    with pytest.raises(gptcls.InputError, match="1 requests have no answer"):
+        check(Answers(1.0, np.array([1, np.nan, 1]), expected), expected, 1e-3)

@@ -2,10 +2,10 @@
 
 import csv
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -45,8 +45,8 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as play:
-        system = Path("/usr/bin/chromium")
-        how = {"executable_path": str(system)} if system.exists() else {}
+        found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+        how = {"executable_path": path} if (path := next(found, None)) else {}  # else playwright's own
         try:
             browser = play.chromium.launch(args=["--no-sandbox"], **how)
         except playwright.Error as error:
