@@ -157,6 +157,15 @@ def test_an_explanation_is_the_librarys(client, bundled, by):
     assert (unread["adds"], unread["without"]) == ({"ham": None}, None)
 
 
+def test_the_answer_that_the_docs_show_is_the_answer(client):
+    page = (Path(gptcls.__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    given = re.search(r"printf '(.*)'", page)[1]
+    promised = json.loads(re.search(r'^\{"labels".*?^```', page, re.S | re.M)[0].removesuffix("```"))
+    found = client.post("/classify", content=given, headers=JSON).json()
+    np.testing.assert_allclose(found.pop("probabilities"), promised.pop("probabilities"), rtol=1e-3)
+    assert found == promised
+
+
 # --- many at once ---
 
 
