@@ -25,7 +25,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 TEST = re.compile(r"(tests/\w+\.py)(?:::(\w+))?")
 A_PATH = re.compile(r"[\w.-]*/[\w./-]*|[\w-]+\.[a-z]\w*")
-OTHERS = ("pip", "pytest", "export", "printf", "mkdir", "cp", "jupyter")
+OTHERS = ("pip", "pytest", "curl", "export", "printf", "mkdir", "cp", "jupyter")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(HOME).as_posix())
 manual = pytest.mark.parametrize("page", MANUAL, ids=lambda path: path.name)
 
@@ -125,7 +125,7 @@ def made_by(words: list[str], config: Any) -> set[str]:
     """What a command leaves: ``config`` are its options, parsed."""
     if words[0] in ("mkdir", "cp"):
         return {words[-1].rstrip("/")}
-    made = {after for before, after in pairwise(words) if before == "--out"}
+    made = {after for before, after in pairwise(words) if before in ("--out", "--output")}
     if hasattr(config, "run_name"):
         made.add(f"runs/{config.run_name}")
     if "sms-spam" in words:

@@ -21,13 +21,14 @@ from gptcls.explain import ExplainConfig
 from gptcls.generate import GenerateConfig
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pseudo_label import PseudoLabelConfig
+from gptcls.serve.run import ServeConfig
 from gptcls.train.config import TrainConfig
 
 CONFIGS = {
     "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
     "audit": AuditConfig, "compare": CompareConfig,
     "pretrain": PretrainConfig, "generate": GenerateConfig, "pseudo-label": PseudoLabelConfig,
-    "explain": ExplainConfig,
+    "explain": ExplainConfig, "serve": ServeConfig,
 }  # fmt: skip
 LONG = "/data/a-rather-long-folder-name/and-another-one/with-a-file-name-that-no-eighty-columns-hold.csv"
 

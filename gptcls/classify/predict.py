@@ -80,11 +80,14 @@ class TextClassifier:
         ``text_column`` is found; TypeError for all else. ``max_length`` cuts texts shorter than the
         classifier does.
         """
-        outputs = np.atleast_2d(self.outputs(texts, max_length, text_column))
+        answers = self.answers(np.atleast_2d(self.outputs(texts, max_length, text_column)))
+        return answers[0] if isinstance(texts, str) else answers
+
+    def answers(self, outputs: np.ndarray) -> list[Answer]:
+        """The answers that outputs (N, K) stand for, None for those of a blank text."""
         read = ~np.isnan(outputs).any(axis=1)
         decoded = iter(self.saved.decision.answers(self.saved.task, outputs[read]))
-        answers = [next(decoded) if was_read else None for was_read in read]
-        return answers[0] if isinstance(texts, str) else answers
+        return [next(decoded) if was_read else None for was_read in read]
 
     def predict_proba(
         self, texts: Any, max_length: int | None = None, text_column: str | Sequence[str] | None = None
