@@ -25,6 +25,7 @@ VERBS = {  # name: its module, and what it does
     "explain": ("gptcls.explain", "say what each word of a text adds to the answer"),
     "evaluate": ("gptcls.evaluate", "score a trained classifier on labelled data"),
     "audit": ("gptcls.audit", "look for wrong labels, leaks and repeats in labelled data"),
+    "search": ("gptcls.search", "search for the settings that score best on validation rows"),
     "compare": ("gptcls.compare", "test which of several runs is better on the same test rows"),
     "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
     "generate": ("gptcls.generate", "continue a text"),

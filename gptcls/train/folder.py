@@ -170,7 +170,7 @@ class RunFolder:
             with self._lock(out):  # refused now instead of after everything is loaded
                 pass
         self._require_free(out)
-        if _state_of(out, self.result):
+        if state_of(out, self.result):
             log.info(f"--out {out} holds a run that was ended before its first checkpoint: it is replaced")
         return out
 
@@ -178,7 +178,7 @@ class RunFolder:
         """InputError where ``out`` holds anything worth keeping."""
         if out.exists() and not out.is_dir():
             raise InputError(f"--out {out} is a file; choose a folder")
-        state = _state_of(out, self.result)
+        state = state_of(out, self.result)
         if state == "finished":
             raise InputError(f"--out {out} holds a finished run; choose another folder, or delete this one")
         if checkpoint_in(out) or (out / self.result).exists():
@@ -226,7 +226,7 @@ class RunFolder:
             saved = type(config).of(**description["options"])
             description |= {
                 "base": description["base"], "environment": dict(description["environment"]),
-                "state": _state_of(out, self.result), "sha256": dict(description.get("sha256", {})),
+                "state": state_of(out, self.result), "sha256": dict(description.get("sha256", {})),
             }  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
@@ -258,7 +258,7 @@ def checkpoint_in(folder: Path) -> bool:
     return (folder / CHECKPOINT / "progress.json").exists()
 
 
-def _state_of(folder: Path, result: str) -> str | None:
+def state_of(folder: Path, result: str) -> str | None:
     """What ``config.json`` says; of runs that did not say it yet, what else lies there; None of no run."""
     try:
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

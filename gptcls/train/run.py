@@ -124,9 +124,15 @@ def fit(
         options["model"] = type(own).__name__ if own is not None else str(model)
     config = resolve((settings or TrainConfig()).changed(**options))
     setup = prepare(split_of(rows, config, labels), config, own, tokenizer)
+    return _score(setup, trained(setup, hooks))
+
+
+def trained(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
+    """Train what :func:`gptcls.train.setup.prepare` made ready, and return the loop at its end; of an
+    ensemble the last network's."""
     for trainer in _trainers(setup, hooks):
         _carry_out(trainer)
-    return _score(setup, trainer)
+    return trainer
 
 
 def train(
