@@ -361,7 +361,7 @@ def plot_search(
 ) -> "Figure":
     """The measure of each whole trial against each option, the preset's and the best marked, and how much of
     the differences an option explains."""
-    figure, first = new_figure(3.0 * len(names), 3.2)
+    figure, first = new_figure(max(4.0, 3.0 * len(names)), 3.4)
     first.remove()
     whole = frame[frame["state"] == "complete"]
     measure = whole[task.measure_name].astype(float)
@@ -371,20 +371,28 @@ def plot_search(
     for place, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), place + 1)
         is_word = name in ("train", "pooling", "batch_size")
-        values = whole[name].map(str) if is_word else whole[name].astype(float)
+        values = whole[name].astype(str if is_word else float)
+        if is_word:  # the first that is drawn stands first
+            order = sorted(set(whole[name]))
+            axes.scatter([str(each) for each in order], [measure.iloc[0]] * len(order), alpha=0)
         for rows, colour, marker, size, label in marked:
             axes.scatter(
                 values.loc[rows], measure.loc[rows], color=colour, marker=marker, s=size, label=label
             )
         if name in ("lr", "lora_rank"):
             axes.set_xscale("log")
+            ends = np.geomspace(values.min(), values.max(), 3)
+            axes.set_xticks(ends, [f"{end:.1e}" if name == "lr" else f"{end:.0f}" for end in ends])
+            axes.minorticks_off()
         explained = f": explains {importances[name]:.0%}" if name in importances else ""
         axes.set_title(f"{name}{explained}", size=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelleft=place == 0)
         if place == 0:
             axes.set_ylabel(f"validation {task.measure_name}")
-            axes.legend(frameon=False, fontsize=8)
+            figure.legend(
+                *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
+            )
     return figure
 
 
