@@ -28,7 +28,7 @@ from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.core.weights import State
 from gptcls.evaluation.decision import PLAIN
 from gptcls.export.forms import FORMS, Form, with_tokenizer
-from gptcls.models.auto_tokenizer import json_of, save_tokenizer, with_padding
+from gptcls.models.auto_tokenizer import save_tokenizer, tokenizer_json, with_padding
 from gptcls.models.families import FAMILIES, Family, family_name, poolings_of
 from gptcls.models.llama import LlamaConfig
 from gptcls.models.lora import merged
@@ -111,7 +111,7 @@ def _converted(saved: SavedClassifier) -> tuple[dict[str, Any], State, str, str]
     family, form = FAMILIES[name], FORMS.get(name)
     if form is None:
         raise InputError(f"transformers has no class for a {name}; use --to onnx")
-    tokenizer, config = json_of(saved.tokenizer), backbone.config
+    tokenizer, config = tokenizer_json(saved.tokenizer), backbone.config
     if isinstance(config, LlamaConfig):
         config = with_tokenizer(config, json.loads(tokenizer))
     entries = form.entries(config)

@@ -12,7 +12,7 @@ from gptcls.core.tokenizer import ENDOFTEXT, PAD_ID, Tokenizer, gpt2_encoding
 PADDING = "<|padding|>"  # of a tokenizer without a token for it
 
 
-def json_of(tokenizer: Tokenizer) -> str:
+def tokenizer_json(tokenizer: Tokenizer) -> str:
     """The content of a ``tokenizer.json`` that encodes as ``tokenizer`` does, GPT-2's own too; InputError for
     another that cannot say it."""
     if (text := tokenizer.to_json()) is not None:

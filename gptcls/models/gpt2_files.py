@@ -23,7 +23,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS, GPT2Config
 from gptcls.core.tokenizer import ENDOFTEXT, PAD_ID, Tokenizer
 from gptcls.core.weights import GPT2_NAMES, NameMap, State, parse, some
-from gptcls.models.auto_tokenizer import json_of, save_tokenizer
+from gptcls.models.auto_tokenizer import save_tokenizer, tokenizer_json
 from gptcls.models.config_json import ConfigReader
 
 BOOK_NAMES = NameMap(
@@ -177,7 +177,7 @@ def save_pretrained(
             (temporary / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
             if tokenizer is not None:
                 ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), ENDOFTEXT)
-                text = json_of(tokenizer)
+                text = tokenizer_json(tokenizer)
                 save_tokenizer(temporary, text, config.n_positions, ENDOFTEXT, **ends)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot save the weights to {folder}: {error}; free space") from error
