@@ -8,18 +8,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from helpers.hub_server import Hub, serve
 from helpers.tiny import ROWS, tiny_saved, write_csv
 
-from gptcls import load_classifier
+from gptcls import evaluate, load_classifier
 from gptcls.classify import run as classify_verb
 from gptcls.classify.store import find_classifier, read_classifier, save_classifier
 from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2
 from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import Decision
 from gptcls.export import run as verb
 from gptcls.export.run import ExportConfig, export
+from gptcls.models.gpt2_files import save_pretrained
 from gptcls.train.card import card
 from gptcls.train.run import Run, train
 
@@ -49,9 +52,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of the default options on a few rows."""
+    """A run on a few rows over a tiny network."""
     folder = tmp_path_factory.mktemp("run")
-    return train(data=write_csv(folder / "some rows.csv"), out=folder / "run", epochs=1, max_length=12)
+    torch.manual_seed(0)
+    save_pretrained(GPT2(TINY), folder / "base")
+    data = write_csv(folder / "some rows.csv")
+    return train(data=data, model=folder / "base", out=folder / "run", epochs=1, max_length=12)
 
 
 def described(text: str) -> dict:
@@ -77,6 +83,8 @@ def test_a_classifier_goes_there_and_is_loaded_by_its_name(hub: Hub, run: Run, r
     hub.requests.clear()
     status, out, _ = run_main(classify_verb, "--model", "me/messages", *TEXTS)
     assert (status, len(out.splitlines())) == (0, len(TEXTS))
+    data = str(run.folder.parent / "some rows.csv")
+    assert evaluate(model="me/messages", data=data)["n"] == len(ROWS)
     assert hub.requests == [], "it is in the cache"
 
 

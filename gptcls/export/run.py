@@ -128,7 +128,7 @@ def _card_there(model: str, classifier: SavedClassifier) -> str:
         reason = " ".join(str(error).split())
         raise InputError(f"{file} begins with metadata that cannot be read: {reason:.200}") from None
     how = loading(
-        "vllm serve FOLDER --runner pooling  # then POST texts to /classify",
+        "vllm serve FOLDER --runner pooling --dtype float32  # then POST texts to /classify",
         """
         from transformers import pipeline
 
