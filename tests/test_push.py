@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.hub_server import Hub, serve
-from helpers.tiny import ROWS, tiny_saved, write_csv
+from helpers.tiny import ROWS, TINY, tiny_saved, write_csv
 
 from gptcls import evaluate, load_classifier
 from gptcls.classify import run as classify_verb

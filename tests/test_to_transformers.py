@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,16 @@ def assert_same(saved: SavedClassifier, folder: Path, texts: list[str] = TEXTS) 
     return ours
 
 
+def read_again(folder: Path) -> dict[str, Any]:
+    """The sizes and switches of the network there, but for what a head or a padding token may add."""
+    return comparable(load_pretrained(folder))
+
+
+def comparable(network: nn.Module) -> dict[str, Any]:
+    added = ("pooler", "pooler_act", "tied", "vocab_size", "proj_bias")
+    return {name: value for name, value in asdict(network.config).items() if name not in added}
+
+
 def saved_over(base: Path, task: Task | None = None, max_length: int = 30, **options: Any) -> SavedClassifier:
     """An untrained classifier over a checkpoint, as ``gptcls.train`` builds it, with a head of some size."""
     backbone, task = load_pretrained(base), task or SingleLabel(("a", "b", "c"))
@@ -72,7 +82,7 @@ def saved_over(base: Path, task: Task | None = None, max_length: int = 30, **opt
     model = Classifier(backbone, task.n_outputs, pooling, family.head_bias).eval()
     with torch.no_grad():
         for parameter in model.head.parameters():
-            parameter.normal_(std=0.3)
+            parameter.normal_(std=0.1)
     tokenizer = load_tokenizer(base)
     return SavedClassifier(model, task, max_length, None, None, {}, {}, tokenizer, **options)
 
@@ -111,6 +121,7 @@ def quick(kinds: Iterable[str], *chosen: str) -> list[Any]:
 def test_decoders(kind: str, tmp_path: Path) -> None:
     saved = saved_over(checkpoint(tmp_path, kind))
     to_transformers(saved, tmp_path / "out")
+    assert read_again(tmp_path / "out") == comparable(saved.model.backbone)
     assert assert_same(saved, tmp_path / "out").std(axis=0).max() > 0.002
 
 
@@ -132,6 +143,7 @@ def test_encoders_with_a_layer_below_the_head_and_without(kind: str, head: str, 
     saved = saved_over(checkpoint(tmp_path, kind, head))
     assert saved.model.backbone.config.pooler == (head != "ForMaskedLM" or kind.startswith("modernbert"))
     to_transformers(saved, tmp_path / "out")
+    assert read_again(tmp_path / "out") == comparable(saved.model.backbone)
     assert assert_same(saved, tmp_path / "out").std(axis=0).max() > 0.002
 
 
