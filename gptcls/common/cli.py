@@ -26,7 +26,7 @@ VERBS = {  # name: its module, and what it does
     "evaluate": ("gptcls.evaluate", "score a trained classifier on labelled data"),
     "audit": ("gptcls.audit", "look for wrong labels, leaks and repeats in labelled data"),
     "compare": ("gptcls.compare", "test which of several runs is better on the same test rows"),
-    "export": ("gptcls.export.__main__", "write a classifier for transformers or ONNX Runtime"),
+    "export": ("gptcls.export.__main__", "write a classifier for transformers, ONNX Runtime or the hub"),
     "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
     "generate": ("gptcls.generate", "continue a text"),
     "pseudo-label": ("gptcls.pseudo_label", "label texts, and keep those that the classifier is sure of"),
