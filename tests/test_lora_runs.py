@@ -97,6 +97,7 @@ def test_what_is_left_can_be_used(train, tmp_path):
     run = train()
     names = {file.name for file in (tmp_path / "x" / "classifier").iterdir()}
     assert names == {
+        "README.md",
         "classifier.json",
         "model.safetensors",
         "adapter_config.json",
@@ -184,7 +185,7 @@ def test_from_random_weights_the_whole_is_saved(train, tmp_path):
     run = train(model="gpt2-nano", init="random", epochs=1, lr=None)
     assert TrainConfig.of(**run.classifier.training).fit.lr == 8e-4
     assert {file.name for file in (tmp_path / "x" / "classifier").iterdir()} == {
-        "classifier.json", "model.safetensors",
+        "README.md", "classifier.json", "model.safetensors",
     }  # fmt: skip
     assert load_classifier(tmp_path / "x").predict("win a prize") in ("ham", "spam")
 

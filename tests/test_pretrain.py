@@ -15,6 +15,7 @@ import gptcls.pretrain.run
 import gptcls.train.run
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
+from gptcls.core.tokenizer import PAD_ID, encode
 from gptcls.models.pretrained import load_pretrained
 from gptcls.pretrain import run as pretrainer
 from gptcls.pretrain.config import PretrainConfig
@@ -61,6 +62,8 @@ def test_what_a_run_leaves(run):
         "metrics.json",
         "model/config.json",
         "model/model.safetensors",
+        "model/tokenizer.json",
+        "model/tokenizer_config.json",
     ]
     header, *rows = (run.folder / "history.csv").read_text().splitlines()
     assert header.startswith("step,tokens,seconds,candidate_loss,perplexity ")  # not of all tokens
@@ -85,6 +88,16 @@ def test_transformers_and_we_load_the_same_model(run):
         expected = theirs.eval()(ids).logits
         torch.testing.assert_close(ours.lm_logits(ours(ids)), expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(run.model.lm_logits(run.model(ids)), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_transformers_reads_the_same_tokens(run):
+    from transformers import AutoTokenizer
+
+    found = AutoTokenizer.from_pretrained(run.folder / "model")
+    texts = ["Every effort moves you", " two  spaces\n\n", "naïve 中文 \N{GRINNING FACE} don't we'll"]
+    assert [found(text)["input_ids"] for text in texts] == [encode(text) for text in texts]
+    assert found("<|endoftext|>")["input_ids"] == [PAD_ID] == [found.pad_token_id]
+    assert found.model_max_length == run.model.config.n_positions
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -68,10 +68,10 @@ def refused(result, *words):
 
 def test_what_a_run_leaves(run_folder):
     assert sorted(str(p.relative_to(run_folder)) for p in run_folder.rglob("*") if p.is_file()) == [
-        "accuracy.png", "classifier/classifier.json", "classifier/model.safetensors", "config.json",
-        "confusion.png", "coverage.png", "history.csv", "loss.png", "metrics.json", "mistakes.md",
-        "precision_recall.png", "predictions.csv", "reliability.png", "split/report.json", "split/test.csv",
-        "split/train.csv", "split/validation.csv",
+        "accuracy.png", "classifier/README.md", "classifier/classifier.json", "classifier/model.safetensors",
+        "config.json", "confusion.png", "coverage.png", "history.csv", "loss.png", "metrics.json",
+        "mistakes.md", "precision_recall.png", "predictions.csv", "reliability.png",
+        "split/report.json", "split/test.csv", "split/train.csv", "split/validation.csv",
     ]  # fmt: skip
     metrics = json.loads((run_folder / "metrics.json").read_text())
     assert metrics["scores"].keys() == {"train", "validation", "test"}

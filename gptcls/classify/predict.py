@@ -175,7 +175,8 @@ def load_classifier(
     folder: str | Path = DEFAULT_CLASSIFIER, device: str = "auto", precision: str = "auto",
     base: str | Path | None = None, allow_download: bool = False,
 ) -> TextClassifier:  # fmt: skip
-    """The classifier that ``gptcls.train`` left in ``folder``, or one of this package by name.
+    """The classifier that ``gptcls.train`` left in ``folder``, one on the hub (``"owner/name"``), or one of
+    this package by name.
 
     See :func:`gptcls.classify.store.read_classifier` for ``base``, ``allow_download`` and errors,
     :mod:`gptcls.common.hardware` for ``device`` and ``precision``, the number format of all blocks but the
@@ -192,13 +193,14 @@ class ClassifierOptions(HardwareOptions):
     """The classifier that a verb uses."""
 
     model: str
-    """Folder that gptcls.train left: a run, or the classifier inside it; or sms-spam-nano, which ships with
-    this package."""
+    """Folder that gptcls.train left: a run, or the classifier inside it; the name of one on the Hugging Face
+    hub (owner/name); or sms-spam-nano, which ships with this package."""
     base: str | None = None
     """Where the weights are that it was trained on, for a classifier stored without them; otherwise where
     they were then, or next to its folder."""
     allow_download: bool = False
-    """Get them from the Hugging Face hub if the classifier says that they are there; presets always may."""
+    """Get them from the Hugging Face hub if the classifier says that they are there; presets always may, as
+    may a classifier that --model names."""
 
     def load(self) -> TextClassifier:
         """:func:`load_classifier` with these options; in Python ``model`` may also be what it returns."""

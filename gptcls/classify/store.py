@@ -5,6 +5,7 @@ they were trained on (28 MB instead of 498 MB for the last block of gpt2-small).
 in ``model.safetensors``, and an adapter in PEFT's format. ``tokenizer.json`` is there where not GPT-2's, and
 ``ngrams.json`` with ``ngrams.safetensors`` where the answers are mixed with those of n-grams, and
 ``members.safetensors`` where several networks answer together: what was trained of all but the first.
+README.md is for people, and for the hub.
 """
 
 import json
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from gptcls.classify.description import FORMAT_VERSION, checked_description
 from gptcls.classify.mixture import Mixture, mean_outputs
 from gptcls.common.files import atomic_folder, write_json
+from gptcls.common.log import log
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
@@ -37,8 +39,9 @@ from gptcls.data.long_texts import Long
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.hub import cached_file, hub_file, is_hub_name
 from gptcls.models.lora import freeze, merged
-from gptcls.models.peft_files import load_adapter, save_adapter
+from gptcls.models.peft_files import CONFIG, TENSORS, load_adapter, save_adapter
 from gptcls.models.pretrained import (
     UnaskedError,
     check_tensor,
@@ -47,6 +50,7 @@ from gptcls.models.pretrained import (
     weights_sha256,
 )
 from gptcls.models.tokenizer_file import FileTokenizer
+from gptcls.models.weight_files import read_object
 
 # Classifiers that ship with the package.
 BUNDLED = {"sms-spam-nano": Path(__file__).parents[1] / "assets" / "sms-spam-nano"}
@@ -99,8 +103,11 @@ AS_THEY_ARE = (  # in classifier.json
 )  # fmt: skip
 
 
-def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> None:
-    """Write ``saved`` to ``folder``; a classifier already there stays whole until this one is complete.
+def save_classifier(
+    folder: Path, saved: SavedClassifier, full: bool = True, readme: str | None = None
+) -> None:
+    """Write ``saved`` to ``folder``, and a ``readme`` beside it; a classifier already there stays whole until
+    this one is complete.
 
     ``full`` stores every tensor, adapters merged; otherwise the trained ones, to be laid over ``saved.base``.
     InputError when the folder holds something else than a classifier or cannot be written, and for a backbone
@@ -125,6 +132,7 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
+        "head_bias": model.head.bias is not None,
         "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         **{field: getattr(saved, field) for field in AS_THEY_ARE},
         "members": 1 + len(saved.members),
@@ -151,6 +159,8 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
             if saved.mixture is not None:
                 saved.mixture.ngrams.save(temporary)
             write_json(temporary / "classifier.json", description)
+            if readme is not None:
+                (temporary / "README.md").write_text(readme, encoding="utf-8")
             if tokenizer is not None:
                 (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -159,17 +169,44 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
 
 
 def find_classifier(folder: Path | str) -> Path:
-    """The folder with ``classifier.json``: ``folder``, a run's ``classifier/`` or one of :data:`BUNDLED`;
-    InputError when there is none."""
+    """The folder with ``classifier.json``: ``folder``, a run's ``classifier/``, one of :data:`BUNDLED`, or in
+    the hub's cache that of the repository ``"owner/name"``, downloaded if it is not there. A name whose owner
+    is a folder here is none of the hub's. InputError when there is no such classifier."""
     if str(folder) in BUNDLED:
         return BUNDLED[str(folder)]
-    folder = Path(folder)
+    name, folder = folder, Path(folder)
     for candidate in (folder, folder / "classifier"):
         if (candidate / "classifier.json").is_file():
             return candidate
+    owner, _, _ = str(name).partition("/")
+    if isinstance(name, str) and is_hub_name(name) and not folder.exists() and not Path(owner).is_dir():
+        try:
+            return _from_hub(name)
+        except InputError as error:
+            raise InputError(f"{name} is no folder here, and as a classifier on the hub: {error}") from None
     what = "holds no classifier (no classifier.json)" if folder.exists() else "does not exist"
     way_out = f"train one with python -m gptcls.train --out {folder}, or take {', '.join(BUNDLED)}"
     raise InputError(f"{folder} {what}; {way_out}")
+
+
+def _from_hub(repo: str) -> Path:
+    """The files of a classifier in a hub repository, all of one commit: those that its classifier.json asks
+    for, which says nothing yet of other repositories."""
+    if cached_file(repo, "classifier.json") is None:
+        log.info(f"{repo} is no folder here: looking on the Hugging Face hub")
+    described = hub_file(repo, "classifier.json")
+    spec, folder = read_object(described), described.parent
+    asked = {
+        "tokenizer.json": spec.get("tokenizer"),
+        CONFIG: spec.get("tensors") == "adapter",
+        TENSORS: spec.get("tensors") == "adapter",
+        "ngrams.json": spec.get("mixture"),
+        "ngrams.safetensors": spec.get("mixture"),
+        "members.safetensors": spec.get("members", 1) != 1,
+    }
+    for name in ("model.safetensors", *(name for name, needed in asked.items() if needed)):
+        hub_file(repo, name, revision=folder.name)
+    return folder
 
 
 def read_classifier(
@@ -214,7 +251,8 @@ def read_classifier(
             raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
         # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
-            model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
+            network = backbone or family.network(config)
+            model = Classifier(network, task.n_outputs, spec["pooling"], spec["head_bias"])
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}

@@ -27,6 +27,7 @@ VERBS = {  # name: its module, and what it does
     "audit": ("gptcls.audit", "look for wrong labels, leaks and repeats in labelled data"),
     "search": ("gptcls.search", "search for the settings that score best on validation rows"),
     "compare": ("gptcls.compare", "test which of several runs is better on the same test rows"),
+    "export": ("gptcls.export.__main__", "write a classifier for transformers, ONNX Runtime or the hub"),
     "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
     "generate": ("gptcls.generate", "continue a text"),
     "serve": ("gptcls.serve.__main__", "a page to try a classifier, and a JSON endpoint for programs"),

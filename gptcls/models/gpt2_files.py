@@ -21,8 +21,9 @@ from gptcls.common.files import atomic_folder
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS, GPT2Config
-from gptcls.core.tokenizer import PAD_ID
+from gptcls.core.tokenizer import ENDOFTEXT, PAD_ID, Tokenizer
 from gptcls.core.weights import GPT2_NAMES, NameMap, State, parse, some
+from gptcls.models.auto_tokenizer import save_tokenizer, tokenizer_json
 from gptcls.models.config_json import ConfigReader
 
 BOOK_NAMES = NameMap(
@@ -145,9 +146,12 @@ def infer_config(state: State, n_head: int | None = None, norm_eps: float = 1e-5
     return GPT2Config(n_layer, n_embd, n_head, n_positions, vocab_size, norm_eps=norm_eps, tied=tied)
 
 
-def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
+def save_pretrained(
+    model: GPT2, folder: Path, dtype: str = "fp32", tokenizer: Tokenizer | None = None
+) -> None:
     """Write what ``transformers``' ``GPT2LMHeadModel.from_pretrained`` and our ``load_pretrained`` read, in
-    ``dtype`` fp32 or fp16. InputError where the folder or the format cannot hold it."""
+    ``dtype`` fp32 or fp16, and the files of its ``tokenizer``, which ``AutoTokenizer`` reads. InputError
+    where the folder or the format cannot hold it."""
     if not model.config.causal:
         raise InputError("a GPT-2 without its causal mask has no place in Hugging Face's format")
     config, torch_dtype = model.config, {"fp32": "float32", "fp16": "float16"}[dtype]
@@ -171,5 +175,9 @@ def save_pretrained(model: GPT2, folder: Path, dtype: str = "fp32") -> None:
         with atomic_folder(folder) as temporary:
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
             (temporary / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            if tokenizer is not None:
+                ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), ENDOFTEXT)
+                text = tokenizer_json(tokenizer)
+                save_tokenizer(temporary, text, config.n_positions, ENDOFTEXT, **ends)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot save the weights to {folder}: {error}; free space") from error

@@ -33,6 +33,15 @@ class NotOnHubError(InputError):
     """The hub answered: there is no such repository, revision or file, or not for you."""
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether a repository on the hub may be called so: ``owner/name``.
+
+    >>> is_hub_name("openai-community/gpt2"), is_hub_name("./gpt2"), is_hub_name("gpt2")
+    (True, False, False)
+    """
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
 def cached_file(repo: str, filename: str, revision: str = "main") -> Path | None:
     """The file if it is in the cache already; asks no network."""
     from huggingface_hub import try_to_load_from_cache
@@ -82,7 +91,7 @@ def _patiently(ask: Callable[[], Answer], what: str) -> Answer:
         try:
             return ask()
         except Exception as error:
-            response = _response(error)
+            response = response_of(error)
             if getattr(response, "status_code", None) not in BUSY:
                 raise
             named = _retry_after(response.headers)
@@ -99,7 +108,7 @@ def _patiently(ask: Callable[[], Answer], what: str) -> Answer:
         waited, pause = waited + wait, 2 * pause
 
 
-def _response(error: BaseException | None) -> Any:
+def response_of(error: BaseException | None) -> Any:
     """The hub's answer behind an error of huggingface_hub, which may be the cause of another."""
     while error is not None:
         if getattr(response := getattr(error, "response", None), "status_code", None) is not None:
@@ -238,7 +247,7 @@ def _explain(error: Exception, repo: str, filename: str, revision: str) -> Input
 
     if isinstance(error, HFValidationError):
         return InputError(f"{repo!r} is not a hub repository's name, which looks like openai-community/gpt2")
-    response = _response(error)
+    response = response_of(error)
     status = getattr(response, "status_code", None)
     where, cached, hub = f"{filename} of {repo}", constants.HF_HUB_CACHE, constants.ENDPOINT
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):

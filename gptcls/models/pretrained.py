@@ -3,7 +3,6 @@
 Loading is strict: every tensor is there, has its shape and is finite, and config.json agrees."""
 
 import difflib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from gptcls.core.tokenizer import GPT2, Tokenizer
 from gptcls.core.weights import parse
 from gptcls.models import weight_files as files
 from gptcls.models.families import Family, declared_family
-from gptcls.models.hub import NotOnHubError, cached_file, hub_file
+from gptcls.models.hub import NotOnHubError, cached_file, hub_file, is_hub_name
 from gptcls.models.tokenizer_file import FileTokenizer
 
 
@@ -155,7 +154,7 @@ def weights_file(name_or_path: str | Path, download: bool = True) -> Path:
         raise InputError(f"{path} has no known format: pass a {', '.join(files.SUFFIXES)} file or a folder")
     if name in OWNERS:
         return _hub_weights(f"{OWNERS[name]}/{name}", download)
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and path.suffix not in files.SUFFIXES:
+    if is_hub_name(name) and path.suffix not in files.SUFFIXES:
         return _hub_weights(name, download)
     close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"take {', '.join(PRESETS)} or owner/name on the hub"

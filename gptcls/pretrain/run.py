@@ -11,7 +11,6 @@ loop is that of fine-tuning (``core/loop.py``).
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,10 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
         keep = Keep(model, config.keep, folder / "kept")
         hooks = [bar, look, keep, *hooks, Checkpoints(folder / "checkpoint")]
     trainer = _trainer(model, loader, config, device, dtype, hooks)
-    save = partial(save_pretrained, model, folder / RESULT, config.save)
+
+    def save(where: Path = folder) -> None:
+        save_pretrained(model, where / RESULT, config.save, GPT2_TOKENIZER)
+
     try:
         with home.running(trainer, save, f"the weights so far: {folder / RESULT}"):
             trainer.fit()
@@ -118,7 +120,7 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
     if rank:
         return PretrainRun(folder, {}, model, tokens_seen, progress.seconds, progress.history)
     # Before anything else can go wrong.
-    folder = save_somewhere(home, lambda to: save_pretrained(model, to / RESULT, config.save), trainer)
+    folder = save_somewhere(home, save, trainer)
     with home.scoring():
         columns = list(dict.fromkeys(key for row in progress.history for key in row))
         report.write_history(folder / "history.csv", progress.history, columns)
@@ -229,7 +231,7 @@ class Keep(Hook):
         if (step := trainer.progress.step) not in self.steps:
             return
         try:
-            save_pretrained(self.model, self.folder / f"step-{step:06d}", "fp16")
+            save_pretrained(self.model, self.folder / f"step-{step:06d}", "fp16", GPT2_TOKENIZER)
         except InputError as error:  # a full disk does not end a healthy run
             log.info(f"{error}; training goes on")
 

@@ -36,6 +36,7 @@ from gptcls.evaluation.table import DIFFERENCE
 from gptcls.fast.features import FeatureDataset
 from gptcls.fast.parts import by_length
 from gptcls.train.answers import choose_answers
+from gptcls.train.card import card
 from gptcls.train.config import TrainConfig
 from gptcls.train.ensemble import Members, put, spread
 from gptcls.train.folder import RunFolder
@@ -188,8 +189,8 @@ def _train(home: RunFolder, split: Split) -> Run:
     stored = (p for p in saved.model.parameters() if full or p.requires_grad)
     require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
 
-    def save(where: Path = folder) -> None:
-        save_classifier(where / RESULT, saved, full)
+    def save(where: Path = folder, baselines: dict | None = None) -> None:
+        save_classifier(where / RESULT, saved, full, card(saved, baselines))
 
     try:
         for trainer in _trainers(setup, hooks):
@@ -204,7 +205,8 @@ def _train(home: RunFolder, split: Split) -> Run:
     save_somewhere(home, save, trainer)  # before anything else can go wrong
     with home.scoring():
         run = _score(setup, trainer)
-        run = replace(run, folder=save_somewhere(home, save, trainer))
+        scored = partial(save, baselines=run.baselines)
+        run = replace(run, folder=save_somewhere(home, scored, trainer))
         _write(run.folder, run)
     return run
 

@@ -3,14 +3,21 @@
 It answers HEAD and GET on ``/{owner}/{repo}/resolve/{revision}/{file}`` as the hub does: ``X-Repo-Commit``,
 ``X-Linked-Etag`` (sha256), ``X-Linked-Size``, ``Range``; in the mode "redirects" the bytes come from another
 host, as those of large files do.
+
+And it takes what ``HfApi.create_repo`` and ``upload_folder`` send without Xet: ``/api/repos/create``,
+``/api/validate-yaml``, ``/api/models/{repo}/preupload``, Git LFS's batches and ``/api/models/{repo}/commit``.
+What was committed can then be had. ``refuse`` names parts of paths that answer with a status instead.
 """
 
+import base64
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PAGE = b"<!DOCTYPE html><html><body>Please sign in to this network.</body></html>"
@@ -27,6 +34,10 @@ class Hub:
     retry_after: str | None = None  # the header that goes with them
     git_hashes: bool = False  # whether small files have git's hashes as etags, as the hub's have
     keep: int = 0  # how many bytes arrive in the modes that break off
+    token: str = ""  # without which nothing is taken
+    refuse: dict[str, int] = field(default_factory=dict)  # part of a path -> status
+    private: dict[str, bool] = field(default_factory=dict)  # of the repositories that were made
+    large: dict[str, bytes] = field(default_factory=dict)  # sha256 -> content, sent and not yet committed
     url: str = ""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
     stop: threading.Event = field(default_factory=threading.Event)
@@ -45,6 +56,60 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(body=True)
+
+    def do_POST(self) -> None:
+        self._take()
+
+    def do_PUT(self) -> None:
+        self._take()
+
+    def _take(self) -> None:
+        hub, path = self.hub, self.path.partition("?")[0]
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        hub.requests.append((self.command, path, None))
+        status = next((status for part, status in hub.refuse.items() if part in path), 200)
+        if self.command == "POST" and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            status = 401
+        if status != 200:
+            return self._send(status, b'{"error": "no"}', True, {"Content-Type": "application/json"})
+        answer = json.dumps(self._taken(path, content)).encode()
+        return self._send(200, answer, True, {"Content-Type": "application/json"})
+
+    def _taken(self, path: str, content: bytes) -> dict[str, Any]:
+        """What the hub answers to a part of an upload."""
+        hub = self.hub
+        if path.startswith("/large/"):
+            digest = path.rpartition("/")[2]
+            assert hashlib.sha256(content).hexdigest() == digest
+            hub.large[digest] = content
+            return {}
+        if path.endswith("/commit/main"):
+            repo = path.removeprefix("/api/models/").removesuffix("/commit/main")
+            for line in map(json.loads, content.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    hub.files[f"{repo}/{value['path']}"] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    hub.files[f"{repo}/{value['path']}"] = hub.large[value["oid"]]
+            return {"commitUrl": f"{hub.url}/{repo}/commit/{COMMIT}", "commitOid": COMMIT}
+        asked = json.loads(content)
+        if path == "/api/repos/create":
+            repo = f"{asked['organization']}/{asked['name']}"
+            hub.private.setdefault(repo, asked.get("visibility") == "private" or bool(asked.get("private")))
+            return {"url": f"{hub.url}/{repo}"}
+        if path == "/api/validate-yaml":
+            return {"errors": [], "warnings": []}
+        if path.endswith("/preupload/main"):
+            kinds = {True: "lfs", False: "regular"}
+            return {"files": [
+                {"path": x["path"], "uploadMode": kinds[x["path"].endswith(".safetensors")],
+                 "shouldIgnore": False} for x in asked["files"]
+            ]}  # fmt: skip
+        assert path.endswith("/info/lfs/objects/batch"), path
+        return {"transfer": "basic", "objects": [
+            {**each, "actions": {"upload": {"href": f"{hub.url}/large/{each['oid']}"}}}
+            for each in asked["objects"]
+        ]}  # fmt: skip
 
     def _answer(self, body: bool) -> None:
         hub, mode = self.hub, self.hub.mode
