@@ -14,7 +14,7 @@ import gptcls
 HOME = Path(gptcls.__file__).parent
 # A module imports from its own room and from those to the left of it; verbs are the files next to the rooms.
 ROOMS = (
-    "core", "common", "data", "models", "evaluation", "fast", "classify", "train", "pretrain", "serve",
+    "core", "common", "data", "models", "evaluation", "fast", "classify", "train", "pretrain", "export", "serve",
     "verbs",
 )  # fmt: skip
 
@@ -112,7 +112,7 @@ def test_the_root_holds_the_rooms_and_little_else():
 
 def test_the_lesson_and_the_whole_are_as_small_as_they_promise():
     assert lines(HOME / "core") <= 1_500
-    assert lines(HOME) <= 19_600
+    assert lines(HOME) <= 23_500
 
 
 def test_the_page_on_the_layout_states_the_sizes():
