@@ -14,8 +14,8 @@ import gptcls
 HOME = Path(gptcls.__file__).parent
 # A module imports from its own room and from those to the left of it; verbs are the files next to the rooms.
 ROOMS = (
-    "core", "common", "data", "models", "evaluation", "fast", "classify", "train", "pretrain", "export", "serve",
-    "verbs",
+    "core", "common", "data", "models", "evaluation", "fast", "classify", "train", "pretrain", "export",
+    "serve", "verbs",
 )  # fmt: skip
 
 Graph = dict[str, set[str]]  # module -> modules of the package that it names
