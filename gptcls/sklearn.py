@@ -36,7 +36,7 @@ from gptcls.data.sources import FRAME, SAMPLE, labelled_frame, require_names
 from gptcls.fast.features import FeatureCache
 from gptcls.train.config import RunOptions, TrainConfig
 from gptcls.train.resolve import resolve
-from gptcls.train.rows import split_to_fit
+from gptcls.train.rows import refuse_files, split_to_fit
 from gptcls.train.run import fit_classifier, store_everything
 
 OPTIONS = (  # of TrainConfig, which are parameters here
@@ -130,6 +130,11 @@ class TextEstimator(BaseEstimator):
             raise TypeError(f"settings are a TrainConfig or a dict of options, not {type(settings).__name__}")
         if not isinstance(settings, TrainConfig):
             settings = TrainConfig.of(**{"repeats": "keep", **(settings or {})})
+        refuse_files(settings.data)
+        if settings.run.recipe == "book":
+            raise InputError(
+                "recipe book splits its rows in its own way; run it with gptcls.train or gptcls.fit"
+            )
         options |= {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
         if self.model is not None:
             own = isinstance(self.model, nn.Module)
@@ -150,7 +155,6 @@ class TextEstimator(BaseEstimator):
         self, texts: list[str | None], labels: list[str], values: np.ndarray, weights: Any, **options: Any
     ) -> None:
         """Fit texts (N,) with label strings (N,), which are also the numbers ``values`` (N, K)."""
-        check_consistent_length(texts, labels)
         config = self._config(**options)
         read = np.array([not is_blank(text) for text in texts])
         if weights is not None:
@@ -211,6 +215,22 @@ class TextEstimator(BaseEstimator):
         found[:, self._columns] = outputs
         return found
 
+    def _pairs(self, X: Any, y: Any) -> tuple[list[str | None], np.ndarray]:  # noqa: N803
+        """What fit is given; ValueError where a target is missing."""
+        texts = self._texts(X, fitting=True)
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        try:
+            y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+        except ValueError:  # NumPy's says nothing of labels
+            raise ValueError(
+                "y has rows of several lengths; MultiLabelBinarizer makes a matrix of lists"
+            ) from None
+        if pd.isna(y).any():
+            raise ValueError("Input y contains NaN.")
+        check_consistent_length(texts, y)
+        return texts, y
+
     def _texts(self, X: Any, fitting: bool = False) -> list[str | None]:  # noqa: N803
         """The texts of N rows, None where one is missing."""
         if isinstance(X, str):
@@ -254,7 +274,8 @@ class GPTClassifier(ClassifierMixin, TextEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GPTClassifier":  # noqa: N803
         """Train on texts X and their classes y (N,). ``sample_weight`` (N,) weighs rows in the loss: one of
         weight 2 is two rows, one of weight 0 is none. ValueError or TypeError for what cannot be used."""
-        texts, y = self._texts(X, fitting=True), column_or_1d(_known(y), warn=True)
+        texts, y = self._pairs(X, y)
+        y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         self._names = list(map(str, self.classes_.tolist()))
@@ -294,9 +315,8 @@ class GPTMultiLabelClassifier(ClassifierMixin, TextEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GPTMultiLabelClassifier":  # noqa: N803
         """Train on texts X and an indicator matrix y (N, K) of 0 and 1, dense or sparse; of lists of names
         scikit-learn's MultiLabelBinarizer makes one. Otherwise as :meth:`GPTClassifier.fit`."""
-        texts = self._texts(X, fitting=True)
         names = y.columns.tolist() if is_frame(y) else None
-        y = _known(y)
+        texts, y = self._pairs(X, y)
         if y.ndim != 2 or not np.isin(y, (0, 1)).all():
             kind = type_of_target(y)
             raise ValueError(
@@ -330,8 +350,8 @@ class GPTRegressor(RegressorMixin, TextEstimator):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "GPTRegressor":  # noqa: N803
         """Train on texts X and numbers y, (N,) or (N, K). Otherwise as :meth:`GPTClassifier.fit`."""
-        texts = self._texts(X, fitting=True)
-        y = check_array(_known(y), ensure_2d=False, dtype=float, input_name="y")
+        texts, y = self._pairs(X, y)
+        y = check_array(y, ensure_2d=False, dtype=float, input_name="y")
         self._one = y.ndim == 1
         columns = y.reshape(len(y), -1)
         self._names = ["label"] if columns.shape[1] == 1 else list(map(str, range(columns.shape[1])))
@@ -350,16 +370,6 @@ class GPTRegressor(RegressorMixin, TextEstimator):
 def _run_options(training: dict) -> RunOptions:
     """Of the settings that stand in ``classifier.json``."""
     return TrainConfig.of(**training).run
-
-
-def _known(y: Any) -> np.ndarray:
-    """Targets as an array; ValueError where there are none or one is missing."""
-    if y is None:
-        raise ValueError("requires y to be passed, but the target y is None")
-    y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
-    if pd.isna(y).any():
-        raise ValueError("Input y contains NaN.")
-    return y
 
 
 def _checked_weights(weights: Any, n: int) -> np.ndarray:

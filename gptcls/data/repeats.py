@@ -83,9 +83,7 @@ def one_of_each(frame: "pd.DataFrame") -> "pd.DataFrame":
     counts = pd.Series(raw_rows(frame)).groupby(keys, sort=False).sum().to_numpy()
     first = frame[~pd.Series(keys).duplicated().to_numpy()].reset_index(drop=True)
     if WEIGHT in frame:
-        sums = (
-            pd.Series(raw_rows(frame) * frame[WEIGHT].to_numpy()).groupby(keys, sort=False).sum().to_numpy()
-        )
+        sums = (raw_rows(frame) * frame[WEIGHT]).groupby(keys, sort=False).sum().to_numpy()
         first = first.assign(**{WEIGHT: sums / counts})
     return with_rows(first, counts)
 
@@ -97,7 +95,7 @@ def raw_rows(frame: "pd.DataFrame") -> np.ndarray:
 
 def weights_of(frame: "pd.DataFrame") -> np.ndarray | None:
     """The weight of each row in the loss, (N,), 1 for one that was added without any; None where none has."""
-    return frame[WEIGHT].fillna(1.0).to_numpy(dtype=float) if WEIGHT in frame else None
+    return np.array(frame[WEIGHT].fillna(1.0), dtype=float) if WEIGHT in frame else None
 
 
 def with_rows(frame: "pd.DataFrame", counts: np.ndarray) -> "pd.DataFrame":

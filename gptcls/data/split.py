@@ -87,8 +87,8 @@ def make_split(
     known = names_in(train, kind)
     for name, part in split.items():
         if part.empty and name in drawn:
-            said = f"{len(rows):,} rows are too few to draw {name} rows from"
-            raise InputError(f"{said}; add rows, or choose another {name} fraction")
+            said = f"{rows['text'].map(text_key).nunique():,} texts are too few to draw {name} rows from"
+            raise InputError(f"{said}; add some, or choose another {name} fraction")
         if part.empty and name not in absent:
             raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
         if unseen := sorted(names_in(part, kind) - known):

@@ -56,7 +56,7 @@ def split_of(rows: Any, config: TrainConfig, labels: Any = None) -> Split:
     parts = {"train": rows} if not isinstance(rows, Mapping) or labels is not None else rows
     columns, layout = (data.text_columns, data.label_column), data.label_layout
     parts = {part: labelled_rows(frame, labels, columns[0]) for part, frame in parts.items()}
-    _refuse_files(data)
+    refuse_files(data)
     if "train" not in parts or not parts.keys() <= set(PARTS):
         raise InputError(f"parts {', '.join(map(str, parts))}: give train and, perhaps, validation and test")
     columns = columns if labels is None else ("text", "label")
@@ -71,7 +71,6 @@ def split_to_fit(rows: "pd.DataFrame", config: TrainConfig) -> Split:
     A class of one text stays in training. With ``--repeats keep`` every row is taken as it is labelled, also
     where rows of one text disagree: so a row of weight 2 is two rows."""
     data, kind = config.data, replace(KINDS[config.data.task], every_class=False)
-    _refuse_files(data)
     rows, report = cleaned(rows, data.cleaning), None
     if data.repeats != "keep":
         rows, report = settle(rows, kind, data.repeats)
@@ -81,7 +80,8 @@ def split_to_fit(rows: "pd.DataFrame", config: TrainConfig) -> Split:
     return _training_rows(replace(make_split(rows, held, none, **options), report=report), config)
 
 
-def _refuse_files(data: DataOptions) -> None:
+def refuse_files(data: DataOptions) -> None:
+    """Raise InputError where options name a file for a part while rows come from memory."""
     for part, path in (("validation", data.validation), ("test", data.test)):
         if path is not None:
             raise InputError(f"--{part} {path} is a file, and the rows are in memory; give them as a part")

@@ -137,7 +137,7 @@ def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = No
     ``config`` is resolved. Rows may have weights in the loss (:mod:`gptcls.data.repeats`).
 
     Without validation rows probabilities are as they come out and labels are given from 0.5; InputError for
-    what can only be chosen on such rows, and for weights in the book's recipe, which has none."""
+    what can only be chosen on such rows."""
     setup = prepare(split, config, own)
     saved, options, held = setup.saved, setup.config.fit, split.validation["text"].tolist()
     for name, default in () if held else NEED_VALIDATION.items():
@@ -146,8 +146,6 @@ def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = No
             raise InputError(
                 f"{given} is judged on validation rows, and there are none: draw some, or leave it out"
             )
-    if config.run.recipe == "book" and weights_of(split.train) is not None:
-        raise InputError("--recipe book gives all rows one weight; leave out the weights or the recipe")
     for trainer in _trainers(setup):
         _carry_out(trainer)
     logits = _logits(setup, ("validation",))

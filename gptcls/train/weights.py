@@ -4,11 +4,14 @@ The loop knows batches ``(ids, lengths, targets)`` and a task. So a row's weight
 its targets, and :class:`Weighted` takes it off there: loop and tasks need not know.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gptcls.core.task import Task
+from gptcls.core.task import SingleLabel, Task
+from gptcls.core.tasks import MultiLabel, Regression
 
 
 class WeightedRows(Dataset):
@@ -71,3 +74,27 @@ class Weighted:
         targets = targets.cpu()
         own = [self.task.loss_weight(row) for row in self._plain(targets).split(1)]
         return targets[:, -1].double() * torch.tensor(own, dtype=torch.float64)
+
+
+def counted(task: Task, targets: Tensor, weights: Tensor) -> Task:
+    """``task`` with what it took from the training rows' targets, (N,) or (N, K), taken as if each row stood
+    there as often as its weight (N,) says: the weights of classes and labels, means and scales of numbers.
+
+    >>> task = SingleLabel.for_training(["ham", "spam"], balance="weights")
+    >>> counted(task, torch.tensor([0, 1]), torch.tensor([3.0, 1.0])).class_weights
+    (0.6666666666666666, 2.0)
+    """
+    weights, whole = weights.double(), weights.double().sum()
+    if isinstance(task, SingleLabel) and task.class_weights:
+        rows = torch.bincount(targets, weights, task.n_outputs)
+        return replace(task, class_weights=tuple((whole / (task.n_outputs * rows)).tolist()))
+    if isinstance(task, MultiLabel) and task.positive_weights:
+        rows = weights @ targets.double()
+        return replace(
+            task, positive_weights=tuple(ratio or 1.0 for ratio in ((whole - rows) / rows).tolist())
+        )
+    if isinstance(task, Regression) and task != Regression(task.labels):
+        means = weights @ targets.double() / whole
+        scales = (weights @ (targets.double() - means) ** 2 / whole).sqrt()
+        return replace(task, means=tuple(means.tolist()), scales=tuple(scales.tolist()))
+    return task
