@@ -27,6 +27,8 @@ class Settings:
     """Network to search with."""
     preset: str = "quick"
     """What is trained, and for how long."""
+    train: str | None = None
+    """What is trained, where the preset is not to say."""
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     """Learning rates, the candidates."""
     folds: int = 3
@@ -36,7 +38,7 @@ class Settings:
 def search(settings: Settings, cache: str | None) -> tuple[float, list[float]]:
     """Seconds of the processor, and the mean scores of the candidates."""
     rows = load_data(settings.data)
-    model = GPTClassifier(settings.model, preset=settings.preset, cache=cache)
+    model = GPTClassifier(settings.model, preset=settings.preset, train=settings.train, cache=cache)
     start = time.process_time()
     grid = {"lr": list(settings.rates)}
     found = GridSearchCV(model, grid, cv=settings.folds, refit=False).fit(rows["text"], rows["label"])
@@ -50,7 +52,7 @@ def main() -> None:
         cached, scores = search(settings, folder)
     plain, expected = search(settings, None)
     fits = len(settings.rates) * settings.folds
-    print(f"{fits} fits, {settings.model}, {settings.preset}, {os.cpu_count()} cores")
+    print(f"{fits} fits, {settings.model}, {settings.train or settings.preset}, {os.cpu_count()} cores")
     print(f"cache {cached:.1f} s, without {plain:.1f} s, ratio {plain / cached:.2f}")
     print("scores", *(f"{a:.4f} {b:.4f}" for a, b in zip(scores, expected, strict=True)), sep="  ")
 
