@@ -1,6 +1,6 @@
 """Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tiktoken
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gptcls.classify.attribution import STEPS, By, explanations
 from gptcls.classify.explanation import Explanation
@@ -30,6 +30,7 @@ from gptcls.data.columns import is_blank
 from gptcls.data.in_memory import texts_of
 from gptcls.data.long_texts import CUTS, describe_cut
 from gptcls.evaluation.decision import UNSURE, Decision, abstaining
+from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Staged
 from gptcls.models.lora import merge
 
@@ -47,12 +48,18 @@ class TextClassifier:
     ['spam', 'ham']
     """
 
-    def __init__(self, saved: SavedClassifier, device: torch.device, precision: str = "auto") -> None:
-        """``saved`` stays as it is: the model here is a copy, adapters merged, other tensors shared."""
+    def __init__(
+        self, saved: SavedClassifier, device: torch.device, precision: str = "auto",
+        cache: FeatureCache | None = None,
+    ) -> None:  # fmt: skip
+        """``saved`` stays as it is: the model here is a copy, adapters merged, other tensors shared. What the
+        frozen blocks say of a text is taken from ``cache`` where it has it."""
         self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
-        self.device = device
+        self.device, self.cache = device, cache
+        depth = None if cache is None else self.saved.model.frozen_blocks
         models = [self.saved.model, *(_member(self.saved.model, each) for each in saved.members)]
-        self.models = [Staged(each, _dtype(precision, device), precision == "int8") for each in models]
+        how = _dtype(precision, device), precision == "int8", depth
+        self.models = [Staged(each, *how) for each in models]
 
     def deciding(self, decision: Decision) -> "TextClassifier":
         """The same classifier, its tensors shared, with other answers to the same probabilities."""
@@ -116,9 +123,17 @@ class TextClassifier:
         cleaned, targets = [CLEANERS[saved.cleaning](texts[i]) for i in read], torch.zeros(len(read))
         dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
         outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
-        logits = [dataset_logits(model, dataset, self.device) for model in self.models]
+        logits = list(self._logits(dataset))
         outputs[read] = saved.outputs(torch.stack(logits) if saved.members else logits[0], cleaned)
         return outputs, dataset.truncated
+
+    def _logits(self, dataset: TextDataset) -> Iterator[Tensor]:
+        """Of each network (N, K)."""
+        if self.cache is None or not len(dataset):
+            yield from (dataset_logits(model, dataset, self.device) for model in self.models)
+            return
+        features = self.cache.datasets(self.models[0].frozen, {"texts": dataset}, self.device)["texts"]
+        yield from (dataset_logits(model.trained, features, self.device) for model in self.models)
 
     def explain(
         self, texts: Any, labels: str | Sequence[str] | None = None, by: By = "word",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from gptcls.core.errors import InputError
 
@@ -84,6 +84,24 @@ def check_at_least(values: Mapping[str, Any], least: Mapping[str, float]) -> Non
         if value is not None and (value < bound or (above and not value)):
             wanted = f"more than {bound}" if above else f"{bound} or more"
             raise InputError(f"{flag(name)} {value} is too small; use {wanted}")
+
+
+def check_choices(options: Options) -> None:
+    """Raise InputError for the first option that is none of the values its type names: from Python, or an
+    edited file, it may be anything."""
+    for name, (group, _, kind) in options._homes().items():
+        value = getattr(getattr(options, group) if group else options, name)
+        known = _choices(kind)
+        for each in value if isinstance(value, tuple | list) else [value]:
+            if known and each is not None and each not in known:
+                raise InputError(f"{flag(name)} {each!r:.40} is unknown; use {', '.join(known)}")
+
+
+def _choices(kind: Any) -> tuple:
+    """The values of a Literal, also where it is optional or of a tuple; none for other types."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next(filter(None, map(_choices, get_args(kind))), ())
 
 
 def check_seed(seed: int) -> None:

@@ -102,7 +102,7 @@ class SingleLabel(Task):
         """The distinct ``names`` as classes, sorted, ``positive`` last; InputError where that cannot be."""
         labels = sorted(set(names))
         if len(labels) < 2:
-            raise InputError(f"the labels hold {labels or 'no class'}: a classifier needs two or more")
+            raise InputError(f"the labels hold {labels or 'no class'}: two classes or more are needed")
         if positive is not None and len(labels) > 2:
             raise InputError(f"--positive {positive!r} is for two classes; these are {len(labels)}")
         if positive is not None and positive not in labels:

@@ -2,7 +2,8 @@
 
 Texts are the same where :func:`gptcls.data.same_text.text_key` says so. A text whose rows disagree gets one
 label, so that there is one right answer to it. Frames have the columns ``text`` and ``label``, and where a
-row stands for several of the data also ``rows``, the number of them.
+row stands for several of the data also ``rows``, the number of them. Rows in memory may have a ``weight``;
+where one row is left of several, it has the mean of theirs.
 """
 
 from collections import Counter
@@ -18,6 +19,7 @@ from gptcls.data.same_text import text_key
 
 Repeats = Literal["drop", "keep", "weight"]
 ROWS = "rows"
+WEIGHT = "weight"  # of a row in the loss, where rows in memory have weights
 MOST_SHOWN = 6  # classes whose change the log shows
 
 
@@ -80,12 +82,20 @@ def one_of_each(frame: "pd.DataFrame") -> "pd.DataFrame":
     keys = frame["text"].map(text_key).to_numpy()
     counts = pd.Series(raw_rows(frame)).groupby(keys, sort=False).sum().to_numpy()
     first = frame[~pd.Series(keys).duplicated().to_numpy()].reset_index(drop=True)
+    if WEIGHT in frame:
+        sums = (raw_rows(frame) * frame[WEIGHT]).groupby(keys, sort=False).sum().to_numpy()
+        first = first.assign(**{WEIGHT: sums / counts})
     return with_rows(first, counts)
 
 
 def raw_rows(frame: "pd.DataFrame") -> np.ndarray:
     """How many rows of the data each row stands for, (N,)."""
     return frame[ROWS].to_numpy() if ROWS in frame else np.ones(len(frame), dtype=np.int64)
+
+
+def weights_of(frame: "pd.DataFrame") -> np.ndarray | None:
+    """The weight of each row in the loss, (N,), 1 for one that was added without any; None where none has."""
+    return np.array(frame[WEIGHT].fillna(1.0), dtype=float) if WEIGHT in frame else None
 
 
 def with_rows(frame: "pd.DataFrame", counts: np.ndarray) -> "pd.DataFrame":

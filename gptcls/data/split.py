@@ -65,7 +65,7 @@ def make_split(
     whether their repeats were dropped or kept, and with every version of numpy. A text of more rows than a
     part is due of its class stays in train, where the class has enough others: it alone would decide scores.
     Rows of train whose text stands in a given validation or test part are removed, and rows of validation
-    whose text stands in test.
+    whose text stands in test. A part that is given empty stays so.
 
     Raises InputError for fractions that leave nothing, fewer than two classes, a class too small to be drawn
     from, a label in validation or test that train lacks, and a part that is left empty.
@@ -75,6 +75,7 @@ def make_split(
             rows = without(rows, part, "train", "the validation or test file")
     asked = {"validation": (validation, validation_fraction), "test": (test, test_fraction)}
     fractions = {name: fraction for name, (part, fraction) in asked.items() if part is None}
+    absent = [name for name, (part, _) in asked.items() if part is not None and part.empty]
     train, drawn = _draw(rows, fractions, seed, kind) if fractions else (rows, {})
     # Apart, in favour of test, then of validation.
     test = drawn.get("test", test).reset_index(drop=True)
@@ -85,7 +86,10 @@ def make_split(
     _require_classes(train, kind)
     known = names_in(train, kind)
     for name, part in split.items():
-        if part.empty:
+        if part.empty and name in drawn:
+            said = f"{rows['text'].map(text_key).nunique():,} texts are too few to draw {name} rows from"
+            raise InputError(f"{said}; add some, or choose another {name} fraction")
+        if part.empty and name not in absent:
             raise InputError(f"no rows are left for {name}: all of its texts stand in another part")
         if unseen := sorted(names_in(part, kind) - known):
             named = ", ".join(map(repr, unseen[:5])) + (", …" if len(unseen) > 5 else "")

@@ -69,11 +69,12 @@ class FeatureDataset(Dataset):
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where features are kept: between runs in ``folder``, if there is one. Beyond ``budget`` bytes, and in a
-    folder, they lie in a memory-mapped file."""
+    """Where features are kept: between runs in ``folder``, if there is one, where ``read_only`` adds none.
+    Beyond ``budget`` bytes, and in a folder, they lie in a memory-mapped file."""
 
     folder: Path | None = None
     budget: float = 2**31
+    read_only: bool = False
 
     def datasets(
         self, frozen: Frozen, parts: Mapping[str, TextDataset], device: torch.device
@@ -89,12 +90,14 @@ class FeatureCache:
         folder = None if self.folder is None else self.folder / _frozen_key(frozen)
         found = {}
         if folder is not None:
-            _remove_orphans(folder)
+            if not self.read_only:
+                _remove_orphans(folder)
             found = _read(folder, frozen)
         missing = [key for key in todo if key not in found]
         if missing:
             pad_id = next(iter(parts.values())).pad_id
-            computed = self._compute(frozen, [todo[key] for key in missing], folder, missing, pad_id, device)
+            where = None if self.read_only else folder
+            computed = self._compute(frozen, [todo[key] for key in missing], where, missing, pad_id, device)
             found |= dict(zip(missing, computed, strict=True))
         if folder is not None:
             log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")

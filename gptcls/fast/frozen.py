@@ -113,11 +113,15 @@ class Autocast(nn.Module):
 
 
 class Staged(nn.Module):
-    """Both stages for inference: all but the last block runs in ``dtype``, with ``int8`` weights if asked."""
+    """Both stages for inference: the first ``depth`` blocks, by default all but the last, run in ``dtype``,
+    with ``int8`` weights if asked."""
 
-    def __init__(self, model: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False) -> None:
+    def __init__(
+        self, model: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False,
+        depth: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        depth = len(model.backbone.blocks) - 1
+        depth = len(model.backbone.blocks) - 1 if depth is None else depth
         self.frozen, self.trained = Frozen(model, depth, dtype, int8), Trained(model, depth)
         self.n_outputs = model.n_outputs
 

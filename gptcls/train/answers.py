@@ -46,9 +46,11 @@ def choose_answers(
     targets: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Give ``saved`` what validation rows say, and return the outputs (N, K) of each part; ``logits`` (N, K)
-    are the network's."""
-    held = targets["validation"]
-    plain = {part: saved.uncalibrated(logits[part], f["text"].tolist()) for part, f in split.items()}
+    are the network's. Without such rows nothing is chosen."""
+    held, texts = targets["validation"], {part: getattr(split, part)["text"].tolist() for part in logits}
+    plain = {part: saved.uncalibrated(values, texts[part]) for part, values in logits.items()}
+    if not len(held):
+        return plain
     by_cost = options.threshold == "cost"
     if not (by_cost and saved.several):
         saved.task = judge_of(saved.task).tuned(held, plain["validation"])
@@ -58,7 +60,7 @@ def choose_answers(
         saved.calibration = fit_calibration(held, plain["validation"])
     outputs = plain
     if saved.calibration is not None:
-        outputs = {part: saved.outputs(logits[part], f["text"].tolist()) for part, f in split.items()}
+        outputs = {part: saved.outputs(values, texts[part]) for part, values in logits.items()}
         if saved.several and not by_cost:  # each text keeps its labels
             saved.task = replace(saved.task, thresholds=saved.calibration.moved(saved.task.thresholds))
     if options.threshold == "auto" and not saved.several:

@@ -4,7 +4,7 @@ anything is read or downloaded."""
 from typing import Any
 
 from gptcls.common.log import log
-from gptcls.common.options import check_at_least, check_seed, flag
+from gptcls.common.options import check_at_least, check_choices, check_seed, flag
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
@@ -32,6 +32,7 @@ TASK_OPTIONS = {  # every other option goes with every task
 def resolve(config: TrainConfig) -> TrainConfig:
     """The configuration with all defaults that depend on the recipe or what is trained, but not on the rows;
     InputError for the first value that no run can use."""
+    check_choices(config)
     values = config.flat()
     defaults = dict(RECIPES[config.run.recipe])
     if config.run.recipe == "default" and config.model.init == "random":

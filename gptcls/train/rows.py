@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gptcls.common.lazy import pd
 from gptcls.common.options import flag
 from gptcls.core.errors import InputError
 from gptcls.data import book
@@ -55,14 +56,35 @@ def split_of(rows: Any, config: TrainConfig, labels: Any = None) -> Split:
     parts = {"train": rows} if not isinstance(rows, Mapping) or labels is not None else rows
     columns, layout = (data.text_columns, data.label_column), data.label_layout
     parts = {part: labelled_rows(frame, labels, columns[0]) for part, frame in parts.items()}
-    for part, path in (("validation", data.validation), ("test", data.test)):
-        if path is not None:
-            raise InputError(f"--{part} {path} is a file, and the rows are in memory; give them as a part")
+    refuse_files(data)
     if "train" not in parts or not parts.keys() <= set(PARTS):
         raise InputError(f"parts {', '.join(map(str, parts))}: give train and, perhaps, validation and test")
     columns = columns if labels is None else ("text", "label")
     parts = {part: from_frame(frame, *columns, layout) for part, frame in parts.items()}
     return _training_rows(_drawn(parts, config), config)
+
+
+def split_to_fit(rows: "pd.DataFrame", config: TrainConfig) -> Split:
+    """Training and validation rows from a frame with the columns text and label and, perhaps, weight; the
+    test part is empty, and without a fraction the validation part too.
+
+    A class of one text stays in training. With ``--repeats keep`` every row is taken as it is labelled, also
+    where rows of one text disagree: so a row of weight 2 is two rows."""
+    data, kind = config.data, replace(KINDS[config.data.task], every_class=False)
+    rows, report = cleaned(rows, data.cleaning), None
+    if data.repeats != "keep":
+        rows, report = settle(rows, kind, data.repeats)
+    none = rows[:0]
+    held = None if data.validation_fraction else none
+    options = {"validation_fraction": data.validation_fraction, "seed": config.run.seed, "kind": kind}
+    return _training_rows(replace(make_split(rows, held, none, **options), report=report), config)
+
+
+def refuse_files(data: DataOptions) -> None:
+    """Raise InputError where options name a file for a part while rows come from memory."""
+    for part, path in (("validation", data.validation), ("test", data.test)):
+        if path is not None:
+            raise InputError(f"--{part} {path} is a file, and the rows are in memory; give them as a part")
 
 
 def _drawn(parts: dict[str, Any], config: TrainConfig) -> Split:

@@ -19,12 +19,13 @@ from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
+from gptcls.common.options import flag
 from gptcls.core.answer import dataset_logits
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
-from gptcls.data.repeats import raw_rows
+from gptcls.data.repeats import raw_rows, weights_of
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation import report
@@ -52,9 +53,11 @@ from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
+from gptcls.train.weights import Weighted, weighted
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
 CALL, CALL_OF_A_GPU = 32, 4096  # positions of training that take as long as what a call costs besides
+NEED_VALIDATION = {"patience": (0,), "stack": (None, "none"), "threshold": ("none", "cost")}
 IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
 
 
@@ -136,6 +139,35 @@ def trained(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
     return trainer
 
 
+def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = None) -> SavedClassifier:
+    """The classifier of :func:`fit` and nothing else: neither scores nor baselines, and no test part is read.
+    ``config`` is resolved. Rows may have weights in the loss (:mod:`gptcls.data.repeats`).
+
+    Without validation rows probabilities are as they come out and labels are given from 0.5; InputError for
+    what can only be chosen on such rows."""
+    setup = prepare(split, config, own)
+    saved, options, held = setup.saved, setup.config.fit, split.validation["text"].tolist()
+    for name, default in () if held else NEED_VALIDATION.items():
+        if getattr(options, name) not in default:
+            given = f"{flag(name)} {getattr(options, name)}"
+            raise InputError(
+                f"{given} is judged on validation rows, and there are none: draw some, or leave it out"
+            )
+    for trainer in _trainers(setup):
+        _carry_out(trainer)
+    logits = _logits(setup, ("validation",))
+    targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
+    if options.stack == "ngrams":
+        rivals = judge_of(saved.task).rivals(saved.task.labels)
+        parts = [(part, f) for part, f in split.plain_items() if part != "test"]
+        rows = {part: (f["text"].tolist(), saved.task.targets(f["label"].tolist())) for part, f in parts}
+        rivals.scores({part: (texts, values.numpy()) for part, (texts, values) in rows.items()})
+        if (ngrams := rivals.ngram_model()) is not None:
+            saved.mixture = fit_mixture(saved.task, ngrams, logits["validation"], targets["validation"], held)
+    choose_answers(saved, options, split, logits, targets)
+    return saved
+
+
 def train(
     config: TrainConfig | None = None, *, labels: Any = None, explicit: Collection[str] = (), **options: Any
 ) -> Run:
@@ -185,7 +217,7 @@ def _train(home: RunFolder, split: Split) -> Run:
     write_rows = partial(save_split, setup.split)
     folder = home.begin(saved.base, device, dtype, changed, files_read(config), write_rows)
     hooks = [StopOnSignal(), Checkpoints(folder / "checkpoint")]
-    full = _store_everything(config, saved.base)
+    full = store_everything(config, saved.base)
     stored = (p for p in saved.model.parameters() if full or p.requires_grad)
     require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
 
@@ -240,8 +272,12 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
     for part, frame in split.items():
-        labels = frame["label"].tolist()
-        log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
+        if labels := frame["label"].tolist():
+            log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
+        if labels and (in_loss := weights_of(frame)) is not None:
+            loaders[part] = weighted(loaders[part], torch.from_numpy(in_loss))
+    if weights_of(split.train) is not None:
+        task = Weighted(task, setup.datasets["train"].targets)
     torch.manual_seed(config.run.seed if seed is None else seed)
     if config.run.recipe == "book":  # sections 6.5 and 6.6 look before they train, then seed again
         looks = ((loaders[part], setup.device, n) for n in (10, 5) for part in PARTS)  # in the book's order
@@ -256,8 +292,8 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     # At most half as many validation rows as were trained on since: a sixth of the work of training.
     val_iter = n_batches if book else max(n_batches, freq // 2)
     full = options.patience > 0 or not book
-    curves = EpochLines(loaders["validation"], freq, n_batches, full, val_iter)
-    own = [ProgressBar("training"), curves, BestWeights(options.patience)]
+    curves = [EpochLines(loaders["validation"], freq, n_batches, full, val_iter)]
+    own = [ProgressBar("training"), *(curves if len(split.validation) else ()), BestWeights(options.patience)]
     trainer = Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
     if not (book or setup.saved.model.pool.sees_padding):
         trainer.parts = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
@@ -329,12 +365,12 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
 
 
-def _logits(setup: Setup) -> dict[str, Tensor]:
+def _logits(setup: Setup, parts: Collection[str] = PARTS) -> dict[str, Tensor]:
     """Of each part (N, K); of an ensemble of each network, (M, N, K)."""
     saved, model = setup.saved, setup.saved.model
 
     def of_each() -> dict[str, Tensor]:
-        return {part: dataset_logits(setup.network, x, setup.device) for part, x in setup.datasets.items()}
+        return {part: dataset_logits(setup.network, setup.datasets[part], setup.device) for part in parts}
 
     found = [of_each()]
     if not saved.members:
@@ -363,7 +399,7 @@ def _frozen_vectors(setup: Setup) -> Parts | None:
     return parts
 
 
-def _store_everything(config: TrainConfig, base: dict | None) -> bool:
+def store_everything(config: TrainConfig, base: dict | None) -> bool:
     """Whether the saved classifier holds all tensors, or only those that were trained."""
     train, save, name = config.model.train, config.run.save, config.model.model
     if base is None or train == "all" or save == "full":

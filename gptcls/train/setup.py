@@ -24,7 +24,7 @@ from gptcls.core.tokenizer import Tokenizer
 from gptcls.core.weights import State
 from gptcls.data.labels import KINDS
 from gptcls.data.long_texts import CUTS, describe_cut
-from gptcls.data.repeats import expanded
+from gptcls.data.repeats import expanded, weights_of
 from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
@@ -36,6 +36,7 @@ from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
+from gptcls.train.weights import counted
 
 
 @dataclass
@@ -84,14 +85,16 @@ def _size_of(name: str, own: nn.Module | None) -> tuple[int | None, bool]:
 
 def make_task(split: Split, config: TrainConfig) -> Task:
     """The task over the labels of the training rows, with the options that are its own. What it counts of
-    them, such as the weights of classes, it counts as often as they are drawn."""
+    them, such as the weights of classes, it counts as often as they are drawn, and by their weights."""
     task, values = config.data.task, config.flat()
     own = {name: values[name] for name, tasks in TASK_OPTIONS.items() if task in tasks}
     if task == "multi" and all(len(KINDS[task].names(label)) == 1 for label in split.train["label"]):
         hint = "--task single is meant for that, unless a --label-separator is missing"
         log.info(f"--task multi: every training row has exactly one label; {hint}")
     drawn = expanded(split.train) if config.data.repeats == "weight" else split.train
-    return TASKS[task].for_training(drawn["label"].tolist(), **own)
+    labels, weights = drawn["label"].tolist(), weights_of(drawn)
+    made = TASKS[task].for_training(labels, **own)
+    return made if weights is None else counted(made, made.targets(labels), torch.from_numpy(weights))
 
 
 def build_classifier(
