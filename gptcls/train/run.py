@@ -153,8 +153,7 @@ def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = No
             raise InputError(
                 f"{given} is judged on validation rows, and there are none: draw some, or leave it out"
             )
-    for trainer in _trainers(setup):
-        _carry_out(trainer)
+    trained(setup)
     logits = _logits(setup, ("validation",))
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     if options.stack == "ngrams":
