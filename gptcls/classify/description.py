@@ -18,6 +18,7 @@ FORMAT_VERSION = 2
 SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
 YOUNGER_THAN_VERSION_2 = {
     "text_columns": [], "mixture": None, "calibration": None, "decision": None, "members": 1,
+    "head_bias": True,
 }  # fmt: skip
 
 # What each kind of task has one number per label of: its default, and what each number must exceed.
@@ -65,6 +66,7 @@ def _rules(spec: dict) -> Iterator[Rule]:
     choices = {"pooling": poolings_of(family), "long": CUTS, "cleaning": CLEANERS}
     for name, known in (choices | {"tensors": ("all", "trained", "adapter")}).items():
         yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
+    yield "head_bias", spec["head_bias"], type(spec["head_bias"]) is bool, "true or false"
     names = spec["text_columns"]
     fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
     yield "text_columns", names, fits, "a list of names"

@@ -125,6 +125,7 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
         "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
+        "head_bias": model.head.bias is not None,
         "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         **{field: getattr(saved, field) for field in AS_THEY_ARE},
         "members": 1 + len(saved.members),
@@ -214,7 +215,8 @@ def read_classifier(
             raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
         # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
-            model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
+            network = backbone or family.network(config)
+            model = Classifier(network, task.n_outputs, spec["pooling"], spec["head_bias"])
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}

@@ -84,17 +84,19 @@ class Classifier(nn.Module):
     The backbone is any network with ``forward(ids (B, T), lengths (B,)) -> hidden (B, T, C)``, made of
     ``embed(ids)``, ``blocks``, each called as ``block(x, lengths)``, and ``norm(x)``, with ``config.n_embd``
     (C) and ``config.n_positions``. Padding changes no real token's vector. An untied language-model head is
-    taken off it. Where blocks are in bf16, its norm gives fp32. The head is a fresh ``Linear(C, K)``;
-    ``pooling`` is a key of :data:`POOLERS`.
+    taken off it. Where blocks are in bf16, its norm gives fp32. The head is a fresh ``Linear(C, K)``, without
+    a bias where ``head_bias`` says so; ``pooling`` is a key of :data:`POOLERS`.
     """
 
-    def __init__(self, backbone: nn.Module, n_outputs: int, pooling: str = "last") -> None:
+    def __init__(
+        self, backbone: nn.Module, n_outputs: int, pooling: str = "last", head_bias: bool = True
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         backbone.lm_head = None  # a head of its own, where the backbone has one, gives way to ours
         self.pooling = pooling
         self.pool = POOLERS[pooling](backbone.config.n_embd)
-        self.head = nn.Linear(backbone.config.n_embd, n_outputs)
+        self.head = nn.Linear(backbone.config.n_embd, n_outputs, head_bias)
         self.policy, self.learning = "all", [backbone]
         self.requires_grad_(True)
 

@@ -1,6 +1,6 @@
 """A trained classifier in the form that other programs read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ from gptcls.classify.store import read_classifier
 from gptcls.common.files import require_writable
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
+from gptcls.evaluation.decision import PLAIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class ExportConfig:
     """Folder to write."""
     int8: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """For ONNX Runtime: weights of 8 bits, a quarter of the size."""
+    likeliest: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Of a classifier that abstains, or answers by costs or a threshold: write one that always answers with
+    the likeliest class."""
     base: str | None = None
     """Where the weights are that it was trained on, for a classifier stored without them; otherwise where
     they were then, or next to its folder."""
@@ -42,6 +46,8 @@ def export(config: ExportConfig) -> Path:
         raise InputError(f"--out {config.out} is not an empty folder; choose another, or delete it")
     require_writable(config.out, "--out")
     classifier = read_classifier(config.model, torch.float32, config.base, config.allow_download)
+    if config.likeliest:
+        classifier = replace(classifier, decision=PLAIN)
     if config.to == "onnx":
         from gptcls.export.to_onnx import to_onnx
 

@@ -1,11 +1,199 @@
-"""A classifier as a folder that ``transformers`` reads, one of its classes ``…ForSequenceClassification``."""
+"""A classifier as a folder that ``transformers`` reads, one of its classes ``…ForSequenceClassification``.
 
+The head's logits come out calibrated: temperatures, and a regression's units, are folded into its weights.
+Two things are put where they change no answer:
+
+- The head of GPT-2's class has no bias. The final norm's takes its place: W (n + β + δ) is W (n + β) + b
+  where W δ = b. Llama's norm has none either, so heads over one are trained without.
+- The classes of most encoders put a linear layer and an activation below the head. A classifier that was
+  trained without gets its own head as that layer: twice, in two forms that the activation keeps apart and the
+  layer above puts together again (:data:`BOTH_WAYS`).
+"""
+
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from gptcls.classify.store import SavedClassifier
+from gptcls.common.files import atomic_folder
 from gptcls.core.errors import InputError
+from gptcls.core.task import SingleLabel
+from gptcls.core.tasks import MultiLabel, Regression
+from gptcls.core.weights import State
+from gptcls.evaluation.decision import PLAIN
+from gptcls.export.forms import FORMS, Form, with_tokenizer
+from gptcls.models.auto_tokenizer import save_tokenizer, tokenizer_json, with_padding
+from gptcls.models.families import FAMILIES, Family, family_name, poolings_of
+from gptcls.models.llama import LlamaConfig
+from gptcls.models.lora import merged
+
+PROBLEMS = {
+    SingleLabel: "single_label_classification", MultiLabel: "multi_label_classification",
+    Regression: "regression",
+}  # fmt: skip
+TRUNCATION = {"head": "right", "tail": "left"}  # by what is read of a long text
+SMALL = 2.0**-8
+# An activation a, two factors f of its input and two g of its output: g₀ a(f₀ z) + g₁ a(f₁ z) = z. Exactly
+# for relu, and for gelu since z Φ(z) + z Φ(-z) = z; for tanh, by its series, up to 8/15 (SMALL z)⁴ z.
+BOTH_WAYS = {
+    "relu": ((1.0, -1.0), (1.0, -1.0)),
+    "gelu": ((1.0, -1.0), (1.0, -1.0)),
+    "tanh": ((SMALL, 2 * SMALL), (8 / (6 * SMALL), -1 / (6 * SMALL))),
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """``(W h + b) * factors + shifts`` in double precision: W (K, C), the others (K,)."""
+
+    weight: Tensor
+    bias: Tensor
+    factors: Tensor
+    shifts: Tensor
+
+    @classmethod
+    def of(cls, saved: SavedClassifier) -> "Head":
+        """The classifier's, with what is done to its logits: calibration, or the units of its numbers."""
+        layer, task = saved.model.head, saved.task
+        weight = layer.weight.detach().cpu().double()
+        zeros, ones = weight.new_zeros(len(weight)), weight.new_ones(len(weight))
+        bias = zeros if layer.bias is None else layer.bias.detach().cpu().double()
+        if isinstance(task, Regression):
+            return cls(weight, bias, ones.new_tensor(task.scales), ones.new_tensor(task.means))
+        if (by := saved.calibration) is None:
+            return cls(weight, bias, ones, zeros)
+        return cls(weight, bias, ones / ones.new_tensor(by.temperatures), zeros + ones.new_tensor(by.shifts))
+
+    @property
+    def layer(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, C) and bias (K,) of one layer that computes it."""
+        return self.weight * self.factors[:, None], self.bias * self.factors + self.shifts
+
+    def around(self, activation: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight (C, C) and bias (C,) of a layer below this activation, weight (K, C) and bias (K,) of one
+        above it, that compute it together."""
+        K, C = self.weight.shape
+        below, below_bias, above = (self.weight.new_zeros(shape) for shape in ((C, C), C, (K, C)))
+        for half, (f, g) in enumerate(zip(*BOTH_WAYS[activation], strict=True)):
+            rows = slice(half * K, (half + 1) * K)
+            below[rows], below_bias[rows] = f * self.weight, f * self.bias
+            above[:, rows] = torch.diag(g * self.factors)
+        return below, below_bias, above, self.shifts
 
 
 def to_transformers(classifier: SavedClassifier, folder: Path) -> None:
-    """Write it to ``folder``; InputError for what no such class computes."""
-    raise InputError(f"{classifier.model.pooling} cannot be written to {folder} yet")
+    """Write ``config.json``, ``model.safetensors``, ``tokenizer.json`` and ``tokenizer_config.json`` to
+    ``folder``. Probabilities, or numbers, are those of ``classifier`` in fp32, also of texts that are cut
+    (``truncation=True``). InputError for what no class of ``transformers`` computes."""
+    entries, tensors, pad_token, tokenizer = _converted(classifier)
+    side = {"truncation_side": TRUNCATION[classifier.long], "split_special_tokens": True}
+    try:
+        with atomic_folder(folder) as temporary:
+            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+            content = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+            (temporary / "config.json").write_text(content, encoding="utf-8")
+            save_tokenizer(temporary, tokenizer, classifier.max_length, pad_token, **side)
+    except (OSError, SafetensorError) as error:
+        way_out = "free space or choose another --out"
+        raise InputError(f"cannot write the classifier to {folder}: {error}; {way_out}") from error
+
+
+def _converted(saved: SavedClassifier) -> tuple[dict[str, Any], State, str, str]:
+    """The entries of config.json, the tensors under their names, what pads, and a tokenizer.json."""
+    backbone, task = saved.model.backbone, saved.task
+    name = family_name(backbone)
+    family, form = FAMILIES[name], FORMS.get(name)
+    if form is None:
+        raise InputError(f"transformers has no class for a {name}; use --to onnx")
+    tokenizer, config = tokenizer_json(saved.tokenizer), backbone.config
+    if isinstance(config, LlamaConfig):
+        config = with_tokenizer(config, json.loads(tokenizer))
+    entries = form.entries(config)
+    _require_expressible(saved, family, entries["architectures"][0])
+    tokenizer, pad_token, pad_id = with_padding(tokenizer, saved.tokenizer)
+    with merged(saved.model):
+        state = {k: v.detach().cpu().float() for k, v in backbone.state_dict().items()}
+    if config != backbone.config:
+        state |= {f"blocks.{i}.attn.proj.bias": torch.zeros(config.n_embd) for i in range(config.n_layer)}
+    table = state["wte.weight"]
+    if pad_id >= len(table):  # a row that no answer depends on
+        state["wte.weight"] = torch.cat([table, table.new_zeros(pad_id + 1 - len(table), table.shape[1])])
+        entries["vocab_size"] = pad_id + 1
+    if form.from_padding:
+        table = state["wpe.weight"]
+        state["wpe.weight"] = torch.cat([table.new_zeros(pad_id + 1, table.shape[1]), table])
+        entries["max_position_embeddings"] = len(state["wpe.weight"])
+    head = _with_head(saved, form, state, entries["architectures"][0])
+    tensors = family.names.to_theirs(state) | head
+    entries |= {
+        "id2label": {str(i): label for i, label in enumerate(task.labels)},
+        "label2id": {label: i for i, label in enumerate(task.labels)},
+        "problem_type": PROBLEMS[type(task)],
+        "pad_token_id": pad_id,
+        "torch_dtype": "float32",
+    }
+    for name, ids in (("bos", saved.tokenizer.prefix), ("eos", saved.tokenizer.eos_ids)):
+        entries[f"{name}_token_id"] = next(iter(ids), None)
+    return entries, {k: v.float().contiguous() for k, v in tensors.items()}, pad_token, tokenizer
+
+
+def _require_expressible(saved: SavedClassifier, family: Family, name: str) -> None:
+    """InputError for the first thing about the classifier that the class ``name`` knows nothing of."""
+    pooling, usual, n = saved.model.pooling, poolings_of(family)[0], 1 + len(saved.members)
+    for so, what, way_out in (
+        (n > 1, f"it is an ensemble of {n} networks", "train one without --seeds"),
+        (saved.mixture, "its answers are a mixture with those of n-grams", "train with --stack none"),
+        (pooling != usual, f"its head reads by --pooling {pooling}, that of {name} the {usual} token",
+            f"train with --pooling {usual}, or use --to onnx"),
+        (saved.long not in TRUNCATION, f"it reads long texts by --long {saved.long}",
+            "train with --long head"),
+        (saved.cleaning != "none", "it cleans texts first", "train without --clean"),
+        (saved.decision != PLAIN, "it abstains, or answers by costs or a threshold",
+            "add --likeliest to write one that always gives the likeliest"),
+    ):  # fmt: skip
+        if so:
+            raise InputError(f"transformers cannot express this classifier: {what}; {way_out}")
+
+
+def _with_head(saved: SavedClassifier, form: Form, state: State, name: str) -> State:
+    """The tensors of the last layer under their names; ``state`` (ours) changes with it where it must."""
+    head = Head.of(saved)
+    K, C = head.weight.shape
+    if form.below and not saved.model.backbone.config.pooler:
+        if 2 * K > C:
+            raise InputError(f"{name} has no room for {K} outputs over {C} channels; use --to onnx")
+        if form.below == "tanh" and isinstance(saved.task, Regression) and set(saved.task.scales) == {1.0}:
+            raise InputError(f"{name} has a tanh, which raw numbers would fill; train without --raw-targets")
+        below, below_bias, weight, bias = head.around(form.below)
+        state |= {"norm.dense.weight": below, "norm.dense.bias": below_bias}
+    else:
+        weight, bias = head.layer
+    if form.bias:
+        return {f"{form.head}.weight": weight, f"{form.head}.bias": bias}
+    differences = isinstance(saved.task, SingleLabel)  # softmax knows nothing else
+    if differences:
+        bias = bias - bias.mean()
+    if bias.any():
+        if "norm.bias" not in state:
+            way_out = "train it again, or use --to onnx"
+            raise InputError(f"{name} has no bias, and so no place for that of this head; {way_out}")
+        state["norm.bias"] = _shifted(state["norm.bias"], weight, bias, differences, name)
+    return {f"{form.head}.weight": weight}
+
+
+def _shifted(beta: Tensor, weight: Tensor, bias: Tensor, differences: bool, name: str) -> Tensor:
+    """The bias β + δ (C,) of a final norm, whose δ is the smallest for which W δ is ``bias`` (K,), or differs
+    from it by the same number in all K; InputError where there is none."""
+    centred = weight - weight.mean(dim=0) if differences else weight
+    delta = torch.linalg.lstsq(centred, bias[:, None], driver="gelsd").solution[:, 0]
+    moved = (beta + delta).float()
+    missed = (centred @ (moved.double() - beta.double()) - bias).abs().max() / max(1.0, bias.abs().max())
+    if missed > 1e-6:
+        raise InputError(f"{name} has no bias, and its norm cannot stand in for it; use --to onnx")
+    return moved

@@ -43,6 +43,8 @@ class Family:
     read: Callable[[State, dict[str, Any], str], tuple[Any, State]] | None = None
     names: NameMap | None = None  # Hugging Face's names of the tensors; None: ours
     own_tokenizer: bool = False  # in tokenizer.json next to the weights; else it is GPT-2's bundled one
+    # Whether a classifier's new head has a bias: not where transformers' has none, nor a norm to hold it.
+    head_bias: bool = True
     narrow: bool = False  # each block may hold its weights in bf16 or fp16 and compute in it
 
 
@@ -51,7 +53,7 @@ FAMILIES = {
     "gpt2": Family(GPT2Config, GPT2, True, ("gpt2",), gpt2_files.read_gpt2, GPT2_NAMES),
     "llama": Family(
         LlamaConfig, Llama, True, tuple(llama_files.MODEL_TYPES), llama_files.read_llama, llama_files.NAMES,
-        own_tokenizer=True, narrow=True),
+        own_tokenizer=True, head_bias=False, narrow=True),
     "bert": Family(
         BertConfig, Bert, False, ("bert",), bert_files.read_bert, bert_files.BERT, own_tokenizer=True),
     "roberta": Family(

@@ -113,7 +113,8 @@ def build_classifier(
     pooling = choose_pooling(options, backbone)
     if pooling != "first" and getattr(backbone.config, "pooler", False):
         backbone.drop_pooler()
-    model = Classifier(backbone, task.n_outputs, pooling)
+    family = known_family(backbone)
+    model = Classifier(backbone, task.n_outputs, pooling, family is None or FAMILIES[family].head_bias)
     if options.train == "lora":
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
@@ -135,7 +136,7 @@ def restart(setup: Setup, seed: int, start: State) -> None:
         fresh, _ = build_classifier(config.changed(seed=seed), setup.saved.task, setup.device)
         start = fresh.trained_parameters()
     else:
-        head = nn.Linear(model.head.in_features, model.n_outputs)
+        head = nn.Linear(model.head.in_features, model.n_outputs, model.head.bias is not None)
         pool = POOLERS[model.pooling](model.head.in_features)
         start = start | {f"head.{name}": p for name, p in head.named_parameters()}
         start |= {f"pool.{name}": p for name, p in pool.named_parameters()}
