@@ -49,9 +49,8 @@ class TextClassifier:
 
     def __init__(self, saved: SavedClassifier, device: torch.device, precision: str = "auto") -> None:
         """``saved`` stays as it is: the model here is a copy, adapters merged, other tensors shared."""
-        self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
-        self.device = device
-        models = [self.saved.model, *(_member(self.saved.model, each) for each in saved.members)]
+        models = networks_of(saved, device)
+        self.saved, self.device = replace(saved, model=models[0]), device
         self.models = [Staged(each, _dtype(precision, device), precision == "int8") for each in models]
 
     def deciding(self, decision: Decision) -> "TextClassifier":
@@ -146,6 +145,13 @@ class TextClassifier:
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     """With ``"int8"`` the weights alone are integers; all else computes in the fastest format."""
     return pick_dtype("auto" if precision == "int8" else precision, device)
+
+
+def networks_of(saved: SavedClassifier, device: torch.device) -> list[Classifier]:
+    """Copies of its network, or of an ensemble's: adapters merged, tensors shared as far as they are the same
+    and on that device."""
+    first = _merged_copy(saved.model).to(device)
+    return [first, *(_member(first, each) for each in saved.members)]
 
 
 def _merged_copy(classifier: Classifier) -> Classifier:
