@@ -58,10 +58,13 @@ class Answers(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         lengths = lengths.clamp(min=1)
-        x, seen = self.network.backbone.embed(ids), self.network.seen(lengths, ids.shape[1])
+        seen = self.network.seen(lengths, ids.shape[1])
+        x = self.network.backbone.embed(ids)
         for block in self.shared:
             x = block(x, seen)
-        logits = torch.stack([own(x, lengths) for own in self.own])  # (M, B, K)
+        # Below no shared block an ensemble's networks may differ in their embeddings as well.
+        below = [x if self.shared else own.classifier.backbone.embed(ids) for own in self.own]
+        logits = torch.stack([own(x, lengths) for own, x in zip(self.own, below, strict=True)])  # (M, B, K)
         if not self.task.has_probabilities:
             return self.task.outputs(logits).mean(dim=0)
         probabilities = self.task.outputs(self._calibrated(logits))
