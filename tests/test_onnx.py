@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import random_bert, random_llama
-from helpers.tiny import TINY, set_pooling, tiny_classifier, tiny_lora, tiny_saved
+from helpers.tiny import TINY, set_pooling, tiny_classifier, tiny_lora, tiny_saved, write_csv
 from test_to_transformers import TEXTS, TRAINED_ON, checkpoint, saved_over
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from benchmarks import onnx as benchmark
 from gptcls.classify.predict import TextClassifier, load_classifier
-from gptcls.classify.store import SavedClassifier
+from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.core.batches import TextDataset
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
@@ -306,35 +308,30 @@ def test_the_books_position_is_padded_to_its_place(tmp_path) -> None:
 
 # --- other families and forms ---
 
-# Those with every switch of every family; of the others the graph is made of the same parts.
-TRACED = (
-    "llama3",
-    "qwen2 window",
-    "qwen3",
-    "smollm3",
-    "bert",
-    "distilbert",
-    "electra",
-    "deberta",
-    "modernbert",
-)
-OTHERS = ("llama", "mistral", "qwen2", "phi3", "phi3 window", "qwen3 yarn", "roberta", "xlm-roberta",
-          "camembert", "ernie", "ernie with tasks")  # fmt: skip
+# Together they have every switch of every family, so the graphs of the others are made of the same parts.
+TRACED = {"qwen3 window": {"attention_bias": True}} | {
+    kind: {} for kind in ("smollm3", "bert", "distilbert", "electra", "deberta", "modernbert")
+}
+OTHERS = ("llama", "llama3", "llama yarn", "mistral", "qwen2", "qwen2 window", "qwen3", "phi3", "roberta",
+          "xlm-roberta", "camembert", "ernie", "ernie with tasks")  # fmt: skip
 
 
 # What else is traced by the way.
-ASKED = {"electra": Regression(("stars", "price"), (3.0, 10.0), (1.2, 4.0)), "qwen3": MultiLabel(("a", "b"))}
-POOLED = {"llama3": "mean", "smollm3": "max"}
+ASKED = {
+    "electra": Regression(("stars", "price"), (3.0, 10.0), (1.2, 4.0)),
+    "qwen3 window": MultiLabel(("a", "b")),
+}
+POOLED = {"smollm3": "mean"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TRACED)
 def test_every_family(tmp_path, kind: str) -> None:
-    saved = saved_over(checkpoint(tmp_path, kind), ASKED.get(kind, THREE))
+    saved = saved_over(checkpoint(tmp_path, kind, **TRACED[kind]), ASKED.get(kind, THREE))
     saved.model = set_pooling(saved.model, POOLED.get(kind, saved.model.pooling))
     if kind == "distilbert":
         saved.decision = Decision(costs=((0.0, 1.0, 5.0), (2.0, 0.0, 1.0), (1.0, 9.0, 0.0)), abstain=0.3)
-    one = kind in ("llama3", "distilbert", "electra", "bert")  # of the others two, as they differ
+    one = kind in ("distilbert", "electra", "bert")  # of the others two, as they differ
     del saved.model.backbone.blocks[1 if one else 2 :]
     to_onnx(saved, tmp_path / "onnx")
     assert_same(saved, tmp_path / "onnx", TEXTS, atol=1e-4)
@@ -346,7 +343,9 @@ def switches(kind: str, folder: Path) -> set[tuple]:
     """All but sizes and other numbers, of a network's class."""
     oracles = random_llama if kind in random_llama.KINDS else random_bert
     folder.mkdir()
-    backbone = load_pretrained(random_llama.save(oracles.oracle_of(kind, "Model"), folder))
+    backbone = load_pretrained(
+        random_llama.save(oracles.oracle_of(kind, "Model", **TRACED.get(kind, {})), folder)
+    )
     values = asdict(backbone.config).items()
     named = {(name, x if isinstance(x, bool | str) else bool(x)) for name, x in values}
     return {(type(backbone), *each) for each in named - TABLES}
@@ -406,7 +405,10 @@ class Counting(nn.Module):
         return x.flip(-1) if torch.compiler.is_compiling() else x
 
 
-@pytest.mark.parametrize(("values", "said"), [(True, "cannot trace this GPT2: "), (False, "differ by ")])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [(True, "cannot trace this GPT2: "), pytest.param(False, "differ by ", marks=pytest.mark.slow)],
+)
 def test_a_network_that_no_trace_holds(tmp_path, values: bool, said: str) -> None:
     saved = tiny_saved()
     saved.model.backbone.blocks = nn.ModuleList([Counting(values)])
@@ -461,6 +463,16 @@ def test_the_extra_names_what_is_imported() -> None:
     assert {each.partition(">")[0] for each in ast.literal_eval(line.partition("= ")[2])} == {
         "onnx", "onnxscript", "onnxruntime",
     }  # fmt: skip
+
+
+def test_the_benchmark_prints_what_it_measured(gpt2, folder, tmp_path, monkeypatch, capsys) -> None:
+    save_classifier(tmp_path / "c", gpt2)
+    monkeypatch.setattr(benchmark, "to_onnx", lambda _, where, int8: shutil.copytree(folder, where))
+    options = {"model": str(tmp_path / "c"), "data": write_csv(tmp_path / "rows.csv"), "rows": 12}
+    benchmark.run(benchmark.Options(**options, repeats=2, messages=3))
+    printed = capsys.readouterr().out
+    for row in ("one message: ONNX Runtime int8", "12 messages: ONNX Runtime fp32", "% of 12 labels equal"):
+        assert row in printed
 
 
 def test_the_page_shows_the_example() -> None:

@@ -1,8 +1,9 @@
 """A GPT-2 block for inference on a CPU in fewer passes over memory, through oneDNN's fused linear layers.
 
 The same formula as :class:`gptcls.core.gpt2.Block`. Bias, GELU and residual addition happen inside the
-matrix product that feeds them, while its output is still in the cache; but for a GELU whose tanh is slow. The operators are those that
-``torch.compile`` emits for a CPU; where a version of torch lacks one, blocks stay as they are.
+matrix product that feeds them, while its output is still in the cache; but for GELU where a tanh is slow.
+The operators are those that ``torch.compile`` emits for a CPU; where a version of torch lacks one, blocks
+stay as they are.
 """
 
 import math
