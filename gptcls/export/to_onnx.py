@@ -129,7 +129,7 @@ def to_onnx(classifier: SavedClassifier, folder: Path, int8: bool = False) -> No
             _quantize(path, temporary / path.name, beside)
         tokenizer.save(str(temporary / "tokenizer.json"))
         (temporary / "example.py").write_text(_example(classifier), encoding="utf-8")
-    log.info(f"answers in ONNX Runtime differ by {difference:.1g} from these" + ", in fp32" * int8)
+    log.info(f"ONNX Runtime's answers differ by {difference:.1g} at most" + ", before the 8 bits" * int8)
     if beside:
         log.info("more than 2 GB do not fit into model.onnx: keep model.onnx.data beside it")
 
