@@ -17,6 +17,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
+from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
@@ -268,6 +269,17 @@ def test_features_that_do_not_fit_the_disk(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"GiB of features do not fit into .*--cache"):
         features(Frozen(stirred(), 2), FeatureCache(tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_fused_block_is_the_plain_one_however_long_a_tanh_takes(slow):
+    block, x = stirred().backbone.blocks[0], 3 * torch.randn(3, 9, TINY.n_embd)
+    if not can_fuse(block, torch.float32):
+        pytest.skip("this torch fuses nothing here")
+    fused = FusedBlock(block, torch.float32)
+    fused.tanh_is_slow = slow
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), block(x), atol=1e-5, rtol=1e-5)
 
 
 def test_plain_blocks_where_nothing_can_be_fused(monkeypatch):

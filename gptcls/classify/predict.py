@@ -54,10 +54,9 @@ class TextClassifier:
     ) -> None:  # fmt: skip
         """``saved`` stays as it is: the model here is a copy, adapters merged, other tensors shared. What the
         frozen blocks say of a text is taken from ``cache`` where it has it."""
-        self.saved = replace(saved, model=_merged_copy(saved.model).to(device))
-        self.device, self.cache = device, cache
-        depth = None if cache is None else self.saved.model.frozen_blocks
-        models = [self.saved.model, *(_member(self.saved.model, each) for each in saved.members)]
+        models = networks_of(saved, device)
+        self.saved, self.device, self.cache = replace(saved, model=models[0]), device, cache
+        depth = None if cache is None else models[0].frozen_blocks
         how = _dtype(precision, device), precision == "int8", depth
         self.models = [Staged(each, *how) for each in models]
 
@@ -164,6 +163,13 @@ class TextClassifier:
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     """With ``"int8"`` the weights alone are integers; all else computes in the fastest format."""
     return pick_dtype("auto" if precision == "int8" else precision, device)
+
+
+def networks_of(saved: SavedClassifier, device: torch.device) -> list[Classifier]:
+    """Copies of its network, or of an ensemble's: adapters merged, tensors shared as far as they are the same
+    and on that device."""
+    first = _merged_copy(saved.model).to(device)
+    return [first, *(_member(first, each) for each in saved.members)]
 
 
 def _merged_copy(classifier: Classifier) -> Classifier:

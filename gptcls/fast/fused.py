@@ -1,8 +1,9 @@
 """A GPT-2 block for inference on a CPU in fewer passes over memory, through oneDNN's fused linear layers.
 
 The same formula as :class:`gptcls.core.gpt2.Block`. Bias, GELU and residual addition happen inside the
-matrix product that feeds them, while its output is still in the cache. The operators are those that
-``torch.compile`` emits for a CPU; where a version of torch lacks one, blocks stay as they are.
+matrix product that feeds them, while its output is still in the cache; but for GELU where a tanh is slow.
+The operators are those that ``torch.compile`` emits for a CPU; where a version of torch lacks one, blocks
+stay as they are.
 """
 
 import math
@@ -15,6 +16,7 @@ from gptcls.core.gpt2 import Block
 
 PACKED_FOR = 1024  # rows of a batch that the packed weights are laid out for; others work as well
 SHORT = 128  # tokens
+GELU = math.sqrt(8 / math.pi)  # twice the factor in its tanh approximation
 
 
 def can_fuse(block: nn.Module, dtype: torch.dtype) -> bool:
@@ -40,6 +42,8 @@ class FusedBlock(nn.Module):
         self.norms = [self._norm(norm, dtype) for norm in (block.norm1, block.norm2)]
         layers = (block.attn.qkv, block.attn.proj, block.mlp.fc, block.mlp.proj)
         self.qkv, self.attn_proj, self.fc, self.mlp_proj = (self._linear(layer, dtype) for layer in layers)
+        # Without AVX-512 a tanh takes four times as long as an exp, and twice that inside oneDNN's product.
+        self.tanh_is_slow = dtype == torch.float32 and "AVX512" not in torch.backends.cpu.get_cpu_capability()
 
     @staticmethod
     def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> tuple:  # the arguments of F.layer_norm
@@ -60,8 +64,17 @@ class FusedBlock(nn.Module):
         q, k, v = heads.view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
         mixed = _attention(q, k, v).transpose(1, 2).reshape(B, T, C)
         x = linear.binary(mixed, x, *self.attn_proj, "add")
-        inner = linear(F.layer_norm(x, *self.norms[1]), *self.fc, "gelu", [], "tanh")  # (B, T, 4C)
+        normed = F.layer_norm(x, *self.norms[1])
+        if self.tanh_is_slow:
+            inner = _gelu(F.linear(normed, *self.fc))  # (B, T, 4C)
+        else:
+            inner = linear(normed, *self.fc, "gelu", [], "tanh")
         return linear.binary(inner, x, *self.mlp_proj, "add")
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """GELU's tanh approximation without a tanh: (1 + tanh u) / 2 is the sigmoid of 2u."""
+    return (x * x).mul_(GELU * 0.044715).add_(GELU).mul_(x).sigmoid_().mul_(x)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)

@@ -15,7 +15,7 @@ from gptcls.core.gpt2 import Attention, Block
 
 def at(block: nn.Module, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
     """``block(x, lengths)`` at one position (B,) of each row: (B, T, C) -> (B, C)."""
-    rows = torch.arange(len(x), device=x.device)
+    rows = torch.arange(x.shape[0], device=x.device)
     if type(block) is Block:
         # Dropout needs the weights, keys and values themselves.
         if not (block.training and any(isinstance(m, nn.Dropout) and m.p for m in block.modules())):

@@ -88,7 +88,7 @@ class Attention(nn.Module):
         (B, Q, C)."""
         tokens = x
         if positions is not None:
-            tokens = x[torch.arange(len(x), device=x.device), positions][:, None]
+            tokens = x[torch.arange(x.shape[0], device=x.device), positions][:, None]
         q, k, v = self._heads(self.q(tokens)), self._heads(self.k(x)), self._heads(self.v(x))
         at = torch.arange(x.shape[1], device=x.device)  # (T,)
         real = None if lengths is None else at < lengths[:, None, None, None]  # (B, 1, 1, T)
@@ -128,7 +128,7 @@ class Block(nn.Module):
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``self(x, lengths)`` at one position (B,) of each row (B, T, C): (B, C)."""
-        tokens = x[torch.arange(len(x), device=x.device), positions]
+        tokens = x[torch.arange(x.shape[0], device=x.device), positions]
         return self._add(tokens, self.attn(x, lengths, positions)[:, 0])
 
     def _add(self, x: Tensor, read: Tensor) -> Tensor:  # (..., C), (..., C) -> (..., C)

@@ -75,7 +75,8 @@ class Attention(nn.Module):
         T = torch.arange(x.shape[1], device=x.device)
         asking, asked = x, T[None]  # (B, Q, C), (1 or B, Q)
         if positions is not None:
-            asking, asked = x[torch.arange(len(x), device=x.device), positions][:, None], positions[:, None]
+            rows = torch.arange(x.shape[0], device=x.device)
+            asking, asked = x[rows, positions][:, None], positions[:, None]
         q, k, v = self._heads(self.q(asking)), self._heads(self.k(x)), self._heads(self.v(x))  # (B, H, ., D)
         where = self.drop(distances())[None]  # (1, 2S, C)
         where_q, where_k = self._heads(self.q(where)), self._heads(self.k(where))  # (1, H, 2S, D)

@@ -106,7 +106,7 @@ class Attention(nn.Module):
 
     def at(self, x: Tensor, positions: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, C)
         """``self(x)`` at one position of each row: keys and values of all, which are few, but one query."""
-        tokens = x[torch.arange(len(x), device=x.device), positions][:, None]  # (B, 1, C)
+        tokens = x[torch.arange(x.shape[0], device=x.device), positions][:, None]  # (B, 1, C)
         angles = self._angles(x)
         k, v = self._keys_and_values(x, angles)  # (B, G, T, D)
         own = angles and tuple(table[positions][:, None, None] for table in angles)  # (B, 1, 1, D)
@@ -164,7 +164,7 @@ class Block(nn.Module):
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``self(x)`` at one position (B,) of each row: (B, C)."""
-        pooled = x[torch.arange(len(x), device=x.device), positions]
+        pooled = x[torch.arange(x.shape[0], device=x.device), positions]
         pooled = pooled + self.attn.at(self.norm1(x), positions)
         return pooled + self.mlp(self.norm2(pooled))
 

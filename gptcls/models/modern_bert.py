@@ -120,7 +120,7 @@ class Block(nn.Module):
 
     def at(self, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
         """``self(x, lengths)`` at one position (B,) of each row (B, T, C): (B, C)."""
-        tokens = x[torch.arange(len(x), device=x.device), positions]
+        tokens = x[torch.arange(x.shape[0], device=x.device), positions]
         tokens = tokens + self.attn(self.norm1(x), lengths, positions)[:, 0]
         return tokens + self.mlp(self.norm2(tokens))
 
