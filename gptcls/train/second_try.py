@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gptcls.common.console import complain
 from gptcls.common.log import log
+from gptcls.common.processes import processes
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
 from gptcls.train.folder import RunFolder, checkpoint_in
@@ -39,8 +40,10 @@ def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Train
 
 
 def _another_folder(error: InputError) -> Path | None:
-    """What somebody at the terminal answers; None if nobody is there, or nothing is answered."""
-    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+    """What somebody at the terminal answers; None if nobody is there, or nothing is answered, or other
+    processes would have to wait for it."""
+    here = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    if processes()[1] > 1 or not here:
         return None
     complain(f"error: {error}")
     while True:
