@@ -44,6 +44,7 @@ def trained(base, hooks=(), **options):
     assert len(setup.datasets["train"]) % config.fit.batch_size == 1
     for trainer in _trainers(setup, hooks):
         _carry_out(trainer)
+    setup.gather()
     logits, _ = _look(setup, trainer)
     weights = {name: p.detach() for name, p in setup.saved.model.trained_parameters().items()}
     return weights, trainer.progress.history, logits
@@ -83,6 +84,36 @@ def test_two_processes_end_where_one_does(base, options):
     assert_same_run(one, two[0])
     assert all(torch.equal(value, two[1][0][name]) for name, value in two[0][0].items())
     assert two[0][1] == two[1][1], "both know how it went"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"train": "all", "balance": "weights", "epochs": 1, "lr": 0.003},
+        {"train": "lora", "lora_rank": 4, "lr": 0.003},
+        {"train": "last_block", "accumulate": 3, "clip": 0.1, "patience": 1, "epochs": 5},
+    ],
+    ids=lambda options: options["train"],
+)
+def test_a_network_in_parts_ends_where_a_whole_one_does(base, options):
+    one = trained(base, no_cache=True, **options)
+    two = together(2, partial(trained, base, shard=True, **options))
+    assert_same_run(one, two[0])
+    assert two[0][1] == two[1][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "several processes: torchrun"),
+        ({"cache": "kept"}, "--cache kept is not for a network in parts"),
+        ({"seeds": (1, 2)}, "--seeds"),
+        ({"recipe": "book"}, "leave out --shard"),
+    ],
+)
+def test_what_excludes_parts(base, options, words):
+    with pytest.raises(InputError, match=words):
+        trained(base, shard=True, **options)
 
 
 def test_three_processes_and_three_batches_a_step(base):
@@ -244,7 +275,11 @@ def run(data, base, out, stop=0, **options):
         return loss
 
     SharedTrainer._step = stopping  # the process is the test's own
-    given = {} if options else {"data": str(data), "model": str(base), "train": "last_block", **QUICK}
+    given = (
+        {}
+        if options.get("resume")
+        else {"data": str(data), "model": str(base), "train": "last_block", **QUICK}
+    )
     try:
         done = train(out=out, **given | options)
     except StoppedError:
@@ -252,10 +287,12 @@ def run(data, base, out, stop=0, **options):
     return done.folder, done.scores, done.classifier.model.trained_parameters()
 
 
-@pytest.mark.parametrize("n", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_run_that_was_stopped_goes_on_in_any_number_of_processes(base, tmp_path, n):
+@pytest.mark.parametrize(
+    ("n", "shard"), [(1, False), pytest.param(3, False, marks=pytest.mark.slow), (3, True)]
+)
+def test_a_run_that_was_stopped_goes_on_in_any_number_of_processes(base, tmp_path, n, shard):
     data, out = write_csv(tmp_path / "rows.csv", ROWS[:49]), tmp_path / "cut"
-    assert together(2, run, data, base, out, 20) == [None, None]
+    assert together(2, partial(run, data, base, out, 20, patience=1, shard=shard)) == [None, None]
     assert json.loads((out / "config.json").read_text())["state"] == "interrupted"
     assert load_classifier(out / "classifier").predict("free prize") in ("ham", "spam")
     (folder, scores, weights), *others = together(n, partial(run, None, None, out, resume=True))
@@ -266,7 +303,9 @@ def test_a_run_that_was_stopped_goes_on_in_any_number_of_processes(base, tmp_pat
     for its_folder, its_scores, its_weights in others:
         assert (its_folder, its_scores) == (None, {})
         assert all(torch.equal(value, its_weights[name]) for name, value in weights.items())
-    assert_same_weights(trained(base, train="last_block")[0], weights)
+    assert_same_weights(trained(base, train="last_block", patience=1)[0], weights)
+    saved = load_classifier(out / "classifier").saved.model.trained_parameters()
+    assert all(torch.equal(saved[name], value) for name, value in weights.items())
 
 
 def test_the_first_process_alone_refuses_a_folder(base, tmp_path):

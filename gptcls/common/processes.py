@@ -71,6 +71,21 @@ def send_rows(rows: Tensor, source: int) -> None:
         exchange(dist.broadcast, piece, src=source)
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """One that is in parts, see :mod:`gptcls.train.shards`, put together in all processes, which all call
+    this; any other as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def in_parts(tensor: Tensor, like: Tensor) -> Tensor:
+    """The same back again, if ``like`` is in parts and ``tensor`` is not; nothing is exchanged."""
+    if hasattr(tensor, "full_tensor") or not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor  # takes seconds to import
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
 def exchange(collective: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     """A collective of ``torch.distributed``; InputError where another process has ended meanwhile."""
     try:

@@ -112,7 +112,7 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
         keep = Keep(model, config.keep, folder / "kept")
         hooks = [bar, look, keep, *hooks, Checkpoints(folder / "checkpoint")]
     trainer = _trainer(model, loader, config, device, dtype, hooks)
-    save = partial(save_pretrained, model, folder / RESULT, config.save)
+    save = (lambda: None) if rank else partial(save_pretrained, model, folder / RESULT, config.save)
     try:
         with home.running(trainer, save, f"the weights so far: {folder / RESULT}"):
             trainer.fit()

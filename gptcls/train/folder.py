@@ -116,7 +116,7 @@ class RunFolder:
     @contextmanager
     def running(self, trainer: Trainer, save: Callable[[], None], saved: str) -> Iterator[None]:
         """Around the training: from the checkpoint on if there is one; Ctrl-C leaves one, and what ``save``
-        does, in the log's words ``saved``."""
+        does, in every process, in the log's words ``saved``."""
         checkpoint = self.path / CHECKPOINT
         if self.continues:
             load_checkpoint(checkpoint, trainer)
@@ -126,10 +126,10 @@ class RunFolder:
         try:
             yield
         except StoppedError:
+            save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
+            save()
+            self._advance("interrupted")
             if self.writes:
-                save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
-                save()
-                self._advance("interrupted")
                 log.info(f"interrupted; {saved} ({self._way_on})")
             raise
 

@@ -9,6 +9,8 @@ an incomplete batch, and in one with fewer rows than processes. That is what PyT
 backward pass a step. Here a process may have none, or cut its rows into parts of similar length.
 """
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,30 +23,33 @@ from gptcls.common.log import log
 from gptcls.common.processes import exchange, processes, summed
 from gptcls.core.batches import Batch
 from gptcls.core.loop import Hook, Trainer, rng_state, set_rng_state
-from gptcls.train.hooks import StopOnSignal, StoppedError
+from gptcls.train.hooks import Checkpoints, StopOnSignal, StoppedError
 
 
-def share_of(batch: Batch) -> list[Batch]:
-    """This process's rows of a batch, if it has any: dealt out by length, so that all have as much to do."""
+def share_of(batch: Batch) -> Batch:
+    """This process's rows of a batch, which may be none: dealt out by length, so that all have as much to
+    do."""
     rank, world = processes()
     rows = batch[1].argsort(stable=True)[rank::world]
-    return [tuple(part[rows] for part in batch)] if len(rows) else []
+    return tuple(part[rows] for part in batch)
 
 
 class SharedTrainer(Trainer):
     """A :class:`Trainer` whose steps are those of one process, of which each of several computes its share;
     ``network`` and what follows are as there.
 
+    With ``evenly`` all run the network equally often, see :mod:`gptcls.train.shards`: of no rows too.
+
     Only what a step draws at random, for dropout, is each process's own: of ``seed``, the step and the rank.
     The order of the rows comes from the global generator, which all of them leave as they found it.
     """
 
     def __init__(
-        self, network: nn.Module, *arguments: Any, seed: int,
+        self, network: nn.Module, *arguments: Any, seed: int, evenly: bool = False,
         parts: Callable[[Batch], list[Batch]] = lambda batch: [batch], **options: Any,
     ) -> None:  # fmt: skip
         def parts_of_share(batch: Batch) -> list[Batch]:
-            return [part for share in share_of(batch) for part in parts(share)]
+            return parts(share) if len((share := share_of(batch))[1]) or evenly else []
 
         super().__init__(network, *arguments, parts=parts_of_share, **options)
         self.model, self.seed = SharedAnswers(network), seed
@@ -68,16 +73,19 @@ class SharedAnswers(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:  # (B, T) or (B, T, C), (B,) -> (B, K)
         if self.training:
-            return self.network(inputs, lengths)
+            return self._of(inputs, lengths)
         rank, world = processes()
-        rows = torch.arange(len(lengths), device=lengths.device)[rank::world]
-        own = self.network(inputs[rows], lengths[rows]) if len(rows) else None
-        sent = inputs.new_zeros(-(-len(lengths) // world), self.n_outputs, dtype=torch.float32)
-        if own is not None:
-            sent[: len(rows)] = own
+        own = self._of(inputs[rank::world], lengths[rank::world])
+        sent = own.new_zeros(-(-len(lengths) // world), self.n_outputs)
+        sent[: len(own)] = own
         found = [torch.empty_like(sent) for _ in range(world)]
         exchange(dist.all_gather, found, sent)
         return torch.stack(found, dim=1).flatten(0, 1)[: len(lengths)]
+
+    def _of(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        if len(lengths):
+            return self.network(inputs, lengths)
+        return self.network(inputs.new_zeros(1, *inputs.shape[1:]), lengths.new_ones(1))[:0]
 
 
 class SumGradients(Hook):
@@ -103,6 +111,15 @@ class SumGradients(Hook):
         trainer.loss /= self.n
         for p, total, n_used in zip(parameters, totals, used, strict=True):
             p.grad = total.div_(self.n) if n_used else None
+
+
+class CheckpointsTogether(Checkpoints):
+    """Those that all processes have to make, whenever the first one would."""
+
+    def _save(self, trainer: Trainer, seconds: float) -> None:
+        due = torch.tensor(int(time.perf_counter() - self.saved_at > seconds))
+        exchange(dist.broadcast, due, src=0)
+        super()._save(trainer, -1 if due else math.inf)
 
 
 class StopTogether(StopOnSignal):

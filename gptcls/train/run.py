@@ -1,4 +1,5 @@
-"""From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
+"""From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder; in
+several processes of ``torchrun`` too, which share the work."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -51,11 +52,12 @@ from gptcls.train.hooks import (
     StopOnSignal,
     read_checkpoint,
 )
-from gptcls.train.processes import SharedTrainer, StopTogether, SumGradients
+from gptcls.train.processes import CheckpointsTogether, SharedTrainer, StopTogether, SumGradients
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
+from gptcls.train.shards import EvenOfNoRows, Shards, SumLoss
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
 CALL, CALL_OF_A_GPU = 32, 4096  # positions of training that take as long as what a call costs besides
@@ -132,6 +134,7 @@ def fit(
     join_processes()
     for trainer in _trainers(setup, hooks):
         _carry_out(trainer)
+    setup.gather()
     return _score(setup, trainer, *_look(setup, trainer))
 
 
@@ -201,7 +204,9 @@ def _train(home: RunFolder, split: Split) -> Run:
     hooks = _hooks(home)
 
     def save(where: Path = folder) -> None:
-        save_classifier(where / RESULT, saved, full)
+        setup.gather()
+        if home.writes:
+            save_classifier(where / RESULT, saved, full)
 
     try:
         for trainer in _trainers(setup, hooks):
@@ -209,15 +214,17 @@ def _train(home: RunFolder, split: Split) -> Run:
                 _carry_out(trainer)
             home.resume = home.continues = False  # what the checkpoint held is done
     except NonFiniteLossError as error:
-        if not home.writes:
-            raise SaidElsewhereError(str(error)) from None
         if _best(trainer).kept_step:
             save()
             home.finish()
+        if not home.writes:
+            raise SaidElsewhereError(str(error)) from None
         raise
+    setup.gather()
+    able = None if config.run.shard else trainer
     with all_or_none():
         if home.writes:
-            save_somewhere(home, save, trainer)  # before anything else can go wrong
+            save_somewhere(home, save, able)  # before anything else can go wrong
     looked = _look(setup, trainer)
     if not home.writes:
         progress, measured = trainer.progress, ({}, {}, {}, {})
@@ -225,15 +232,17 @@ def _train(home: RunFolder, split: Split) -> Run:
         return Run(config, split, saved, *measured, *end)
     with home.scoring():
         run = _score(setup, trainer, *looked)
-        run = replace(run, folder=save_somewhere(home, save, trainer))
+        run = replace(run, folder=save_somewhere(home, save, able))
         _write(run.folder, run)
     return run
 
 
 def _hooks(home: RunFolder) -> list[Hook]:
     """Ctrl-C, and checkpoints, which of several processes the first one writes."""
-    stop = StopOnSignal() if processes()[1] == 1 else StopTogether()
-    return [stop, Checkpoints(home.path / "checkpoint")] if home.writes else [stop]
+    stop, folder = StopOnSignal() if processes()[1] == 1 else StopTogether(), home.path / "checkpoint"
+    if home.config.run.shard:
+        return [stop, CheckpointsTogether(folder)]
+    return [stop, Checkpoints(folder)] if home.writes else [stop]
 
 
 def _what_is_trained(setup: Setup) -> tuple:
@@ -269,6 +278,7 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     config, task, split = setup.config, setup.saved.task, setup.split
     if setup.network is None:
         setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
+        setup.shards = Shards(setup.saved.model, setup.device) if config.run.shard else None
     network = setup.network
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
@@ -291,16 +301,20 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     full = options.patience > 0 or not book
     curves = EpochLines(loaders["validation"], freq, n_batches, full, val_iter)
     rank, world = processes()
-    shared = [SumGradients()] if world > 1 else []
     bars = [] if rank else [ProgressBar("training")]
-    own = [*shared, *bars, curves, BestWeights(options.patience)]
-    how: dict[str, Any] = {"hooks": [*own, *hooks]}
-    if not (book or setup.saved.model.pool.sees_padding):
+    hooks = [*bars, curves, BestWeights(options.patience), *hooks]
+    how: dict[str, Any] = {}
+    if not (book or setup.saved.model.pool.sees_padding or setup.shards):
         how["parts"] = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
-    arguments = (network, task, loaders["train"], options.settings, setup.device)
+    rows, device = loaders["train"], setup.device
     if world == 1:
-        return Trainer(*arguments, **how)
-    return SharedTrainer(*arguments, **how, seed=config.run.seed if seed is None else seed)
+        return Trainer(network, task, rows, options.settings, device, hooks, **how)
+    how["seed"] = config.run.seed if seed is None else seed
+    if setup.shards:
+        hooks, task, how["evenly"] = [SumLoss(), *hooks], EvenOfNoRows(task), True
+    else:
+        hooks = [SumGradients(), *hooks]
+    return SharedTrainer(network, task, rows, options.settings, device, hooks, **how)
 
 
 def _best(trainer: Trainer) -> BestWeights:
