@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gptcls.common.processes
 import gptcls.core.answer
+from benchmarks.processes import Options, once
 from gptcls import load_classifier
 from gptcls.common.console import SaidElsewhereError
 from gptcls.common.processes import all_or_none, join_processes, send_rows, summed
@@ -204,6 +205,12 @@ def test_the_frozen_pass_is_shared_out(tmp_path, monkeypatch, budget):
     assert len(list((tmp_path / "cache").rglob("*.bin"))) == 1, "the first one writes"
     again = together(2, features, tmp_path / "cache", budget)
     assert [computed for _, computed in again] == [0, 0]
+
+
+def test_the_benchmark_runs_in_processes(base):
+    for seconds in together(2, once, Options(rows=20, model=str(base))):
+        assert seconds.keys() == {"frozen pass", "steps of an epoch"}
+        assert min(seconds.values()) > 0
 
 
 def test_sums_and_rows_larger_than_one_exchange(monkeypatch):
