@@ -4,9 +4,13 @@ import json
 import signal
 from functools import partial
 
+import matplotlib.figure  # noqa: F401
 import pandas as pd
 import pytest
+import sklearn.linear_model
+import sklearn.svm  # noqa: F401
 import torch
+import torch.distributed.fsdp  # these take seconds: once, instead of in every process
 from helpers.tiny import CPU, ROWS, tiny_classifier, tiny_task, tiny_trainer, write_csv
 from helpers.together import together
 from torch import nn
@@ -91,8 +95,11 @@ def test_two_processes_end_where_one_does(base, options):
     "options",
     [
         {"train": "all", "balance": "weights", "epochs": 1, "lr": 0.003},
-        {"train": "lora", "lora_rank": 4, "lr": 0.003},
-        {"train": "last_block", "accumulate": 3, "clip": 0.1, "patience": 1, "epochs": 5},
+        {"train": "lora", "lora_rank": 4, "lr": 0.003, "epochs": 1},
+        pytest.param(
+            {"train": "last_block", "accumulate": 3, "clip": 0.1, "patience": 1, "epochs": 5},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda options: options["train"],
 )
