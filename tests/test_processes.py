@@ -14,9 +14,10 @@ from test_pretrain import config, text  # noqa: F401
 from test_train import command, refused  # noqa: F401
 
 import gptcls.pretrain.run
-from gptcls.pretrain.processes import StopTogether, join_processes
+from gptcls.common.processes import join_processes
 from gptcls.pretrain.run import pretrain
 from gptcls.pretrain.text import Stream, WindowLoader
+from gptcls.train.processes import StopTogether
 
 HOME = Path(gptcls.__file__).parents[1]
 RECIPE = ("--optimizer", "muon", "--table", "counts", "--candidates", "0")

@@ -6,15 +6,25 @@ import importlib
 import io
 import itertools
 import logging
+import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gptcls.common import memory, signals
-from gptcls.common.console import complain, escaped, is_writable, let_go, prepare_streams, say
+from gptcls.common.console import (
+    SaidElsewhereError,
+    complain,
+    escaped,
+    is_writable,
+    let_go,
+    prepare_streams,
+    say,
+    speaks,
+)
 from gptcls.common.files import WAYS_OUT
 from gptcls.core.errors import InputError
 
@@ -77,7 +87,8 @@ def run(config_class: type, function: Callable[[Any], Any]) -> None:
     logger = logging.getLogger("gptcls")
 
     def parse_and_call() -> None:
-        config = _parse(config_class)
+        with contextlib.nullcontext() if speaks() else _unsaid():
+            config = _parse(config_class)
         if not logger.handlers:
             handler = logging.StreamHandler(sys.stderr)
             handler.setFormatter(OneLine())  # the message alone
@@ -106,6 +117,8 @@ def _finish(function: Callable[..., None], *arguments: Any) -> None:
     except BrokenPipeError:  # whoever reads our output may have enough of it, as in … | head
         let_go(sys.stdout)
         sys.exit(0)
+    except SaidElsewhereError:
+        sys.exit(2)
     except (InputError, OSError) as error:
         said = str(error)
         if isinstance(error, OSError) and error.strerror:
@@ -116,12 +129,24 @@ def _finish(function: Callable[..., None], *arguments: Any) -> None:
         sys.exit(2)
     except KeyboardInterrupt as error:
         signum = getattr(error, "signum", signal.SIGINT)
-        complain(signals.ENDING[signum])
+        if speaks():
+            complain(signals.ENDING[signum])
         sys.exit(128 + signum)
     finally:
         for stream in (sys.stdout, sys.stderr):
             if not is_writable(stream):
                 let_go(stream)
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Nothing of what is printed is seen."""
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
 
 
 def _parse(config_class: type) -> Any:

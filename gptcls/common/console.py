@@ -8,12 +8,23 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+from gptcls.core.errors import InputError
+
 # Control characters, both kinds of line breaks that are none, what reorders a line (Unicode's "Bidi_Control"
 # without the marks that Arabic and Hebrew texts need), and halves of characters.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 STAND_INS = {  # of the signs that our own tables and messages have, where a terminal lacks them
     "─": "-", "\N{EN DASH}": "-", "…": "...", "±": "+-", "→": "->",
 }  # fmt: skip
+
+
+class SaidElsewhereError(InputError):
+    """What ends this process is said by another one of the same run."""
+
+
+def speaks() -> bool:
+    """Whether this process speaks to the user: of several that ``torchrun`` starts the first one does."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def escaped(text: str, keep: str = "") -> str:

@@ -1,22 +1,38 @@
 """Where the arithmetic happens, and in which number format all of a network but what is trained (fp32)."""
 
+import os
 from contextlib import suppress
 
 import torch
 
+from gptcls.common.processes import processes
 from gptcls.core.errors import InputError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU. InputError for what is not here."""
+    """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU. Of several processes of one run each has an
+    NVIDIA GPU of its own. InputError for what is not here."""
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [kind for kind, is_available in has.items() if is_available]
     if name == "auto":
-        return torch.device(available[0])
+        return _own(torch.device(available[0]))
     with suppress(RuntimeError):
         if (device := torch.device(name)).type in available:
-            return device
+            return _own(device)
     raise InputError(f"--device {name!r} is not available here; use auto or one of: {', '.join(available)}")
+
+
+def _own(device: torch.device) -> torch.device:
+    """The one of this process among several of one run."""
+    if processes()[1] == 1 or device.type == "cpu":
+        return device
+    if str(device) != "cuda":
+        raise InputError(f"several processes need --device cpu, or cuda for a GPU each, not {device}")
+    number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= count:
+        raise InputError(f"more processes than the {count} GPUs here; start as many, or give --device cpu")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

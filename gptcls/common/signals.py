@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from gptcls.common.console import speaks
+
 ENDING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}  # what is said of each
 if hasattr(signal, "SIGHUP"):  # not on Windows
     ENDING[signal.SIGHUP] = "hung up"
@@ -77,7 +79,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def _exit(signum: int, frame: FrameType | None) -> None:
     with suppress(OSError):
-        os.write(2, f"{ENDING[signum]}\n".encode())
+        os.write(2, f"{ENDING[signum]}\n".encode() if speaks() else b"")
     os._exit(128 + signum)
 
 

@@ -125,7 +125,8 @@ class Trainer:
         hooks: called in their order.
         optimizer: over the trained parameters, by default AdamW with :func:`decay_groups`. ``lr_scale`` in
             one of its parameter groups multiplies the learning rate there.
-        parts: cuts a batch into smaller ones that go through the network one by one; the step is the whole's.
+        parts: the smaller batches that go through the network, one by one, in the place of one: all of its
+            rows, or of several processes this one's share. The step is the whole's.
     """
 
     def __init__(
@@ -192,20 +193,20 @@ class Trainer:
         for param_group in self.optimizer.param_groups:
             param_group["lr"] = lr * param_group.get("lr_scale", 1.0)
         self.optimizer.zero_grad()
-        group = [part for batch in group for part in self.parts(batch)]
-        weights = [self.task.loss_weight(targets) for _, _, targets in group]
-        loss = 0.0
-        for (ids, lengths, targets), weight in zip(group, weights, strict=True):
+        whole = sum(self.task.loss_weight(targets) for _, _, targets in group)
+        self.loss = 0.0
+        for ids, lengths, targets in (part for batch in group for part in self.parts(batch)):
             outputs = self.model(ids.to(self.device), lengths.to(self.device))
-            # Each batch has the share that it would have in one large batch.
-            part = self.task.loss(outputs, targets.to(self.device)) * (weight / sum(weights))
+            # Each part has the share that it has in the mean over all rows of the step.
+            share = self.task.loss_weight(targets) / whole
+            part = self.task.loss(outputs, targets.to(self.device)) * share
             part.backward()
-            loss += part.item()
+            self.loss += part.item()
         self._call("on_gradients")
         # A network of the user's own may have parameters that its output does not depend on.
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = "gradient norm" if math.isfinite(loss) else "loss"
+        if not (math.isfinite(self.loss) and math.isfinite(norm)):
+            what = "gradient norm" if math.isfinite(self.loss) else "loss"
             raise NonFiniteLossError(f"the {what} is no longer finite at step {progress.step} (lr {lr:.3g})")
         if self.settings.clip and norm > self.settings.clip:
             nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
@@ -213,7 +214,7 @@ class Trainer:
         progress.step += 1
         progress.step_in_epoch += 1
         progress.examples_seen += sum(len(targets) for _, _, targets in group)
-        return loss
+        return self.loss
 
     def lr(self, step: int) -> float:
         """The learning rate of a step."""

@@ -14,10 +14,12 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,6 +28,7 @@ from tqdm import tqdm
 
 from gptcls.common.files import atomic_file, flush, require_writable, tidy, workplace
 from gptcls.common.log import log
+from gptcls.common.processes import exchange, processes, send_rows
 from gptcls.core.answer import mean_of_each, token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
 from gptcls.core.errors import InputError
@@ -80,7 +83,9 @@ class FeatureCache:
         self, frozen: Frozen, parts: Mapping[str, TextDataset], device: torch.device
     ) -> dict[str, FeatureDataset]:
         """``frozen`` applied to every distinct row of ``parts``, once; InputError where a file of features
-        does not fit the disk."""
+        does not fit the disk. Several processes share the rows out, and each has the features of all; the
+        first one writes the folder."""
+        first = processes()[0] == 0
         pool, pad_tos = frozen.classifier.pool, {dataset.pad_to for dataset in parts.values()}
         if frozen.pools and pool.sees_padding and len(pad_tos) > 1:
             raise ValueError("the last position is pooled: pad all parts to one length")
@@ -90,14 +95,14 @@ class FeatureCache:
         folder = None if self.folder is None else self.folder / _frozen_key(frozen)
         found = {}
         if folder is not None:
-            if not self.read_only:
+            if first and not self.read_only:
                 _remove_orphans(folder)
             found = _read(folder, frozen)
-        missing = [key for key in todo if key not in found]
+        missing = _missing(todo, found)
         if missing:
             pad_id = next(iter(parts.values())).pad_id
-            where = None if self.read_only else folder
-            computed = self._compute(frozen, [todo[key] for key in missing], where, missing, pad_id, device)
+            kept = folder if first and not self.read_only else None
+            computed = self._compute(frozen, [todo[key] for key in missing], kept, missing, pad_id, device)
             found |= dict(zip(missing, computed, strict=True))
         if folder is not None:
             log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")
@@ -127,16 +132,27 @@ class FeatureCache:
     ) -> list[Tensor]:  # fmt: skip
         storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, path)
         views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
-        total = sum(len(row) for row, _ in rows)
-        with tqdm(total=total, desc="frozen blocks", unit="tok", disable=None) as bar:
-            for batch in token_budget_batches([width for _, width in rows], token_budget(device)):
+        batches = token_budget_batches([width for _, width in rows], token_budget(device))
+        rank, world = processes()
+        ends = [0]  # the rows of each process lie behind each other
+        for owner in range(world):
+            for i in chain.from_iterable(batches[owner::world]):
+                offsets[i], end = start, start + n_stored[i]
+                views[i] = storage[start:end]
+                start = end
+            ends.append(start)
+        own = batches[rank::world]
+        total = sum(len(rows[i][0]) for i in chain.from_iterable(own))
+        with tqdm(total=total, desc="frozen blocks", unit="tok", disable=True if rank else None) as bar:
+            for batch in own:
                 ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
                 hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
                 for i, row in zip(batch, hidden, strict=True):
-                    offsets[i], end = start, start + n_stored[i]
-                    views[i] = storage[start:end].copy_(row[: n_stored[i]])
-                    start = end
+                    views[i].copy_(row[: n_stored[i]])
                 bar.update(int(lengths.sum()))
+            if world > 1:
+                for owner, (start, end) in enumerate(pairwise(ends)):
+                    send_rows(storage[start:end], owner)
             if path is not None:
                 flush(path)  # else a power cut could leave zeros behind a valid index
                 _write_index(path.with_suffix(".safetensors"), keys, offsets, torch.tensor(n_stored))
@@ -168,6 +184,14 @@ class FeatureCache:
             said = f"{gib:.2f} GiB of features do not fit into {path.parent}: {error}"
             raise InputError(f"{said}; choose another --cache, or raise --cache-budget") from None
         return torch.from_file(str(path), shared=True, size=n * width, dtype=dtype).view(n, width)
+
+
+def _missing(todo: Mapping[bytes, Any], found: Mapping[bytes, Any]) -> list[bytes]:
+    """The keys in ``todo`` that are not found, in its order: of several processes by any of them."""
+    lacks = torch.tensor([key not in found for key in todo], dtype=torch.uint8)
+    if processes()[1] > 1:
+        exchange(dist.all_reduce, lacks, dist.ReduceOp.MAX)
+    return list(compress(todo, lacks.tolist()))
 
 
 def _row_key(row: list[int], width: int) -> bytes:

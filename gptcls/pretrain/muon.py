@@ -13,10 +13,9 @@ import math
 from collections.abc import Iterable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from gptcls.pretrain.processes import summed
+from gptcls.common.processes import processes, summed
 
 # The quintic x -> a x + b x³ + c x⁵ of Jordan et al.: steepest at 0, so that small singular values grow fast.
 # It brings them into about [0.7, 1.2] and not to 1, which does no harm.
@@ -68,7 +67,7 @@ class Muon(torch.optim.Optimizer):
         self.adamw.param_groups = [group for group in self.param_groups if not group["parts"]]
         self.adamw.state = self.state
         self.adamw.step()
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world = processes()
         matrices = [
             (g, p) for g in self.param_groups if g["parts"] for p in g["params"] if p.grad is not None
         ]

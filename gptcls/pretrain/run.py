@@ -10,6 +10,7 @@ loop is that of fine-tuning (``core/loop.py``).
 
 import math
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
+from gptcls.common.processes import all_or_none, join_processes
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
 from gptcls.core.loop import FitSettings, Hook, NonFiniteLossError, Trainer, decay_groups
@@ -34,11 +36,11 @@ from gptcls.models.sampling import generate
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.muon import Muon
 from gptcls.pretrain.next_token import NextToken, perplexity
-from gptcls.pretrain.processes import AverageGradients, StopTogether, join_processes
 from gptcls.pretrain.table import start_from_counts
 from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import Checkpoints, ProgressBar, StopOnSignal, read_checkpoint, time_left
+from gptcls.train.processes import StopTogether, SumGradients
 from gptcls.train.second_try import save_somewhere
 
 RESULT = "model"  # the folder that a finished run leaves in its own
@@ -64,42 +66,45 @@ def pretrain(config: PretrainConfig, explicit: Collection[str] = ()) -> Pretrain
     """Train as ``config`` says; the weights are in ``model``, in the run's folder, in Hugging Face's format.
     ``explicit`` and errors are as in :func:`gptcls.train.run.train`."""
     rank, world = join_processes()
-    with RunFolder(config, RESULT, PretrainConfig.checked, explicit, writes=rank == 0) as home:
+    with ExitStack() as stack:
+        with all_or_none():
+            folder = RunFolder(config, RESULT, PretrainConfig.checked, explicit, writes=rank == 0)
+            home = stack.enter_context(folder)
         return _pretrain(home, rank, world)
 
 
 def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
     """The same in this folder, as the process of this rank."""
     config = home.config
-    if home.resume and (then := home.description["base"].get("processes", 1)) != world:
-        raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
-    if home.writes:
-        require_writable(home.path, "--out")
-    if home.continues:
-        read_checkpoint(home.path / "checkpoint")  # a damaged one is refused before texts are read
-    device = pick_device(config.device)
-    if world > 1 and device.type != "cpu":
-        raise InputError(f"several processes train on CPUs alone, not on {device}: give --device cpu")
-    dtype = pick_dtype(config.precision, device)
-    if dtype == torch.float16:  # its gradients would need loss scaling
-        dtype = torch.float32
-    model, base = _build_model(config)
-    window = config.window or min(config.WINDOW, model.config.n_positions)
-    if window > model.config.n_positions:
-        raise InputError(f"--window {window} is longer than the {model.config.n_positions} tokens it reads")
-    streams, held = _read_streams(config, window + 1)
-    origin = {"weights": base, "tokens": {stream.name: len(stream.tokens) for stream in streams}}
-    if world > 1:
-        origin["processes"] = world
-    changed = f"the text or the weights that {home.path} was started with changed"
-    folder = home.begin(origin, device, dtype, changed, map(Path, config.data))
+    with all_or_none():
+        if home.resume and (then := home.description["base"].get("processes", 1)) != world:
+            raise InputError(f"{home.path} was started as {then} processes, now {world}: start as many")
+        if home.writes:
+            require_writable(home.path, "--out")
+        if home.continues:
+            read_checkpoint(home.path / "checkpoint")  # a damaged one is refused before texts are read
+        device = pick_device(config.device)
+        dtype = pick_dtype(config.precision, device)
+        if dtype == torch.float16:  # its gradients would need loss scaling
+            dtype = torch.float32
+        model, base = _build_model(config)
+        window = config.window or min(config.WINDOW, model.config.n_positions)
+        if window > model.config.n_positions:
+            most = model.config.n_positions
+            raise InputError(f"--window {window} is longer than the {most} tokens it reads")
+        streams, held = _read_streams(config, window + 1)
+        origin = {"weights": base, "tokens": {stream.name: len(stream.tokens) for stream in streams}}
+        if world > 1:
+            origin["processes"] = world
+        changed = f"the text or the weights that {home.path} was started with changed"
+        folder = home.begin(origin, device, dtype, changed, map(Path, config.data))
     shares = config.mix or [len(stream.tokens) for stream in streams]
     loader = WindowLoader(streams, shares, window, config.batch_size, config.steps, config.seed, rank, world)
     if config.table == "counts" and rank == 0 and not home.continues:  # other processes are sent this table
         start_from_counts(model, streams, config.table_mix, loader.counts(len(model.wte.weight)).numpy())
     model.wte.requires_grad_(config.table_rate > 0)
     look = HeldOut(model.to(device), held, config, loader.tokens_per_step)
-    hooks = [AverageGradients(), StopTogether()] if world > 1 else [StopOnSignal()]
+    hooks = [SumGradients(world), StopTogether()] if world > 1 else [StopOnSignal()]
     hooks.append(TokenTable(model))
     if rank == 0:
         bar = ProgressBar("pretraining", "tok", loader.tokens_per_step)
@@ -108,7 +113,8 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
     trainer = _trainer(model, loader, config, device, dtype, hooks)
 
     def save(where: Path = folder) -> None:
-        save_pretrained(model, where / RESULT, config.save, GPT2_TOKENIZER)
+        if rank == 0:
+            save_pretrained(model, where / RESULT, config.save, GPT2_TOKENIZER)
 
     try:
         with home.running(trainer, save, f"the weights so far: {folder / RESULT}"):

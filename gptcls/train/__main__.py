@@ -17,6 +17,8 @@ def main() -> None:
 
 def _train_and_print(config: TrainConfig) -> None:
     run = train(config, explicit=cli.given_options())
+    if run.folder is None:  # the first of several processes speaks for all
+        return
     say(report.scores_table(run.classifier.task, run.scores, run.baselines))
     if said := advice(run):
         say(f"\nwould probably help next: {said}")

@@ -241,6 +241,9 @@ class RunOptions:
     """GiB of memory for the frozen blocks' output; what is larger goes to a file."""
     compile: Switch = False
     """Compile the network with torch.compile; pays for long runs on a GPU."""
+    shard: Switch = False
+    """Of several processes (torchrun) each holds a part of the network, for one that no card holds whole; in
+    the plain loop."""
     save: Literal["auto", "trained", "full"] = "auto"
     """Tensors in the saved classifier: the trained ones, to be laid over the base weights (LoRA: the head and
     an adapter in PEFT's format); all (LoRA merged); auto: the trained ones of LoRA and over presets."""
@@ -272,7 +275,7 @@ class TrainConfig(Options):
         "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "no_causal_mask", "pad_to",
         "accumulate", "weight_decay", "decay_on", "schedule", "warmup", "clip", "label_smoothing",
         "raw_targets", "calibrate", "seeds", "eval_freq", "eval_iter", "device", "precision", "no_cache",
-        "cache", "cache_budget", "compile", "escape_formulas",
+        "cache", "cache_budget", "compile", "shard", "escape_formulas",
     ), ADVANCED)  # fmt: skip
 
     data: DataOptions = field(default_factory=DataOptions)

@@ -25,6 +25,7 @@ from gptcls.common.files import atomic_folder, tidy, write_json
 from gptcls.common.lock import LOCK, BusyError, locked
 from gptcls.common.log import log
 from gptcls.common.options import Options, flag
+from gptcls.common.processes import processes
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
 from gptcls.models.weight_files import file_sha256
@@ -88,8 +89,9 @@ class RunFolder:
         on; then ``write_rows`` into a folder in it. When resumed these must be the same: InputError,
         ``changed``, for another ``origin``, a log line for threads, device and precision."""
         here = {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
+        here["processes"] = processes()[1]
         if self.resume:
-            then = self.description["environment"]
+            then = {"processes": 1} | self.description["environment"]
             if moved := [f"{k} {then.get(k)}, now {new}" for k, new in here.items() if then.get(k) != new]:
                 was = "; ".join(moved)
                 log.info(f"the run was started with {was}: the last digits of its result will differ")
@@ -114,7 +116,7 @@ class RunFolder:
     @contextmanager
     def running(self, trainer: Trainer, save: Callable[[], None], saved: str) -> Iterator[None]:
         """Around the training: from the checkpoint on if there is one; Ctrl-C leaves one, and what ``save``
-        does, in the log's words ``saved``."""
+        does, in every process, in the log's words ``saved``."""
         checkpoint = self.path / CHECKPOINT
         if self.continues:
             load_checkpoint(checkpoint, trainer)
@@ -124,10 +126,10 @@ class RunFolder:
         try:
             yield
         except StoppedError:
+            save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
+            save()
+            self._advance("interrupted")
             if self.writes:
-                save_checkpoint(checkpoint, trainer)  # first: from it all else can be had again
-                save()
-                self._advance("interrupted")
                 log.info(f"{saved} ({self._way_on})")
             raise
 
@@ -141,7 +143,8 @@ class RunFolder:
     def finish(self) -> None:
         """Say that nothing can be gone on with: all is done, or what diverged would diverge again."""
         self._advance("finished")
-        shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
+        if self.writes:
+            shutil.rmtree(self.path / CHECKPOINT, ignore_errors=True)
 
     def move(self, path: Path) -> None:
         """Go on in another folder, which then is this run's alone; so is the first one until the end."""
@@ -154,7 +157,8 @@ class RunFolder:
 
     def _advance(self, state: str, **more: object) -> None:
         self.description |= {"state": state, **more}
-        write_json(self.path / CONFIG, self.description)
+        if self.writes:
+            write_json(self.path / CONFIG, self.description)
 
     # --- a new run ---
 

@@ -24,6 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gptcls.common import signals
 from gptcls.common.files import atomic_file
 from gptcls.common.log import log
+from gptcls.common.processes import in_parts, processes, whole
 from gptcls.common.signals import Interrupted
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Curves, Hook, Progress, Trainer, rng_state, set_rng_state
@@ -117,7 +118,7 @@ class BestWeights(Hook):
     def go_back(self, trainer: Trainer) -> None:
         """Put the kept weights into the network."""
         for name, value in self.kept.items():
-            trainer.parameters[name].copy_(value)
+            trainer.parameters[name].copy_(in_parts(value, trainer.parameters[name]))
 
     def state(self) -> dict[str, Any]:
         values = ("best_loss", "best_epoch", "kept_step", "epochs_without_better")
@@ -235,7 +236,9 @@ class Checkpoints(Hook):
 
 def save_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Write the trainer's state to ``folder``, in place of an earlier one once it is complete: by the one
-    step in which a new ``progress.json`` names new tensors. InputError where it cannot be written."""
+    step in which a new ``progress.json`` names new tensors. InputError where it cannot be written.
+
+    Of several processes the first one writes; where the network is in parts, all of them have to call it."""
     tensors = {f"model.{name}": p.detach() for name, p in trainer.parameters.items()}
     tensors |= {f"rng.{name}": value for name, value in rng_state().items()}
     tensors |= {f"epoch_rng.{name}": value for name, value in trainer.epoch_rng.items()}
@@ -249,11 +252,14 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> None:
                 tensors[f"hook.{kind}.{key}"] = value
             else:
                 values.setdefault(kind, {})[key] = value
+    tensors = {name: whole(tensor).contiguous() for name, tensor in tensors.items()}
+    if processes()[0]:
+        return
     state = folder / STATES[_tensors_of(folder) == STATES[0]]  # never the one that the earlier one needs
     description = {"progress": asdict(trainer.progress), "hooks": values, "tensors": state.name}
     try:
         with atomic_file(state) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
+            save_file(tensors, temporary)
         with atomic_file(folder / "progress.json") as temporary:
             temporary.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         for name in {*STATES} - {state.name}:
@@ -298,11 +304,12 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
         raise InputError(f"{folder} is of a run that trained other parameters; start again without --resume")
     with torch.no_grad():
         for name, value in weights.items():
-            trainer.parameters[name].copy_(value)
+            trainer.parameters[name].copy_(in_parts(value, trainer.parameters[name]))
     trainer.progress = progress
     for full, value in _part(tensors, "optimizer.").items():
         key, _, name = full.partition(".")
-        trainer.optimizer.state[trainer.parameters[name]][key] = value.to(trainer.device)
+        p, value = trainer.parameters[name], value.to(trainer.device)
+        trainer.optimizer.state[p][key] = in_parts(value, p) if value.shape == p.shape else value
     trainer.epoch_rng = _part(tensors, "epoch_rng.")
     try:
         for hook in trainer.hooks:

@@ -43,6 +43,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if values["costs"] is not None and values["threshold"] == "none":
         values["threshold"] = "cost"
     for check in (
+        _check_shard,
         _check_task,
         _check_seeds,
         _check_answers,
@@ -108,6 +109,18 @@ def _check_seeds(values: dict[str, Any]) -> None:
         raise InputError(f"{given}: adapters cannot be put together yet; leave out --train lora or --seeds")
     if values["recipe"] == "book":
         raise InputError(f"{given}: --recipe book trains one network; leave one of the two out")
+
+
+def _check_shard(values: dict[str, Any]) -> None:
+    if not values["shard"]:
+        return
+    for name in ("cache", "compile", "seeds"):
+        if value := values[name]:
+            given = f"{flag(name)} {value}" if name == "cache" else flag(name)
+            raise InputError(f"{given} is not for a network in parts (--shard); leave one of the two out")
+    if values["recipe"] == "book":
+        raise InputError("--recipe book trains a whole network; leave out --shard")
+    values["no_cache"] = True
 
 
 def _check_answers(values: dict[str, Any]) -> None:

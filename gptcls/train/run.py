@@ -1,6 +1,9 @@
-"""From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
+"""From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder; in
+several processes of ``torchrun`` too, which share the work."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
@@ -15,11 +18,13 @@ from gptcls.classify.answers import answered
 from gptcls.classify.mixture import NETWORK, fit_mixture, mean_outputs
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier, save_classifier
+from gptcls.common.console import SaidElsewhereError
 from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.common.options import flag
+from gptcls.common.processes import all_or_none, join_processes, processes
 from gptcls.core.answer import dataset_logits
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
@@ -49,10 +54,12 @@ from gptcls.train.hooks import (
     StopOnSignal,
     read_checkpoint,
 )
+from gptcls.train.processes import CheckpointsTogether, SharedTrainer, StopTogether, SumGradients
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
+from gptcls.train.shards import EvenOfNoRows, Shards, SumLoss
 from gptcls.train.weights import Weighted, weighted
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
@@ -128,7 +135,9 @@ def fit(
         options["model"] = type(own).__name__ if own is not None else str(model)
     config = resolve((settings or TrainConfig()).changed(**options))
     setup = prepare(split_of(rows, config, labels), config, own, tokenizer)
-    return _score(setup, trained(setup, hooks))
+    join_processes()
+    trainer = trained(setup, hooks)
+    return _score(setup, trainer, *_look(setup, trainer))
 
 
 def trained(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
@@ -136,6 +145,7 @@ def trained(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
     ensemble the last network's."""
     for trainer in _trainers(setup, hooks):
         _carry_out(trainer)
+    setup.gather()
     return trainer
 
 
@@ -153,8 +163,8 @@ def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = No
             raise InputError(
                 f"{given} is judged on validation rows, and there are none: draw some, or leave it out"
             )
-    trained(setup)
-    logits = _logits(setup, ("validation",))
+    trainer = trained(setup)
+    logits = _logits(setup, trainer.model, ("validation",))
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     if options.stack == "ngrams":
         rivals = judge_of(saved.task).rivals(saved.task.labels)
@@ -172,6 +182,9 @@ def train(
 ) -> Run:
     """Train a classifier as the options say and leave everything about it in the run's folder.
 
+    Of several processes, as ``torchrun`` starts them, the first one writes it, and the others return a run
+    without scores.
+
     Options come in ``config``, one by one (``train(data="reviews.csv", epochs=3)``), or both. ``data`` may
     also be rows in memory, with ``labels`` where they have none, as :func:`fit` takes them. Options given
     one by one or named in ``explicit`` may not differ from the run's that is resumed, defaults either.
@@ -183,8 +196,13 @@ def train(
         config = config.changed(data=IN_MEMORY)
     elif labels is not None:
         raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
-    with RunFolder(config, RESULT, resolve, {*explicit, *options}) as home:
-        return _train(home, _rows_of(home, split_of(rows, home.config, labels) if in_memory else None))
+    rank, _ = join_processes()
+    with ExitStack() as stack:
+        with all_or_none():
+            folder = RunFolder(config, RESULT, resolve, {*explicit, *options}, writes=rank == 0)
+            home = stack.enter_context(folder)
+            split = _rows_of(home, split_of(rows, home.config, labels) if in_memory else None)
+        return _train(home, split)
 
 
 def _rows_of(home: RunFolder, given: Split | None) -> Split:
@@ -204,42 +222,75 @@ def _rows_of(home: RunFolder, given: Split | None) -> Split:
 def _train(home: RunFolder, split: Split) -> Run:
     """:func:`train` on these rows, in this folder."""
     config = home.config
-    require_writable(home.path, "--out")
-    device = pick_device(config.run.device)
-    dtype = pick_dtype(config.run.precision, device)
-    if home.continues:
-        read_checkpoint(home.path / "checkpoint")  # a damaged one is refused now, not after the frozen pass
-    setup = prepare(split, config)
-    saved, config = setup.saved, setup.config
-    home.config = config
-    changed = f"{config.model.model} no longer has the weights {home.path} was started from"
-    write_rows = partial(save_split, setup.split)
-    folder = home.begin(saved.base, device, dtype, changed, files_read(config), write_rows)
-    hooks = [StopOnSignal(), Checkpoints(folder / "checkpoint")]
-    full = store_everything(config, saved.base)
-    stored = (p for p in saved.model.parameters() if full or p.requires_grad)
-    require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
+    with all_or_none(lambda: _what_is_trained(setup)):
+        if home.writes:
+            require_writable(home.path, "--out")
+        device = pick_device(config.run.device)
+        dtype = pick_dtype(config.run.precision, device)
+        if home.continues:
+            # A damaged one is refused now, not after the frozen pass.
+            read_checkpoint(home.path / "checkpoint")
+        setup = prepare(split, config)
+        saved, config = setup.saved, setup.config
+        home.config = config
+        changed = f"{config.model.model} no longer has the weights {home.path} was started from"
+        write_rows = partial(save_split, setup.split)
+        folder = home.begin(saved.base, device, dtype, changed, files_read(config), write_rows)
+        full = store_everything(config, saved.base)
+        stored = (p for p in saved.model.parameters() if full or p.requires_grad)
+        if home.writes:
+            require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
+    hooks = _hooks(home)
 
     def save(where: Path = folder, baselines: dict | None = None) -> None:
-        save_classifier(where / RESULT, saved, full, card(saved, baselines))
+        setup.gather()
+        if home.writes:
+            save_classifier(where / RESULT, saved, full, card(saved, baselines))
 
     try:
         for trainer in _trainers(setup, hooks):
             with home.running(trainer, save, f"saved so far: {folder}"):
                 _carry_out(trainer)
             home.resume = home.continues = False  # what the checkpoint held is done
-    except NonFiniteLossError:
+    except NonFiniteLossError as error:
         if _best(trainer).kept_step:
             save()
             home.finish()
+        if not home.writes:
+            raise SaidElsewhereError(str(error)) from None
         raise
-    save_somewhere(home, save, trainer)  # before anything else can go wrong
+    setup.gather()
+    able = None if config.run.shard else trainer
+    with all_or_none():
+        if home.writes:
+            save_somewhere(home, save, able)  # before anything else can go wrong
+    looked = _look(setup, trainer)
+    if not home.writes:
+        progress, measured = trainer.progress, ({}, {}, {}, {})
+        end = progress.history, _best(trainer).best_epoch, progress.seconds
+        return Run(config, split, saved, *measured, *end)
     with home.scoring():
-        run = _score(setup, trainer)
+        run = _score(setup, trainer, *looked)
         scored = partial(save, baselines=run.baselines)
-        run = replace(run, folder=save_somewhere(home, scored, trainer))
+        run = replace(run, folder=save_somewhere(home, scored, able))
         _write(run.folder, run)
     return run
+
+
+def _hooks(home: RunFolder) -> list[Hook]:
+    """Ctrl-C, and checkpoints, which of several processes the first one writes."""
+    stop, folder = StopOnSignal() if processes()[1] == 1 else StopTogether(), home.path / "checkpoint"
+    if home.config.run.shard:
+        return [stop, CheckpointsTogether(folder)]
+    return [stop, Checkpoints(folder)] if home.writes else [stop]
+
+
+def _what_is_trained(setup: Setup) -> tuple:
+    """What has to be the same in all processes."""
+    rows = hashlib.sha256()
+    for _, frame in setup.split.items():
+        rows.update(repr(frame[["text", "label"]].to_numpy().tolist()).encode("utf-8", "surrogatepass"))
+    return rows.hexdigest(), setup.config.flat(), setup.saved.base
 
 
 def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
@@ -267,6 +318,7 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     config, task, split = setup.config, setup.saved.task, setup.split
     if setup.network is None:
         setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
+        setup.shards = Shards(setup.saved.model, setup.device) if config.run.shard else None
     network = setup.network
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
@@ -291,12 +343,23 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     # At most half as many validation rows as were trained on since: a sixth of the work of training.
     val_iter = n_batches if book else max(n_batches, freq // 2)
     full = options.patience > 0 or not book
-    curves = [EpochLines(loaders["validation"], freq, n_batches, full, val_iter)]
-    own = [ProgressBar("training"), *(curves if len(split.validation) else ()), BestWeights(options.patience)]
-    trainer = Trainer(network, task, loaders["train"], options.settings, setup.device, [*own, *hooks])
-    if not (book or setup.saved.model.pool.sees_padding):
-        trainer.parts = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
-    return trainer
+    rank, world = processes()
+    own = [] if rank else [ProgressBar("training")]
+    if len(split.validation):
+        own.append(EpochLines(loaders["validation"], freq, n_batches, full, val_iter))
+    hooks = [*own, BestWeights(options.patience), *hooks]
+    how: dict[str, Any] = {}
+    if not (book or setup.saved.model.pool.sees_padding or setup.shards):
+        how["parts"] = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
+    rows, device = loaders["train"], setup.device
+    if world == 1:
+        return Trainer(network, task, rows, options.settings, device, hooks, **how)
+    how["seed"] = config.run.seed if seed is None else seed
+    if setup.shards:
+        hooks, task, how["evenly"] = [SumLoss(), *hooks], EvenOfNoRows(task), True
+    else:
+        hooks = [SumGradients(), *hooks]
+    return SharedTrainer(network, task, rows, options.settings, device, hooks, **how)
 
 
 def _best(trainer: Trainer) -> BestWeights:
@@ -315,16 +378,22 @@ def _carry_out(trainer: Trainer) -> None:
         raise NonFiniteLossError(f"{error}: {kept}; try a smaller --lr") from None
 
 
-def _score(setup: Setup, trainer: Trainer) -> Run:
-    """Score every part next to the baselines; what is tuned on validation rows becomes the classifier's."""
-    saved, split, task = setup.saved, setup.split, setup.saved.task
+def _look(setup: Setup, trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The logits of every part, see :func:`_logits`, and what the book prints besides: all that processes
+    which share the work have to compute together."""
     model, device, extra = trainer.model, setup.device, {}
     if setup.look_before:  # the book's last lines; its train loader drops the incomplete batch
         # The number of batches is given since a shuffled loader's rows cannot be put together to texts.
-        looks = {part: evaluate_loader(model, task, x, device, len(x)) for part, x in setup.loaders.items()}
+        task, loaders = setup.saved.task, setup.loaders
+        looks = {part: evaluate_loader(model, task, x, device, len(x)) for part, x in loaders.items()}
         by_loader = {part: accuracy for part, (_, accuracy) in looks.items()}
         extra = {"before_training": setup.look_before, "accuracy_by_loader": by_loader}
-    logits = _logits(setup)
+    return _logits(setup, trainer.model), extra
+
+
+def _score(setup: Setup, trainer: Trainer, logits: dict[str, Tensor], extra: dict[str, Any]) -> Run:
+    """Score every part next to the baselines; what is tuned on validation rows becomes the classifier's."""
+    saved, split, task = setup.saved, setup.split, setup.saved.task
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
     texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
@@ -364,12 +433,12 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
     return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
 
 
-def _logits(setup: Setup, parts: Collection[str] = PARTS) -> dict[str, Tensor]:
+def _logits(setup: Setup, network: nn.Module, parts: Collection[str] = PARTS) -> dict[str, Tensor]:
     """Of each part (N, K); of an ensemble of each network, (M, N, K)."""
     saved, model = setup.saved, setup.saved.model
 
     def of_each() -> dict[str, Tensor]:
-        return {part: dataset_logits(setup.network, setup.datasets[part], setup.device) for part in parts}
+        return {part: dataset_logits(network, setup.datasets[part], setup.device) for part in parts}
 
     found = [of_each()]
     if not saved.members:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from gptcls.common.console import complain
 from gptcls.common.log import log
+from gptcls.common.processes import processes
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
 from gptcls.train.folder import RunFolder, checkpoint_in
 from gptcls.train.hooks import save_checkpoint
 
 
-def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Trainer) -> Path:
+def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Trainer | None) -> Path:
     """``save`` to the run's folder and return it. Where the disk refuses and the terminal is interactive, to
-    the folder that is named there instead, which then is the run's; else to a checkpoint, and InputError says
-    how to go on from it."""
+    the folder that is named there instead, which then is the run's; else to a checkpoint, where there is a
+    ``trainer`` of which this process alone can write one, and InputError says how to go on from it."""
     folder = home.path
     while True:
         try:
@@ -44,8 +45,10 @@ def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Train
 
 
 def _another_folder(error: InputError) -> Path | None:
-    """What somebody at the terminal answers; None if nobody is there, or nothing is answered."""
-    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+    """What somebody at the terminal answers; None if nobody is there, or nothing is answered, or other
+    processes would have to wait for it."""
+    here = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    if processes()[1] > 1 or not here:
         return None
     complain(f"error: {error}")
     while True:
@@ -59,10 +62,11 @@ def _another_folder(error: InputError) -> Path | None:
         complain(f"{folder} is there already")
 
 
-def _kept(checkpoint: Path, trainer: Trainer) -> str:
+def _kept(checkpoint: Path, trainer: Trainer | None) -> str:
     """Whether the run can go on from a checkpoint, of its end or before."""
     with suppress(InputError):
-        save_checkpoint(checkpoint, trainer)
+        if trainer is not None:
+            save_checkpoint(checkpoint, trainer)
     if not checkpoint_in(checkpoint.parent):
         return "no checkpoint could be saved either"
     return f"once there is room, go on with --out {shlex.quote(str(checkpoint.parent))} --resume"

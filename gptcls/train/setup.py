@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from gptcls.classify.store import SavedClassifier
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
+from gptcls.common.processes import processes
 from gptcls.core.batches import TextDataset, bucket_loader, classes_of, plain_loader
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
@@ -36,6 +37,7 @@ from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
+from gptcls.train.shards import Shards
 from gptcls.train.weights import counted
 
 
@@ -51,6 +53,12 @@ class Setup:
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     look_before: dict[str, dict] = field(default_factory=dict)  # the book's look before it trains
     network: nn.Module | None = None  # what the loop trains, once the frozen blocks have run
+    shards: Shards | None = None  # while the network is in parts
+
+    def gather(self) -> None:
+        """Put a network that is in parts together, in all processes."""
+        if self.shards is not None:
+            self.saved.model, self.shards = self.shards.gather(), None
 
 
 def prepare(
@@ -60,6 +68,8 @@ def prepare(
     task, decision = first_decision(config.fit, make_task(split, config))
     config = settle(config, *_size_of(config.model.model, own), len(split.train))
     options, device = config.model, pick_device(config.run.device)
+    if config.run.shard and processes()[1] == 1:
+        raise InputError("--shard is for several processes: torchrun --nproc-per-node 2 -m gptcls.train …")
     n_train, batch_size = len(split.train), config.fit.batch_size
     if config.run.recipe == "book" and n_train < batch_size:  # its loader drops the incomplete batch
         raise InputError(f"--batch-size {batch_size} is larger than the {n_train} training rows")
@@ -127,7 +137,7 @@ def build_classifier(
     trained = sum(p.numel() for p in model.trained_parameters().values())
     everything = sum(p.numel() for p in model.parameters())
     log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
-    return model.to(device), base
+    return model if config.run.shard else model.to(device), base
 
 
 def restart(setup: Setup, seed: int, start: State) -> None:
@@ -155,7 +165,9 @@ def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dic
             raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {name!r}")
         log.info(f"{name}: random weights, no pretraining")
         return GPT2(PRESETS[name]), None
-    plain = config.run.no_cache or config.model.train == "all"  # everything in one number format
+    adapted = config.run.shard and config.model.train == "lora"  # of what it adapts nothing is trained
+    # Everything in one number format.
+    plain = config.model.train == "all" or (config.run.no_cache and not adapted)
     backbone = load_pretrained(name, torch.float32 if plain else pick_dtype(config.run.precision, device))
     local = name not in PRESETS and Path(name).exists()  # a preset comes first
     return backbone, {"name": str(Path(name).resolve()) if local else name, "sha256": weights_sha256(name)}
