@@ -94,6 +94,10 @@ class SavedClassifier:
 
 # What reading a file that is not as it was written may raise.
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
+WAYS_OUT = (
+    "add --allow-download (in Python allow_download=True)",
+    "say where they are with --base (in Python base=), or train again with --save full",
+)
 AS_THEY_ARE = (  # in classifier.json
     "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "training", "scores",
 )  # fmt: skip
@@ -174,7 +178,7 @@ def find_classifier(folder: Path | str) -> Path:
 
 def read_classifier(
     folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None,
-    allow_download: bool = False,
+    allow_download: bool = False, ways_out: tuple[str, str] = WAYS_OUT,
 ) -> SavedClassifier:  # fmt: skip
     """Load what :func:`save_classifier` wrote; the model is in eval mode.
 
@@ -182,7 +186,8 @@ def read_classifier(
     classifier stored without them; otherwise they are those of the name in ``classifier.json`` or, where that
     is a path and nothing is there, of the same file name next to the classifier or its run. Wherever they
     are, their sha256 must be the stored one. What ``classifier.json`` names is not asked of the hub unless
-    ``allow_download``, or it is a preset: a stranger may have written it.
+    ``allow_download``, or it is a preset: a stranger may have written it. ``ways_out`` is what messages say
+    of how to download these and how to have them otherwise.
 
     Raises InputError when there is no classifier, it is damaged or newer than this gptcls, the base weights
     are absent or others, or a ``base`` is given that it does not need.
@@ -207,7 +212,8 @@ def read_classifier(
                 raise ValueError(f"n_layer is {config.n_layer}, the tensors are of {len(blocks)} blocks")
         backbone = None
         if stored != "all":
-            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base, allow_download)
+            where = base, allow_download, ways_out
+            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, *where)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
         if stored == "adapter" and (rest := load_adapter(backbone, folder)):
@@ -234,8 +240,9 @@ def read_classifier(
 
 
 def _load(
-    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any, allow_download: bool
-) -> tuple[nn.Module, dict]:
+    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any, allow_download: bool,
+    ways_out: tuple[str, str],
+) -> tuple[nn.Module, dict]:  # fmt: skip
     """The network of the base weights, and ``base`` with the name where they are now."""
     download = allow_download or given is not None
     name = base["name"] if given is None else str(given)
@@ -244,18 +251,20 @@ def _load(
     elif given is None and Path(name).is_absolute() and not Path(name).exists():
         near = [parent / Path(name).name for parent in folder.resolve().parents[:2]]
         name = next((str(path) for path in near if path.exists()), name)
-    way_out = "say where they are with --base (in Python base=), or train again with --save full"
+    allow, way_out = ways_out
     try:
         if (found := weights_sha256(name, download)) != base["sha256"]:
             raise InputError(f"they have sha256 {found[:12]}…, those of the training {base['sha256'][:12]}…")
         backbone = load_pretrained(name, dtype, download)
     except UnaskedError as error:
-        allow = "if you trust it, add --allow-download (in Python allow_download=True)"
-        raise InputError(f"{folder} needs base weights: {error}; {allow}, or {way_out}") from None
+        said = f"{folder} needs base weights: {error}; if you trust it, {allow}"
+        raise InputError(f"{said}, or {way_out}") from None
     except InputError as error:
         raise InputError(f"{folder} needs the base weights {name}: {error}; {way_out}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
         backbone.drop_causal_mask()
+    if not getattr(config, "pooler", True) and backbone.config.pooler:
+        backbone.drop_pooler()
     for size, value in asdict(config).items():
         if size not in ("tied", "dropout") and (theirs := getattr(backbone.config, size)) != value:
             says = f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have"

@@ -21,6 +21,7 @@ from gptcls.core.tokenizer import GPT2, Tokenizer
 from gptcls.core.weights import parse
 from gptcls.models import weight_files as files
 from gptcls.models.families import Family, declared_family
+from gptcls.models.heads import Head, take_head
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
 
@@ -75,9 +76,25 @@ def load_pretrained(
     the hub. InputError where they are nowhere, do not arrive, or are not one whole network of a family that
     gptcls knows.
     """
-    path, declared, source, family = _found(name_or_path, download)
+    return _read(*_found(name_or_path, download), dtype)[0]
+
+
+def load_headed(
+    name_or_path: str | Path, dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, Head | None]:
+    """The same network, and of a classifier of texts (transformers' ``…ForSequenceClassification``) its head,
+    which reads what the network gives; None where there is none, or it reads something else."""
+    return _read(*_found(name_or_path), dtype, headed=True)
+
+
+def _read(
+    path: Path, declared: dict[str, Any], source: str, family: Family, dtype: torch.dtype,
+    headed: bool = False,
+) -> tuple[nn.Module, Head | None]:  # fmt: skip
+    """The network in a file, and its head if that is asked for and there."""
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
     try:
+        head = take_head(tensors, declared, family) if headed else None
         config, state = family.read(tensors, declared, source)
         found = {parse(name)[1] for name in state} - {""}
         if config.n_layer > len(found):  # before they are built
@@ -92,10 +109,15 @@ def load_pretrained(
             if name not in expected:
                 raise InputError(f"{names.both(name)} is not a tensor of this network")
             check_tensor(names.both(name), state.get(name), expected[name].shape)
+        if head is not None:
+            check_tensor(f"{family.head}.weight", head.weight, (len(head.labels), config.n_embd))
+            check_tensor(f"{family.head}.bias", head.bias, (len(head.labels),))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    if not getattr(config, "pooler", True):  # which a file left out
+        head = None
+    return model.eval(), head
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:

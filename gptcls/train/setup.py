@@ -2,7 +2,6 @@
 begins the long work."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from gptcls.common.log import log
 from gptcls.core.batches import TextDataset, bucket_loader, classes_of, plain_loader
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.core.gpt2 import GPT2
 from gptcls.core.task import Task
 from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
@@ -31,11 +30,11 @@ from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
-from gptcls.models.pretrained import declared_size, load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
+from gptcls.train.start import Start, start_of
 
 
 @dataclass
@@ -47,6 +46,8 @@ class Setup:
     saved: SavedClassifier  # before training
     datasets: dict[str, Any]  # part -> texts; where blocks are frozen, their features once there are any
     device: torch.device
+    origin: dict | None = None  # name and sha256 of what the run starts from
+    head_goes_on: bool = False  # it was trained before this run
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     look_before: dict[str, dict] = field(default_factory=dict)  # the book's look before it trains
     network: nn.Module | None = None  # what the loop trains, once the frozen blocks have run
@@ -57,29 +58,23 @@ def prepare(
 ) -> Setup:
     """The classifier at the start of training, the rows encoded for it, and every option settled."""
     task, decision = first_decision(config.fit, make_task(split, config))
-    config = settle(config, *_size_of(config.model.model, own), len(split.train))
+    start = start_of(config, own, tokenizer)
+    config = start.settle_head(config, task)
+    config = settle(config, start.backbone.config.n_embd, start.decoder, len(split.train))
     options, device = config.model, pick_device(config.run.device)
     n_train, batch_size = len(split.train), config.fit.batch_size
     if config.run.recipe == "book" and n_train < batch_size:  # its loader drops the incomplete batch
         raise InputError(f"--batch-size {batch_size} is larger than the {n_train} training rows")
-    if tokenizer is None:
-        fresh = own is not None or options.init == "random"  # random weights learn GPT-2's
-        tokenizer = GPT2_TOKENIZER if fresh else load_tokenizer(options.model)
-    model, base = build_classifier(config, task, device, tokenizer, own)
+    model, tokenizer = build_classifier(config, task, device, start), start.tokenizer
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     saved = SavedClassifier(
-        model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer, options.long,
+        model, task, max_length, pad_to, start.base_of(model), config.to_json(), {}, tokenizer, options.long,
         config.data.cleaning, config.data.text_columns, decision=decision,
     )  # fmt: skip
-    return Setup(config, split, saved, datasets, device)
-
-
-def _size_of(name: str, own: nn.Module | None) -> tuple[int | None, bool]:
-    """As :func:`declared_size`, also of a network in memory; one of a family unknown counts as a decoder."""
-    if own is None:
-        return declared_size(name)
-    family = known_family(own)
-    return own.config.n_embd, family is None or FAMILIES[family].decoder
+    if config.run.save == "trained" and start.origin and saved.base is None:
+        why = f"{options.model} differs from all base weights in more than this run trains"
+        raise InputError(f"--save trained: {why}; leave it out")
+    return Setup(config, split, saved, datasets, device, start.origin, start.head is not None)
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:
@@ -94,14 +89,9 @@ def make_task(split: Split, config: TrainConfig) -> Task:
     return TASKS[task].for_training(drawn["label"].tolist(), **own)
 
 
-def build_classifier(
-    config: TrainConfig, task: Task, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER,
-    own: nn.Module | None = None,
-) -> tuple[Classifier, dict | None]:  # fmt: skip
-    """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
-    options, seed = config.model, config.run.seed
-    torch.manual_seed(seed)
-    backbone, base = (own, None) if own is not None else _backbone(config, device)
+def build_classifier(config: TrainConfig, task: Task, device: torch.device, start: Start) -> Classifier:
+    """The classifier at the start of training."""
+    options, backbone, tokenizer = config.model, start.backbone, start.tokenizer
     # A network of the user's own need not state the size of its vocabulary.
     tokenizer.require_fit(options.model, getattr(backbone.config, "vocab_size", tokenizer.vocab_size))
     if options.no_causal_mask:
@@ -109,11 +99,13 @@ def build_classifier(
             kind = type(backbone).__name__.lower()
             raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {kind}")
         backbone.drop_causal_mask()
-    torch.manual_seed(seed)
+    torch.manual_seed(config.run.seed)
     pooling = choose_pooling(options, backbone)
     if pooling != "first" and getattr(backbone.config, "pooler", False):
         backbone.drop_pooler()
     model = Classifier(backbone, task.n_outputs, pooling)
+    if start.head is not None:
+        start.head.put(task, model.head)
     if options.train == "lora":
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
@@ -123,18 +115,19 @@ def build_classifier(
     trained = sum(p.numel() for p in model.trained_parameters().values())
     everything = sum(p.numel() for p in model.parameters())
     log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
-    return model.to(device), base
+    return model.to(device)
 
 
 def restart(setup: Setup, seed: int, start: State) -> None:
-    """Put what is trained of the network back to where it was at the ``start``, with a head, and random
+    """Put what is trained of the network back to where it was at the ``start``, with a new head, and random
     weights, of another seed."""
     model, config = setup.saved.model, setup.config
     torch.manual_seed(seed)
     if config.model.init == "random":
-        fresh, _ = build_classifier(config.changed(seed=seed), setup.saved.task, setup.device)
+        config = config.changed(seed=seed)
+        fresh = build_classifier(config, setup.saved.task, setup.device, start_of(config))
         start = fresh.trained_parameters()
-    else:
+    elif not setup.head_goes_on:
         head = nn.Linear(model.head.in_features, model.n_outputs)
         pool = POOLERS[model.pooling](model.head.in_features)
         start = start | {f"head.{name}": p for name, p in head.named_parameters()}
@@ -142,19 +135,6 @@ def restart(setup: Setup, seed: int, start: State) -> None:
     with torch.no_grad():
         for name, parameter in model.trained_parameters().items():
             parameter.copy_(start[name])
-
-
-def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dict | None]:
-    name = config.model.model
-    if config.model.init == "random":
-        if name not in PRESETS:
-            raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {name!r}")
-        log.info(f"{name}: random weights, no pretraining")
-        return GPT2(PRESETS[name]), None
-    plain = config.run.no_cache or config.model.train == "all"  # everything in one number format
-    backbone = load_pretrained(name, torch.float32 if plain else pick_dtype(config.run.precision, device))
-    local = name not in PRESETS and Path(name).exists()  # a preset comes first
-    return backbone, {"name": str(Path(name).resolve()) if local else name, "sha256": weights_sha256(name)}
 
 
 def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:
