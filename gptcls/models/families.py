@@ -42,7 +42,7 @@ class Family:
     # or InputError. None: nobody's files.
     read: Callable[[State, dict[str, Any], str], tuple[Any, State]] | None = None
     names: NameMap | None = None  # Hugging Face's names of the tensors; None: ours
-    own_tokenizer: bool = False  # in tokenizer.json next to the weights; else it is GPT-2's bundled one
+    own_tokenizer: bool = False  # always in tokenizer.json next to the weights; a GPT-2 may have none
     narrow: bool = False  # each block may hold its weights in bf16 or fp16 and compute in it
     head: str | None = None  # what transformers calls the layer that gives a text's logits
 

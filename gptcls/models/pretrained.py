@@ -24,6 +24,7 @@ from gptcls.models.families import Family, declared_family
 from gptcls.models.heads import Head, take_head
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file
 from gptcls.models.tokenizer_file import FileTokenizer
+from gptcls.models.tokenizer_json import OLDER, is_openais, tokenizer_json
 
 
 class UnaskedError(InputError):
@@ -121,18 +122,25 @@ def _read(
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """The tokenizer that the weights of that name were trained with: the bundled one for GPT-2, else
-    ``tokenizer.json`` next to them. Which tokens end a text is in ``generation_config.json``, else in
-    ``config.json``. InputError where there is no such model, or its tokenizer is missing or broken."""
+    """The tokenizer that the weights of that name were trained with: the ``tokenizer.json`` next to them, as
+    :mod:`gptcls.models.tokenizer_json` reads it, or the bundled one of a GPT-2 that has none, or OpenAI's.
+    Which tokens end a text is in ``generation_config.json``, else in ``config.json``. InputError where there
+    is no such model, or its tokenizer is missing or broken."""
     if str(name_or_path) in PRESETS:
         return GPT2
-    path, declared, _, family = _found(name_or_path)
-    if not family.own_tokenizer:
+    path, declared, source, family = _found(name_or_path)
+    content = None
+    if Path(source).name == "config.json":  # else a lone file, and what lies around it is not its own
+        content = tokenizer_json(path.parent, declared.get("model_type") or "gpt2")
+    if not family.own_tokenizer and (content is None or is_openais(content)):
+        if content is None and (size := declared.get("vocab_size", GPT2.vocab_size)) != GPT2.vocab_size:
+            said = f"{name_or_path} has a vocabulary of {size} tokens and no tokenizer.json"
+            log.info(f"{said}: it is read with GPT-2's, of {GPT2.vocab_size:,}")
         return GPT2
     generation = path.with_name("generation_config.json")
     ends = declared | (files.read_object(generation) if generation.is_file() else {})
     eos_ids = eos if isinstance(eos := ends.get("eos_token_id"), list) else [eos]
-    return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids)
+    return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids, content)
 
 
 def declared_size(name_or_path: str | Path) -> tuple[int | None, bool]:
@@ -212,8 +220,11 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
     with suppress(absent):
         config = get("config.json")
         family = declared_family(files.read_object(config), str(config))
-    if family.own_tokenizer:
-        for name in ("tokenizer.json", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        with suppress(absent):
+            get(name)
+    if not family.own_tokenizer and cached_file(repo, "tokenizer.json") is None:
+        for name in OLDER:
             with suppress(absent):
                 get(name)
     for name in names if path is None else ():
