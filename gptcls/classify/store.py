@@ -37,6 +37,7 @@ from gptcls.data.long_texts import Long
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.heads import published_head
 from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import (
@@ -151,7 +152,7 @@ def save_classifier(folder: Path, saved: SavedClassifier, full: bool = True) -> 
                 }
                 save_file(members, temporary / "members.safetensors", metadata={"format": "pt"})
             if stored == "adapter":
-                save_adapter(temporary, model.backbone, saved.base["name"])
+                save_adapter(temporary, model.backbone, saved.base["name"], published_head(model))
             if saved.mixture is not None:
                 saved.mixture.ngrams.save(temporary)
             write_json(temporary / "classifier.json", description)
@@ -216,13 +217,13 @@ def read_classifier(
             backbone, spec["base"] = _load(spec["base"], config, folder, dtype, *where)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
-        if stored == "adapter" and (rest := load_adapter(backbone, folder)):
-            raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
+        copy = load_adapter(backbone, folder) if stored == "adapter" else {}
         # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
             model = Classifier(backbone or family.network(config), task.n_outputs, spec["pooling"])
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
+        _require_one_head(model, copy, folder)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
         as_they_are["text_columns"] = tuple(spec["text_columns"])
         members = _read_members(folder / "members.safetensors", spec["members"], model)
@@ -285,6 +286,14 @@ def _assign(model: Classifier, tensors: State, stored: str, path: Path, dtype: t
         tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     freeze(model, model.policy)  # assigned parameters are fresh ones
+
+
+def _require_one_head(model: Classifier, copy: State, folder: Path) -> None:
+    """InputError unless ``copy``, the head that stands in the adapter for PEFT's sake, is the model's."""
+    own = published_head(model) if copy else {}
+    same = own is not None and own.keys() == copy.keys()
+    if not same or not all(torch.allclose(own[name], tensor, atol=1e-5) for name, tensor in copy.items()):
+        raise InputError(f"{folder} holds two heads: take {', '.join(copy)} out of its adapter")
 
 
 def _read_members(path: Path, n: int, model: Classifier) -> tuple[State, ...]:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import Regression
 from gptcls.core.weights import State
-from gptcls.models.families import Family
+from gptcls.models.families import FAMILIES, Family, known_family, poolings_of
 
 # transformers' names of a task -> Task.kind
 KINDS = {
@@ -93,6 +94,39 @@ def take_head(tensors: State, declared: Mapping[str, Any], family: Family) -> He
     pooling = "last" if family.decoder else "first"
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     return Head(labels, KINDS.get(kind, kind), pooling, weight, bias)
+
+
+@torch.no_grad()
+def published_head(model: Classifier) -> State | None:
+    """The tensors, under transformers' names, that its class for such a network has above or in place of the
+    network's own to give the logits of ``model``; None where it computes something else.
+
+    The head of its decoders has no bias. Since the final LayerNorm has one, and W (h + v) = W h + b, the
+    least v that fulfils this is added there; an RMSNorm has nowhere to put it.
+    """
+    backbone, key = model.backbone, known_family(model.backbone)
+    family = FAMILIES[key] if key else None
+    if family is None or family.head is None or model.pooling != poolings_of(family)[0]:
+        return None
+    if not getattr(backbone.config, "causal", True) or not getattr(backbone.config, "pooler", True):
+        return None
+    weight, bias = (p.detach().float().cpu() for p in (model.head.weight, model.head.bias))
+    if not family.decoder:
+        own = {
+            name: p for name, p in backbone.state_dict(prefix="backbone.").items() if ".norm.dense." in name
+        }
+        theirs = {family.names.theirs(name.removeprefix("backbone.")): p.cpu() for name, p in own.items()}
+        theirs = {name: p for name, p in theirs.items() if "classifier" in name}  # else it is the network's
+        return theirs | {f"{family.head}.weight": weight, f"{family.head}.bias": bias}
+    found = {f"{family.head}.weight": weight}
+    if not bias.any():
+        return found
+    norm = dict(backbone.norm.named_parameters())
+    shift = torch.linalg.pinv(weight.double()) @ bias.double()
+    if "bias" not in norm or not torch.allclose(weight.double() @ shift, bias.double(), atol=1e-6):
+        return None
+    shifted = {"weight": norm["weight"].float().cpu(), "bias": (norm["bias"].cpu() + shift).float()}
+    return found | {family.names.theirs(f"norm.{kind}"): tensor for kind, tensor in shifted.items()}
 
 
 def named(labels: Sequence[str], most: int = 5) -> str:
