@@ -23,6 +23,7 @@ from helpers.hub_server import COMMIT, Hub, serve
 from helpers.random_gpt2 import TINY, random_ids, transformers_gpt2
 from helpers.random_llama import byte_level, oracle_of, save
 from helpers.tiny import ROWS
+from huggingface_hub import save_torch_state_dict
 
 from gptcls.classify.run import ClassifyConfig
 from gptcls.classify.store import SavedClassifier, read_classifier, save_classifier
@@ -187,6 +188,21 @@ def test_a_repository_with_shards(hub: Hub, oracle, tmp_path: Path) -> None:
     hub.requests.clear()
     assert_loads(REPO, oracle)
     assert hub.requests == []
+
+
+def test_shards_of_the_older_format_and_an_adapter(hub: Hub, oracle, tmp_path: Path) -> None:
+    del hub.files[f"{REPO}/model.safetensors"]
+    state = {name: tensor.clone() for name, tensor in oracle.state_dict().items()}
+    (tmp_path / "saved").mkdir()
+    save_torch_state_dict(state, tmp_path / "saved", max_shard_size="100KB", safe_serialization=False)
+    for file in (tmp_path / "saved").iterdir():
+        hub.files[f"{REPO}/{file.name}"] = file.read_bytes()
+    assert_loads(REPO, oracle)
+    hub.requests.clear()
+    assert_loads(REPO, oracle)
+    assert hub.requests == []
+    hub.files["tests/adapter/adapter_config.json"] = b"{}"
+    refused("tests/adapter", "tests/adapter holds an adapter, not a network: lay it over its base")
 
 
 def test_a_decoder_brings_its_tokenizer(hub: Hub, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from gptcls.models.bert import (
 from gptcls.models.deberta import Deberta, DebertaConfig
 from gptcls.models.llama import Llama, LlamaConfig
 from gptcls.models.modern_bert import ModernBert, ModernBertConfig
+from gptcls.models.refused import IN_FULL, kind_of, quantized
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,10 @@ def declared_family(declared: Mapping[str, Any], source: str) -> Family:
     model_type = declared.get("model_type") or "gpt2"
     known = {name: family for family in FAMILIES.values() if family.read for name in family.model_types}
     if not isinstance(model_type, str) or model_type not in known:
-        raise InputError(
-            f"{source} says model_type {model_type!r:.80}; supported are {', '.join(sorted(known))}"
-        )
+        said = f"{source} says model_type {model_type!r:.80}{kind_of(declared)}"
+        raise InputError(f"{said}; supported are {', '.join(sorted(known))}")
+    if method := quantized(declared):
+        raise InputError(f"{source} describes weights quantized by {method:.40}: {IN_FULL}")
     return known[model_type]
 
 

@@ -23,6 +23,7 @@ from gptcls.models import weight_files as files
 from gptcls.models.families import Family, declared_family
 from gptcls.models.heads import Head, take_head
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file
+from gptcls.models.refused import FORMATS, IN_FULL, quantized_tensor, what_is_there
 from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.models.tokenizer_json import OLDER, is_openais, tokenizer_json
 
@@ -72,10 +73,10 @@ def load_pretrained(
 
     Where they are: a preset (:data:`RELEASES`, :data:`BUNDLED`), which comes before a folder of that name;
     ``owner/name`` on the hub, or one of :data:`OWNERS` without its owner; a folder with
-    ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint; or one file
-    with Hugging Face's, the book's or OpenAI's names. Without ``download`` nothing but a preset comes from
-    the hub. InputError where they are nowhere, do not arrive, or are not one whole network of a family that
-    gptcls knows.
+    ``model.safetensors`` or ``pytorch_model.bin``, whole or in shards, or OpenAI's TensorFlow checkpoint; or
+    one file with Hugging Face's, the book's or OpenAI's names. Without ``download`` nothing but a preset
+    comes from the hub. InputError where they are nowhere, do not arrive, or are not one whole network of a
+    family that gptcls knows.
     """
     return _read(*_found(name_or_path, download), dtype)[0]
 
@@ -95,6 +96,8 @@ def _read(
     """The network in a file, and its head if that is asked for and there."""
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
     try:
+        if found := quantized_tensor(tensors):
+            raise InputError(f"{found} is of quantized weights: {IN_FULL}")
         head = take_head(tensors, declared, family) if headed else None
         config, state = family.read(tensors, declared, source)
         found = {parse(name)[1] for name in state} - {""}
@@ -182,6 +185,8 @@ def weights_file(name_or_path: str | Path, download: bool = True) -> Path:
     if path.is_file():
         if path.suffix in files.SUFFIXES or path.name in files.CANDIDATES:
             return path
+        if path.suffix in FORMATS:
+            raise InputError(f"{path} holds {FORMATS[path.suffix]}: {IN_FULL}, as safetensors")
         raise InputError(f"{path} has no known format: pass a {', '.join(files.SUFFIXES)} file or a folder")
     if name in OWNERS:
         return _hub_weights(f"{OWNERS[name]}/{name}", download)
@@ -208,7 +213,7 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
             raise UnaskedError(f"{name} of {repo} is on the hub, not on this machine")
         return hub_file(repo, name, patient=path is None)  # else the hub is hardly needed
 
-    names = ("model.safetensors", files.INDEX, "pytorch_model.bin")
+    names = files.PUBLISHED
     path = next((cached for name in names if (cached := cached_file(repo, name))), None)
     if path is None and not download:
         raise UnaskedError(f"{repo} is on the hub, not on this machine")
@@ -232,6 +237,8 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
             path = get(name)
             break
     if path is None:
+        with suppress(NotOnHubError):
+            raise InputError(f"{repo} holds {what_is_there(get('adapter_config.json').parent)}")
         nowhere = f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name"
         raise InputError(f"{nowhere}: check the spelling; what is private or gated needs HF_TOKEN")
     for part in files.weight_parts(path):

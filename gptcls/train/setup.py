@@ -111,8 +111,8 @@ def build_classifier(config: TrainConfig, task: Task, device: torch.device, star
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
     freeze(model, options.train)
-    if options.train == "lora" and start.head is None and isinstance(backbone, Llama):
-        # As in transformers' class: what PEFT loads has no place for it, nor has an RMSNorm.
+    if options.train == "lora" and pooling == "last" and start.head is None and isinstance(backbone, Llama):
+        # As in transformers' class, by which PEFT loads it: no place for it there, nor in an RMSNorm.
         nn.init.zeros_(model.head.bias.requires_grad_(False))
     if (cache := config.run.cache) and not model.frozen_blocks:
         raise InputError(f"--cache {cache} keeps what is frozen; this run trains every block, leave it out")
