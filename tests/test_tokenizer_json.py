@@ -16,6 +16,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import GPT2, gpt2_encoding
 from gptcls.models.pretrained import load_tokenizer
+from gptcls.pretrain.config import PretrainConfig
+from gptcls.pretrain.run import pretrain
 
 RUSSIAN = ["привет, как дела", "выиграй приз сейчас", "перезвони мне", "срочно: счёт закрыт"] * 3
 TEXTS = [
@@ -75,6 +77,17 @@ def test_openais_is_the_bundled_one(tmp_path: Path) -> None:
     own = Tokenizer.from_str(gpt2s_own())
     folder = model_folder(tmp_path, own, "gpt2", {"tokenizer_class": "GPT2Tokenizer"})
     assert load_tokenizer(folder) is GPT2
+    model = json.loads(own.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    saved = transformers.GPT2Tokenizer(vocab=model["vocab"], merges=merges)
+    saved.save_pretrained(folder)
+    assert load_tokenizer(folder) is GPT2
+    saved.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 50256)]
+    )
+    model_folder(folder, saved.backend_tokenizer, "gpt2")
+    assert load_tokenizer(folder).prefix == (50256,)
+    model_folder(folder, own, "gpt2")
     (folder / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
     assert load_tokenizer(folder).encode("win") == GPT2.encode(" win")
     own.normalizer = normalizers.Lowercase()
@@ -210,3 +223,16 @@ def test_a_setting_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("[]")
     with pytest.raises(InputError, match=r"tokenizer_config\.json is not a JSON object"):
         load_tokenizer(tmp_path)
+
+
+def test_pretraining_reads_texts_with_the_bundled_one(base: Path) -> None:
+    random_llama.byte_level(RUSSIAN, 500).save(str(base / "tokenizer.json"))
+    texts = base / "t.jsonl"
+    texts.write_text('{"text": "a b c d e"}\n' * 9)
+    config = PretrainConfig(
+        data=(str(texts),), model=str(base), init="pretrained", out=base / "x", device="cpu"
+    )
+    with pytest.raises(
+        InputError, match="has a tokenizer of its own, and pretraining reads texts with GPT-2's"
+    ):
+        pretrain(config)

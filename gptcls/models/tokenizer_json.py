@@ -78,7 +78,8 @@ def is_openais(text: str) -> bool:
         return False
     pairs = ["".join(pair if isinstance(pair, list) else str(pair).split(" ")) for pair in merges]
     around = given.get("post_processor") or split
-    return pairs == entries[256:-1] and around.get("type") == "ByteLevel"
+    empty = around.get("type") == "TemplateProcessing" and not around.get("special_tokens")
+    return pairs == entries[256:-1] and (empty or around.get("type") == "ByteLevel")
 
 
 def is_object(text: str) -> bool:
