@@ -108,6 +108,8 @@ def published_head(model: Classifier) -> State | None:
     family = FAMILIES[key] if key else None
     if family is None or family.head is None or model.pooling != poolings_of(family)[0]:
         return None
+    if key == "modernbert":  # whose class may take a mean: its config.json says so, no tensor
+        return None
     if not getattr(backbone.config, "causal", True) or not getattr(backbone.config, "pooler", True):
         return None
     weight, bias = (p.detach().float().cpu() for p in (model.head.weight, model.head.bias))
