@@ -88,7 +88,7 @@ def test_from_a_folder_to_a_classifier(kind: str, data: Path, tmp_path: Path, ca
 @pytest.mark.parametrize(("pooling", "pooler"), [("first", True), ("mean", False)])
 def test_the_pooler_speaks_for_the_first_token_alone(pooling, pooler, data: Path, tmp_path: Path) -> None:
     base = model_folder(tmp_path / "base", head="Model")
-    done = run(data, base, "x", pooling=pooling)
+    done = run(data, base, "x", pooling=pooling, save="trained")  # over a file that has it
     assert done.classifier.model.backbone.config.pooler == pooler
     assert read_classifier(tmp_path / "x" / "classifier").model.backbone.config.pooler == pooler
 

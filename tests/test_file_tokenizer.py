@@ -194,8 +194,10 @@ def test_ends_and_padding(config, generation, pad_id: int, eos_ids: tuple, tmp_p
 
 def test_the_bundled_one_is_gpt2s(base: Path) -> None:
     assert load_tokenizer("gpt2-small") is load_tokenizer("gpt2-nano") is GPT2
-    (base / "tokenizer.json").write_text("not read")
     assert load_tokenizer(base) is GPT2
+    (base / "tokenizer.json").write_text("not one")
+    with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer"):
+        load_tokenizer(base)
 
 
 def test_missing_or_broken(tmp_path: Path) -> None:

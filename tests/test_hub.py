@@ -15,11 +15,15 @@ import traceback
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
+from helpers import random_bert
 from helpers.hub_server import COMMIT, Hub, serve
 from helpers.random_gpt2 import TINY, random_ids, transformers_gpt2
 from helpers.random_llama import byte_level, oracle_of, save
+from helpers.tiny import ROWS
+from huggingface_hub import save_torch_state_dict
 
 from gptcls.classify.run import ClassifyConfig
 from gptcls.classify.store import SavedClassifier, read_classifier, save_classifier
@@ -41,6 +45,10 @@ from gptcls.models.pretrained import (
     weights_sha256,
 )
 from gptcls.models.tokenizer_file import FileTokenizer
+from gptcls.train.config import TrainConfig
+from gptcls.train.resolve import resolve
+from gptcls.train.rows import split_of
+from gptcls.train.setup import prepare
 
 REPO = "tests/tiny-gpt2"
 
@@ -182,6 +190,21 @@ def test_a_repository_with_shards(hub: Hub, oracle, tmp_path: Path) -> None:
     assert hub.requests == []
 
 
+def test_shards_of_the_older_format_and_an_adapter(hub: Hub, oracle, tmp_path: Path) -> None:
+    del hub.files[f"{REPO}/model.safetensors"]
+    state = {name: tensor.clone() for name, tensor in oracle.state_dict().items()}
+    (tmp_path / "saved").mkdir()
+    save_torch_state_dict(state, tmp_path / "saved", max_shard_size="100KB", safe_serialization=False)
+    for file in (tmp_path / "saved").iterdir():
+        hub.files[f"{REPO}/{file.name}"] = file.read_bytes()
+    assert_loads(REPO, oracle)
+    hub.requests.clear()
+    assert_loads(REPO, oracle)
+    assert hub.requests == []
+    hub.files["tests/adapter/adapter_config.json"] = b"{}"
+    refused("tests/adapter", "tests/adapter holds an adapter, not a network: lay it over its base")
+
+
 def test_a_decoder_brings_its_tokenizer(hub: Hub, tmp_path: Path) -> None:
     oracle = oracle_of("qwen2")
     byte_level(["see you"], 90).save(str(save(oracle, tmp_path / "saved") / "tokenizer.json"))
@@ -201,6 +224,49 @@ def test_a_decoder_brings_its_tokenizer(hub: Hub, tmp_path: Path) -> None:
     assert_loads("tests/tiny-qwen2", oracle)
     with pytest.raises(InputError, match=r"tokenizer\.json is missing"):
         load_tokenizer("tests/tiny-qwen2")
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_gpt2_brings_its_own_tokenizer(hub: Hub, oracle, tmp_path: Path, older: bool) -> None:
+    """Also in the files of the time before tokenizer.json, and what is not there is asked for once."""
+    tokenizer = byte_level(["привет, как дела", "see you"], 300)
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"])])
+    files = {"vocab.json": json.dumps(model["vocab"]), "merges.txt": merges}
+    for name, text in (files if older else {"tokenizer.json": tokenizer.to_str()}).items():
+        hub.files[f"{REPO}/{name}"] = text.encode()
+    found = load_tokenizer(REPO)
+    assert found.encode("привет, you") == tokenizer.encode("привет, you").ids
+    assert_loads(REPO, oracle)
+    hub.requests.clear()
+    assert load_tokenizer(REPO).encode("привет") == found.encode("привет")
+    assert hub.requests == []
+
+
+def test_what_the_hub_has_not_is_remembered_as_huggingface_hub_does(hub: Hub) -> None:
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    load_pretrained(REPO)
+    assert try_to_load_from_cache(REPO, "tokenizer.json") is _CACHED_NO_EXIST
+    with pytest.raises(
+        hub_module.NotOnHubError, match=r"the hub has no tokenizer\.json of .*, as it said before"
+    ):
+        hub_module.hub_file(REPO, "tokenizer.json")
+
+
+def test_a_published_classifier_is_trained_on(hub: Hub, tmp_path: Path, caplog) -> None:
+    labels = {"id2label": {0: "spam", 1: "ham"}, "label2id": {"spam": 0, "ham": 1}}
+    model = random_bert.oracle_of("bert", vocab_size=300, **labels)
+    model.save_pretrained(tmp_path / "saved")
+    random_bert.wordpiece([text for text, _ in ROWS], tmp_path / "saved")
+    for file in (tmp_path / "saved").iterdir():
+        hub.files[f"tests/judge/{file.name}"] = file.read_bytes()
+    config = resolve(TrainConfig.of(model="tests/judge", device="cpu", train="head"))
+    rows = pd.DataFrame(ROWS, columns=["text", "label"])
+    with caplog.at_level("INFO", "gptcls"):
+        head = prepare(split_of(rows, config), config).saved.model.head
+    assert "tests/judge is a classifier of these labels: its head is trained on" in caplog.text
+    torch.testing.assert_close(head.weight.cpu(), model.classifier.weight[[1, 0]])
 
 
 def test_a_legacy_name_finds_its_owner(hub: Hub, oracle, content, tmp_path: Path, monkeypatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import random_bert
+from helpers import random_bert, random_llama
 from helpers.tiny import CPU, tiny_lora, tiny_saved
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -16,8 +16,9 @@ from gptcls.classify.store import read_classifier, save_classifier
 from gptcls.core.batches import pad
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
+from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import PAD_ID
-from gptcls.models.lora import LoRAConfig, add_lora, lora_layers, merge
+from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters, lora_layers, merge
 from gptcls.models.peft_files import load_adapter, save_adapter
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 
@@ -70,11 +71,8 @@ def test_our_adapter_in_peft(adapted, folder, base):
     expected = our_logits(adapted)
     tensors = load_file(folder / "model.safetensors")
     assert tensors.keys() == {"head.weight", "head.bias"}
-    head = nn.Linear(16, 2)
-    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in tensors.items()})
-    plain = their_logits(theirs(base, head))
-    assert (plain - expected).abs().max() > 0.1
-    network = peft.PeftModel.from_pretrained(theirs(base, head), folder).eval()
+    assert tensors["head.bias"].abs().max() > 0.1, "which transformers' head has not"
+    network = peft.PeftModel.from_pretrained(theirs(base), folder).eval()
     torch.testing.assert_close(their_logits(network), expected, atol=1e-5, rtol=0)
     merged = network.merge_and_unload()
     torch.testing.assert_close(their_logits(merged), expected, atol=1e-5, rtol=0)
@@ -82,8 +80,10 @@ def test_our_adapter_in_peft(adapted, folder, base):
     torch.testing.assert_close(our_logits(adapted), expected, atol=1e-5, rtol=0)
 
 
-def test_our_adapter_in_peft_hidden_states(adapted, folder, base):
+def test_our_adapter_in_peft_hidden_states(adapted, base, tmp_path):
+    """Without a head it is for any network over that base."""
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    save_adapter(folder := tmp_path, adapted.backbone, str(base))
     network = transformers.GPT2LMHeadModel.from_pretrained(base).eval()
     network = peft.PeftModel.from_pretrained(network, folder)
     ids = torch.tensor([IDS[0]])
@@ -121,6 +121,9 @@ def trained_by_peft(base, path, headed=True, **options):
         ({"target_modules": r".*\.h\.[12]\.mlp\.c_(fc|proj)"}, 4),
         ({"layers_to_transform": [1], "layers_pattern": "h"}, 4),
         ({"target_modules": ["mlp.c_fc"], "lora_dropout": 0.5}, 3),
+        ({"use_rslora": True}, 12),
+        ({"rank_pattern": {"attn.c_attn": 7, "h.1.mlp.c_fc": 2}}, 12),
+        ({"alpha_pattern": {"c_fc": 3, "^transformer.h.0.mlp.c_proj": 5}, "rank_pattern": {"c_fc": 2}}, 12),
     ],
 )
 def test_their_adapter_here(base, tmp_path, options, n):
@@ -181,6 +184,93 @@ def test_our_adapter_of_an_encoder_in_peft(kind, tmp_path):
     assert (wanted - plain).abs().max() > 0.1
     for ours, expected, length in zip(found, wanted, lengths, strict=True):
         torch.testing.assert_close(ours[:length], expected[:length], atol=1e-4, rtol=0)
+
+
+OVER = {  # what the base is, and what transformers calls the layers above it that are saved
+    "gpt2": ("ForCausalLM", "score transformer.ln_f"), "qwen2": ("ForCausalLM", "score"),
+    "bert": ("Model", "classifier"), "ernie": ("Model", "classifier"),
+    "roberta": ("ForSequenceClassification", "classifier.dense classifier.out_proj"),
+    "electra": ("ForSequenceClassification", "classifier.dense classifier.out_proj"),
+    "distilbert": ("ForSequenceClassification", "pre_classifier classifier"),
+    "deberta": ("ForSequenceClassification", "classifier"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OVER)
+def test_our_classifier_in_peft_by_its_task(kind, base, tmp_path):
+    """AutoPeftModel builds transformers' class, lays our adapters and head over it, and gives our logits."""
+    peft = pytest.importorskip("peft")
+    head, layers = OVER[kind]
+    if kind in random_llama.KINDS:
+        base = random_llama.save(random_llama.oracle_of(kind, head, num_labels=3), tmp_path / "their base")
+    elif kind != "gpt2":
+        base = random_llama.save(random_bert.oracle_of(kind, head, num_labels=3), tmp_path / "their base")
+    backbone = load_pretrained(base)
+    decoder = kind in ("gpt2", "qwen2")
+    model = Classifier(backbone, 3, pooling="last" if decoder else "first")
+    add_lora(backbone.blocks, LoRAConfig(rank=2, alpha=4.0, rslora=True), prefix="blocks")
+    learn_adapters(model)
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for name, parameter in model.trained_parameters().items():
+            if not (kind == "qwen2" and name == "head.bias"):  # which a run does not train
+                parameter.normal_(std=0.3)
+            else:
+                parameter.zero_()
+    saved = replace(tiny_saved(), model=model.eval(), task=SingleLabel(("a", "b", "c")))
+    base_weights = {"name": str(base), "sha256": weights_sha256(base)}
+    save_classifier(tmp_path / "x", replace(saved, base=base_weights), full=False)
+    _, ids, lengths = random_bert.ragged()
+    options = {"num_labels": 3} | ({"pad_token_id": 0} if decoder else {})
+    network = peft.AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "x", **options).eval()
+    with torch.no_grad():
+        found = network(**random_bert.told(network, lengths, ids)).logits
+        torch.testing.assert_close(found, model(ids, lengths), atol=1e-4, rtol=0)
+    names = {
+        name.removeprefix("base_model.model.")
+        for name in load_file(tmp_path / "x" / "adapter_model.safetensors")
+    }
+    assert {name.rpartition(".")[0] for name in names if "lora" not in name} == set(layers.split())
+    back = read_classifier(tmp_path / "x")  # and ours, of which the adapter holds a copy
+    with torch.no_grad():
+        torch.testing.assert_close(back.model(ids, lengths), model(ids, lengths))
+
+
+@pytest.mark.parametrize("what", ["pooling", "no pooler", "mask", "bias", "modernbert"])
+def test_what_transformers_class_cannot_say_has_no_task(what, base, tmp_path):
+    kind = {"no pooler": "roberta", "bias": "qwen2", "modernbert": "modernbert"}.get(what)
+    if kind:
+        helper = random_llama if what == "bias" else random_bert
+        head = "ForMaskedLM" if what == "modernbert" else "Model"
+        base = random_llama.save(helper.oracle_of(kind, head), tmp_path / "their base")
+    backbone = load_pretrained(base)
+    if what == "mask":
+        backbone.drop_causal_mask()
+    pooling = {"pooling": "mean", "no pooler": "first", "modernbert": "first"}.get(what, "last")
+    model = Classifier(backbone, 2, pooling=pooling)
+    add_lora(backbone.blocks, LoRAConfig(rank=2), prefix="blocks")
+    learn_adapters(model)
+    base_weights = {"name": str(base), "sha256": weights_sha256(base)}
+    save_classifier(tmp_path / "x", replace(tiny_saved(), model=model, base=base_weights), full=False)
+    assert json.loads((tmp_path / "x" / "adapter_config.json").read_text())["task_type"] is None
+    assert all("lora" in name for name in load_file(tmp_path / "x" / "adapter_model.safetensors"))
+    read_classifier(tmp_path / "x")
+
+
+def test_adapters_of_several_ranks_are_written_as_such(base, tmp_path):
+    peft = pytest.importorskip("peft")
+    options = {"rank_pattern": {"c_attn": 7}, "alpha_pattern": {"h.1.mlp.c_fc": 3}}
+    trained_by_peft(base, tmp_path / "theirs", **options)
+    backbone = load_pretrained(base)
+    load_adapter(backbone, tmp_path / "theirs")
+    save_adapter(tmp_path, backbone, str(base))
+    transformers = pytest.importorskip("transformers")
+    plain = transformers.GPT2LMHeadModel.from_pretrained(base).eval()
+    network = peft.PeftModel.from_pretrained(plain, tmp_path)
+    ids = torch.tensor([IDS[0]])
+    with torch.no_grad():
+        hidden = network(ids, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(hidden, backbone(ids), atol=1e-5, rtol=0)
 
 
 def test_their_adapter_of_a_network_without_a_head(base, tmp_path):
@@ -297,8 +387,11 @@ BAD = {
     "another kind": (edited(peft_type="IA3"), "peft_type 'IA3'.* plain LoRA"),
     "no kind": (edited(peft_type=None), "peft_type None"),
     "dora": (edited(use_dora=True), "use_dora True.* plain LoRA"),
-    "rank-stabilised": (edited(use_rslora=True), "use_rslora True"),
-    "ranks by layer": (edited(rank_pattern={"c_attn": 4}), "rank_pattern"),
+    "a flag": (edited(use_rslora="yes"), "use_rslora 'yes', which is not true or false"),
+    "ranks by layer": (edited(rank_pattern={"c_attn": 4}), r"lora_A.weight .* instead of \[4, 16\]"),
+    "no ranks": (edited(rank_pattern=[4]), r"rank_pattern \[4\], which is not an object"),
+    "alphas": (edited(alpha_pattern={"c_attn": 0}), "lora_alpha 0"),
+    "any expression": (edited(rank_pattern={"(a+)+": 4}), r"rank_pattern '\(a\+\)\+', which is not"),
     "biases": (edited(bias="all"), "bias 'all'"),
     "a changed base": (edited(init_lora_weights="pissa"), "init_lora_weights 'pissa'"),
     "what is not invented yet": (edited(use_xlora=True), "use_xlora True"),

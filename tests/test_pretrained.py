@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from helpers.random_gpt2 import book_gpt2, openai_variables, random_ids, transformers_gpt2
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
@@ -89,6 +91,18 @@ def test_pytorch_model_bin(folder: Path, oracle, zipped: bool) -> None:
     state = oracle.state_dict()
     torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     assert_same(load_pretrained(folder), oracle)
+
+
+def test_pytorch_model_bin_in_shards(folder: Path, oracle) -> None:
+    (folder / "model.safetensors").unlink()
+    state = {name: tensor.clone() for name, tensor in oracle.state_dict().items()}
+    save_torch_state_dict(state, folder, max_shard_size="100KB", safe_serialization=False)
+    assert len(list(folder.glob("pytorch_model-*.bin"))) > 1
+    assert weights_file(folder).name == "pytorch_model.bin.index.json"
+    assert_same(load_pretrained(folder), oracle)
+    assert len(weights_sha256(folder)) == 64
+    sorted(folder.glob("*.bin"))[0].unlink()
+    refused(folder, "is missing: pytorch_model.bin.index.json names it")
 
 
 def test_a_file_alone_takes_the_number_of_heads_of_the_preset_of_its_width(tmp_path: Path, caplog) -> None:
@@ -382,6 +396,67 @@ def test_a_width_that_no_preset_has_needs_a_config(folder: Path) -> None:
 def test_a_broken_index_of_shards(tmp_path: Path, content: str, named: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(content)
     refused(tmp_path, named)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "word"),
+    [
+        ("T5", {}, "'t5', an encoder-decoder"),
+        ("Bart", {}, "'bart', an encoder-decoder"),
+        ("Mixtral", {}, "'mixtral', a mixture of experts"),
+        ("Qwen3Moe", {}, "'qwen3_moe', a mixture of experts"),
+        ("DeepseekV3", {}, "'deepseek_v3', a mixture of experts"),
+        ("ViT", {}, "'vit', a network of images"),
+        ("CLIP", {}, "'clip', a network of images"),
+        ("Qwen2VL", {}, "'qwen2_vl', a network of images"),
+        ("Wav2Vec2", {}, "'wav2vec2', a network of sound"),
+        ("Mamba", {}, "'mamba', a recurrent network"),
+        ("Rwkv", {}, "'rwkv', a recurrent network"),
+        ("GPTNeo", {}, "'gpt_neo'; supported are bert, "),
+        (
+            "GPT2",
+            {"model_type": "mine", "auto_map": {"AutoModel": "mine.Mine"}},
+            "a network with code of its own",
+        ),
+        ("Llama", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights quantized by gptq"),
+        ("Qwen2", {"quantization_config": {"quant_method": "awq"}}, "weights quantized by awq"),
+        ("GPT2", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized by bitsandbytes"),
+        ("Llama", {"quantization": {"group_size": 64, "bits": 4}}, "quantized by an unknown method"),
+    ],
+)
+def test_a_plain_word_for_each_kind_that_is_refused(name, options, word, tmp_path: Path) -> None:
+    """By the config.json that transformers writes of it."""
+    config = getattr(transformers, f"{name}Config")().to_dict() | options
+    (tmp_path / "config.json").write_text(json.dumps(config, default=str))
+    (tmp_path / "model.safetensors").touch()
+    refused(tmp_path, word)
+
+
+@pytest.mark.parametrize(
+    ("file", "word"),
+    [
+        ("model-Q4_K_M.gguf", "quantized weights for llama.cpp"),
+        ("tf_model.h5", "TensorFlow's weights"),
+        ("flax_model.msgpack", "Flax' weights"),
+        ("model.onnx", "an ONNX graph"),
+        ("adapter_config.json", "an adapter, not a network: lay it over its base"),
+    ],
+)
+def test_a_plain_word_for_each_format_that_is_refused(file: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(b"x")
+    refused(tmp_path, f"holds {word}")
+    if not file.endswith("json"):
+        refused(tmp_path / file, f"holds {word}")
+
+
+def test_a_plain_word_for_folders_of_others(folder: Path, tmp_path: Path) -> None:
+    file = folder / "model.safetensors"
+    save_file(load_file(file) | {"h.0.mlp.c_fc.qweight": torch.zeros(2)}, file)
+    refused(folder, "h.0.mlp.c_fc.qweight is of quantized weights: take the checkpoint in bf16 or fp32")
+    torch.save({}, tmp_path / "consolidated.00.pth")
+    (tmp_path / "params.json").write_text("{}")
+    refused(tmp_path, "is in Meta's own format")
+    refused(Path(pretrained.__file__).parents[1] / "assets" / "sms-spam-nano", "gptcls.train goes on from it")
 
 
 def test_folders_without_one_file_of_weights(tmp_path: Path) -> None:

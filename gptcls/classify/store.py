@@ -39,6 +39,7 @@ from gptcls.data.long_texts import Long
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.heads import published_head
 from gptcls.models.hub import cached_file, hub_file, is_hub_name
 from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import CONFIG, TENSORS, load_adapter, save_adapter
@@ -98,6 +99,10 @@ class SavedClassifier:
 
 # What reading a file that is not as it was written may raise.
 DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
+WAYS_OUT = (
+    "add --allow-download (in Python allow_download=True)",
+    "say where they are with --base (in Python base=), or train again with --save full",
+)
 AS_THEY_ARE = (  # in classifier.json
     "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "training", "scores",
 )  # fmt: skip
@@ -155,7 +160,7 @@ def save_classifier(
                 }
                 save_file(members, temporary / "members.safetensors", metadata={"format": "pt"})
             if stored == "adapter":
-                save_adapter(temporary, model.backbone, saved.base["name"])
+                save_adapter(temporary, model.backbone, saved.base["name"], published_head(model))
             if saved.mixture is not None:
                 saved.mixture.ngrams.save(temporary)
             write_json(temporary / "classifier.json", description)
@@ -211,7 +216,7 @@ def _from_hub(repo: str) -> Path:
 
 def read_classifier(
     folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None,
-    allow_download: bool = False,
+    allow_download: bool = False, ways_out: tuple[str, str] = WAYS_OUT,
 ) -> SavedClassifier:  # fmt: skip
     """Load what :func:`save_classifier` wrote; the model is in eval mode.
 
@@ -219,7 +224,8 @@ def read_classifier(
     classifier stored without them; otherwise they are those of the name in ``classifier.json`` or, where that
     is a path and nothing is there, of the same file name next to the classifier or its run. Wherever they
     are, their sha256 must be the stored one. What ``classifier.json`` names is not asked of the hub unless
-    ``allow_download``, or it is a preset: a stranger may have written it.
+    ``allow_download``, or it is a preset: a stranger may have written it. ``ways_out`` is what messages say
+    of how to download these and how to have them otherwise.
 
     Raises InputError when there is no classifier, it is damaged or newer than this gptcls, the base weights
     are absent or others, or a ``base`` is given that it does not need.
@@ -244,17 +250,18 @@ def read_classifier(
                 raise ValueError(f"n_layer is {config.n_layer}, the tensors are of {len(blocks)} blocks")
         backbone = None
         if stored != "all":
-            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, base, allow_download)
+            where = base, allow_download, ways_out
+            backbone, spec["base"] = _load(spec["base"], config, folder, dtype, *where)
         elif base is not None:
             raise InputError(f"{folder} holds all of its tensors and needs no base weights: leave --base out")
-        if stored == "adapter" and (rest := load_adapter(backbone, folder)):
-            raise InputError(f"{folder} holds two heads: take {', '.join(rest)} out of its adapter")
+        copy = load_adapter(backbone, folder) if stored == "adapter" else {}
         # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
             network = backbone or family.network(config)
             model = Classifier(network, task.n_outputs, spec["pooling"], spec["head_bias"])
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
+        _require_one_head(model, copy, folder)
         as_they_are = {field: spec[field] for field in AS_THEY_ARE}
         as_they_are["text_columns"] = tuple(spec["text_columns"])
         members = _read_members(folder / "members.safetensors", spec["members"], model)
@@ -272,8 +279,9 @@ def read_classifier(
 
 
 def _load(
-    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any, allow_download: bool
-) -> tuple[nn.Module, dict]:
+    base: dict, config: Any, folder: Path, dtype: torch.dtype, given: Any, allow_download: bool,
+    ways_out: tuple[str, str],
+) -> tuple[nn.Module, dict]:  # fmt: skip
     """The network of the base weights, and ``base`` with the name where they are now."""
     download = allow_download or given is not None
     name = base["name"] if given is None else str(given)
@@ -282,18 +290,20 @@ def _load(
     elif given is None and Path(name).is_absolute() and not Path(name).exists():
         near = [parent / Path(name).name for parent in folder.resolve().parents[:2]]
         name = next((str(path) for path in near if path.exists()), name)
-    way_out = "say where they are with --base (in Python base=), or train again with --save full"
+    allow, way_out = ways_out
     try:
         if (found := weights_sha256(name, download)) != base["sha256"]:
             raise InputError(f"they have sha256 {found[:12]}…, those of the training {base['sha256'][:12]}…")
         backbone = load_pretrained(name, dtype, download)
     except UnaskedError as error:
-        allow = "if you trust it, add --allow-download (in Python allow_download=True)"
-        raise InputError(f"{folder} needs base weights: {error}; {allow}, or {way_out}") from None
+        said = f"{folder} needs base weights: {error}; if you trust it, {allow}"
+        raise InputError(f"{said}, or {way_out}") from None
     except InputError as error:
         raise InputError(f"{folder} needs the base weights {name}: {error}; {way_out}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
         backbone.drop_causal_mask()
+    if not getattr(config, "pooler", True) and backbone.config.pooler:
+        backbone.drop_pooler()
     for size, value in asdict(config).items():
         if size not in ("tied", "dropout") and (theirs := getattr(backbone.config, size)) != value:
             says = f"{folder / 'classifier.json'} says {size} {value!r}, its base weights {name} have"
@@ -314,6 +324,14 @@ def _assign(model: Classifier, tensors: State, stored: str, path: Path, dtype: t
         tensors[name] = tensors[name].to(torch.float32 if name in trained else dtype)
     model.load_state_dict(tensors, strict=stored == "all", assign=True)
     freeze(model, model.policy)  # assigned parameters are fresh ones
+
+
+def _require_one_head(model: Classifier, copy: State, folder: Path) -> None:
+    """InputError unless ``copy``, the head that stands in the adapter for PEFT's sake, is the model's."""
+    own = published_head(model) if copy else {}
+    same = own is not None and own.keys() == copy.keys()
+    if not same or not all(torch.allclose(own[name], tensor, atol=1e-5) for name, tensor in copy.items()):
+        raise InputError(f"{folder} holds two heads: take {', '.join(copy)} out of its adapter")
 
 
 def _read_members(path: Path, n: int, model: Classifier) -> tuple[State, ...]:

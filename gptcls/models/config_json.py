@@ -29,8 +29,6 @@ class ConfigReader:
         self.values = {key: value for key, value in values.items() if value is not None}
         self.nulls = values.keys() - self.values.keys()
         self.source = source
-        if "quantization_config" in self.values:
-            raise InputError(f"{source} describes quantized weights: take the checkpoint in bf16 or fp32")
 
     def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
         wanted = f"a whole number from {least} to {LARGEST:,}"

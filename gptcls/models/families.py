@@ -15,7 +15,7 @@ from torch import nn
 from gptcls.core.classifier import POOLERS
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
-from gptcls.core.weights import GPT2_NAMES, NameMap, State
+from gptcls.core.weights import NameMap, State
 from gptcls.models import bert_files, deberta_files, gpt2_files, llama_files, modern_bert_files
 from gptcls.models.bert import (
     Bert,
@@ -28,6 +28,7 @@ from gptcls.models.bert import (
 from gptcls.models.deberta import Deberta, DebertaConfig
 from gptcls.models.llama import Llama, LlamaConfig
 from gptcls.models.modern_bert import ModernBert, ModernBertConfig
+from gptcls.models.refused import IN_FULL, kind_of, quantized
 
 
 @dataclass(frozen=True)
@@ -42,37 +43,40 @@ class Family:
     # or InputError. None: nobody's files.
     read: Callable[[State, dict[str, Any], str], tuple[Any, State]] | None = None
     names: NameMap | None = None  # Hugging Face's names of the tensors; None: ours
-    own_tokenizer: bool = False  # in tokenizer.json next to the weights; else it is GPT-2's bundled one
+    own_tokenizer: bool = False  # always in tokenizer.json next to the weights; a GPT-2 may have none
     # Whether a classifier's new head has a bias: not where transformers' has none, nor a norm to hold it.
     head_bias: bool = True
     narrow: bool = False  # each block may hold its weights in bf16 or fp16 and compute in it
+    head: str | None = None  # what transformers calls the layer that gives a text's logits
 
 
 # GPT-2's blocks are not narrow: frozen ones make their own copies in bf16 (fused.py).
 FAMILIES = {
-    "gpt2": Family(GPT2Config, GPT2, True, ("gpt2",), gpt2_files.read_gpt2, GPT2_NAMES),
+    "gpt2": Family(GPT2Config, GPT2, True, ("gpt2",), gpt2_files.read_gpt2, gpt2_files.NAMES, head="score"),
     "llama": Family(
         LlamaConfig, Llama, True, tuple(llama_files.MODEL_TYPES), llama_files.read_llama, llama_files.NAMES,
-        own_tokenizer=True, head_bias=False, narrow=True),
+        own_tokenizer=True, head_bias=False, narrow=True, head="score"),
     "bert": Family(
-        BertConfig, Bert, False, ("bert",), bert_files.read_bert, bert_files.BERT, own_tokenizer=True),
+        BertConfig, Bert, False, ("bert",), bert_files.read_bert, bert_files.BERT, own_tokenizer=True,
+        head="classifier"),
     "roberta": Family(
         RobertaConfig, Bert, False, ("roberta", "xlm-roberta", "camembert"), bert_files.read_roberta,
-        bert_files.ROBERTA, own_tokenizer=True),
+        bert_files.ROBERTA, own_tokenizer=True, head="classifier.out_proj"),
     "distilbert": Family(
         DistilBertConfig, Bert, False, ("distilbert",), bert_files.read_distilbert, bert_files.DISTILBERT,
-        own_tokenizer=True),
+        own_tokenizer=True, head="classifier"),
     "electra": Family(
         ElectraConfig, Bert, False, ("electra",), bert_files.read_electra, bert_files.ELECTRA,
-        own_tokenizer=True),
+        own_tokenizer=True, head="classifier.out_proj"),
     "ernie": Family(
-        ErnieConfig, Bert, False, ("ernie",), bert_files.read_ernie, bert_files.ERNIE, own_tokenizer=True),
+        ErnieConfig, Bert, False, ("ernie",), bert_files.read_ernie, bert_files.ERNIE, own_tokenizer=True,
+        head="classifier"),
     "deberta": Family(
         DebertaConfig, Deberta, False, ("deberta-v2",), deberta_files.read_deberta, deberta_files.NAMES,
-        own_tokenizer=True),
+        own_tokenizer=True, head="classifier"),
     "modernbert": Family(
         ModernBertConfig, ModernBert, False, ("modernbert",), modern_bert_files.read_modern_bert,
-        modern_bert_files.NAMES, own_tokenizer=True),
+        modern_bert_files.NAMES, own_tokenizer=True, head="classifier"),
 }  # fmt: skip
 
 
@@ -81,9 +85,10 @@ def declared_family(declared: Mapping[str, Any], source: str) -> Family:
     model_type = declared.get("model_type") or "gpt2"
     known = {name: family for family in FAMILIES.values() if family.read for name in family.model_types}
     if not isinstance(model_type, str) or model_type not in known:
-        raise InputError(
-            f"{source} says model_type {model_type!r:.80}; supported are {', '.join(sorted(known))}"
-        )
+        said = f"{source} says model_type {model_type!r:.80}{kind_of(declared)}"
+        raise InputError(f"{said}; supported are {', '.join(sorted(known))}")
+    if method := quantized(declared):
+        raise InputError(f"{source} describes weights quantized by {method:.40}: {IN_FULL}")
     return known[model_type]
 
 

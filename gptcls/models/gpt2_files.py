@@ -1,6 +1,6 @@
 """GPT-2's files: whoever wrote them, a configuration and our names come out; saving is in Hugging Face's.
 
-- Hugging Face's, with or without the prefix ``transformer.``: :data:`gptcls.core.weights.GPT2_NAMES`;
+- Hugging Face's, with or without the prefix ``transformer.``, and with any head: :data:`NAMES`;
 - the book's (Raschka, "Build a Large Language Model From Scratch", chapter 4 and the files of
   ``rasbt/gpt2-from-scratch-pytorch``), with query, key and value apart: :data:`BOOK_NAMES`;
 - OpenAI's TensorFlow checkpoints (``openai/gpt-2``, ``src/model.py``): :func:`_from_openai`.
@@ -9,6 +9,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ BOOK_NAMES = NameMap(
     kinds={"scale": "weight", "shift": "bias"},
 )
 
+# Those of the lesson, and the heads that transformers puts on a GPT-2.
+NAMES = replace(
+    GPT2_NAMES, heads=("score", "classifier", "qa_outputs", "multiple_choice_head.summary"))  # fmt: skip
 # Sizes that GPT2Config, config.json and OpenAI's hparams.json have, and their other names in the last two.
 SIZES = {"n_layer": [], "n_embd": [], "n_head": [], "n_positions": ["n_ctx"], "vocab_size": ["n_vocab"]}
 
@@ -73,7 +77,7 @@ def convert(state: Mapping[str, Tensor]) -> State:
     for pattern, read in (
         (r"model/", _from_openai),
         (r"(tok_emb|pos_emb|trf_blocks)\.", _from_book),
-        (r"(transformer\.)?(wte|wpe|h\.\d+|ln_f)\.", GPT2_NAMES.to_ours),
+        (r"(transformer\.)?(wte|wpe|h\.\d+|ln_f)\.", NAMES.to_ours),
     ):
         if any(re.match(pattern, name) for name in state):
             return drop_tied_head(read(state))

@@ -44,13 +44,33 @@ def is_hub_name(name: str) -> bool:
 
 def cached_file(repo: str, filename: str, revision: str = "main") -> Path | None:
     """The file if it is in the cache already; asks no network."""
+    found = _in_cache(repo, filename, revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _in_cache(repo: str, filename: str, revision: str) -> Any:
+    """A path, None, or huggingface_hub's mark of what the hub has said that it has not."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(repo, filename, revision=revision)
+        return try_to_load_from_cache(repo, filename, revision=revision)
     except ValueError:  # no possible name of a repository: hub_file says so
         return None
-    return Path(found) if isinstance(found, str) else None
+
+
+def _remember_absent(error: Exception, repo: str, filename: str) -> None:
+    """Leave huggingface_hub's mark of a file that a commit has not: nobody asks for it again."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    headers = getattr(response_of(error), "headers", {})
+    commit = headers.get("X-Repo-Commit", "")
+    if headers.get("X-Error-Code") == "EntryNotFound" and re.fullmatch("[0-9a-f]{40}", commit):
+        folder = repo_folder_name(repo_id=repo, repo_type="model")
+        mark = Path(constants.HF_HUB_CACHE, folder, ".no_exist", commit, filename)
+        with suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
 
 def hub_file(
@@ -64,7 +84,10 @@ def hub_file(
     is busy is asked again, if ``patient``. NotOnHubError where the hub says that it has no such file.
     """
     try:
-        cached = cached_file(repo, filename, revision)
+        found = _in_cache(repo, filename, revision)
+        if found is not None and not isinstance(found, str):
+            raise NotOnHubError(f"the hub has no {filename} of {repo} at {revision}, as it said before")
+        cached = None if found is None else Path(found)
         if cached is not None and size not in (None, found := cached.stat().st_size):
             log.info(f"{cached} has {found} bytes instead of {size}: downloading it again")
             cached.resolve().unlink()
@@ -79,6 +102,8 @@ def hub_file(
         raise error from None
     except Exception as error:  # each generation of huggingface_hub has another HTTP client and its errors
         log.debug("download failed", exc_info=error)
+        with suppress(ImportError, AttributeError, TypeError):  # of inner functions, see _download
+            _remember_absent(error, repo, filename)
         raise _explain(error, repo, filename, revision) from None
 
 

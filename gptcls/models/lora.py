@@ -2,11 +2,12 @@
 
 A linear layer stays as it is; next to it two thin matrices learn what should be added to it:
 
-    y = x Wᵀ + b + alpha / r · dropout(x) Aᵀ Bᵀ        W (out, in), A (r, in), B (out, r)
+    y = x Wᵀ + b + scale · dropout(x) Aᵀ Bᵀ        W (out, in), A (r, in), B (out, r)
 
 B starts at zero, so training starts at the pretrained network, which is any that is made of ``nn.Linear``.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,15 +23,18 @@ from gptcls.core.errors import InputError
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """What all adapters of a network have in common. The defaults are those of the book's appendix E."""
+    """One adapter's, in our runs every adapter's. The defaults are those of the book's appendix E."""
 
     rank: int = 16  # r
     alpha: float = 16.0  # what is added is scaled by alpha / rank
     dropout: float = 0.0  # on the input of A, while training
+    rslora: bool = (
+        False  # scaled by alpha / sqrt(rank) (Kalajdzievski 2023, "A Rank Stabilization Scaling Factor")
+    )
 
     @property
     def scale(self) -> float:  # so that another rank needs no other learning rate
-        return self.alpha / self.rank
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 class LoRALinear(nn.Module):
@@ -59,7 +63,7 @@ class LoRALinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """W + alpha / r · B A (out, in), in the base's format, without the dropout, which acts on inputs."""
+        """W + scale · B A (out, in), in the base's format, without the dropout, which acts on inputs."""
         base = self.base.weight
         update = self.config.scale * (self.lora_B.weight @ self.lora_A.weight)
         return (base + update).to(base.dtype)  # added in fp32 and rounded once

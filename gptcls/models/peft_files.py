@@ -8,6 +8,7 @@ full with them, the head, is ``base_model.model.score.weight``, of a BERT ``….
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gptcls.core.errors import InputError
+from gptcls.core.weights import State
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.lora import LoRAConfig, LoRALinear, linear_layers, lora_layers
@@ -25,38 +27,64 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 # Entries of adapter_config.json that do not change what an adapter computes.
 HARMLESS = (
-    "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
-    "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core",
-    "modules_to_save", "peft_version", "qalora_group_size", "r", "revision", "runtime_config",
-    "target_modules", "task_type",
-)  # fmt: skip
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "megatron_core",
+    "modules_to_save",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+)
+READ = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")  # fmt: skip
+
+# What may be trained in full: a head's layers, and a final norm.
+HEADS = r"score|(?:pre_)?classifier|classifier\.(?:dense|out_proj)|transformer\.ln_f"
 
 # What plain LoRA has in others; the ways to begin that are left out here (pissa, olora, …) change the base.
 PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
 
 
-def save_adapter(folder: Path, backbone: nn.Module, base: str) -> None:
+def save_adapter(folder: Path, backbone: nn.Module, base: str, head: State | None = None) -> None:
     """Write the adapters of ``backbone``, over the weights called ``base``. They carry the names that PEFT
-    looks for in ``transformers``' network with a head (``GPT2LMHeadModel``, …)."""
+    looks for in ``transformers``' network with a head (``GPT2LMHeadModel``, …); ``head`` is what
+    :func:`gptcls.models.heads.published_head` gives."""
     layers = {_their_name(backbone, name): layer for name, layer in lora_layers(backbone).items()}
     tensors = {
         f"base_model.model.{name}.{part}.weight": getattr(layer, part).weight.detach().cpu().contiguous()
         for name, layer in layers.items()
         for part in ("lora_A", "lora_B")
     }
-    config = next(iter(layers.values())).config
+    tensors |= {f"base_model.model.{name}": tensor.contiguous() for name, tensor in (head or {}).items()}
+    usual = Counter(layer.config for layer in layers.values()).most_common(1)[0][0]
+    others = {name: layer.config for name, layer in layers.items() if layer.config != usual}
     release, names = RELEASES.get(base), FAMILIES[family_name(backbone)].names
+    normed = [
+        name.split(".")[-2] for name in head or () if name.endswith("bias") and "classifier" not in name
+    ]
     description = {
         "peft_type": "LORA",
-        "task_type": None,
+        "task_type": "SEQ_CLS" if head else None,
         "base_model_name_or_path": release.repo if release else base,
         "revision": release.revision if release else None,
-        "r": config.rank,
-        "lora_alpha": config.alpha,
-        "lora_dropout": config.dropout,
+        "r": usual.rank,
+        "lora_alpha": usual.alpha,
+        "lora_dropout": usual.dropout,
+        "use_rslora": usual.rslora,
+        "rank_pattern": {name: config.rank for name, config in others.items()},
+        "alpha_pattern": {name: config.alpha for name, config in others.items()},
         "bias": "none",
         "fan_in_fan_out": bool(names and names.transposed),  # PEFT's word for it
         "target_modules": list(layers),
+        "modules_to_save": normed or None,  # the final norm, where it took up the head's bias
         "inference_mode": True,
     }
     save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
@@ -67,12 +95,14 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     """Put the adapters in ``folder``, which :func:`save_adapter` or PEFT wrote, on a backbone's layers.
 
     Returns the head, ``score.weight`` (K, C), where PEFT trained one, else nothing; a BERT's is called
-    ``classifier`` and has a bias; a RoBERTa's has two layers and is not read. InputError for damaged files,
-    and for an adapter that is not plain LoRA or is for another network.
+    ``classifier`` and has a bias, a RoBERTa's has two layers, ``classifier.dense`` and ``.out_proj``, and our
+    GPT-2's a final norm. InputError for damaged files, and for an adapter that is not plain LoRA
+    (rank-stabilised or of other ranks by layer, it is) or is for another network.
     """
     path, reader = Path(folder, TENSORS), _read_description(Path(folder, CONFIG))
-    config = LoRAConfig(reader.whole("r"), reader.number("lora_alpha"), reader.share("lora_dropout", 0.0))
     (rest, parts), linears = _sorted_out(read_state(path), path), linear_layers(backbone)
+    for name, tensor in rest.items():
+        check_tensor(f"{name} in {path}", tensor, tuple(tensor.shape))
     theirs = {ours: _their_name(backbone, ours) for ours in linears}
     names = {name: ours for ours, name in theirs.items()}
     names |= {name.partition(".")[2]: ours for name, ours in names.items()}  # in a network without a head
@@ -83,7 +113,7 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
     _check_targets(reader, {theirs[names[name]] for name in parts}, theirs.values())
     layers = {}
     for name, pair in parts.items():
-        linear = linears[names[name]]
+        linear, config = linears[names[name]], _config_of(reader, name)
         shapes = {"lora_A": (config.rank, linear.in_features), "lora_B": (linear.out_features, config.rank)}
         layers[names[name]] = layer = LoRALinear(linear, config, device="meta")
         for part, shape in shapes.items():
@@ -105,9 +135,28 @@ def _read_description(path: Path) -> ConfigReader:
         raise InputError(f"{path} is missing: an adapter is {CONFIG} and {TENSORS}")
     description = {"peft_type": None} | read_object(path)
     for key, value in description.items():
-        if not (value in PLAIN[key] if key in PLAIN else key in HARMLESS or not value):
+        plain = value in PLAIN[key] if key in PLAIN else key in (*HARMLESS, *READ) or not value
+        if not plain:
             raise InputError(f"{path} says {key} {value!r}: only plain LoRA can be read")
     return ConfigReader(description, str(path))
+
+
+def _config_of(reader: ConfigReader, name: str) -> LoRAConfig:
+    """The rank and scale of one layer, called ``name`` there: the first entry of a pattern that ends it."""
+    own = {"r": reader.values.get("r"), "lora_alpha": reader.values.get("lora_alpha")}
+    for key, said in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+        pattern = reader.values.get(said) or {}
+        if not isinstance(pattern, dict):
+            raise InputError(f"{reader.source} says {said} {pattern!r:.80}, which is not an object")
+        for end in pattern:
+            if not re.fullmatch(r"\^?[\w.]+", end):  # any expression might never end
+                raise InputError(f"{reader.source} says {said} {end!r:.80}, which is not a layer's name")
+            if re.match(rf"(.*\.)?({end})$", name):
+                own[key] = pattern[end]
+                break
+    layer = ConfigReader({**reader.values, **own}, reader.source)
+    dropout, rslora = layer.share("lora_dropout", 0.0), layer.flag("use_rslora")
+    return LoRAConfig(layer.whole("r"), layer.number("lora_alpha"), dropout, rslora)
 
 
 def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, dict]]:
@@ -116,10 +165,10 @@ def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor]
     for key, tensor in state.items():
         if found := re.fullmatch(r"base_model\.model\.(.+)\.(lora_[AB])\.weight", key):
             parts.setdefault(found[1], {})[found[2]] = tensor
-        elif found := re.fullmatch(r"base_model\.model\.((?:score|classifier)\.(?:weight|bias))", key):
+        elif found := re.fullmatch(rf"base_model\.model\.((?:{HEADS})\.(?:weight|bias))", key):
             rest[found[1]] = tensor
         else:
-            raise InputError(f"{path} holds {key}, no linear layer's adapter and no head of one layer")
+            raise InputError(f"{path} holds {key}, no linear layer's adapter and no head")
     if not parts:
         raise InputError(f"{path} holds no adapter")
     return rest, parts

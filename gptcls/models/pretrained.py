@@ -20,8 +20,11 @@ from gptcls.core.tokenizer import GPT2, Tokenizer
 from gptcls.core.weights import parse
 from gptcls.models import weight_files as files
 from gptcls.models.families import Family, declared_family
+from gptcls.models.heads import Head, take_head
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file, is_hub_name
+from gptcls.models.refused import FORMATS, IN_FULL, quantized_tensor, what_is_there
 from gptcls.models.tokenizer_file import FileTokenizer
+from gptcls.models.tokenizer_json import OLDER, is_openais, read_tokenizer_json
 
 
 class UnaskedError(InputError):
@@ -69,14 +72,32 @@ def load_pretrained(
 
     Where they are: a preset (:data:`RELEASES`, :data:`BUNDLED`), which comes before a folder of that name;
     ``owner/name`` on the hub, or one of :data:`OWNERS` without its owner; a folder with
-    ``model.safetensors``, its shards, ``pytorch_model.bin`` or OpenAI's TensorFlow checkpoint; or one file
-    with Hugging Face's, the book's or OpenAI's names. Without ``download`` nothing but a preset comes from
-    the hub. InputError where they are nowhere, do not arrive, or are not one whole network of a family that
-    gptcls knows.
+    ``model.safetensors`` or ``pytorch_model.bin``, whole or in shards, or OpenAI's TensorFlow checkpoint; or
+    one file with Hugging Face's, the book's or OpenAI's names. Without ``download`` nothing but a preset
+    comes from the hub. InputError where they are nowhere, do not arrive, or are not one whole network of a
+    family that gptcls knows.
     """
-    path, declared, source, family = _found(name_or_path, download)
+    return _read(*_found(name_or_path, download), dtype)[0]
+
+
+def load_headed(
+    name_or_path: str | Path, dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, Head | None]:
+    """The same network, and of a classifier of texts (transformers' ``…ForSequenceClassification``) its head,
+    which reads what the network gives; None where there is none, or it reads something else."""
+    return _read(*_found(name_or_path), dtype, headed=True)
+
+
+def _read(
+    path: Path, declared: dict[str, Any], source: str, family: Family, dtype: torch.dtype,
+    headed: bool = False,
+) -> tuple[nn.Module, Head | None]:  # fmt: skip
+    """The network in a file, and its head if that is asked for and there."""
     tensors = files.read_state(path, dtype if family.narrow else torch.float32)
     try:
+        if found := quantized_tensor(tensors):
+            raise InputError(f"{found} is of quantized weights: {IN_FULL}")
+        head = take_head(tensors, declared, family) if headed else None
         config, state = family.read(tensors, declared, source)
         found = {parse(name)[1] for name in state} - {""}
         if config.n_layer > len(found):  # before they are built
@@ -91,25 +112,37 @@ def load_pretrained(
             if name not in expected:
                 raise InputError(f"{names.both(name)} is not a tensor of this network")
             check_tensor(names.both(name), state.get(name), expected[name].shape)
+        if head is not None:
+            check_tensor(f"{family.head}.weight", head.weight, (len(head.labels), config.n_embd))
+            check_tensor(f"{family.head}.bias", head.bias, (len(head.labels),))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    if not getattr(config, "pooler", True):  # which a file left out
+        head = None
+    return model.eval(), head
 
 
 def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
-    """The tokenizer that the weights of that name were trained with: the bundled one for GPT-2, else
-    ``tokenizer.json`` next to them. Which tokens end a text is in ``generation_config.json``, else in
-    ``config.json``. InputError where there is no such model, or its tokenizer is missing or broken."""
+    """The tokenizer that the weights of that name were trained with: the ``tokenizer.json`` next to them, as
+    :mod:`gptcls.models.tokenizer_json` reads it, or the bundled one of a GPT-2 that has none, or OpenAI's.
+    Which tokens end a text is in ``generation_config.json``, else in ``config.json``. InputError where there
+    is no such model, or its tokenizer is missing or broken."""
     if str(name_or_path) in PRESETS:
         return GPT2
-    path, declared, _, family = _found(name_or_path)
-    if not family.own_tokenizer:
+    path, declared, source, family = _found(name_or_path)
+    content = None
+    if Path(source).name == "config.json":  # else a lone file, and what lies around it is not its own
+        content = read_tokenizer_json(path.parent, declared.get("model_type") or "gpt2")
+    if not family.own_tokenizer and (content is None or is_openais(content)):
+        if content is None and (size := declared.get("vocab_size", GPT2.vocab_size)) != GPT2.vocab_size:
+            said = f"{name_or_path} has a vocabulary of {size} tokens and no tokenizer.json"
+            log.info(f"{said}: it is read with GPT-2's, of {GPT2.vocab_size:,}")
         return GPT2
     generation = path.with_name("generation_config.json")
     ends = declared | (files.read_object(generation) if generation.is_file() else {})
     eos_ids = eos if isinstance(eos := ends.get("eos_token_id"), list) else [eos]
-    return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids)
+    return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids, content)
 
 
 def declared_size(name_or_path: str | Path) -> tuple[int | None, bool]:
@@ -151,6 +184,8 @@ def weights_file(name_or_path: str | Path, download: bool = True) -> Path:
     if path.is_file():
         if path.suffix in files.SUFFIXES or path.name in files.CANDIDATES:
             return path
+        if path.suffix in FORMATS:
+            raise InputError(f"{path} holds {FORMATS[path.suffix]}: {IN_FULL}, as safetensors")
         raise InputError(f"{path} has no known format: pass a {', '.join(files.SUFFIXES)} file or a folder")
     if name in OWNERS:
         return _hub_weights(f"{OWNERS[name]}/{name}", download)
@@ -177,7 +212,7 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
             raise UnaskedError(f"{name} of {repo} is on the hub, not on this machine")
         return hub_file(repo, name, patient=path is None)  # else the hub is hardly needed
 
-    names = ("model.safetensors", files.INDEX, "pytorch_model.bin")
+    names = files.PUBLISHED
     path = next((cached for name in names if (cached := cached_file(repo, name))), None)
     if path is None and not download:
         raise UnaskedError(f"{repo} is on the hub, not on this machine")
@@ -189,8 +224,11 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
     with suppress(absent):
         config = get("config.json")
         family = declared_family(files.read_object(config), str(config))
-    if family.own_tokenizer:
-        for name in ("tokenizer.json", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        with suppress(absent):
+            get(name)
+    if not family.own_tokenizer and cached_file(repo, "tokenizer.json") is None:
+        for name in OLDER:
             with suppress(absent):
                 get(name)
     for name in names if path is None else ():
@@ -198,6 +236,8 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
             path = get(name)
             break
     if path is None:
+        with suppress(NotOnHubError):
+            raise InputError(f"{repo} holds {what_is_there(get('adapter_config.json').parent)}")
         nowhere = f"{repo} is not a local path, and the hub has none of {', '.join(names)} under that name"
         raise InputError(f"{nowhere}: check the spelling; what is private or gated needs HF_TOKEN")
     for part in files.weight_parts(path):

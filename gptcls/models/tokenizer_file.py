@@ -15,13 +15,16 @@ class FileTokenizer(Tokenizer):
     What its post-processor adds (a begin-of-text token, [CLS] and [SEP]) is added, and nothing else. The name
     of a special token inside a text is ordinary text: who writes "[SEP]" or "</s>" controls nothing, as with
     ``transformers``' ``split_special_tokens=True``. ``pad_id``, which no network looks at, is by default
-    the first of ``eos_ids``, else 0."""
+    the first of ``eos_ids``, else 0. ``content`` stands in for the file's where it is given."""
 
-    def __init__(self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = (), content: str | None = None
+    ) -> None:
         import tokenizers
 
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8") if content is None else content
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
         except FileNotFoundError:
             older = "vocab.txt, vocab.json, tokenizer.model or spm.model"
             way_out = f"if there is only {older}, transformers' AutoTokenizer builds it"

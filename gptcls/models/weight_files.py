@@ -17,10 +17,12 @@ from torch import Tensor
 from gptcls.common.files import write_json
 from gptcls.common.memory import ran_out
 from gptcls.core.errors import InputError
+from gptcls.models.refused import what_is_there
 
-INDEX = "model.safetensors.index.json"  # names the shards of a large model
-# In a folder, the first of these that is there holds the weights.
-CANDIDATES = ("model.safetensors", INDEX, "pytorch_model.bin", "checkpoint")
+# In a folder, the first of these that is there holds the weights; an index names the shards of a large model.
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+PUBLISHED = ("model.safetensors", INDEXES[0], "pytorch_model.bin", INDEXES[1])
+CANDIDATES = (*PUBLISHED, "checkpoint")
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 SHARD = re.compile(rf"\w[\w.-]{{0,200}}({'|'.join(map(re.escape, SUFFIXES))})")  # a plain name, no path
 # Bytes from which the hash of a file is remembered: below, computing it takes less than a tenth of a second.
@@ -32,8 +34,14 @@ def find_weights(folder: Path) -> Path:
     usual = [folder / name for name in CANDIDATES if (folder / name).is_file()]
     files = usual[:1] or sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
     if not files:
+        if instead := what_is_there(folder):
+            raise InputError(f"{folder} holds {instead}")
         none = f"no {', '.join(CANDIDATES)}, and no {', '.join(SUFFIXES)} file"
         raise InputError(f"{folder} holds no weights: {none}")
+    if (folder / "classifier.json").is_file():
+        raise InputError(f"{folder} holds a classifier, not a network: gptcls.train goes on from it")
+    if (folder / "params.json").is_file() and files[0].name.startswith("consolidated."):
+        raise InputError(f"{folder} is in Meta's own format: take the one for transformers (…-hf)")
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise InputError(f"{folder} holds several weight files ({names}): pass the path of one of them")
@@ -46,7 +54,7 @@ def weight_parts(path: Path) -> list[Path]:
         if parts := sorted(path.parent.glob("*.data-*")):
             return parts
         raise InputError(f"{path} has no model.ckpt.data-00000-of-00001 next to it")
-    if path.name != INDEX:
+    if path.name not in INDEXES:
         return [path]
     shards = read_object(path).get("weight_map")
     shards = list(shards.values()) if isinstance(shards, dict) and shards else [None]

@@ -31,7 +31,7 @@ from gptcls.core.tokenizer import PAD_ID, decode, encode
 from gptcls.evaluation import report
 from gptcls.fast.frozen import Autocast
 from gptcls.models.gpt2_files import save_pretrained
-from gptcls.models.pretrained import load_pretrained, weights_sha256
+from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.models.sampling import generate
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.muon import Muon
@@ -151,6 +151,9 @@ def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
         loaded = load_pretrained(config.model)
         if not isinstance(loaded, GPT2):
             raise InputError(f"{config.model} is not a GPT-2: pretraining is for these alone")
+        if load_tokenizer(config.model) is not GPT2_TOKENIZER:
+            said = f"{config.model} has a tokenizer of its own, and pretraining reads texts with GPT-2's"
+            raise InputError(f"{said}: take a GPT-2 without, or --init random")
         model = GPT2(replace(loaded.config, dropout=config.dropout))
         model.load_state_dict(loaded.state_dict())
         base = {"name": config.model, "sha256": weights_sha256(config.model)}

@@ -125,7 +125,8 @@ class ModelOptions:
 
     model: str = "gpt2-nano"
     """Preset (gpt2-nano, -small, -medium, -large, -xl), name on the Hugging Face hub, or a local folder or
-    file, with the weights of a GPT-2, Llama, Qwen, BERT or one of their kin."""
+    file, with the weights of a GPT-2, Llama, Qwen, BERT or one of their kin; or a classifier, of transformers
+    or a run of yours, whose head is trained on where its labels are those of the rows."""
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,blocks,all,lora}")] = None

@@ -121,9 +121,10 @@ def fit(
 
     ``rows`` are a frame with a text and a label column, split here; a mapping of the parts ``"train"`` and,
     perhaps, ``"validation"`` and ``"test"`` to such frames; a :class:`Split`; or, with ``labels``, texts in a
-    list, Series, array or frame (:func:`gptcls.data.in_memory.labelled_rows`). ``model`` is as ``--model``,
-    or a network of your own that keeps the backbone's contract (:class:`Classifier`), trained in place, and
-    ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
+    list, Series, array or frame (:func:`gptcls.data.in_memory.labelled_rows`). ``model`` is as ``--model``
+    (also a classifier), or a network of your own that keeps the backbone's contract (:class:`Classifier`),
+    trained in place, and ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over
+    ``settings``.
 
     InputError for what cannot be used, TypeError for an unknown option and rows that are of no such type.
     """
@@ -235,7 +236,7 @@ def _train(home: RunFolder, split: Split) -> Run:
         home.config = config
         changed = f"{config.model.model} no longer has the weights {home.path} was started from"
         write_rows = partial(save_split, setup.split)
-        folder = home.begin(saved.base, device, dtype, changed, files_read(config), write_rows)
+        folder = home.begin(setup.origin, device, dtype, changed, files_read(config), write_rows)
         full = store_everything(config, saved.base)
         stored = (p for p in saved.model.parameters() if full or p.requires_grad)
         if home.writes:
@@ -469,10 +470,10 @@ def _frozen_vectors(setup: Setup) -> Parts | None:
 
 def store_everything(config: TrainConfig, base: dict | None) -> bool:
     """Whether the saved classifier holds all tensors, or only those that were trained."""
-    train, save, name = config.model.train, config.run.save, config.model.model
+    train, save = config.model.train, config.run.save
     if base is None or train == "all" or save == "full":
         return True
-    return save == "auto" and name not in PRESETS and train != "lora"
+    return save == "auto" and base["name"] not in PRESETS and train != "lora"
 
 
 def _write(folder: Path, run: Run) -> None:

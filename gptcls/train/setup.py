@@ -2,7 +2,6 @@
 begins the long work."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from gptcls.common.processes import processes
 from gptcls.core.batches import TextDataset, bucket_loader, classes_of, plain_loader
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
-from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.core.gpt2 import GPT2
 from gptcls.core.task import Task
 from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
@@ -31,13 +30,14 @@ from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, known_family, poolings_of
+from gptcls.models.llama import Llama
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
-from gptcls.models.pretrained import declared_size, load_pretrained, load_tokenizer, weights_sha256
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
 from gptcls.train.shards import Shards
+from gptcls.train.start import Start, start_of
 from gptcls.train.weights import counted
 
 
@@ -50,6 +50,8 @@ class Setup:
     saved: SavedClassifier  # before training
     datasets: dict[str, Any]  # part -> texts; where blocks are frozen, their features once there are any
     device: torch.device
+    origin: dict | None = None  # name and sha256 of what the run starts from
+    head_goes_on: bool = False  # it was trained before this run
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     look_before: dict[str, dict] = field(default_factory=dict)  # the book's look before it trains
     network: nn.Module | None = None  # what the loop trains, once the frozen blocks have run
@@ -66,31 +68,25 @@ def prepare(
 ) -> Setup:
     """The classifier at the start of training, the rows encoded for it, and every option settled."""
     task, decision = first_decision(config.fit, make_task(split, config))
-    config = settle(config, *_size_of(config.model.model, own), len(split.train))
+    start = start_of(config, own, tokenizer)
+    config = start.settle_head(config, task)
+    config = settle(config, start.backbone.config.n_embd, start.decoder, len(split.train))
     options, device = config.model, pick_device(config.run.device)
     if config.run.shard and processes()[1] == 1:
         raise InputError("--shard is for several processes: torchrun --nproc-per-node 2 -m gptcls.train …")
     n_train, batch_size = len(split.train), config.fit.batch_size
     if config.run.recipe == "book" and n_train < batch_size:  # its loader drops the incomplete batch
         raise InputError(f"--batch-size {batch_size} is larger than the {n_train} training rows")
-    if tokenizer is None:
-        fresh = own is not None or options.init == "random"  # random weights learn GPT-2's
-        tokenizer = GPT2_TOKENIZER if fresh else load_tokenizer(options.model)
-    model, base = build_classifier(config, task, device, tokenizer, own)
+    model, tokenizer = build_classifier(config, task, device, start), start.tokenizer
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     saved = SavedClassifier(
-        model, task, max_length, pad_to, base, config.to_json(), {}, tokenizer, options.long,
+        model, task, max_length, pad_to, start.base_of(model), config.to_json(), {}, tokenizer, options.long,
         config.data.cleaning, config.data.text_columns, decision=decision,
     )  # fmt: skip
-    return Setup(config, split, saved, datasets, device)
-
-
-def _size_of(name: str, own: nn.Module | None) -> tuple[int | None, bool]:
-    """As :func:`declared_size`, also of a network in memory; one of a family unknown counts as a decoder."""
-    if own is None:
-        return declared_size(name)
-    family = known_family(own)
-    return own.config.n_embd, family is None or FAMILIES[family].decoder
+    if config.run.save == "trained" and start.origin and saved.base is None:
+        why = f"{options.model} differs from all base weights in more than this run trains"
+        raise InputError(f"--save trained: {why}; leave it out")
+    return Setup(config, split, saved, datasets, device, start.origin, start.head is not None)
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:
@@ -107,14 +103,9 @@ def make_task(split: Split, config: TrainConfig) -> Task:
     return made if weights is None else counted(made, made.targets(labels), torch.from_numpy(weights))
 
 
-def build_classifier(
-    config: TrainConfig, task: Task, device: torch.device, tokenizer: Tokenizer = GPT2_TOKENIZER,
-    own: nn.Module | None = None,
-) -> tuple[Classifier, dict | None]:  # fmt: skip
-    """The classifier at the start of training, and the name and sha256 of its pretrained weights, if any."""
-    options, seed = config.model, config.run.seed
-    torch.manual_seed(seed)
-    backbone, base = (own, None) if own is not None else _backbone(config, device)
+def build_classifier(config: TrainConfig, task: Task, device: torch.device, start: Start) -> Classifier:
+    """The classifier at the start of training."""
+    options, backbone, tokenizer = config.model, start.backbone, start.tokenizer
     # A network of the user's own need not state the size of its vocabulary.
     tokenizer.require_fit(options.model, getattr(backbone.config, "vocab_size", tokenizer.vocab_size))
     if options.no_causal_mask:
@@ -122,33 +113,40 @@ def build_classifier(
             kind = type(backbone).__name__.lower()
             raise InputError(f"--no-causal-mask is for a GPT-2; {options.model} is a {kind}")
         backbone.drop_causal_mask()
-    torch.manual_seed(seed)
+    torch.manual_seed(config.run.seed)
     pooling = choose_pooling(options, backbone)
     if pooling != "first" and getattr(backbone.config, "pooler", False):
         backbone.drop_pooler()
-    family = known_family(backbone)
-    model = Classifier(backbone, task.n_outputs, pooling, family is None or FAMILIES[family].head_bias)
+    family, head = known_family(backbone), start.head
+    biased = family is None or FAMILIES[family].head_bias or (head is not None and head.of(task)[1].any())
+    model = Classifier(backbone, task.n_outputs, pooling, bool(biased))
+    if head is not None:
+        head.put(task, model.head)
     if options.train == "lora":
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
     freeze(model, options.train)
+    if options.train == "lora" and pooling == "last" and start.head is None and isinstance(backbone, Llama):
+        # As in transformers' class, by which PEFT loads it: no place for it there, nor in an RMSNorm.
+        nn.init.zeros_(model.head.bias.requires_grad_(False))
     if (cache := config.run.cache) and not model.frozen_blocks:
         raise InputError(f"--cache {cache} keeps what is frozen; this run trains every block, leave it out")
     trained = sum(p.numel() for p in model.trained_parameters().values())
     everything = sum(p.numel() for p in model.parameters())
     log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
-    return model if config.run.shard else model.to(device), base
+    return model if config.run.shard else model.to(device)
 
 
 def restart(setup: Setup, seed: int, start: State) -> None:
-    """Put what is trained of the network back to where it was at the ``start``, with a head, and random
+    """Put what is trained of the network back to where it was at the ``start``, with a new head, and random
     weights, of another seed."""
     model, config = setup.saved.model, setup.config
     torch.manual_seed(seed)
     if config.model.init == "random":
-        fresh, _ = build_classifier(config.changed(seed=seed), setup.saved.task, setup.device)
+        config = config.changed(seed=seed)
+        fresh = build_classifier(config, setup.saved.task, setup.device, start_of(config))
         start = fresh.trained_parameters()
-    else:
+    elif not setup.head_goes_on:
         head = nn.Linear(model.head.in_features, model.n_outputs, model.head.bias is not None)
         pool = POOLERS[model.pooling](model.head.in_features)
         start = start | {f"head.{name}": p for name, p in head.named_parameters()}
@@ -156,21 +154,6 @@ def restart(setup: Setup, seed: int, start: State) -> None:
     with torch.no_grad():
         for name, parameter in model.trained_parameters().items():
             parameter.copy_(start[name])
-
-
-def _backbone(config: TrainConfig, device: torch.device) -> tuple[nn.Module, dict | None]:
-    name = config.model.model
-    if config.model.init == "random":
-        if name not in PRESETS:
-            raise InputError(f"--init random needs a preset ({', '.join(PRESETS)}), not {name!r}")
-        log.info(f"{name}: random weights, no pretraining")
-        return GPT2(PRESETS[name]), None
-    adapted = config.run.shard and config.model.train == "lora"  # of what it adapts nothing is trained
-    # Everything in one number format.
-    plain = config.model.train == "all" or (config.run.no_cache and not adapted)
-    backbone = load_pretrained(name, torch.float32 if plain else pick_dtype(config.run.precision, device))
-    local = name not in PRESETS and Path(name).exists()  # a preset comes first
-    return backbone, {"name": str(Path(name).resolve()) if local else name, "sha256": weights_sha256(name)}
 
 
 def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:
