@@ -28,6 +28,7 @@ VERBS = {  # name: its module, and what it does
     "compare": ("gptcls.compare", "test which of several runs is better on the same test rows"),
     "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
     "generate": ("gptcls.generate", "continue a text"),
+    "distill": ("gptcls.distill", "train a small classifier on what a large one answers"),
     "pseudo-label": ("gptcls.pseudo_label", "label texts, and keep those that the classifier is sure of"),
 }
 

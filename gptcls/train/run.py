@@ -1,6 +1,6 @@
 """From rows and pretrained weights to a classifier: :func:`fit` in memory, :func:`train` in a folder."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gptcls.classify.answers import answered
 from gptcls.classify.mixture import NETWORK, fit_mixture, mean_outputs
-from gptcls.classify.predict import TextClassifier
+from gptcls.classify.predict import TextClassifier, ready
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.files import require_writable, write_json
 from gptcls.common.hardware import pick_device, pick_dtype
@@ -28,7 +28,7 @@ from gptcls.data.repeats import raw_rows
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation import report
-from gptcls.evaluation.baselines import PROBE, Parts
+from gptcls.evaluation.baselines import PROBE, Baselines, Parts
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.evaluation.paired import decisions, differences
@@ -51,8 +51,10 @@ from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
+from gptcls.train.soft import Lesson
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
+LESSON = "lesson"  # beside the parts of the split, while the frozen blocks run
 CALL, CALL_OF_A_GPU = 32, 4096  # positions of training that take as long as what a call costs besides
 IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
 
@@ -73,12 +75,13 @@ class Run:
     seconds: float  # of training
     extra: dict[str, Any] = field(default_factory=dict)  # what the book's recipe prints besides
     folder: Path | None = None
+    rivals: Baselines | None = None  # the baselines, fitted
 
     @cached_property
     def predictor(self) -> TextClassifier:
         """The classifier ready for texts, as :func:`gptcls.load_classifier` gives one from a folder."""
         device = pick_device(self.config.run.device)
-        return TextClassifier(self.classifier, device, self.config.run.precision or "auto")
+        return ready(self.classifier, device, self.config.run.precision or "auto")
 
     def predictions(self, part: str) -> "pd.DataFrame":
         """The texts and labels of a part next to :func:`gptcls.classify.answers.answered`."""
@@ -97,7 +100,8 @@ class Run:
 
 def fit(
     rows: Any, model: str | Path | nn.Module | None = None, settings: TrainConfig | None = None, *,
-    labels: Any = None, tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (), **options: Any,
+    labels: Any = None, tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (),
+    lesson: Callable[[Setup], Lesson] | None = None, **options: Any,
 ) -> Run:  # fmt: skip
     """Train a classifier on rows in memory; no file is written but a cache.
 
@@ -112,7 +116,8 @@ def fit(
     perhaps, ``"validation"`` and ``"test"`` to such frames; a :class:`Split`; or, with ``labels``, texts in a
     list, Series, array or frame (:func:`gptcls.data.in_memory.labelled_rows`). ``model`` is as ``--model``,
     or a network of your own that keeps the backbone's contract (:class:`Classifier`), trained in place, and
-    ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over ``settings``.
+    ``tokenizer`` is its own if it is not GPT-2's. A ``lesson`` is what is learnt in place of the training
+    rows' labels. ``options`` are laid over ``settings``.
 
     InputError for what cannot be used, TypeError for an unknown option and rows that are of no such type.
     """
@@ -124,6 +129,7 @@ def fit(
         options["model"] = type(own).__name__ if own is not None else str(model)
     config = resolve((settings or TrainConfig()).changed(**options))
     setup = prepare(split_of(rows, config, labels), config, own, tokenizer)
+    setup.lesson = lesson and lesson(setup)
     for trainer in _trainers(setup, hooks):
         _carry_out(trainer)
     return _score(setup, trainer)
@@ -146,7 +152,7 @@ def train(
     elif labels is not None:
         raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
     with RunFolder(config, RESULT, resolve, {*explicit, *options}) as home:
-        return _train(home, _rows_of(home, split_of(rows, home.config, labels) if in_memory else None))
+        return train_in(home, _rows_of(home, split_of(rows, home.config, labels) if in_memory else None))
 
 
 def _rows_of(home: RunFolder, given: Split | None) -> Split:
@@ -163,8 +169,8 @@ def _rows_of(home: RunFolder, given: Split | None) -> Split:
     return read_split(home.config) if given is None else given
 
 
-def _train(home: RunFolder, split: Split) -> Run:
-    """:func:`train` on these rows, in this folder."""
+def train_in(home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | None = None) -> Run:
+    """:func:`train` on these rows, in this folder; ``lesson`` as in :func:`fit`."""
     config = home.config
     require_writable(home.path, "--out")
     device = pick_device(config.run.device)
@@ -172,6 +178,7 @@ def _train(home: RunFolder, split: Split) -> Run:
     if home.continues:
         read_checkpoint(home.path / "checkpoint")  # a damaged one is refused now, not after the frozen pass
     setup = prepare(split, config)
+    setup.lesson = lesson and lesson(setup)
     saved, config = setup.saved, setup.config
     home.config = config
     changed = f"{config.model.model} no longer has the weights {home.path} was started from"
@@ -199,7 +206,7 @@ def _train(home: RunFolder, split: Split) -> Run:
     with home.scoring():
         run = _score(setup, trainer)
         run = replace(run, folder=save_somewhere(home, save, trainer))
-        _write(run.folder, run)
+        write_run(run.folder, run)
     return run
 
 
@@ -225,15 +232,20 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
 
 def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) -> Trainer:
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
-    config, task, split = setup.config, setup.saved.task, setup.split
+    config, task, split, lesson = setup.config, setup.saved.task, setup.split, setup.lesson
     if setup.network is None:
-        setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
+        parts = setup.datasets if lesson is None else setup.datasets | {LESSON: lesson.dataset}
+        setup.network, setup.datasets = stage(setup.saved.model, parts, config, setup.device)
+        if lesson is not None:
+            lesson.dataset = setup.datasets.pop(LESSON)
     network = setup.network
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
+    if lesson is not None:
+        loaders["train"], task = lesson.loader(config.fit.batch_size), lesson.task
     for part, frame in split.items():
         labels = frame["label"].tolist()
-        log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
+        log.info(f"{part}: {len(labels):,} texts, {judge_of(setup.saved.task).summary(labels)}")
     torch.manual_seed(config.run.seed if seed is None else seed)
     if config.run.recipe == "book":  # sections 6.5 and 6.6 look before they train, then seed again
         looks = ((loaders[part], setup.device, n) for n in (10, 5) for part in PARTS)  # in the book's order
@@ -318,7 +330,9 @@ def _score(setup: Setup, trainer: Trainer) -> Run:
         if saved.decision.costs is not None and len(theirs):  # their answers by the same rule
             found["cost"] = saved.decision.cost(task, targets[part], theirs)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
-    return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
+    return Run(
+        setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra, rivals=rivals
+    )
 
 
 def _logits(setup: Setup) -> dict[str, Tensor]:
@@ -363,7 +377,7 @@ def _store_everything(config: TrainConfig, base: dict | None) -> bool:
     return save == "auto" and name not in PRESETS and train != "lora"
 
 
-def _write(folder: Path, run: Run) -> None:
+def write_run(folder: Path, run: Run) -> None:
     """Scores, curves, pictures, answers and mistakes of a run."""
     task, extra = run.classifier.task, {"seconds_training": round(run.seconds, 2)} | run.extra
     write_json(folder / "metrics.json", {"scores": run.scores, "baselines": run.baselines} | extra)

@@ -36,6 +36,7 @@ from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
+from gptcls.train.soft import Lesson
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Setup:
     loaders: dict[str, DataLoader] = field(default_factory=dict)
     look_before: dict[str, dict] = field(default_factory=dict)  # the book's look before it trains
     network: nn.Module | None = None  # what the loop trains, once the frozen blocks have run
+    lesson: Lesson | None = None  # what is learnt in place of the training rows' labels
 
 
 def prepare(
