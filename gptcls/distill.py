@@ -29,7 +29,7 @@ from gptcls.classify.words import holds_words
 from gptcls.classify.words_store import save_words
 from gptcls.common import cli
 from gptcls.common.console import escaped, say
-from gptcls.common.files import write_json
+from gptcls.common.files import require_writable, write_json
 from gptcls.common.help import ADVANCED
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
@@ -38,11 +38,12 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import columns_of, find_text_columns, is_blank, text_values
+from gptcls.data.labels import KINDS
 from gptcls.data.options import TEXTS_HELP, data_help
 from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import SAMPLE
-from gptcls.data.split import Split, load_split, save_split
+from gptcls.data.split import Split, load_split, names_in, save_split
 from gptcls.evaluation.baselines import TFIDF
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.paired import decisions, differences, holm
@@ -189,11 +190,16 @@ def distill(
     """
     config = (config or DistillConfig()).changed(**options)
     with RunFolder(config, RESULT, checked, {*explicit, *options}) as home:
+        require_writable(home.path, "--out")
         teaching = home.config.teaching
         how = {"base": teaching.base, "allow_download": teaching.allow_download}
         teacher = load_classifier(teaching.teacher, home.config.run.device, **how)
         home.config = _as_taught(home.config, teacher)
         split = load_split(home.path / "split") if home.has_rows else _split(home.config, teacher)
+        names = sorted(names_in(split.train, KINDS[home.config.data.task]))
+        if names != sorted(teacher.labels):
+            said = f"answers {', '.join(teacher.labels)}; the rows have {', '.join(names)}"
+            raise InputError(f"--teacher {teaching.teacher} {said}; give rows with the same labels")
         more = _unlabelled(home.config, split)
         if teaching.student == "words":
             run, alone = _words_in(home, split, teacher, more)
@@ -245,7 +251,8 @@ def _split(config: DistillConfig, teacher: TextClassifier) -> Split:
     parts = {part: _keys(frame) for part, frame in own.items()}
     rows = pd.concat([frame for _, frame in split.items()])
     keys = rows["text"].map(text_key)
-    if {*keys} == set().union(*parts.values()):
+    given = config.data.validation or config.data.test
+    if not given and {*keys} == set().union(*parts.values()):
         log.info(f"{config.data.data}: the teacher's texts, in the teacher's own parts")
         split = Split(*(rows[keys.isin(known)].reset_index(drop=True) for known in parts.values()))
         return split_of(split, config)
@@ -291,8 +298,8 @@ def _taught(
 ) -> tuple[SoftTargets, np.ndarray]:
     """The loss, and what the teacher says of the texts (N, K)."""
     if teacher.labels != task.labels:
-        theirs, ours = (", ".join(labels) for labels in (teacher.labels, task.labels))
-        raise InputError(f"--teacher {config.teaching.teacher} answers {theirs}; the rows have {ours}")
+        said = f"--positive {config.data.positive} is not the second of its labels"
+        raise InputError(f"--teacher {config.teaching.teacher}: {said}; leave --positive out")
     log.info(f"the teacher reads {len(texts):,} texts")
     return SoftTargets(task, config.teaching.temperature, config.teaching.soft), teacher.outputs(texts)
 

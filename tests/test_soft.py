@@ -89,7 +89,7 @@ def test_plain_targets_have_the_loss_of_the_task():
 
 
 def test_a_high_temperature_matches_logits():
-    """Equation 4 of Hinton et al. 2015: for logits of mean 0 the gradient is (z - v) / (N T²), here times T²."""
+    """Equation 4 of Hinton et al. 2015: for logits of mean 0 it is (z - v) / (N T²), here times T²."""
     student, (outputs, teacher) = logits_of(THREE, 0).requires_grad_(), taught(THREE)
     soft = SoftTargets(THREE, 1e4, 1.0)
     soft.loss(student, soft.targets([], outputs)).backward()

@@ -12,7 +12,7 @@ from gptcls.core.task import Task
 from gptcls.evaluation.baselines import are_unspaced
 from gptcls.train.soft import SoftTargets
 
-STRENGTHS = (1.0, 10.0, 100.0)  # C, as scikit-learn's logistic regression has it
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # C, as scikit-learn's logistic regression has it
 # Characters in a run: as the n-gram baseline of long texts, and of scripts without spaces between words.
 RUNS, UNSPACED_RUNS = (4, 4), (1, 2)
 
