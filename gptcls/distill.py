@@ -39,7 +39,7 @@ from gptcls.core.task import Task
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import columns_of, find_text_columns, is_blank, text_values
 from gptcls.data.labels import KINDS
-from gptcls.data.options import TEXTS_HELP, data_help
+from gptcls.data.options import data_help
 from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import SAMPLE
@@ -98,7 +98,8 @@ class StudentsData(DataOptions):
     """The rows that the student learns from."""
 
     data: Annotated[str, data_help(ROWS)] = TEACHERS
-    unlabelled: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help=TEXTS_HELP)] = None
+    unlabelled: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File of texts without labels, which the student learns from by what the teacher says of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,7 @@ def checked(config: DistillConfig) -> DistillConfig:
     values, defaults, teaching = config.flat(), config.defaults(), config.teaching
     if teaching.teacher is None:
         raise InputError("--teacher is missing: name the folder of a trained classifier")
+    settled = resolve(config)
     check_finite({"temperature": teaching.temperature, "soft": teaching.soft})
     if teaching.temperature <= 0:
         raise InputError(f"--temperature {teaching.temperature} is too small; use more than 0, such as 2")
@@ -176,7 +178,7 @@ def checked(config: DistillConfig) -> DistillConfig:
         of_networks = {each.name for each in (*fields(ModelOptions), *fields(FitOptions))} - {*WITH_WORDS}
         if given := [name for name in changed if name in of_networks]:
             raise InputError(f"{flag(given[0])} is for a network; leave it out with --student words")
-    return resolve(config)
+    return settled
 
 
 def distill(
