@@ -106,6 +106,7 @@ def test_a_share_of_nothing_is_plain_training(teacher, base, tmp_path):
         assert torch.equal(tensor, found.run.classifier.model.trained_parameters()[name]), name
 
 
+@pytest.mark.slow
 def test_the_soft_part_alone_leads_to_what_the_teacher_says(teacher, base, tmp_path):
     """On rows with labels that the teacher does not share the student follows the teacher."""
     wrong = FRAME.assign(label=FRAME["label"].map({"ham": "spam", "spam": "ham"}))
@@ -118,6 +119,7 @@ def test_the_soft_part_alone_leads_to_what_the_teacher_says(teacher, base, tmp_p
     assert agreement > 0.95
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_the_same(teacher, base, tmp_path):
     (tmp_path / "more.csv").write_text("text\nwin it all\nhello you\ncall now\n")
     options = {"teacher": str(teacher), "model": str(base), "unlabelled": tmp_path / "more.csv", **QUICK}
