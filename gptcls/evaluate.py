@@ -13,6 +13,7 @@ import tyro
 
 from gptcls.classify.predict import AnswerOptions, TextClassifier
 from gptcls.classify.store import find_classifier
+from gptcls.classify.words import Words
 from gptcls.common import cli
 from gptcls.common.console import say
 from gptcls.common.files import require_writable, write_json
@@ -92,6 +93,9 @@ def evaluate(
         where = find_classifier(config.model).resolve().parent / "split"
         split = load_split(where) if where.exists() else None
     task = classifier.saved.task
+    if config.reference is not None and isinstance(classifier.saved.model, Words):
+        said = "what is compared are a network's vectors, and this classifier has n-grams"
+        raise InputError(f"--reference {config.reference}: {said}; leave it out")
     # The rows, cleaned as those of the split were.
     layout, source = config.layout(KINDS[task.name]), config.data
     alone = labels is None and source is not None and config.reference is not None

@@ -21,6 +21,7 @@ from gptcls.common.lazy import pd
 from gptcls.common.lock import LOCK, locked
 from gptcls.common.log import log, unlogged
 from gptcls.common.options import flag
+from gptcls.common.processes import require_one_process
 from gptcls.compare import Comparison, compare
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer
@@ -109,6 +110,7 @@ def search(config: SearchConfig | None = None, **options: Any) -> Search:
     InputError for options that cannot be used, and a folder that holds another search; KeyboardInterrupt
     after Ctrl-C: finished trials stay.
     """
+    require_one_process("search")
     config = (config or SearchConfig()).changed(**options)
     optuna = _optuna()
     fixed = resolve(config.training(out=None))

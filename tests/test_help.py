@@ -16,6 +16,7 @@ from gptcls.common import cli
 from gptcls.common.help import ADVANCED, options_of, page
 from gptcls.compare import CompareConfig
 from gptcls.data.readers import FORMATS, SUFFIXES
+from gptcls.distill import DistillConfig
 from gptcls.evaluate import EvaluateConfig
 from gptcls.explain import ExplainConfig
 from gptcls.generate import GenerateConfig
@@ -28,7 +29,7 @@ CONFIGS = {
     "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
     "audit": AuditConfig, "compare": CompareConfig,
     "pretrain": PretrainConfig, "generate": GenerateConfig, "pseudo-label": PseudoLabelConfig,
-    "explain": ExplainConfig, "serve": ServeConfig,
+    "explain": ExplainConfig, "serve": ServeConfig, "distill": DistillConfig,
 }  # fmt: skip
 LONG = "/data/a-rather-long-folder-name/and-another-one/with-a-file-name-that-no-eighty-columns-hold.csv"
 
@@ -71,13 +72,13 @@ def test_help_all_shows_every_option_once_with_its_text(verb, gptcls):
 
 
 def test_the_first_page_has_about_ten_options_and_names_the_rest(gptcls):
-    for verb in ("train", "pretrain"):
+    for verb in ("train", "pretrain", "distill"):
         _, out, _ = gptcls(verb, "--help")
         assert 8 <= len(re.findall(r"^  --", out, re.M)) <= 12
         assert f"gptcls {verb} --help-all shows" in out
         n = int(re.search(r"shows (\d+) more", out)[1])
         assert n + len(re.findall(r"^  --", out, re.M)) == len(list(options_of(CONFIGS[verb])))
-    for verb in set(CONFIGS) - {"train", "pretrain"}:
+    for verb in set(CONFIGS) - {"train", "pretrain", "distill"}:
         assert gptcls(verb, "--help") == gptcls(verb, "--help-all") == gptcls(verb, "-h")
 
 

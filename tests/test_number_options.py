@@ -7,6 +7,7 @@ import pytest
 from gptcls.common import cli
 from gptcls.common.help import options_of
 from gptcls.core.errors import InputError
+from gptcls.distill import DistillConfig, checked
 from gptcls.generate import GenerateConfig, generate_text
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
@@ -17,6 +18,7 @@ VERBS = {  # what checks the options, and those that it cannot do without
     TrainConfig: (resolve, ["--train", "lora"]),
     PretrainConfig: (PretrainConfig.checked, ["--data", "x.txt"]),
     GenerateConfig: (generate_text, []),
+    DistillConfig: (checked, ["--teacher", "sms-spam-nano", "--train", "lora"]),
     PseudoLabelConfig: (pseudo_label, ["--model", "sms-spam-nano", "--data", "x.csv", "--out", "y.csv"]),
 }
 FLOATS = [(verb, option.flags[0]) for verb in VERBS for option in options_of(verb) if option.kind is float]

@@ -1,7 +1,7 @@
 """What may stand in ``classifier.json``: a rule for every field, tried before anything is built from it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -43,13 +43,39 @@ def checked_description(spec: dict, folder: Path) -> dict:
     if (family := spec["architecture"]["family"]) not in FAMILIES:
         found = f"{folder} is a {family!r} network, this gptcls reads {', '.join(FAMILIES)}"
         raise InputError(f"{found}; update it, or register your own in gptcls.models.families.FAMILIES")
+    return _obeying(_rules, spec, folder)
+
+
+def words_description(spec: dict, folder: Path, version: int) -> dict:
+    """The same of a classifier of n-grams, up to this version of its format."""
+    if type(found := spec["format_version"]) is int and found > version:
+        raise InputError(f"{folder} has format version {found}, newer than {version}; update gptcls")
+    return _obeying(_words_rules, spec, folder)
+
+
+def _obeying(rules: Callable[[dict], Iterator[Rule]], spec: dict, folder: Path) -> dict:
     if (kind := spec["task"]["kind"]) not in PER_LABEL:
         raise InputError(f"{folder} has a task of kind {kind!r}, unknown to this gptcls; update gptcls")
-    for field, value, fits, wanted in _rules(spec):
+    for field, value, fits, wanted in rules(spec):
         if not fits:
             says = f"{folder / 'classifier.json'} says {field} {value!r:.80}, which is not {wanted}"
             raise InputError(f"{says}; save or copy the classifier again")
     return spec
+
+
+def _words_rules(spec: dict) -> Iterator[Rule]:
+    runs = spec["runs"]
+    fits = isinstance(runs, list) and len(runs) == 2 and all(_is_whole(n, 100) for n in runs)
+    yield "runs", runs, fits and runs[0] <= runs[1], "how many characters a run has, at least and at most"
+    yield from task_rules(spec["task"])
+    yield "cleaning", spec["cleaning"], spec["cleaning"] in tuple(CLEANERS), f"one of {', '.join(CLEANERS)}"
+    yield _columns_rule(spec["text_columns"])
+    yield from _trust_rules(spec)
+
+
+def _columns_rule(names: Any) -> Rule:
+    fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return "text_columns", names, fits, "a list of names"
 
 
 def _rules(spec: dict) -> Iterator[Rule]:
@@ -67,9 +93,7 @@ def _rules(spec: dict) -> Iterator[Rule]:
     for name, known in (choices | {"tensors": ("all", "trained", "adapter")}).items():
         yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
     yield "head_bias", spec["head_bias"], type(spec["head_bias"]) is bool, "true or false"
-    names = spec["text_columns"]
-    fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    yield "text_columns", names, fits, "a list of names"
+    yield _columns_rule(spec["text_columns"])
     yield "mixture", spec["mixture"], _is_mixture(spec["mixture"]), "null, or a weight and a temperature"
     fits = _is_whole(spec["members"], 1000) and (spec["members"] == 1 or spec["trained"] != "lora")
     yield "members", spec["members"], fits, "a whole number from 1 to 1000, of adapters 1"

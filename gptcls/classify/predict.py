@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from gptcls.classify.attribution import STEPS, By, explanations
 from gptcls.classify.explanation import Explanation
 from gptcls.classify.store import SavedClassifier, find_classifier, read_classifier
+from gptcls.classify.words import Words, holds_words
+from gptcls.classify.words_store import read_words
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.log import log
 from gptcls.common.options import HardwareOptions
@@ -160,6 +162,32 @@ class TextClassifier:
             log.info(describe_cut(n, _shorter(max_length, self.saved.max_length), self.saved.long))
 
 
+class WordsClassifier(TextClassifier):
+    """A :class:`TextClassifier` whose ``saved.model`` is :class:`Words`: no network, and no tokens to cut."""
+
+    def __init__(self, saved: SavedClassifier) -> None:
+        self.saved, self.device, self.models = saved, torch.device("cpu"), []
+
+    def scored(self, texts: list[str | None], max_length: int | None = None) -> tuple[np.ndarray, int]:
+        if max_length is not None:
+            raise InputError(f"max_length {max_length} counts tokens, and n-grams have none; leave it out")
+        read = [i for i, text in enumerate(texts) if not is_blank(text)]
+        cleaned = [CLEANERS[self.saved.cleaning](texts[i]) for i in read]
+        outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
+        outputs[read] = self.saved.outputs(self.saved.model.logits(cleaned), cleaned)
+        return outputs, 0
+
+    def explain(self, texts: Any, *_: Any, **__: Any) -> Any:
+        raise InputError("a classifier of n-grams is not explained; explain the network that taught it")
+
+
+def ready(saved: SavedClassifier, device: torch.device, precision: str = "auto") -> TextClassifier:
+    """The classifier for texts, of a network or of words."""
+    if isinstance(saved.model, Words):
+        return WordsClassifier(saved)
+    return TextClassifier(saved, device, precision)
+
+
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     """With ``"int8"`` the weights alone are integers; all else computes in the fastest format."""
     return pick_dtype("auto" if precision == "int8" else precision, device)
@@ -204,6 +232,8 @@ def load_classifier(
     last; ``"int8"`` is 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
     """
     on = pick_device(device)
+    if holds_words(found := find_classifier(folder)):
+        return WordsClassifier(read_words(found))
     saved = read_classifier(folder, _dtype(precision, on), base, allow_download)
     saved.model.to(on)  # it is ours alone: nothing stays behind on the CPU
     return TextClassifier(saved, on, precision)

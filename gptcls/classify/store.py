@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from gptcls.classify.description import FORMAT_VERSION, checked_description
 from gptcls.classify.mixture import Mixture, mean_outputs
+from gptcls.classify.words import holds_words
 from gptcls.common.files import atomic_folder, write_json
 from gptcls.common.log import log
 from gptcls.core.classifier import Classifier
@@ -231,6 +232,8 @@ def read_classifier(
     are absent or others, or a ``base`` is given that it does not need.
     """
     folder = find_classifier(folder)
+    if holds_words(folder):
+        raise InputError(f"{folder} holds n-grams and no network; give a classifier that is a network")
     try:
         text = (folder / "classifier.json").read_text(encoding="utf-8")
         spec = checked_description(json.loads(text), folder)

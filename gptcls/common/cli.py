@@ -41,6 +41,7 @@ VERBS = {  # name: its module, and what it does
     "pretrain": ("gptcls.pretrain.__main__", "train a GPT-2 to predict the next token of plain text"),
     "generate": ("gptcls.generate", "continue a text"),
     "serve": ("gptcls.serve.__main__", "a page to try a classifier, and a JSON endpoint for programs"),
+    "distill": ("gptcls.distill", "train a small classifier on what a large one answers"),
     "pseudo-label": ("gptcls.pseudo_label", "label texts, and keep those that the classifier is sure of"),
 }
 

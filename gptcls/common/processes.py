@@ -32,6 +32,12 @@ def join_processes() -> tuple[int, int]:
     return processes()
 
 
+def require_one_process(verb: str) -> None:
+    """InputError where ``torchrun`` started more."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"gptcls {verb} runs in one process: leave torchrun out")
+
+
 def processes() -> tuple[int, int]:
     """The same of those that have joined already."""
     return (dist.get_rank(), dist.get_world_size()) if _joined() else (0, 1)

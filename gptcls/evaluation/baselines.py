@@ -440,14 +440,19 @@ def majority_baseline(train_targets: Sequence[int], n_classes: int) -> np.ndarra
     return counts / counts.sum()
 
 
+def are_unspaced(texts: Sequence[str]) -> bool:
+    """Whether most letters belong to a script without spaces between words."""
+    letters, unspaced = (sum(len(sign.findall(text)) for text in texts) for sign in (LETTERS, UNSPACED))
+    return 2 * unspaced > letters
+
+
 def tfidf_vectorizer(texts: Sequence[str] = ()) -> Model:
     """TF-IDF of the words in ``texts``, or of single characters and pairs of them, as the log then says:
     where most letters belong to a script without spaces between words, such as Chinese, scikit-learn takes
     each clause for a word, and hardly any occurs twice."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    letters, unspaced = (sum(len(sign.findall(text)) for text in texts) for sign in (LETTERS, UNSPACED))
-    if 2 * unspaced <= letters:
+    if not are_unspaced(texts):
         return TfidfVectorizer()
     log.info("no spaces between the words of these texts: TF-IDF takes characters")
     return TfidfVectorizer(analyzer="char", ngram_range=(1, 2))

@@ -52,7 +52,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         _check_files,
     ):
         check(values)
-    config = TrainConfig.of(**values)
+    config = type(config).of(**values)
     # These check themselves.
     _ = config.data.label_layout, config.data.dialect, config.data.augmentation
     return config

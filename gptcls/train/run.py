@@ -2,7 +2,7 @@
 several processes of ``torchrun`` too, which share the work."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gptcls.classify.answers import answered
 from gptcls.classify.mixture import NETWORK, fit_mixture, mean_outputs
-from gptcls.classify.predict import TextClassifier
+from gptcls.classify.predict import TextClassifier, ready
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.console import SaidElsewhereError
 from gptcls.common.files import require_writable, write_json
@@ -34,7 +34,7 @@ from gptcls.data.repeats import raw_rows, weights_of
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation import report
-from gptcls.evaluation.baselines import PROBE, Parts
+from gptcls.evaluation.baselines import PROBE, Baselines, Parts
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.evaluation.paired import decisions, differences
@@ -60,9 +60,11 @@ from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
 from gptcls.train.setup import Setup, make_loaders, prepare, restart, stage
 from gptcls.train.shards import EvenOfNoRows, Shards, SumLoss
+from gptcls.train.soft import Lesson
 from gptcls.train.weights import Weighted, weighted
 
 RESULT = "classifier"  # the folder that a finished run leaves in its own
+LESSON = "lesson"  # beside the parts of the split, while the frozen blocks run
 CALL, CALL_OF_A_GPU = 32, 4096  # positions of training that take as long as what a call costs besides
 NEED_VALIDATION = {"patience": (0,), "stack": (None, "none"), "threshold": ("none", "cost")}
 IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
@@ -84,12 +86,13 @@ class Run:
     seconds: float  # of training
     extra: dict[str, Any] = field(default_factory=dict)  # what the book's recipe prints besides
     folder: Path | None = None
+    rivals: Baselines | None = None  # the baselines, fitted
 
     @cached_property
     def predictor(self) -> TextClassifier:
         """The classifier ready for texts, as :func:`gptcls.load_classifier` gives one from a folder."""
         device = pick_device(self.config.run.device)
-        return TextClassifier(self.classifier, device, self.config.run.precision or "auto")
+        return ready(self.classifier, device, self.config.run.precision or "auto")
 
     def predictions(self, part: str) -> "pd.DataFrame":
         """The texts and labels of a part next to :func:`gptcls.classify.answers.answered`."""
@@ -108,7 +111,8 @@ class Run:
 
 def fit(
     rows: Any, model: str | Path | nn.Module | None = None, settings: TrainConfig | None = None, *,
-    labels: Any = None, tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (), **options: Any,
+    labels: Any = None, tokenizer: Tokenizer | None = None, hooks: Sequence[Hook] = (),
+    lesson: Callable[[Setup], Lesson] | None = None, **options: Any,
 ) -> Run:  # fmt: skip
     """Train a classifier on rows in memory; no file is written but a cache.
 
@@ -123,8 +127,8 @@ def fit(
     perhaps, ``"validation"`` and ``"test"`` to such frames; a :class:`Split`; or, with ``labels``, texts in a
     list, Series, array or frame (:func:`gptcls.data.in_memory.labelled_rows`). ``model`` is as ``--model``
     (also a classifier), or a network of your own that keeps the backbone's contract (:class:`Classifier`),
-    trained in place, and ``tokenizer`` is its own if it is not GPT-2's. ``options`` are laid over
-    ``settings``.
+    trained in place, and ``tokenizer`` is its own if it is not GPT-2's. A ``lesson`` is what is learnt in
+    place of the training rows' labels. ``options`` are laid over ``settings``.
 
     InputError for what cannot be used, TypeError for an unknown option and rows that are of no such type.
     """
@@ -136,6 +140,7 @@ def fit(
         options["model"] = type(own).__name__ if own is not None else str(model)
     config = resolve((settings or TrainConfig()).changed(**options))
     setup = prepare(split_of(rows, config, labels), config, own, tokenizer)
+    setup.lesson = lesson and lesson(setup)
     join_processes()
     trainer = trained(setup, hooks)
     return _score(setup, trainer, *_look(setup, trainer))
@@ -203,7 +208,7 @@ def train(
             folder = RunFolder(config, RESULT, resolve, {*explicit, *options}, writes=rank == 0)
             home = stack.enter_context(folder)
             split = _rows_of(home, split_of(rows, home.config, labels) if in_memory else None)
-        return _train(home, split)
+        return train_in(home, split)
 
 
 def _rows_of(home: RunFolder, given: Split | None) -> Split:
@@ -220,8 +225,8 @@ def _rows_of(home: RunFolder, given: Split | None) -> Split:
     return read_split(home.config) if given is None else given
 
 
-def _train(home: RunFolder, split: Split) -> Run:
-    """:func:`train` on these rows, in this folder."""
+def train_in(home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | None = None) -> Run:
+    """:func:`train` on these rows, in this folder; ``lesson`` as in :func:`fit`."""
     config = home.config
     with all_or_none(lambda: _what_is_trained(setup)):
         if home.writes:
@@ -232,6 +237,7 @@ def _train(home: RunFolder, split: Split) -> Run:
             # A damaged one is refused now, not after the frozen pass.
             read_checkpoint(home.path / "checkpoint")
         setup = prepare(split, config)
+        setup.lesson = lesson and lesson(setup)
         saved, config = setup.saved, setup.config
         home.config = config
         changed = f"{config.model.model} no longer has the weights {home.path} was started from"
@@ -274,7 +280,7 @@ def _train(home: RunFolder, split: Split) -> Run:
         run = _score(setup, trainer, *looked)
         scored = partial(save, baselines=run.baselines)
         run = replace(run, folder=save_somewhere(home, scored, able))
-        _write(run.folder, run)
+        write_run(run.folder, run)
     return run
 
 
@@ -316,16 +322,21 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
 
 def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) -> Trainer:
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
-    config, task, split = setup.config, setup.saved.task, setup.split
+    config, task, split, lesson = setup.config, setup.saved.task, setup.split, setup.lesson
     if setup.network is None:
-        setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, config, setup.device)
+        parts = setup.datasets if lesson is None else setup.datasets | {LESSON: lesson.dataset}
+        setup.network, setup.datasets = stage(setup.saved.model, parts, config, setup.device)
+        if lesson is not None:
+            lesson.dataset = setup.datasets.pop(LESSON)
         setup.shards = Shards(setup.saved.model, setup.device) if config.run.shard else None
     network = setup.network
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
+    if lesson is not None:
+        loaders["train"], task = lesson.loader(config.fit.batch_size), lesson.task
     for part, frame in split.items():
         if labels := frame["label"].tolist():
-            log.info(f"{part}: {len(labels):,} texts, {judge_of(task).summary(labels)}")
+            log.info(f"{part}: {len(labels):,} texts, {judge_of(setup.saved.task).summary(labels)}")
         if labels and (in_loss := weights_of(frame)) is not None:
             loaders[part] = weighted(loaders[part], torch.from_numpy(in_loss))
     if weights_of(split.train) is not None:
@@ -431,7 +442,9 @@ def _score(setup: Setup, trainer: Trainer, logits: dict[str, Tensor], extra: dic
         if saved.decision.costs is not None and len(theirs):  # their answers by the same rule
             found["cost"] = saved.decision.cost(task, targets[part], theirs)
     progress, epoch = trainer.progress, _best(trainer).best_epoch
-    return Run(setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra)
+    return Run(
+        setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra, rivals=rivals
+    )
 
 
 def _logits(setup: Setup, network: nn.Module, parts: Collection[str] = PARTS) -> dict[str, Tensor]:
@@ -476,7 +489,7 @@ def store_everything(config: TrainConfig, base: dict | None) -> bool:
     return save == "auto" and base["name"] not in PRESETS and train != "lora"
 
 
-def _write(folder: Path, run: Run) -> None:
+def write_run(folder: Path, run: Run) -> None:
     """Scores, curves, pictures, answers and mistakes of a run."""
     task, extra = run.classifier.task, {"seconds_training": round(run.seconds, 2)} | run.extra
     write_json(folder / "metrics.json", {"scores": run.scores, "baselines": run.baselines} | extra)

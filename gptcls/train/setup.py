@@ -37,6 +37,7 @@ from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
 from gptcls.train.shards import Shards
+from gptcls.train.soft import Lesson
 from gptcls.train.start import Start, start_of
 from gptcls.train.weights import counted
 
@@ -56,6 +57,7 @@ class Setup:
     look_before: dict[str, dict] = field(default_factory=dict)  # the book's look before it trains
     network: nn.Module | None = None  # what the loop trains, once the frozen blocks have run
     shards: Shards | None = None  # while the network is in parts
+    lesson: Lesson | None = None  # what is learnt in place of the training rows' labels
 
     def gather(self) -> None:
         """Put a network that is in parts together, in all processes."""
