@@ -91,7 +91,11 @@ def test_a_number_from_a_bert_with_adapters(tmp_path: Path) -> None:
     tokenizer = wordpiece(TEXTS, base)
     rows = [{"text": text, "label": 1000.0 + 10 * len(text)} for text in TEXTS]
     done = run(tmp_path, base, rows, task="regression", lora_targets=("attn.*",))
-    theirs = transformers.BertForSequenceClassification.from_pretrained(base)
+    theirs = transformers.BertForSequenceClassification.from_pretrained(
+        base,
+        num_labels=1,
+        ignore_mismatched_sizes=True,  # of its head, which the adapter brings
+    )
     network, head, spec = with_adapter(theirs, tmp_path / "run")
     assert (spec["architecture"]["family"], spec["pooling"], spec["task"]["kind"]) == (
         "bert", "first", "regression",

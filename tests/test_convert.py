@@ -115,7 +115,6 @@ def test_openai(oracle) -> None:
     [
         ("h.0.attn.c_attn.lora_A", "h.0.attn.c_attn.lora_A"),
         ("h.0.attn.rotary.weight", "h.0.attn.rotary.weight"),
-        ("score.weight", "score.weight"),
         ("transformer.wte.weight", "wte.weight is there twice"),
     ],
 )

@@ -169,11 +169,11 @@ def test_another_folder_is_the_runs_alone(base, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         real(tensors, file, **options)
 
-    held, write = [], run_of_training._write
+    held, write = [], run_of_training.write_run
     monkeypatch.setattr(store, "save_file", full)
     monkeypatch.setattr(second_try, "_another_folder", lambda error: other)
     monkeypatch.setattr(
-        run_of_training, "_write", lambda *a: (held.append((other / LOCK).exists()), write(*a))
+        run_of_training, "write_run", lambda *a: (held.append((other / LOCK).exists()), write(*a))
     )
     options = {"data": write_csv(tmp_path / "rows.csv", ROWS), "model": str(base), "epochs": 1}
     run = gptcls.train(out=tmp_path / "run", device="cpu", **options)

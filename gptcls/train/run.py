@@ -271,12 +271,12 @@ def train_in(home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | 
     with all_or_none():
         if home.writes:
             save_somewhere(home, save, able)  # before anything else can go wrong
-    looked = _look(setup, trainer)
-    if not home.writes:
-        progress, measured = trainer.progress, ({}, {}, {}, {})
-        end = progress.history, _best(trainer).best_epoch, progress.seconds
-        return Run(config, split, saved, *measured, *end)
     with home.scoring():
+        looked = _look(setup, trainer)
+        if not home.writes:
+            progress, measured = trainer.progress, ({}, {}, {}, {})
+            end = progress.history, _best(trainer).best_epoch, progress.seconds
+            return Run(config, split, saved, *measured, *end)
         run = _score(setup, trainer, *looked)
         scored = partial(save, baselines=run.baselines)
         run = replace(run, folder=save_somewhere(home, scored, able))

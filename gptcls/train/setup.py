@@ -30,7 +30,6 @@ from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, known_family, poolings_of
-from gptcls.models.llama import Llama
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
@@ -128,9 +127,6 @@ def build_classifier(config: TrainConfig, task: Task, device: torch.device, star
         lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
         add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
     freeze(model, options.train)
-    if options.train == "lora" and pooling == "last" and start.head is None and isinstance(backbone, Llama):
-        # As in transformers' class, by which PEFT loads it: no place for it there, nor in an RMSNorm.
-        nn.init.zeros_(model.head.bias.requires_grad_(False))
     if (cache := config.run.cache) and not model.frozen_blocks:
         raise InputError(f"--cache {cache} keeps what is frozen; this run trains every block, leave it out")
     trained = sum(p.numel() for p in model.trained_parameters().values())
