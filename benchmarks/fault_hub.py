@@ -4,11 +4,13 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+AnyHub = TypeVar("AnyHub")
 LARGE = 100_000  # bytes from which a file's etag is its sha256, as of files in git LFS; else git's own hash
 
 
@@ -34,9 +36,11 @@ def etag_of(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """What any hub of ours has of HTTP; ``_answer`` is what it does."""
+
     protocol_version = "HTTP/1.1"
-    hub: Hub
+    hub: Any
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -44,6 +48,25 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def _answer(self, body: bool) -> None:
+        raise NotImplementedError
+
+    def _send(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+        self._head(status, len(content), headers or {})
+        if body:
+            self.wfile.write(content)
+
+    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Nothing, which keeps the output clean."""
+
+
+class _Misbehaving(Handler):
     def _answer(self, body: bool) -> None:
         hub = self.hub
         hub.asked.append((self.command, self.path, time.monotonic()))
@@ -81,26 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         return self._send(206 if asked else 200, content[start:], body, headers)
 
-    def _send(self, status: int, content: bytes, body: bool, headers: dict[str, str]) -> None:
-        self._head(status, len(content), headers)
-        if body:
-            self.wfile.write(content)
-
-    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(length)}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        """Nothing."""
-
 
 @contextmanager
-def serve(files: dict[str, bytes]) -> Iterator[Hub]:
-    """A running :class:`Hub`."""
-    hub = Hub(files)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+def served(hub: AnyHub, handler: type[Handler]) -> Iterator[AnyHub]:
+    """``hub`` on a free port of 127.0.0.1, its ``url`` filled in; at the end its ``stop`` is set."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -111,3 +119,8 @@ def serve(files: dict[str, bytes]) -> Iterator[Hub]:
         hub.stop.set()
         server.shutdown()
         server.server_close()
+
+
+def serve(files: dict[str, bytes]) -> AbstractContextManager[Hub]:
+    """A running :class:`Hub`."""
+    return served(Hub(files), _Misbehaving)

@@ -13,13 +13,12 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from benchmarks.fault_hub import COMMIT, Handler, served
+
 PAGE = b"<!DOCTYPE html><html><body>Please sign in to this network.</body></html>"
 
 
@@ -47,20 +46,13 @@ class Hub:
         return [(path.split("/")[-1], asked) for used, path, asked in self.requests if used == method]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Hubs(Handler):
     hub: Hub
 
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         self._take()
 
-    def do_PUT(self) -> None:
+    def do_PUT(self) -> None:  # noqa: N802
         self._take()
 
     def _take(self) -> None:
@@ -170,34 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             hub.mode = "good"
         self.close_connection = True
 
-    def _send(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
-        self._head(status, len(content), headers or {})
-        if body:
-            self.wfile.write(content)
 
-    def _head(self, status: int, length: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(length)}.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        """Keep the output of the tests clean."""
-
-
-@contextmanager
-def serve(files: dict[str, bytes]) -> Iterator[Hub]:
-    """A running :class:`Hub` on a free port of 127.0.0.1."""
-    hub = Hub(files)
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.stop.set()
-        server.shutdown()
-        server.server_close()
+def serve(files: dict[str, bytes]) -> AbstractContextManager[Hub]:
+    """A running :class:`Hub`."""
+    return served(Hub(files), _Hubs)
