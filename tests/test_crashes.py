@@ -447,6 +447,22 @@ def test_what_a_kill_left_beside_the_folder_goes_when_the_run_goes_on(cut, tmp_p
     assert not list(tmp_path.glob(".*.partial"))
 
 
+def test_what_a_kill_left_in_a_finished_run_goes_when_it_is_asked_to_go_on(data, base, tmp_path):
+    train(tiny_run(data, base, tmp_path / "x"))
+    (tmp_path / "x" / ".config.json.0123456789abcdef.partial").mkdir()
+    with pytest.raises(InputError, match="holds a finished run"):
+        train(out=tmp_path / "x", resume=True)
+    assert not list((tmp_path / "x").glob(".*.partial"))
+
+
+def test_what_a_kill_left_in_a_cache_goes_when_it_is_read(text, tmp_path):  # noqa: F811
+    cache = tmp_path / "cache"
+    pretrain(pretraining(text, tmp_path / "x", cache=cache))
+    (cache / ".tokens.0123456789abcdef.partial").mkdir()
+    pretrain(pretraining(text, tmp_path / "y", cache=cache))
+    assert not list(cache.glob(".*.partial"))
+
+
 def test_changed_rows_are_not_resumed(cut, data, tmp_path):
     def refused(file, fate="changed"):
         with pytest.raises(InputError, match=f"{file} {fate} since .*cut was started"):

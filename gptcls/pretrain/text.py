@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptcls.common.files import atomic_file
+from gptcls.common.files import atomic_file, tidy
 from gptcls.common.log import log
 from gptcls.core.batches import Batch
 from gptcls.core.errors import InputError
@@ -93,6 +93,7 @@ def read_streams(
         depends_on = f"{file_sha256(path)} {text_column} {held_out}"
         key = blake2b(depends_on.encode(), digest_size=12).hexdigest()
         files = [cache / f"{path.name}.{key}.{part}.npy" for part in ("train", "held")]
+        tidy(cache)  # of what a killed process left where nothing may be written now
         if all(file.exists() for file in files):
             try:
                 return tuple(Stream.joined(name, _kept_tokens(file)) for file in files)

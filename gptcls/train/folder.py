@@ -239,6 +239,7 @@ class RunFolder:
         if description["state"] == "finished":
             if self.writes:  # what a process killed at its last step left
                 shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+                tidy(out)
             raise InputError(f"--out {out} holds a finished run: there is nothing left to resume")
         self.config, self.description = saved.changed(resume=True, out=out), description
         defaults, were = config.defaults(), self.config.flat()
