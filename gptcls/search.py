@@ -68,15 +68,8 @@ class SearchConfig(TrainConfig):
     """
 
     FIRST_PAGE: ClassVar = (
-        "data",
-        "text_column",
-        "label_column",
-        "model",
-        "trials",
-        "minutes",
-        "tune",
-        "out",
-    )
+        "data", "text_column", "label_column", "model", "trials", "minutes", "tune", "out",
+    )  # fmt: skip
     GROUPS: ClassVar = TrainConfig.GROUPS | {"search": "search"}
 
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -188,8 +181,8 @@ def _space(optuna: Any, config: SearchConfig, first: Setup) -> dict[str, Any]:
     """Distributions of the options that are left open, around what the preset says."""
     center, given = first.config.flat(), config.flat()
     distributions = optuna.distributions
-    blocks, choices = len(first.saved.model.backbone.blocks), ["head", "last_block"]
-    choices += ["last_2"] * (blocks > 2) + ["blocks"] * (center["train"] == "blocks")
+    blocks = len(first.saved.model.backbone.blocks)
+    choices = ["head", "last_block", *(["last_2"] if blocks > 2 else [])]
     family = known_family(first.saved.model.backbone)
     decoder = family is None or FAMILIES[family].decoder
     pools = ["last" if decoder else "first", "mean", "max"]
@@ -207,8 +200,6 @@ def _space(optuna: Any, config: SearchConfig, first: Setup) -> dict[str, Any]:
     space = {name: every[name] for name in config.search.tune if given[name] == default[name]}
     if "lora_rank" in space and not lora:
         raise InputError("--tune lora_rank goes with --train lora")
-    if center["train"] == "lora" and "train" in space:
-        del space["train"]
     if not space:
         named = ", ".join(map(flag, config.search.tune)) or "nothing"
         raise InputError(f"--tune names {named}, which is given: leave one of them open")
@@ -236,10 +227,7 @@ def _enqueue_preset(study: "optuna.Study", first: Setup, space: dict[str, Any]) 
 def _study(optuna: Any, config: SearchConfig, folder: Path, split: Split, task: Task) -> "optuna.Study":
     """The study in the folder, or a new one; InputError where that is another search's."""
     given = {name: value for name, value in config.to_json().items() if name not in NOT_OF_TRIALS}
-    rows = {
-        part: pd.util.hash_pandas_object(frame, index=False).sum().item() for part, frame in split.items()
-    }
-    settings = json.loads(json.dumps({"options": given, "rows": rows}, default=list))
+    settings = json.loads(json.dumps({"options": given, "rows": split.sha256()}))
     storages = optuna.storages
     storage = storages.JournalStorage(storages.journal.JournalFileBackend(str(folder / "trials.log")))
     study = optuna.create_study(
@@ -248,7 +236,7 @@ def _study(optuna: Any, config: SearchConfig, folder: Path, split: Split, task: 
     )  # fmt: skip
     before = study.user_attrs.get("settings", settings)
     changed = [flag(k) for k, v in settings["options"].items() if before["options"].get(k) != v]
-    if changed or before["rows"] != rows:
+    if changed or before["rows"] != settings["rows"]:
         what = f"another {', '.join(changed)}" if changed else "other rows"
         raise InputError(f"--out {folder} holds a search with {what}; choose another folder")
     study.set_user_attr("settings", settings)

@@ -5,6 +5,7 @@ index 0 to N - 1. Texts are the same where :func:`gptcls.data.same_text.text_key
 :mod:`gptcls.data.repeats`.
 """
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -43,6 +44,13 @@ class Split:
     test: "pd.DataFrame"
     plain: "pd.DataFrame | None" = None
     report: dict | None = None
+
+    def sha256(self) -> str:
+        """Of all texts and labels in their order: the same rows, the same hash."""
+        rows = hashlib.sha256()
+        for _, frame in self.items():
+            rows.update(repr(frame[["text", "label"]].to_numpy().tolist()).encode("utf-8", "surrogatepass"))
+        return rows.hexdigest()
 
     def items(self) -> Iterator[tuple[str, "pd.DataFrame"]]:
         return ((name, getattr(self, name)) for name in PARTS)
