@@ -124,6 +124,16 @@ def assert_loads(name: str, oracle) -> None:
         torch.testing.assert_close(found, oracle(random_ids()).logits, rtol=0, atol=1e-4)
 
 
+def assert_is_fetched_once(hub: Hub, oracle, folder: Path) -> None:
+    """What a folder holds is loaded from the hub, and the second time from the cache alone."""
+    for file in folder.iterdir():
+        hub.files[f"{REPO}/{file.name}"] = file.read_bytes()
+    assert_loads(REPO, oracle)
+    hub.requests.clear()
+    assert_loads(REPO, oracle)
+    assert hub.requests == []
+
+
 # A hub that works
 
 
@@ -182,12 +192,7 @@ def test_a_repository_with_pytorch_model_bin_only(hub: Hub, oracle, tmp_path: Pa
 def test_a_repository_with_shards(hub: Hub, oracle, tmp_path: Path) -> None:
     del hub.files[f"{REPO}/model.safetensors"]
     oracle.save_pretrained(tmp_path / "saved", max_shard_size="100KB")
-    for file in (tmp_path / "saved").iterdir():
-        hub.files[f"{REPO}/{file.name}"] = file.read_bytes()
-    assert_loads(REPO, oracle)
-    hub.requests.clear()
-    assert_loads(REPO, oracle)
-    assert hub.requests == []
+    assert_is_fetched_once(hub, oracle, tmp_path / "saved")
 
 
 def test_shards_of_the_older_format_and_an_adapter(hub: Hub, oracle, tmp_path: Path) -> None:
@@ -195,12 +200,7 @@ def test_shards_of_the_older_format_and_an_adapter(hub: Hub, oracle, tmp_path: P
     state = {name: tensor.clone() for name, tensor in oracle.state_dict().items()}
     (tmp_path / "saved").mkdir()
     save_torch_state_dict(state, tmp_path / "saved", max_shard_size="100KB", safe_serialization=False)
-    for file in (tmp_path / "saved").iterdir():
-        hub.files[f"{REPO}/{file.name}"] = file.read_bytes()
-    assert_loads(REPO, oracle)
-    hub.requests.clear()
-    assert_loads(REPO, oracle)
-    assert hub.requests == []
+    assert_is_fetched_once(hub, oracle, tmp_path / "saved")
     hub.files["tests/adapter/adapter_config.json"] = b"{}"
     refused("tests/adapter", "tests/adapter holds an adapter, not a network: lay it over its base")
 
