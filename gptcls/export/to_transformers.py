@@ -3,8 +3,9 @@
 The head's logits come out calibrated: temperatures, and a regression's units, are folded into its weights.
 Two things are put where they change no answer:
 
-- The head of GPT-2's class has no bias. The final norm's takes its place: W (n + β + δ) is W (n + β) + b
-  where W δ = b. Llama's norm has none either, so heads over one are trained without.
+- The head of GPT-2's class has no bias. The final norm's takes its place
+  (:func:`gptcls.models.heads.bias_into_norm`). Llama's norm has none either, so heads over one are trained
+  without.
 - The classes of most encoders put a linear layer and an activation below the head. A classifier that was
   trained without gets its own head as that layer: twice, in two forms that the activation keeps apart and the
   layer above puts together again (:data:`BOTH_WAYS`).
@@ -30,6 +31,7 @@ from gptcls.evaluation.decision import PLAIN
 from gptcls.export.forms import FORMS, Form, with_tokenizer
 from gptcls.models.auto_tokenizer import save_tokenizer, tokenizer_json, with_padding
 from gptcls.models.families import FAMILIES, Family, family_name, poolings_of
+from gptcls.models.heads import bias_into_norm, weight_and_bias
 from gptcls.models.llama import LlamaConfig
 from gptcls.models.lora import merged
 
@@ -49,7 +51,7 @@ BOTH_WAYS = {
 
 
 @dataclass(frozen=True)
-class Head:
+class ScaledHead:
     """``(W h + b) * factors + shifts`` in double precision: W (K, C), the others (K,)."""
 
     weight: Tensor
@@ -58,12 +60,11 @@ class Head:
     shifts: Tensor
 
     @classmethod
-    def of(cls, saved: SavedClassifier) -> "Head":
+    def of(cls, saved: SavedClassifier) -> "ScaledHead":
         """The classifier's, with what is done to its logits: calibration, or the units of its numbers."""
         layer, task = saved.model.head, saved.task
-        weight = layer.weight.detach().cpu().double()
-        zeros, ones = weight.new_zeros(len(weight)), weight.new_ones(len(weight))
-        bias = zeros if layer.bias is None else layer.bias.detach().cpu().double()
+        weight, bias = (tensor.double() for tensor in weight_and_bias(layer))
+        zeros, ones = torch.zeros_like(bias), torch.ones_like(bias)
         if isinstance(task, Regression):
             return cls(weight, bias, ones.new_tensor(task.scales), ones.new_tensor(task.means))
         if (by := saved.calibration) is None:
@@ -163,7 +164,7 @@ def _require_expressible(saved: SavedClassifier, family: Family, name: str) -> N
 
 def _with_head(saved: SavedClassifier, form: Form, state: State, name: str) -> State:
     """The tensors of the last layer under their names; ``state`` (ours) changes with it where it must."""
-    head = Head.of(saved)
+    head = ScaledHead.of(saved)
     K, C = head.weight.shape
     if form.below and not saved.model.backbone.config.pooler:
         if 2 * K > C:
@@ -183,17 +184,8 @@ def _with_head(saved: SavedClassifier, form: Form, state: State, name: str) -> S
         if "norm.bias" not in state:
             way_out = "train it again, or use --to onnx"
             raise InputError(f"{name} has no bias, and so no place for that of this head; {way_out}")
-        state["norm.bias"] = _shifted(state["norm.bias"], weight, bias, differences, name)
+        moved = bias_into_norm(state["norm.bias"], weight, bias, differences=differences)
+        if moved is None:
+            raise InputError(f"{name} has no bias, and its norm cannot stand in for it; use --to onnx")
+        state["norm.bias"] = moved
     return {f"{form.head}.weight": weight}
-
-
-def _shifted(beta: Tensor, weight: Tensor, bias: Tensor, differences: bool, name: str) -> Tensor:
-    """The bias β + δ (C,) of a final norm, whose δ is the smallest for which W δ is ``bias`` (K,), or differs
-    from it by the same number in all K; InputError where there is none."""
-    centred = weight - weight.mean(dim=0) if differences else weight
-    delta = torch.linalg.lstsq(centred, bias[:, None], driver="gelsd").solution[:, 0]
-    moved = (beta + delta).float()
-    missed = (centred @ (moved.double() - beta.double()) - bias).abs().max() / max(1.0, bias.abs().max())
-    if missed > 1e-6:
-        raise InputError(f"{name} has no bias, and its norm cannot stand in for it; use --to onnx")
-    return moved

@@ -108,8 +108,8 @@ def published_head(model: Classifier) -> State | None:
     """The tensors, under transformers' names, that its class for such a network has above or in place of the
     network's own to give the logits of ``model``; None where it computes something else.
 
-    The head of its decoders has no bias. Since the final LayerNorm has one, and W (h + v) = W h + b, the
-    least v that fulfils this is added there; an RMSNorm has nowhere to put it.
+    The head of its decoders has no bias: that of the final LayerNorm takes it in (:func:`bias_into_norm`); an
+    RMSNorm has nowhere to put it.
     """
     backbone, key = model.backbone, known_family(model.backbone)
     family = FAMILIES[key] if key else None
@@ -119,10 +119,7 @@ def published_head(model: Classifier) -> State | None:
         return None
     if not getattr(backbone.config, "causal", True) or not getattr(backbone.config, "pooler", True):
         return None
-    weight = model.head.weight.detach().float().cpu()
-    bias = (
-        weight.new_zeros(len(weight)) if model.head.bias is None else model.head.bias.detach().float().cpu()
-    )
+    weight, bias = (tensor.float() for tensor in weight_and_bias(model.head))
     if not family.decoder:
         own = {
             name: p for name, p in backbone.state_dict(prefix="backbone.").items() if ".norm.dense." in name
@@ -134,11 +131,32 @@ def published_head(model: Classifier) -> State | None:
     if not bias.any():
         return found
     norm = dict(backbone.norm.named_parameters())
-    shift = torch.linalg.pinv(weight.double()) @ bias.double()
-    if "bias" not in norm or not torch.allclose(weight.double() @ shift, bias.double(), atol=1e-6):
+    moved = bias_into_norm(norm["bias"].detach().cpu(), weight, bias) if "bias" in norm else None
+    if moved is None:
         return None
-    shifted = {"weight": norm["weight"].float().cpu(), "bias": (norm["bias"].cpu() + shift).float()}
+    shifted = {"weight": norm["weight"].float().cpu(), "bias": moved}
     return found | {family.names.theirs(f"norm.{kind}"): tensor for kind, tensor in shifted.items()}
+
+
+def weight_and_bias(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Those of a head, weight (K, C) and bias (K,), on the CPU; zeros where it has no bias."""
+    weight = layer.weight.detach().cpu()
+    return weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().cpu()
+
+
+def bias_into_norm(beta: Tensor, weight: Tensor, bias: Tensor, *, differences: bool = False) -> Tensor | None:
+    """The bias β + δ (C,) of a final norm with which a head ``weight`` (K, C) needs none of its own: W (n + β
+    + δ) is W (n + β) + b where W δ = b. Of all such δ it is the smallest; None where there is none.
+
+    With ``differences`` W δ may differ from ``bias`` (K,) by the same number in all K, which a softmax does
+    not see.
+    """
+    W, b = weight.double(), bias.double()
+    W, b = (W - W.mean(dim=0), b - b.mean()) if differences else (W, b)
+    delta = torch.linalg.lstsq(W, b[:, None], driver="gelsd").solution[:, 0]
+    moved = (beta + delta).float()
+    missed = (W @ (moved.double() - beta.double()) - b).abs().max() / max(1.0, b.abs().max())
+    return None if missed > 1e-6 else moved
 
 
 def named(labels: Sequence[str], most: int = 5) -> str:

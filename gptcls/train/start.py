@@ -18,7 +18,7 @@ from gptcls.core.tasks import Regression
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.models.families import FAMILIES, known_family
-from gptcls.models.heads import Head, named
+from gptcls.models.heads import Head, named, weight_and_bias
 from gptcls.models.lora import merge
 from gptcls.models.pretrained import load_headed, load_tokenizer, weights_sha256
 from gptcls.models.weight_files import read_object, remembered_sha256
@@ -130,9 +130,7 @@ def _continued(name: str, folder: Path, dtype: torch.dtype) -> Start:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
     origin = {"name": str(folder.resolve()), "sha256": remembered_sha256(*files)}
     numbers = (task.means, task.scales) if isinstance(task, Regression) else ((), ())
-    weight, bias = model.head.weight, model.head.bias
-    bias = weight.new_zeros(len(weight)) if bias is None else bias
-    head = Head(task.labels, task.kind, model.pooling, weight, bias, *numbers)
+    head = Head(task.labels, task.kind, model.pooling, *weight_and_bias(model.head), *numbers)
     return Start(
         name, model.backbone, saved.tokenizer, origin, base, touched, head, saved.cleaning, saved.pad_to
     )
