@@ -16,6 +16,7 @@ import numpy as np
 
 from gptcls.common import cli
 from gptcls.common.console import say
+from gptcls.common.extras import needed
 from gptcls.common.files import atomic_file, require_writable, workplace
 from gptcls.common.lazy import pd
 from gptcls.common.lock import LOCK, locked
@@ -121,10 +122,8 @@ def search(config: SearchConfig | None = None, **options: Any) -> Search:
 
 
 def _optuna() -> Any:
-    try:
+    with needed("search", "gptcls.search"):
         import optuna
-    except ImportError:
-        raise InputError("gptcls.search needs optuna: pip install 'gptcls[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -16,6 +16,7 @@ from datetime import datetime, time
 from itertools import chain, islice
 from pathlib import Path
 
+from gptcls.common.extras import needed
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
@@ -282,11 +283,9 @@ def _without_lone_surrogates(row: object) -> object:
 
 def pyarrow_for(path: Path) -> tuple:
     """pyarrow and pyarrow.parquet, needed only where there is Parquet to read or write."""
-    try:
+    with needed("parquet", f"{path}: a Parquet file"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise InputError(f"{path}: Parquet files need pyarrow: pip install 'gptcls[parquet]'") from None
     return pyarrow, pyarrow.parquet
 
 
@@ -322,6 +321,8 @@ def read_workbook(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataF
     with path.open("rb") as file:
         if file.read(4) == b"\xd0\xcf\x11\xe0":
             raise InputError(f"{path} is an old .xls, or has a password; {way_out}, without it")
+    with needed("xlsx", f"{path}: an Excel workbook"):
+        import openpyxl  # noqa: F401  # pandas does
     try:
         with zipfile.ZipFile(path) as archive:
             check_zip(archive, path, way_out)
@@ -329,8 +330,6 @@ def read_workbook(path: Path, dialect: Dialect, rows: int) -> Iterator["pd.DataF
             first, *others = book.sheet_names
             # As objects, without a header: pandas would rename repeated columns and round numbers to text.
             sheet = pd.read_excel(book, header=None, dtype=object, na_filter=False)
-    except ImportError:
-        raise InputError(f"{path}: Excel workbooks need openpyxl: pip install 'gptcls[xlsx]'") from None
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a zip archive's, an XML parser's, openpyxl's own

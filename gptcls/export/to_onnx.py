@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gptcls.classify.predict import networks_of
 from gptcls.classify.store import SavedClassifier
+from gptcls.common.extras import needed
 from gptcls.common.files import atomic_folder
 from gptcls.common.log import log
 from gptcls.common.memory import ran_out
@@ -135,13 +136,10 @@ def to_onnx(classifier: SavedClassifier, folder: Path, int8: bool = False) -> No
 
 
 def _require_libraries() -> None:
-    try:
+    with needed("onnx", "--to onnx"):
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        missing = f"--to onnx needs {error.name}, which is not installed"
-        raise InputError(f"{missing}: pip install 'gptcls[onnx]'") from None
 
 
 def _tokenizer(saved: SavedClassifier) -> Any:

@@ -15,8 +15,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from gptcls.common.extras import needed
 from gptcls.core.classifier import Classifier
-from gptcls.core.errors import InputError
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
 
@@ -67,10 +67,8 @@ def _int8_blocks(blocks: Iterable[nn.Module], dtype: torch.dtype) -> nn.ModuleLi
     """Copies of ``blocks`` whose linear layers hold int8 weights and round their input to int8 as they go;
     all else computes in ``dtype``. Through torchao: InputError where it is not installed."""
     logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of GPU kernels that a CPU has no use for
-    try:
+    with needed("int8", "--precision int8"):
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-    except ImportError:
-        raise InputError("--precision int8 needs torchao: pip install 'gptcls[int8]'") from None
     copies = nn.ModuleList(deepcopy(block).to(dtype) for block in blocks)
     quantize_(copies, Int8DynamicActivationInt8WeightConfig())
     return copies

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptcls.common.extras import needed
 from gptcls.common.files import write_json
 from gptcls.common.memory import ran_out
 from gptcls.core.errors import InputError
@@ -125,11 +126,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 def _read_tensorflow(path: Path) -> dict[str, Tensor]:
     folder = path.parent
-    try:
+    with needed("tf", f"{folder}: pass the same weights as safetensors; a TensorFlow checkpoint"):
         import tensorflow as tf
-    except ImportError:
-        ways = "reading it needs pip install 'gptcls[tf]', or pass the same weights as safetensors"
-        raise InputError(f"{folder} is a TensorFlow checkpoint: {ways}") from None
     try:
         reader = tf.train.load_checkpoint(str(folder))
         names = reader.get_variable_to_shape_map()

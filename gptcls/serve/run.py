@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import tyro
 
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, AnswerOptions, TextClassifier
+from gptcls.common.extras import needed
 from gptcls.common.log import log, unlogged
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
@@ -69,13 +70,9 @@ def serve(config: ServeConfig) -> None:
 
 
 def _parts() -> tuple[Callable[..., Any], ...]:
-    try:
+    with needed("serve", "serving"):
         from gptcls.serve.app import create_app
         from gptcls.serve.server import listening, run_server
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("gptcls"):
-            raise
-        raise InputError(f"serving needs {error.name}: pip install 'gptcls[serve]'") from None
     return create_app, listening, run_server
 
 
