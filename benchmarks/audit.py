@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks.datasets import DATA, SETS
 from benchmarks.over_seeds import markdown
-from gptcls.audit import SUSPECT, audit
+from gptcls.audit import audit
 from gptcls.common import cli
+from gptcls.evaluation.findings import SUSPECT
 from gptcls.evaluation.intervals import mean_interval
 
 if TYPE_CHECKING:

@@ -9,22 +9,12 @@ import pytest
 from helpers.tiny import ROWS, write_csv
 
 import gptcls.audit
-from gptcls.audit import (
-    CONFLICT,
-    CUT,
-    LEAK,
-    LENGTH,
-    NEAR,
-    REPEAT,
-    SCRIPT,
-    SUSPECT,
-    AuditConfig,
-    as_page,
-    audit,
-)
+from gptcls.audit import AuditConfig, audit
 from gptcls.core.errors import InputError
 from gptcls.data.same_text import text_key
 from gptcls.evaluation import page
+from gptcls.evaluation.audit_report import as_page
+from gptcls.evaluation.findings import CONFLICT, CUT, LEAK, LENGTH, NEAR, REPEAT, SCRIPT, SUSPECT
 from gptcls.train.config import TrainConfig
 from gptcls.train.rows import read_split
 
