@@ -26,6 +26,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
+from gptcls.data.fields import fields_named, n_fields, on_one_line
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, LabelKind
 from gptcls.data.near import Pairs, near_pairs
@@ -44,6 +45,7 @@ from gptcls.evaluation.ngrams import Tfidf
 from gptcls.evaluation.table import shortened
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen
+from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 
 LEAK, CONFLICT, REPEAT, NEAR = "leak", "conflict", "repeat", "near duplicate"
@@ -142,6 +144,7 @@ def audit(
     pairs = near_pairs(rows["text"].iloc[first].tolist(), config.near)
     found = [*_leaks(rows, text, pairs), *_conflicts(rows, text, kind), *_repeats(rows, text, pairs)]
     # What the network's tokens and vectors say.
+    tokenizer = for_fields(tokenizer, n_fields(rows["text"]), backbone)
     n_tokens = np.array([len(ids) for ids in tokenizer.encode_rows(rows["text"])])
     confused = pd.DataFrame()
     try:
@@ -185,8 +188,8 @@ def _read(config: AuditConfig, labels: Any) -> tuple["pd.DataFrame", str, str]:
             raise InputError(
                 f"parts {', '.join(map(str, given))}: give train and, perhaps, validation and test"
             )
-        how = columns if labels is None else ("text", "label")
         frames = {part: labelled_rows(frame, labels, config.text_columns) for part, frame in given.items()}
+        how = columns if labels is None else (fields_named(frames["train"].columns), "label")
         parts = {part: from_frame(frame, *how, layout, numbered=True) for part, frame in frames.items()}
     for part, path in (("validation", config.validation), ("test", config.test)):
         if path is not None:
@@ -467,7 +470,7 @@ def _frame(found: list[Finding], rows: "pd.DataFrame", unit: str) -> "pd.DataFra
         own, like = rows.loc[each["at"]], each.get("like")
         other = ("", "") if like is None else (rows.at[like, "part"], rows.at[like, "row"])
         lines.append((each["finding"], own["part"], own["row"], own["label"], each.get("suggested", ""),
-                      each.get("score"), *other, each["said"], own["text"]))  # fmt: skip
+                      each.get("score"), *other, each["said"], on_one_line(own["text"])))  # fmt: skip
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 

@@ -29,6 +29,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.data.fields import in_columns
 from gptcls.data.repeats import raw_rows, weights_of
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.data.writer import ChunkWriter
@@ -504,6 +505,6 @@ def write_run(folder: Path, run: Run) -> None:
     escape = run.config.run.escape_formulas
     with ChunkWriter(folder / "predictions.csv", escape_formulas=escape) as writer:
         for part in parts:
-            rows = run.predictions(part)
+            rows = in_columns(run.predictions(part))
             rows.insert(0, "part", part)
             writer.write(rows)

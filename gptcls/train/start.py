@@ -133,6 +133,5 @@ def _continued(name: str, folder: Path, dtype: torch.dtype) -> Start:
     weight, bias = model.head.weight, model.head.bias
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     head = Head(task.labels, task.kind, model.pooling, weight, bias, *numbers)
-    return Start(
-        name, model.backbone, saved.tokenizer, origin, base, touched, head, saved.cleaning, saved.pad_to
-    )
+    tokenizer = getattr(saved.tokenizer, "alone", saved.tokenizer)  # this run's rows may be others
+    return Start(name, model.backbone, tokenizer, origin, base, touched, head, saved.cleaning, saved.pad_to)
