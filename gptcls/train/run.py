@@ -244,9 +244,8 @@ def train_in(home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | 
         write_rows = partial(save_split, setup.split)
         folder = home.begin(setup.origin, device, dtype, changed, files_read(config), write_rows)
         full = store_everything(config, saved.base)
-        stored = (p for p in saved.model.parameters() if full or p.requires_grad)
         if home.writes:
-            require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
+            require_writable(folder, "--out", _bytes_of(setup, full))
     hooks = _hooks(home)
 
     def save(where: Path = folder, baselines: dict | None = None) -> None:
@@ -476,6 +475,15 @@ def _frozen_vectors(setup: Setup) -> Parts | None:
         vectors, targets = parts["train"]
         parts["train"] = vectors[rows], targets[rows]
     return parts
+
+
+def _bytes_of(setup: Setup, full: bool) -> int:
+    """What the tensors of the classifier take; of an ensemble's other networks those that are trained."""
+    others = len(setup.config.fit.seeds[1:])
+    return sum(
+        p.numel() * p.element_size() * ((full or p.requires_grad) + others * p.requires_grad)
+        for p in setup.saved.model.parameters()
+    )
 
 
 def store_everything(config: TrainConfig, base: dict | None) -> bool:
