@@ -387,6 +387,7 @@ def test_three_texts_do_not(tmp_path: Path) -> None:
         to_transformers(run.classifier, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_pairs_go_out_to_onnx(home: Path, tmp_path: Path) -> None:
     onnxruntime, tokenizers = pytest.importorskip("onnxruntime"), pytest.importorskip("tokenizers")
     run = fit(ROW_PAIRS, str(home / "bert"), labels=LABELS, max_length=10, **QUICK)
