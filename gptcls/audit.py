@@ -24,6 +24,7 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
+from gptcls.data.fields import fields_named, n_fields
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, LabelKind
 from gptcls.data.near import near_pairs
@@ -50,6 +51,7 @@ from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.ngrams import Tfidf
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen
+from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 
 
@@ -116,6 +118,7 @@ def audit(
     pairs = near_pairs(rows["text"].iloc[first].tolist(), config.near)
     found = [*leaks(rows, text, pairs), *conflicts(rows, text, kind), *repeats(rows, text, pairs)]
     # What the network's tokens and vectors say.
+    tokenizer = for_fields(tokenizer, n_fields(rows["text"]), backbone)
     n_tokens = np.array([len(ids) for ids in tokenizer.encode_rows(rows["text"])])
     confused = pd.DataFrame()
     try:
@@ -159,8 +162,8 @@ def _read(config: AuditConfig, labels: Any) -> tuple["pd.DataFrame", str, str]:
             raise InputError(
                 f"parts {', '.join(map(str, given))}: give train and, perhaps, validation and test"
             )
-        how = columns if labels is None else ("text", "label")
         frames = {part: labelled_rows(frame, labels, config.text_columns) for part, frame in given.items()}
+        how = columns if labels is None else (fields_named(frames["train"].columns), "label")
         parts = {part: from_frame(frame, *how, layout, numbered=True) for part, frame in frames.items()}
     for part, path in (("validation", config.validation), ("test", config.test)):
         if path is not None:

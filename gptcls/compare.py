@@ -21,6 +21,7 @@ from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import task_from_json
+from gptcls.data.fields import of_each_field, out_of_columns
 from gptcls.data.readers import read_chunks
 from gptcls.data.split import load_split
 from gptcls.data.writer import as_text
@@ -110,7 +111,7 @@ def _finished(folder: Path) -> Finished:
         decision = Decision.from_json(description.get("decision"))
         scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["scores"]["test"]
         table = pd.concat(read_chunks(answers))
-        table = table[table["part"] == "test"].reset_index(drop=True)
+        table = out_of_columns(table[table["part"] == "test"].reset_index(drop=True))
         written = as_text if description["training"].get("escape_formulas") else str
         if task.has_probabilities:
             table["answer"] = table["answer"].replace({written(name): name for name in task.labels})
@@ -120,7 +121,7 @@ def _finished(folder: Path) -> Finished:
             raise
         raise InputError(f"{folder} is damaged ({error!r:.80}); train it again") from None
     rows = load_split(folder / "split").test[["text", "label"]].reset_index(drop=True)
-    if [written(text) for text in rows["text"]] != table["text"].tolist():
+    if [of_each_field(written)(text) for text in rows["text"]] != table["text"].tolist():
         raise InputError(f"{answers} does not answer the test rows of split/: train the run again")
     return Finished(str(folder), task, rows, decided, scores)
 

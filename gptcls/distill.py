@@ -12,7 +12,7 @@ is elsewhere, and so is who learnt from it.
 import json
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import cycle, islice
@@ -39,6 +39,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import columns_of, find_text_columns, is_blank, text_values
+from gptcls.data.fields import n_fields
 from gptcls.data.labels import KINDS
 from gptcls.data.options import data_help
 from gptcls.data.readers import read_chunks
@@ -305,7 +306,7 @@ def _taught(
         said = f"--positive {config.data.positive} is not the second of its labels"
         raise InputError(f"--teacher {config.teaching.teacher}: {said}; leave --positive out")
     log.info(f"the teacher reads {len(texts):,} texts")
-    return SoftTargets(task, config.teaching.temperature, config.teaching.soft), teacher.outputs(texts)
+    return SoftTargets(task, config.teaching.temperature, config.teaching.soft), teacher.outputs_of(texts)
 
 
 def _lesson(config: DistillConfig, teacher: TextClassifier, more: list[str], setup: Setup) -> Lesson:
@@ -346,7 +347,7 @@ def _words(
     seconds = time.perf_counter() - started
     saved = SavedClassifier(
         words, task, 0, None, None, config.to_json(), {}, cleaning=config.data.cleaning,
-        text_columns=config.data.text_columns, decision=decision,
+        text_columns=config.data.text_columns, decision=decision, fields=n_fields(texts),
     )  # fmt: skip
     logits = {part: words.logits(texts) for part, (texts, _) in rows.items()}
     true = {part: targets.numpy() for part, (_, targets) in rows.items()}
@@ -373,7 +374,7 @@ def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifie
     """The four of them on the student's test rows; ``on_cpu`` is the teacher where its speed is measured."""
     task, true, texts = run.classifier.task, run.targets["test"], run.split.test["text"].tolist()
     taught, rivals = teacher.saved, run.rivals
-    outputs = teacher.outputs(texts)
+    outputs = teacher.outputs_of(texts)
     decided = {"teacher": decisions(taught.task, outputs, taught.decision)}
     scores = {"teacher": judge_of(taught.task, taught.decision).scores(true, outputs)}
     for name, one in ((DISTILLED, run), (ALONE, alone)):
@@ -381,15 +382,18 @@ def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifie
         decided[name] = decisions(one.classifier.task, one.outputs["test"], one.classifier.decision)
     student = load_classifier(run.folder, "cpu")
     costs = {
-        "teacher": (texts_per_second(on_cpu, texts), bytes_on_disk(run.config.teaching.teacher, on_cpu)),
-        DISTILLED: (texts_per_second(student, texts), bytes_on_disk(run.folder, student)),
+        "teacher": (
+            texts_per_second(on_cpu.scored, texts),
+            bytes_on_disk(run.config.teaching.teacher, on_cpu),
+        ),
+        DISTILLED: (texts_per_second(student.scored, texts), bytes_on_disk(run.folder, student)),
     }
     if (ngrams := rivals.ngram_model()) is not None:
         scores[NGRAMS] = {k: v for k, v in run.baselines[TFIDF]["test"].items() if k != DIFFERENCE}
         decided[NGRAMS] = rivals.decided[TFIDF]["test"]
         with tempfile.TemporaryDirectory() as place:
             ngrams.save(Path(place))
-            costs[NGRAMS] = texts_per_second(ngrams, texts), _bytes(Path(place))
+            costs[NGRAMS] = texts_per_second(ngrams.outputs, texts), _bytes(Path(place))
     others = [name for name in decided if name != DISTILLED]
     pairs = {(DISTILLED, x): differences(task, true, decided[DISTILLED], decided[x]) for x in others}
     tested = [pair for pair in pairs.values() if "p" in pair]
@@ -398,17 +402,17 @@ def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifie
     return Distilled(run, scores, pairs, costs)
 
 
-def texts_per_second(model: Any, texts: Sequence[str]) -> float:
-    """How many texts ``model.outputs`` answers in a second of one thread's time, with all that is between a
+def texts_per_second(outputs: Callable[[list[str]], Any], texts: Sequence[str]) -> float:
+    """How many texts ``outputs`` answers in a second of one thread's time, with all that is between a
     text and its answer; taken from as many as take :data:`SECONDS`."""
     threads, n = torch.get_num_threads(), 64
     torch.set_num_threads(1)
     try:
-        model.outputs(list(texts[:8]))  # what is built at first use
+        outputs(list(texts[:8]))  # what is built at first use
         while True:
             some = list(islice(cycle(texts), n))
             started = time.process_time()
-            model.outputs(some)
+            outputs(some)
             if (took := time.process_time() - started) >= SECONDS:
                 return n / took
             n *= 4

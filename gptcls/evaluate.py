@@ -25,9 +25,10 @@ from gptcls.core.errors import InputError
 from gptcls.data.clean import cleaned
 from gptcls.data.columns import bad_rows, columns_of, find_text_columns, is_blank, text_values
 from gptcls.data.corpora import corpus_of, load_parts
+from gptcls.data.fields import fields_named
 from gptcls.data.in_memory import is_frame, labelled_rows, texts_of
 from gptcls.data.labels import KINDS, NUMBERS, LabelKind, Layout
-from gptcls.data.long_texts import CUTS
+from gptcls.data.long_texts import cut_of
 from gptcls.data.options import LabelOptions, data_help
 from gptcls.data.readers import PLAIN, read_chunks
 from gptcls.data.repeats import expanded
@@ -99,7 +100,7 @@ def evaluate(
     # The rows, cleaned as those of the split were.
     layout, source = config.layout(KINDS[task.name]), config.data
     alone = labels is None and source is not None and config.reference is not None
-    if alone and _unlabelled(config, layout, source):
+    if alone and _unlabelled(config, layout, classifier, source):
         rows = _without_labels(config, classifier, source)
     elif source is None:
         rows = _own_test_rows(config, layout, split, where)
@@ -109,7 +110,9 @@ def evaluate(
         rows = parts.get("test", parts["train"])
     else:
         rows = labelled_rows(source, labels, config.text_columns)
-        columns = (config.text_columns, config.label_column) if labels is None else ("text", "label")
+        columns = config.text_columns, config.label_column
+        if labels is not None:
+            columns = fields_named(rows.columns), "label"
         trained_on = classifier.saved.text_columns if labels is None else ()
         rows, source = from_frame(rows, *columns, layout, trained_on, numbered=True), FRAME
     labelled = "label" in rows
@@ -121,7 +124,8 @@ def evaluate(
     # Their scores, and how far they are from what was trained on.
     scores, found, decision = {}, {}, classifier.saved.decision
     if labelled:
-        targets, outputs = task.targets(rows["label"].tolist()).numpy(), classifier.outputs(rows["text"])
+        targets = task.targets(rows["label"].tolist()).numpy()
+        outputs = classifier.outputs_of(rows["text"].tolist())
         scores = judge_of(task, decision).scores_of(rows, targets, outputs)
     if config.reference is not None:
         found = {"drift": _drift(config, layout, classifier, split, every, source is None)}
@@ -184,7 +188,7 @@ def _require_known(rows: "pd.DataFrame", labels: tuple, kind: LabelKind, source:
 # --- drift ---
 
 
-def _unlabelled(config: EvaluateConfig, layout: Layout, source: Any) -> bool:
+def _unlabelled(config: EvaluateConfig, layout: Layout, classifier: TextClassifier, source: Any) -> bool:
     """Whether the rows of ``source`` are texts alone: no column of labels is named, and none can be told."""
     if config.label_column or config.label_columns:
         return False
@@ -198,7 +202,7 @@ def _unlabelled(config: EvaluateConfig, layout: Layout, source: Any) -> bool:
         with local_file(source) as name:
             first = next(read_chunks(name, SAMPLE, config.dialect))
     try:
-        layout.find(config.text_columns, None, first, name)
+        layout.find(config.text_columns, None, first, name, classifier.saved.text_columns)
     except InputError:
         log.info(f"{name}: no column of labels can be told, so none are read; name one with --label-column")
         return True
@@ -214,7 +218,7 @@ def _without_labels(config: EvaluateConfig, classifier: TextClassifier, source: 
             names = find_text_columns(frame.columns, config.text_columns, frame[:SAMPLE], path, trained_on)
             texts = text_values(columns_of(frame, names, path))
     else:
-        texts = texts_of(source, config.text_columns, trained_on)
+        texts = texts_of(source, config.text_columns, trained_on, classifier.saved.fields)
     texts = [text for text in texts if not is_blank(text)]
     if not texts:
         raise InputError(f"{source}: no row has text; choose another --text-column")
@@ -228,7 +232,7 @@ def _drift(
     """What changed from the reference's rows to ``new``, or to the run's ``own`` test rows."""
     saved, held = classifier.saved, None
     if config.reference != TRAIN:
-        if _unlabelled(config, layout, config.reference):
+        if _unlabelled(config, layout, classifier, config.reference):
             rows = _without_labels(config, classifier, config.reference)
         else:
             columns = config.text_columns, config.label_column
@@ -253,7 +257,7 @@ def _sample(classifier: TextClassifier, rows: "pd.DataFrame", held: "pd.DataFram
     """At most :data:`MOST` of the rows, drawn, as the tests read them; the answers are to ``held`` rows."""
     saved, task = classifier.saved, classifier.saved.task
     rows = rows.sample(min(MOST, len(rows)), random_state=0)
-    texts, cut = rows["text"].tolist(), CUTS[saved.long]
+    texts, cut = rows["text"].map(saved.as_read).tolist(), cut_of(saved.long, saved.tokenizer)
     dataset = TextDataset(
         texts, torch.zeros(len(texts)), saved.max_length, saved.pad_to, saved.tokenizer, cut
     )
@@ -261,7 +265,9 @@ def _sample(classifier: TextClassifier, rows: "pd.DataFrame", held: "pd.DataFram
     vectors = FeatureCache().datasets(frozen, {"rows": dataset}, classifier.device)["rows"].means().numpy()
     judged = rows[rows["held"]] if "held" in rows else rows if held is None else held
     judged = judged.sample(min(MOST, len(judged)), random_state=0)["text"].tolist()
-    outputs = classifier.outputs(judged) if judged else np.zeros((0, len(task.labels)), dtype=np.float32)
+    outputs = np.zeros((0, len(task.labels)), dtype=np.float32)
+    if judged:
+        outputs = classifier.outputs_of(judged)
     answered = answers_of(task, outputs, saved.decision)
     labels = labels_of(task, rows["label"].tolist()) if "label" in rows else None
     return Sample(texts, saved.tokenizer.encode_rows(texts), vectors, answered, labels)

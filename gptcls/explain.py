@@ -22,6 +22,7 @@ from gptcls.common.options import check_seed, own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.columns import columns_of, find_text_columns, text_values
+from gptcls.data.fields import without_boundary
 from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import read_chunks, suffix_of
 from gptcls.data.sources import NAMES, load_data
@@ -79,9 +80,9 @@ def explain(config: ExplainConfig) -> "list[Explanation | None] | pd.DataFrame":
     classifier = config.load()
     shown = asked_labels(classifier.saved.task, config.label)
     if config.data is None:
-        found = classifier.explain(
-            list(config.texts), config.label, config.by, config.gradients, config.steps
-        )
+        how = {"by": config.by, "gradients": config.gradients, "steps": config.steps}
+        texts = list(map(without_boundary, config.texts))
+        found = classifier.explained(texts, labels=config.label, **how)
         _write_texts(config.out, found, config.texts)
         colours = marked.takes_colours(sys.stdout)
         for text, each in zip(config.texts, found, strict=True):
@@ -93,7 +94,7 @@ def explain(config: ExplainConfig) -> "list[Explanation | None] | pd.DataFrame":
         drawn = np.random.RandomState(config.seed).choice(n_all, config.rows, replace=False)
         texts = [texts[i] for i in np.sort(drawn)]
         log.info(f"{config.data}: {len(texts):,} of {n_all:,} texts, drawn at random (--rows {config.rows})")
-    found = classifier.explain(texts, by=config.by)
+    found = classifier.explained(texts, by=config.by)
     table = _of_each_label(classifier, found, shown, config.least)
     _write_table(config, table, len(texts), classifier)
     for label, rows in table.groupby("label", sort=False):

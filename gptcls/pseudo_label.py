@@ -23,6 +23,7 @@ from gptcls.common.log import log
 from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
+from gptcls.data.fields import in_columns
 from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.writer import ChunkWriter
 
@@ -38,7 +39,8 @@ class PseudoLabelConfig(TableOptions, ClassifierOptions):
     model: str  # again, to stand first in --help
     data: Annotated[Path, tyro.conf.arg(metavar="FILE", help=TEXTS_HELP)]
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """File for the rows taken, with the columns text, label and probability."""
+    """File for the rows taken, with the columns text (of several texts also text_2, …), label and
+    probability."""
     confidence: float = 0.95
     """Least probability of the label of a row taken, more than 0 and at most 1."""
 
@@ -57,7 +59,8 @@ def pseudo_label(config: PseudoLabelConfig) -> dict[str, int]:
     writer = ChunkWriter(config.out, source=config.data)
     with locked_output(config.out), writer:
         for chunk, texts, outputs in answered_chunks(classifier, config.data, config):
-            rows = _best(texts, outputs, classifier.labels)
+            read = [text and classifier.saved.as_read(text) for text in texts]
+            rows = in_columns(_best(read, outputs, classifier.labels), classifier.saved.fields)
             sure = rows[rows["probability"] >= config.confidence]
             writer.write(sure)
             taken.update(sure["label"])

@@ -392,7 +392,8 @@ def _search_and_print(config: SearchConfig) -> None:
         say("the preset's own settings are the best on validation")
     else:
         say(f"best on validation: {options}\n\n{found.comparison.table()}")
-    say(f'\nsaved in {found.folder}; try: {cli.command("classify")} --model {found.folder} "…"')
+    given = '"…"' if len(config.data.text_columns) < 2 else "--data FILE --out FILE"
+    say(f"\nsaved in {found.folder}; try: {cli.command('classify')} --model {found.folder} {given}")
 
 
 def main() -> None:

@@ -60,9 +60,10 @@ class TextEstimator(BaseEstimator):
     search compute it once; ``predict`` reads it and adds nothing. ``random_state`` is the option ``seed``, or
     a RandomState that draws one.
 
-    X are texts: a list, array, Series, or a table with one column of texts, or several that are joined. A
-    blank or missing text is not trained on, and is answered by the mean of the training rows. A fitted
-    estimator has ``classifier_``, its :class:`gptcls.classify.predict.TextClassifier`.
+    X are texts: a list, array, Series, or a table with one column of texts, or several that are read together
+    (:mod:`gptcls.data.fields`), or a list of tuples of these. A blank or missing text is not trained on, and
+    is answered by the mean of the training rows. A fitted estimator has ``classifier_``, its
+    :class:`gptcls.classify.predict.TextClassifier`.
     """
 
     _task: str  # as in --task

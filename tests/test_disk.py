@@ -105,6 +105,17 @@ def test_a_classifier_that_will_not_fit_is_refused_before_it_is_trained(base, tm
         gptcls.train(data=data, model=str(base), out=tmp_path / "run", device="cpu", save="full")
 
 
+@pytest.mark.parametrize("save", ["full", "trained"])
+def test_what_an_ensemble_needs_is_what_it_takes(save, base, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run_of_training, "require_writable", lambda *given: asked.append(given[2:]))
+    data, how = write_csv(tmp_path / "rows.csv", ROWS), {"epochs": 1, "max_length": 16, "device": "cpu"}
+    gptcls.train(data=data, model=str(base), out=tmp_path / "run", seeds=(1, 2, 3), save=save, **how)
+    files = (tmp_path / "run" / "classifier").glob("*.safetensors")
+    tensors = [tensor.nbytes for file in files for tensor in load_file(file).values()]
+    assert asked[-1] == (sum(tensors),)
+
+
 def test_a_disk_that_fills_while_rows_are_written(classifier, tmp_path):
     """The rows take 4 MB, the disk 1 MB: the message says which file, and what stood there stays."""
     (tmp_path / "rows.csv").write_text("text,more\n" + f"hi,{'x' * 2000}\n" * 2_000)

@@ -17,6 +17,7 @@ from gptcls import InputError, TextClassifier, classify_review, fit, load_classi
 from gptcls.classify.run import ClassifyConfig, classify, classify_file
 from gptcls.classify.store import save_classifier
 from gptcls.core.tokenizer import gpt2_encoding
+from gptcls.data.fields import fields_of, in_lines, join_fields
 from gptcls.data.in_memory import texts_of
 from gptcls.data.options import TableOptions
 from gptcls.data.sources import labelled_frame
@@ -235,8 +236,8 @@ def titled(base, tmp_path):
 
 
 def test_several_text_columns_are_joined_and_remembered(titled, tmp_path):
-    joined = TITLES["title"] + "\n" + TITLES["body"]
-    assert set(titled.split.train["text"]) <= set(joined)
+    joined = list(zip(TITLES["title"], TITLES["body"], strict=True))
+    assert set(titled.split.train["text"]) <= set(map(join_fields, joined))
     classifier = load_classifier(titled.folder, "cpu", "fp32")
     assert classifier.saved.text_columns == ("title", "body")
     expected = classifier.predict_proba(joined)
@@ -258,9 +259,11 @@ def test_a_named_column_comes_before_a_guess_in_use(base):
     assert np.array_equal(run.predict_proba(only), run.predict_proba(only["text"]))
 
 
-def test_a_blank_part_is_left_out_of_the_joined_text(classifier):
+def test_a_blank_field_keeps_its_place(classifier):
     frame = pd.DataFrame({"a": ["one", "", None, "x"], "b": ["two", "three", " ", None]})
-    assert texts_of(frame, ("a", "b")) == ["one\ntwo", "three", None, "x"]
+    found = [text and fields_of(text) for text in texts_of(frame, ("a", "b"))]
+    assert found == [["one", "two"], ["", "three"], None, ["x", ""]]
+    assert [text and in_lines(text) for text in texts_of(frame, ("a", "b"))][:2] == ["one\ntwo", "three"]
     with pytest.raises(InputError, match=r"'a' twice"):
         texts_of(frame, ("a", "a"))
     with pytest.raises(TypeError, match="text_column is for a DataFrame"):

@@ -37,7 +37,8 @@ from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.core.tokenizer import GPT2Tokenizer, Tokenizer, gpt2_encoding
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import is_blank
-from gptcls.data.long_texts import CUTS
+from gptcls.data.fields import fields_of, in_lines
+from gptcls.data.long_texts import fields_read
 from gptcls.fast.frozen import Staged, Trained
 
 By = Literal["word", "token"]
@@ -63,28 +64,42 @@ class Pieces:
     (('You', ' have', ' won', ' £900'), (0, 1, 2, 3, 3))
     """
 
-    pieces: tuple[str, ...]
+    pieces: tuple[str, ...]  # a line break before the first of another text
     ids: tuple[int, ...]
     owners: tuple[int | None, ...]  # of each id the number of its piece; None: the tokenizer put it there
     rows: tuple[tuple[int, ...], ...]  # which ids each row has, by their numbers
+    seams: tuple[int, ...] = ()  # the pieces with which another text of a row begins
 
     @classmethod
     def of(cls, text: str, tokenizer: Tokenizer, max_length: int, long: str, by: By) -> "Pieces":
         """Rows as :class:`gptcls.core.batches.TextDataset` has them; a text of no tokens is one piece."""
-        ids, spans = encoded_spans(text, tokenizer)
-        before, behind = len(tokenizer.prefix), len(ids) - len(tokenizer.suffix)
-        starts = _starts(text, spans[before:behind], by)
-        bounds = [*starts, len(text)]
-        pieces = tuple(text[start:end] for start, end in pairwise(bounds))
-        of_text = [max(0, bisect_right(starts, start) - 1) for start, _ in spans[before:behind]]
-        owners = (*[None] * before, *of_text, *[None] * (len(ids) - behind))
-        rows, room = [list(range(len(ids)))], max_length - len(tokenizer.prefix) - len(tokenizer.suffix)
+        alone, between = getattr(tokenizer, "alone", tokenizer), getattr(tokenizer, "between", ())
+        prefix, suffix = tokenizer.prefix, tokenizer.suffix
+        pieces, seams, inside, owners = [], [], [], []
+        for number, field in enumerate(fields_of(text) if between else [in_lines(text)]):
+            if number:
+                inside += between
+                owners += [None] * len(between)
+            ids, spans = encoded_spans(field, alone)
+            own = slice(len(prefix), len(ids) - len(suffix))
+            starts = _starts(field, spans[own], by)
+            owners += [len(pieces) + max(0, bisect_right(starts, at) - 1) for at, _ in spans[own]]
+            inside += ids[own]
+            if pieces and field:
+                seams.append(len(pieces))
+            pieces += [field[start:end] for start, end in pairwise([*starts, len(field)])] if field else []
+        for seam in seams:
+            pieces[seam] = f"\n{pieces[seam]}"
+        ids = [*prefix, *inside, *suffix]
+        rows, room = [list(range(len(ids)))], max_length - len(prefix) - len(suffix)
         if len(ids) > max_length and room < 1:
-            rows = [tokenizer.cut(rows[0], max_length)]
+            rows = [alone.cut(rows[0], max_length)]
         elif len(ids) > max_length:
-            around = rows[0][:before], rows[0][behind:]
-            rows = [[*around[0], *part, *around[1]] for part in CUTS[long](rows[0][before:behind], room)]
-        return cls(pieces, tuple(ids), owners, tuple(map(tuple, rows)))
+            before, behind = rows[0][: len(prefix)], rows[0][len(ids) - len(suffix) :]
+            places = fields_read(inside, room, long, between)
+            rows = [[*before, *(len(prefix) + at for at in part), *behind] for part in places]
+        owners = (*[None] * len(prefix), *owners, *[None] * len(suffix))
+        return cls(tuple(pieces or [""]), tuple(ids), owners, tuple(map(tuple, rows)), tuple(seams))
 
     @property
     def whole(self) -> list[tuple[int, ...]]:
@@ -107,8 +122,12 @@ class Pieces:
         return found
 
     def text_without(self, piece: int) -> str:
-        """The characters without those of a piece."""
-        return "".join(self.pieces[:piece] + self.pieces[piece + 1 :])
+        """The characters without those of a piece, and without a text of which nothing is left."""
+        parts = pairwise([0, *self.seams, len(self.pieces)])
+        texts = ["".join(self.pieces[n] for n in range(*part) if n != piece) for part in parts]
+        if not self.seams:
+            return texts[0]
+        return "\n".join(text.removeprefix("\n") for text in texts if text.strip())
 
 
 def encoded_spans(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
@@ -227,7 +246,7 @@ def _groups(saved: SavedClassifier, texts: Sequence[str | None], by: By) -> Iter
         if not is_blank(text):
             # Half a UTF-16 pair is no character: tokenizers read U+FFFD.
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            cleaned = CLEANERS[saved.cleaning](text)
+            cleaned = CLEANERS[saved.cleaning](saved.as_read(text))
             pieces = Pieces.of(cleaned, saved.tokenizer, saved.max_length, saved.long, by)
             size += sum(len(row) ** 2 for row in pieces.rows)
         group.append(pieces)
@@ -281,6 +300,7 @@ def _occluded(
         yield Explanation(
             "".join(text.pieces), text.pieces, by, task, shown or _answered(saved, outputs[start]),
             answer, outputs[start], scores[start], attributions, without,
+            seams=text.seams,
         )  # fmt: skip
         start += n
 

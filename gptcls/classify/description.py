@@ -18,7 +18,7 @@ FORMAT_VERSION = 2
 SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
 YOUNGER_THAN_VERSION_2 = {
     "text_columns": [], "mixture": None, "calibration": None, "decision": None, "members": 1,
-    "head_bias": True,
+    "head_bias": True, "fields": 1,
 }  # fmt: skip
 
 # What each kind of task has one number per label of: its default, and what each number must exceed.
@@ -50,7 +50,7 @@ def words_description(spec: dict, folder: Path, version: int) -> dict:
     """The same of a classifier of n-grams, up to this version of its format."""
     if type(found := spec["format_version"]) is int and found > version:
         raise InputError(f"{folder} has format version {found}, newer than {version}; update gptcls")
-    return _obeying(_words_rules, spec, folder)
+    return _obeying(_words_rules, {"fields": 1, **spec}, folder)
 
 
 def _obeying(rules: Callable[[dict], Iterator[Rule]], spec: dict, folder: Path) -> dict:
@@ -70,12 +70,17 @@ def _words_rules(spec: dict) -> Iterator[Rule]:
     yield from task_rules(spec["task"])
     yield "cleaning", spec["cleaning"], spec["cleaning"] in tuple(CLEANERS), f"one of {', '.join(CLEANERS)}"
     yield _columns_rule(spec["text_columns"])
+    yield _fields_rule(spec["fields"])
     yield from _trust_rules(spec)
 
 
 def _columns_rule(names: Any) -> Rule:
     fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return "text_columns", names, fits, "a list of names"
+
+
+def _fields_rule(n: Any) -> Rule:
+    return "fields", n, _is_whole(n, 100), "a whole number from 1 to 100"
 
 
 def _rules(spec: dict) -> Iterator[Rule]:
@@ -94,6 +99,7 @@ def _rules(spec: dict) -> Iterator[Rule]:
         yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
     yield "head_bias", spec["head_bias"], type(spec["head_bias"]) is bool, "true or false"
     yield _columns_rule(spec["text_columns"])
+    yield _fields_rule(spec["fields"])
     yield "mixture", spec["mixture"], _is_mixture(spec["mixture"]), "null, or a weight and a temperature"
     fits = _is_whole(spec["members"], 1000) and (spec["members"] == 1 or spec["trained"] != "lora")
     yield "members", spec["members"], fits, "a whole number from 1 to 1000, of adapters 1"

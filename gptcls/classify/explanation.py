@@ -9,6 +9,7 @@ import numpy as np
 
 from gptcls.common.lazy import pd
 from gptcls.core.task import Task
+from gptcls.data.fields import SIGN
 from gptcls.evaluation import marked
 from gptcls.evaluation.intervals import mean_interval
 
@@ -54,6 +55,7 @@ class Explanation:
     without: tuple[Any, ...]
     gradients: Gradients | None = None
     covers: str = ""  # what of the answer the gradients leave out
+    seams: tuple[int, ...] = ()  # the pieces, with a line break in front, that begin another text of a row
 
     def turns(self, piece: int) -> bool:
         """Whether the answer is another one without a piece, for answers that are names."""
@@ -75,7 +77,8 @@ class Explanation:
         for k in self.shown:
             values = self.attributions[:, k]
             yield self._head(k)
-            text = marked.coloured(self.pieces, values, self._full(k)) if colours else self.text
+            drawn = self._drawn(values)
+            text = marked.coloured(*drawn, self._full(k)) if colours else "".join(drawn[0])
             yield text if colours else marked.printable(text)
             rows = [[f"{value:+.2f}" for value in self._numbers(n, k)] for n in self._order(k)]
             said = [self._said(n) for n in self._order(k)]
@@ -104,7 +107,8 @@ class Explanation:
             values = self.attributions[:, k]
             notes = [f"{value:+.3f}; {note}" for value, note in zip(values, said, strict=True)]
             parts.append(f"<h2>{marked.escaped(self._head(k))}</h2>")
-            parts.append(marked.marked(self.pieces, values, self._full(k), notes))
+            notes = self._with_signs(notes, "between two texts")
+            parts.append(marked.marked(*self._drawn(values), self._full(k), notes))
             rows = [
                 [self.pieces[n].strip() or repr(self.pieces[n]), *(f"{v:+.3f}" for v in self._numbers(n, k)),
                  plain(self.without[n]) if self.turns(n) else ""]
@@ -127,6 +131,15 @@ class Explanation:
             values = [self.attributions[n, k] for n in order]
             found.append((self._head(k), [self.pieces[n].strip() for n in order], values, ()))
         return found
+
+    def _drawn(self, values: Sequence[float]) -> tuple[list[str], list[float]]:
+        """The pieces and their values, with a sign where another text of a row begins."""
+        pieces = [f" {piece[1:]}" if n in self.seams else piece for n, piece in enumerate(self.pieces)]
+        return self._with_signs(pieces, f"\n{SIGN}"), self._with_signs(values, 0.0)
+
+    def _with_signs(self, each: Sequence[Any], sign: Any) -> list[Any]:
+        """What there is of each piece, and ``sign`` before those that begin another text."""
+        return [one for n, own in enumerate(each) for one in ([sign, own] if n in self.seams else [own])]
 
     def _numbers(self, piece: int, k: int) -> list[float]:
         both = [self.attributions] + ([self.gradients.attributions] if self.gradients is not None else [])

@@ -30,7 +30,7 @@ from gptcls.core.weights import State
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import is_blank
 from gptcls.data.in_memory import texts_of
-from gptcls.data.long_texts import CUTS, describe_cut
+from gptcls.data.long_texts import cut_of, describe_cut
 from gptcls.evaluation.decision import UNSURE, Decision, abstaining
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Staged
@@ -43,7 +43,8 @@ Answer = str | list[str] | float | list[float] | None
 
 class TextClassifier:
     """A trained classifier in memory. One text gives one answer; a list, Series, array or DataFrame of texts
-    gives a list. A blank text (nothing but white space, or missing) has the answer None.
+    gives a list; one that reads several texts together takes a list of tuples or a DataFrame. A blank text
+    (nothing but white space, or missing) has the answer None.
 
     >>> classifier = load_classifier()
     >>> classifier.predict(["You have won a prize, text WIN to 80000", "see you at lunch"])
@@ -112,17 +113,24 @@ class TextClassifier:
     ) -> np.ndarray:
         """Probabilities or a regression's numbers, (K,) or (N, K), NaN for a blank text; the log says how
         many texts were cut."""
-        rows = texts_of(texts, text_column, self.saved.text_columns)
-        outputs, n_longer = self.scored(rows, max_length)
-        self.log_truncated(n_longer, max_length)
+        rows = texts_of(texts, text_column, self.saved.text_columns, self.saved.fields)
+        outputs = self.outputs_of(rows, max_length)
         return outputs[0] if isinstance(texts, str) else outputs
 
+    def outputs_of(self, rows: list[str | None], max_length: int | None = None) -> np.ndarray:
+        """The same (N, K) of rows as this package has them: those of several texts with boundaries
+        (:mod:`gptcls.data.fields`)."""
+        outputs, n_longer = self.scored(rows, max_length)
+        self.log_truncated(n_longer, max_length)
+        return outputs
+
     def scored(self, texts: list[str | None], max_length: int | None = None) -> tuple[np.ndarray, int]:
-        """:meth:`outputs` (N, K), and the number of texts cut, for :meth:`log_truncated` at a file's end."""
+        """:meth:`outputs_of`, and the number of texts cut, for :meth:`log_truncated` at a file's end."""
         saved, width = self.saved, _shorter(max_length, self.saved.max_length)
         read = [i for i, text in enumerate(texts) if not is_blank(text)]
-        cleaned, targets = [CLEANERS[saved.cleaning](texts[i]) for i in read], torch.zeros(len(read))
-        dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, CUTS[saved.long])
+        cleaned = [CLEANERS[saved.cleaning](saved.as_read(texts[i])) for i in read]
+        targets, cut = torch.zeros(len(read)), cut_of(saved.long, saved.tokenizer)
+        dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, cut)
         outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
         logits = list(self._logits(dataset))
         outputs[read] = saved.outputs(torch.stack(logits) if saved.members else logits[0], cleaned)
@@ -151,10 +159,13 @@ class TextClassifier:
         >>> why.answer, why.pieces[why.attributions[:, 1].argmax()], why.without[4]
         ('spam', ' 09090812345', 'ham')
         """
-        rows = texts_of(texts, text_column, self.saved.text_columns)
-        options = {"labels": labels, "by": by, "gradients": gradients, "steps": steps}
-        found = list(explanations(self.saved, self.models, self.device, rows, **options))
+        rows = texts_of(texts, text_column, self.saved.text_columns, self.saved.fields)
+        found = self.explained(rows, labels=labels, by=by, gradients=gradients, steps=steps)
         return found[0] if isinstance(texts, str) else found
+
+    def explained(self, texts: Sequence[str | None], **options: Any) -> list[Explanation | None]:
+        """:meth:`explain` of rows as :meth:`scored` takes them."""
+        return list(explanations(self.saved, self.models, self.device, texts, **options))
 
     def log_truncated(self, n: int, max_length: int | None = None) -> None:
         """Log that ``n`` texts were longer than what is read, if any, and what became of them."""
@@ -172,12 +183,12 @@ class WordsClassifier(TextClassifier):
         if max_length is not None:
             raise InputError(f"max_length {max_length} counts tokens, and n-grams have none; leave it out")
         read = [i for i, text in enumerate(texts) if not is_blank(text)]
-        cleaned = [CLEANERS[self.saved.cleaning](texts[i]) for i in read]
+        cleaned = [CLEANERS[self.saved.cleaning](self.saved.as_read(texts[i])) for i in read]
         outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
         outputs[read] = self.saved.outputs(self.saved.model.logits(cleaned), cleaned)
         return outputs, 0
 
-    def explain(self, texts: Any, *_: Any, **__: Any) -> Any:
+    def explained(self, texts: Sequence[str | None], **_: Any) -> list[Explanation | None]:
         raise InputError("a classifier of n-grams is not explained; explain the network that taught it")
 
 

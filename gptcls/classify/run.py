@@ -27,6 +27,7 @@ from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import columns_of, find_text_columns, text_values
 from gptcls.data.encodings import LONGEST_LINE, guess_encoding
+from gptcls.data.fields import without_boundary
 from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import FORMATS, PLAIN, read_chunks, suffix_of
 from gptcls.data.writer import ChunkWriter
@@ -82,7 +83,7 @@ def classify(config: ClassifyConfig) -> None:
         return
     answers, n_truncated = answers_of(classifier.saved.task, classifier.saved.decision), 0
     for texts in [list(config.texts)] if config.texts else arriving_lines(_standard_input()):
-        outputs, n_longer = classifier.scored(texts)
+        outputs, n_longer = classifier.scored(list(map(without_boundary, texts)))
         for row in outputs:
             say("\t".join(map(escaped, answers.fields(row))), flush=True)
         n_truncated += n_longer

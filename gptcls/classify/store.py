@@ -36,10 +36,12 @@ from gptcls.core.tasks import MultiLabel, task_from_json
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.core.weights import State, parse
+from gptcls.data.fields import BOUNDARY, in_lines
 from gptcls.data.long_texts import Long
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
 from gptcls.models.families import FAMILIES, family_name
+from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.heads import published_head
 from gptcls.models.hub import cached_file, hub_file, is_hub_name
 from gptcls.models.lora import freeze, merged
@@ -72,11 +74,25 @@ class SavedClassifier:
     tokenizer: Tokenizer = GPT2_TOKENIZER
     long: Long = "head"  # what is read of a text of more than max_length tokens
     cleaning: str = "none"  # what is done to a text first, one of CLEANERS
-    text_columns: tuple[str, ...] = ()  # of a table, where the training's were named; several are joined
+    text_columns: tuple[str, ...] = ()  # of a table, where the training's were named
     mixture: Mixture | None = None  # with n-grams; without it the network answers alone
     members: tuple[State, ...] = ()  # of an ensemble: the trained tensors of the networks after the first
     calibration: Calibration | None = None  # of its probabilities, those of the mixture where there is one
     decision: Decision = PLAIN  # from probabilities to answers
+    fields: int = 1  # texts of a row, which the tokenizer tells apart; those of several columns may be one
+
+    def as_read(self, text: str) -> str:
+        """A row as this classifier was trained on such: of ``fields`` texts, or as one text in lines.
+        InputError for a row of another number of texts."""
+        if self.fields == 1:
+            return in_lines(text)
+        if (found := text.count(BOUNDARY) + 1) != self.fields:
+            named = f" ({', '.join(self.text_columns)})" if self.text_columns else ""
+            what = "a text alone" if found == 1 else f"{found} texts"
+            way_out = "give a table with --data and --text-column, in Python a list of tuples or a DataFrame"
+            said = f"this classifier reads {self.fields} texts together{named}, and a row has {what}"
+            raise InputError(f"{said}; {way_out}")
+        return text
 
     def outputs(self, logits: Tensor, texts: Sequence[str]) -> np.ndarray:
         """Probabilities or numbers (N, K), from the logits (N, K) of the texts, cleaned; of an ensemble from
@@ -105,7 +121,8 @@ WAYS_OUT = (
     "say where they are with --base (in Python base=), or train again with --save full",
 )
 AS_THEY_ARE = (  # in classifier.json
-    "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "training", "scores",
+    "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "fields", "training",
+    "scores",
 )  # fmt: skip
 
 
@@ -262,6 +279,7 @@ def read_classifier(
         with shapes_only() if family.read else nullcontext():
             network = backbone or family.network(config)
             model = Classifier(network, task.n_outputs, spec["pooling"], spec["head_bias"])
+        tokenizer = for_fields(tokenizer, spec["fields"], network)
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         _require_one_head(model, copy, folder)
@@ -305,6 +323,8 @@ def _load(
         raise InputError(f"{folder} needs the base weights {name}: {error}; {way_out}") from None
     if isinstance(backbone, GPT2) and not getattr(config, "causal", True):
         backbone.drop_causal_mask()
+    if getattr(config, "sep_id", None) is not None:
+        backbone.mark_segments(config.sep_id)
     if not getattr(config, "pooler", True) and backbone.config.pooler:
         backbone.drop_pooler()
     for size, value in asdict(config).items():

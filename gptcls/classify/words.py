@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptcls.data.fields import in_lines
+
 WEIGHTS = "words.safetensors"
 BUCKETS = 2**17  # for words and pairs of them, and as many for runs of characters
 
@@ -54,6 +56,7 @@ def counted(texts: Sequence[str], runs: tuple[int, int]) -> Any:
 
     kinds: tuple[dict, ...] = ({"ngram_range": (1, 2)}, {"analyzer": "char", "ngram_range": runs})
     shared = {"n_features": BUCKETS, "alternate_sign": False, "norm": None, "dtype": np.float32}
+    texts = list(map(in_lines, texts))
     blocks = [HashingVectorizer(**shared, **kind).transform(texts) for kind in kinds]
     return sparse.hstack(blocks, format="csr")
 

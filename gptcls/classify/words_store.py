@@ -18,7 +18,7 @@ from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
 
 FORMAT_VERSION = 1
-AS_THEY_ARE = ("cleaning", "text_columns", "training", "scores")  # in classifier.json
+AS_THEY_ARE = ("cleaning", "text_columns", "fields", "training", "scores")  # in classifier.json
 
 
 def save_words(folder: Path, saved: SavedClassifier) -> None:

@@ -20,6 +20,7 @@ from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
 from gptcls.data.encodings import read_lines, require_text
+from gptcls.data.fields import BOUNDARY, fields_of
 from gptcls.data.same_text import text_key
 
 Operation = Literal["synonym", "insert", "delete", "swap"]
@@ -98,21 +99,22 @@ class Augmentation:
             return train
         synonyms = read_synonyms(self.synonyms) if {"synonym", "insert"} & set(self.operations) else {}
         random = RandomState(seed)
-        texts = [text.split() for text in train["text"]]
+        texts = [[field.split() for field in fields_of(text)] for text in train["text"]]
         taken = set(map(text_key, (*train["text"], *others)))
         rows, new, counts = [], [], []
         for name in self.operations:
             before = len(new)
-            for row, words in enumerate(texts):
-                n = max(1, round(self.share * len(words)))
+            for row, fields in enumerate(texts):
                 for _ in range(self.copies):
-                    changed = " ".join(OPERATIONS[name](words, n, synonyms, random))
+                    changed = BOUNDARY.join(
+                        " ".join(self._changed(name, words, synonyms, random)) for words in fields
+                    )
                     if (key := text_key(changed)) not in taken:
                         taken.add(key)
                         rows.append(row)
                         new.append(changed)
             counts.append(f"{len(new) - before:,} by {name}")
-        if n_one_word := sum(len(words) == 1 for words in texts):
+        if n_one_word := sum(max(map(len, fields)) == 1 for fields in texts):
             log.info(f"augmentation: {n_one_word:,} of {len(texts):,} texts are one word without white space")
         if not rows:
             failed = f"{' '.join(self.operations)} could make no new text of {len(texts):,}"
@@ -120,6 +122,11 @@ class Augmentation:
             raise InputError(f"--augment {failed}; it needs {needs}")
         log.info(f"augmented: {len(rows):,} training rows added to {len(texts):,} ({', '.join(counts)})")
         return pd.concat([train, train.iloc[rows].assign(text=new)], ignore_index=True)
+
+    def _changed(self, name: str, words: list[str], synonyms: Synonyms, random: RandomState) -> list[str]:
+        """The words of a text after one operation; of several texts each is changed by itself."""
+        n = max(1, round(self.share * len(words)))
+        return OPERATIONS[name](words, n, synonyms, random) if words else []
 
 
 def read_synonyms(path: Path | None = None) -> Synonyms:

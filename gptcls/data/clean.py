@@ -10,6 +10,8 @@ from collections.abc import Callable
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
+from gptcls.data.columns import is_blank
+from gptcls.data.fields import of_each_field
 
 # Unicode's control characters that are not white space, and the invisible ones that join nothing: zero width
 # space, word joiner, byte order mark. The joiners that emoji and some scripts need stay.
@@ -31,7 +33,7 @@ def basic(text: str) -> str:
 
 
 # Under the names that a saved classifier records.
-CLEANERS: dict[str, Callable[[str], str]] = {"none": str, "basic": basic}
+CLEANERS: dict[str, Callable[[str], str]] = {"none": str, "basic": of_each_field(basic)}
 
 
 def cleaned(frame: "pd.DataFrame", cleaning: str) -> "pd.DataFrame":
@@ -40,9 +42,10 @@ def cleaned(frame: "pd.DataFrame", cleaning: str) -> "pd.DataFrame":
         return frame
     texts = frame["text"].map(CLEANERS[cleaning])
     log.info("cleaned: %d of %d texts changed", int((texts != frame["text"]).sum()), len(frame))
-    empty = int((texts == "").sum())
+    left = ~texts.map(is_blank)
+    empty = int((~left).sum())
     if empty == len(frame):
         raise InputError("cleaning leaves nothing of any text: leave out --clean")
     if empty:
         log.info("dropped %d rows of whose texts cleaning left nothing", empty)
-    return frame.assign(text=texts)[texts != ""].reset_index(drop=True)
+    return frame.assign(text=texts)[left].reset_index(drop=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
+from gptcls.data.fields import BOUNDARY, join_fields, without_boundary
 from gptcls.data.readers import UNNAMED, refuse_repeats
 
 TEXT_NAMES = {
@@ -175,18 +176,17 @@ def columns_of(frame: "pd.DataFrame", names: Iterable[str], source: object) -> l
 
 
 def text_values(columns: Sequence[Column]) -> list[str | None]:
-    """The texts of the rows: the values of a column, unchanged; of several, joined by a line break, which no
-    tokenizer takes for part of a word, without those that are blank. None where there is nothing to read.
-    InputError for a value that is not text, or has a NUL character."""
+    """The texts of the rows: the values of a column, unchanged; of several, rows of that many fields
+    (:mod:`gptcls.data.fields`). None where there is nothing to read. InputError for a value that is not text,
+    or has a NUL character."""
     parts = list(map(_text_values, columns))
-    rows = ([value for value in row if value is not None] for row in zip(*parts, strict=True))
-    return ["\n".join(row) or None for row in rows]
+    return parts[0] if len(parts) == 1 else list(map(join_fields, zip(*parts, strict=True)))
 
 
 def is_blank(text: str | None) -> bool:
     """Whether there is nothing to read: a missing value, no characters, or white space alone. Everywhere such
     a text gets no answer, and a row with it is neither trained nor evaluated on."""
-    return text is None or not text.strip()
+    return text is None or not text.replace(BOUNDARY, "").strip()
 
 
 def _text_values(column: Column) -> list[str | None]:
@@ -195,7 +195,7 @@ def _text_values(column: Column) -> list[str | None]:
     said = "a value of type {value.__class__.__name__} {here}, not text"
     column.refuse(other, said, "choose another --text-column")
     column.refuse((value and "\0" in value for value in values), "a NUL character {here}", "remove it")
-    return [None if is_blank(value) else value for value in values]
+    return [None if is_blank(value) else without_boundary(value) for value in values]
 
 
 def label_values(column: Column) -> list[str]:

@@ -25,8 +25,8 @@ class TableOptions:
     """The text column of a table, and how the file is written."""
 
     text_column: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME …")] = ()
-    """Column with the text, or several, joined by line breaks; otherwise guessed where only one can be meant
-    (in use, that of the training comes first)."""
+    """Column with the text, or several, such as a premise and a hypothesis, read with the network's separator
+    between them; otherwise guessed where only one can be meant (in use, that of the training comes first)."""
     separator: str | None = None
     """Character between the fields of what is read, such as ';', or tab; otherwise by its suffix. What is
     written goes by its own suffix."""

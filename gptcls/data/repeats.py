@@ -14,6 +14,7 @@ import numpy as np
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.tasks import numbers
+from gptcls.data.fields import on_one_line
 from gptcls.data.labels import NUMBERS, ONE_CLASS, LabelKind
 from gptcls.data.same_text import text_key
 
@@ -136,7 +137,7 @@ def _profile(frame: "pd.DataFrame", kind: LabelKind) -> dict[str, float]:
 
 
 def _example(texts: "pd.Series") -> str:
-    text = next(iter(texts), "")
+    text = on_one_line(next(iter(texts), ""))
     return f"e.g. {text if len(text) <= 40 else text[:39] + '…'!r}"
 
 

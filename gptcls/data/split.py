@@ -21,6 +21,7 @@ from gptcls.common.files import write_json
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
+from gptcls.data.fields import in_columns, out_of_columns
 from gptcls.data.labels import ONE_CLASS, LabelKind
 from gptcls.data.readers import read_chunks
 from gptcls.data.repeats import ROWS, Repeats, raw_rows, settle, with_rows
@@ -233,8 +234,9 @@ def rows_by_group(groups: Sequence[str]) -> dict[str, np.ndarray]:
 
 def save_split(split: Split, folder: str | Path) -> None:
     """Write train.csv, validation.csv, test.csv and, where the split has them, plain.csv and report.json: all
-    or none. :func:`load_split` gives back every text exactly. InputError for a text that no file in UTF-8 can
-    hold: one with a NUL character or half of a surrogate pair."""
+    or none. Of rows of several texts the others stand in the columns text_2, …. :func:`load_split` gives back
+    every text exactly. InputError for a text that no file in UTF-8 can hold: one with a NUL character or half
+    of a surrogate pair."""
     folder = Path(folder)
     parts = dict(split.items()) | ({} if split.plain is None else {"plain": split.plain})
     with ExitStack() as stack:
@@ -242,7 +244,7 @@ def save_split(split: Split, folder: str | Path) -> None:
             if bad := [row for row, text in enumerate(frame.text) if UNWRITABLE.search(text)]:
                 raise InputError(f"{name}, row {bad[0]}: remove the NUL character or lone surrogate")
             columns = ["text", "label", *([ROWS] if ROWS in frame else [])]
-            stack.enter_context(ChunkWriter(folder / f"{name}.csv")).write(frame[columns])
+            stack.enter_context(ChunkWriter(folder / f"{name}.csv")).write(in_columns(frame[columns]))
     # What else stands here is of another split.
     if split.plain is None:
         (folder / "plain.csv").unlink(missing_ok=True)
@@ -257,7 +259,7 @@ def load_split(folder: str | Path) -> Split:
     frames = {}
     for name in (*PARTS, "plain"):
         if (path := Path(folder, f"{name}.csv")).exists():
-            frame = pd.concat(read_chunks(path))
+            frame = out_of_columns(pd.concat(read_chunks(path)))
             if list(frame.columns) not in (["text", "label"], ["text", "label", ROWS]):
                 raise InputError(f"{path}: its columns are {', '.join(frame.columns)} instead of text, label")
             frames[name] = labelled_frame(frame["text"].tolist(), frame["label"].tolist())

@@ -13,6 +13,7 @@ import numpy as np
 
 from gptcls.common.lazy import pd
 from gptcls.core.task import Task
+from gptcls.data.fields import on_one_line
 from gptcls.data.labels import LabelKind
 from gptcls.data.near import Pairs
 from gptcls.data.scripts import scripts_of
@@ -188,5 +189,5 @@ def as_frame(found: Iterable[Finding], rows: "pd.DataFrame", unit: str) -> "pd.D
         own, like = rows.loc[each["at"]], each.get("like")
         other = ("", "") if like is None else (rows.at[like, "part"], rows.at[like, "row"])
         lines.append((each["finding"], own["part"], own["row"], own["label"], each.get("suggested", ""),
-                      each.get("score"), *other, each["said"], own["text"]))  # fmt: skip
+                      each.get("score"), *other, each["said"], on_one_line(own["text"])))  # fmt: skip
     return pd.DataFrame(lines, columns=list(COLUMNS))

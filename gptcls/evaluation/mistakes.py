@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptcls.common.files import atomic_file
+from gptcls.data.fields import on_one_line
 from gptcls.evaluation.table import shortened
 
 MOST, LONGEST_TEXT, LONGEST_LABEL = 50, 1_000, 60  # mistakes of a part, characters of one
@@ -165,7 +166,7 @@ def code(label: str) -> str:
 
 def fenced(text: str) -> str:
     """A text as a block of code, the middle of a long one left out."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = on_one_line(text).replace("\r\n", "\n").replace("\r", "\n")
     text = shortened(CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text), LONGEST_TEXT)
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"

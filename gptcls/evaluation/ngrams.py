@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gptcls.data.fields import in_lines
 from gptcls.models.weight_files import read_object
 
 RARE = 1_000  # training texts from which on an n-gram has to occur in two of them
@@ -41,6 +42,7 @@ class Tfidf:
         from scipy import sparse
         from sklearn.feature_extraction.text import TfidfVectorizer
 
+        texts = list(map(in_lines, texts))
         runs = (4, 4) if sum(map(len, texts)) > LONG * len(texts) else (1, 5)
         shared = {"sublinear_tf": True, "min_df": 2 if len(texts) >= RARE else 1}
         self.vectorizers, blocks = [], []
@@ -61,6 +63,7 @@ class Tfidf:
 
         if not len(texts):  # scikit-learn refuses an empty list
             return sparse.csr_matrix((0, sum(len(each.vocabulary_) for each in self.vectorizers)))
+        texts = list(map(in_lines, texts))
         return sparse.hstack([each.transform(texts) for each in self.vectorizers], format="csr")
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gptcls.classify.store import SavedClassifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2Config
+from gptcls.models.auto_tokenizer import for_pairs, tokenizer_json
 from gptcls.models.bert import BertConfig, EncoderConfig
 from gptcls.models.bert_files import DISTILBERT_ENTRIES
 from gptcls.models.config_json import SIZES
@@ -46,6 +48,18 @@ QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+def tokenizer_of(saved: SavedClassifier) -> str:
+    """The content of a ``tokenizer.json`` that gives the rows of a classifier, also of pairs of texts;
+    InputError for more texts in a row, which the tokenizers library does not know."""
+    text = tokenizer_json(saved.tokenizer)
+    if saved.fields == 1:
+        return text
+    if saved.fields > 2:
+        said = f"this classifier reads {saved.fields} texts together"
+        raise InputError(f"{said}, and a tokenizer.json knows one or two; train it on two columns")
+    return for_pairs(text, saved.tokenizer)
 
 
 def with_tokenizer(config: LlamaConfig, tokenizer: dict[str, Any]) -> LlamaConfig:

@@ -127,13 +127,16 @@ def _card_there(model: str, classifier: SavedClassifier) -> str:
     except Exception as error:  # of the YAML library, and others
         reason = " ".join(str(error).split())
         raise InputError(f"{file} begins with metadata that cannot be read: {reason:.200}") from None
+    texts = '"a text", "another"'
+    if classifier.fields > 1:
+        texts = '{"text": "a text", "text_pair": "another"}'
     how = loading(
         "vllm serve FOLDER --runner pooling --dtype float32  # then POST texts to /classify",
-        """
+        f"""
         from transformers import pipeline
 
         classify = pipeline("text-classification", model="FOLDER")  # or owner/name on the Hugging Face hub
-        classify(["a text", "another"], truncation=True, top_k=None)
+        classify([{texts}], truncation=True, top_k=None)
         """,
     )
     before, found, after = text.partition(LOADING)

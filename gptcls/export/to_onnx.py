@@ -28,8 +28,8 @@ from gptcls.core.batches import pad
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import MultiLabel
 from gptcls.data.clean import CONTROL, REPEATED, SPACE
+from gptcls.export.forms import tokenizer_of
 from gptcls.fast.frozen import Trained
-from gptcls.models.auto_tokenizer import tokenizer_json
 
 LARGEST = 2**31 - 2**20  # bytes in a file of protocol buffers, names and graph left aside
 TOLERANCE = 1e-4  # of what ONNX Runtime computes
@@ -157,7 +157,7 @@ def _tokenizer(saved: SavedClassifier) -> Any:
             f"this classifier reads long texts by --long {saved.long}, which tokenizer.json cannot say: "
             f"train it with --long {' or '.join(CUT_FROM)}"
         )
-    tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json(saved.tokenizer))
+    tokenizer = tokenizers.Tokenizer.from_str(tokenizer_of(saved))
     tokenizer.enable_truncation(saved.max_length, direction=CUT_FROM[saved.long])
     pad_id = saved.tokenizer.pad_id
     whole = saved.pad_to if saved.model.pool.sees_padding else None
@@ -247,7 +247,8 @@ def _example(saved: SavedClassifier) -> str:
     """The program that answers the texts it is given."""
     said = ANSWERS if saved.task.has_probabilities else NUMBERS
     modules, cleaning = CLEANING[saved.cleaning]
-    return EXAMPLE.format(modules=modules, cleaning=cleaning, said=said)
+    pairs = PAIRS if saved.fields > 1 else ""
+    return EXAMPLE.format(modules=modules, cleaning=cleaning + pairs, said=said)
 
 
 EXAMPLE = """\
@@ -263,6 +264,7 @@ texts = sys.argv[1:] or ["see you at lunch", "You have won a prize, text WIN to 
 inputs = {{"ids": [row.ids for row in rows], "lengths": [sum(row.attention_mask) for row in rows]}}
 outputs = session.run(None, {{name: np.array(values, np.int64) for name, values in inputs.items()}})
 {said}"""
+PAIRS = "texts = list(zip(texts[::2], texts[1::2]))  # the first of each row, the second\n"
 ANSWERS = """\
 for text, probabilities, given, sure in zip(texts, *outputs):
     print(text, ", ".join(labels[given]) if sure else "unsure", probabilities.round(4), sep="\\t")

@@ -28,8 +28,8 @@ from gptcls.core.task import SingleLabel
 from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.core.weights import State
 from gptcls.evaluation.decision import PLAIN
-from gptcls.export.forms import FORMS, Form, with_tokenizer
-from gptcls.models.auto_tokenizer import save_tokenizer, tokenizer_json, with_padding
+from gptcls.export.forms import FORMS, Form, tokenizer_of, with_tokenizer
+from gptcls.models.auto_tokenizer import save_tokenizer, with_padding
 from gptcls.models.families import FAMILIES, Family, family_name, poolings_of
 from gptcls.models.heads import bias_into_norm, weight_and_bias
 from gptcls.models.llama import LlamaConfig
@@ -94,6 +94,8 @@ def to_transformers(classifier: SavedClassifier, folder: Path) -> None:
     (``truncation=True``). InputError for what no class of ``transformers`` computes."""
     entries, tensors, pad_token, tokenizer = _converted(classifier)
     side = {"truncation_side": TRUNCATION[classifier.long], "split_special_tokens": True}
+    if getattr(classifier.model.backbone.config, "sep_id", None) is not None:
+        side["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     try:
         with atomic_folder(folder) as temporary:
             save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
@@ -112,7 +114,7 @@ def _converted(saved: SavedClassifier) -> tuple[dict[str, Any], State, str, str]
     family, form = FAMILIES[name], FORMS.get(name)
     if form is None:
         raise InputError(f"transformers has no class for a {name}; use --to onnx")
-    tokenizer, config = tokenizer_json(saved.tokenizer), backbone.config
+    tokenizer, config = tokenizer_of(saved), backbone.config
     if isinstance(config, LlamaConfig):
         config = with_tokenizer(config, json.loads(tokenizer))
     entries = form.entries(config)

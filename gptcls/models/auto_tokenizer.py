@@ -8,6 +8,7 @@ from typing import Any
 
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import ENDOFTEXT, PAD_ID, Tokenizer, gpt2_encoding
+from gptcls.data.fields import join_fields
 
 PADDING = "<|padding|>"  # of a tokenizer without a token for it
 
@@ -77,6 +78,25 @@ def with_padding(text: str, tokenizer: Tokenizer) -> tuple[str, str, int]:
     if new < tokenizer.vocab_size:
         raise InputError(f"its tokenizer has gaps or {PADDING} already: there is no id for a padding token")
     return extended.to_str(), PADDING, new
+
+
+def for_pairs(text: str, tokenizer: Tokenizer) -> str:
+    """A ``tokenizer.json`` that puts between two texts what :class:`~gptcls.models.fields_tokenizer.
+    FieldsTokenizer` does; InputError where no template can say that."""
+    import tokenizers
+
+    found = tokenizers.Tokenizer.from_str(text)
+    token = found.id_to_token(tokenizer.between[0]) if len(tokenizer.between) == 1 else None
+    probe = found.encode("a", "a")
+    if probe.ids == tokenizer.encode(join_fields(["a", "a"])):
+        return text
+    if token is None or tokenizer.prefix or tokenizer.suffix:
+        raise InputError("what stands between two texts is nothing that a tokenizer.json can say here")
+    pair = f"$A {token} $B"
+    special = [(token, tokenizer.between[0])]
+    between = tokenizers.processors.TemplateProcessing(single="$A", pair=pair, special_tokens=special)
+    found.post_processor = between
+    return found.to_str()
 
 
 def save_tokenizer(folder: Path, text: str, max_length: int, pad: str, **more: Any) -> None:

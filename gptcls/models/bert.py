@@ -40,13 +40,14 @@ class EncoderConfig:
 class BertConfig(EncoderConfig):
     """The sizes of one BERT."""
 
-    n_segments: int | None  # rows of the segment table, if there is one; a text alone is segment 0
+    n_segments: int | None  # rows of the segment table, if there is one
     n_table: int | None = None  # width of the tables where it is not C: ELECTRA's are narrower
     norm_eps: float = 1e-12
     dropout: float = 0.1  # after the embeddings and on both branches of a block
     attn_dropout: float = 0.1  # on the attention's weights
     pooler: bool = True
     pooler_act: str = "tanh"  # one of POOLER_ACTS
+    sep_id: int | None = None  # what stands behind it is segment 1; None: a text alone
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -202,9 +203,18 @@ class Bert(Encoder):
         self.norm = Pooler(C, config.pooler_act) if config.pooler else nn.Identity()
         self.apply(self._init_weights)
 
+    def mark_segments(self, sep_id: int | None) -> None:
+        """Take what stands behind the first ``sep_id`` of a row for segment 1, where there is a second one;
+        a text alone has it at its end at most."""
+        two = (self.config.n_segments or 0) > 1
+        self.config = replace(self.config, sep_id=sep_id if two else None)
+
     def embed(self, ids: Tensor) -> Tensor:  # (B, T) -> (B, T, C)
         self.require_fit(ids)
         x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]  # (B, T, E)
-        if self.wse is not None:
+        if self.wse is not None and self.config.sep_id is None:
             x = x + self.wse.weight[0]
+        elif self.wse is not None:
+            seen = (ids == self.config.sep_id).long()
+            x = x + self.wse((seen.cumsum(dim=1) > seen).long())  # of (B, T) zeros and ones
         return self.widen(self.drop(self.embed_norm(x)))

@@ -15,7 +15,10 @@ class FileTokenizer(Tokenizer):
     What its post-processor adds (a begin-of-text token, [CLS] and [SEP]) is added, and nothing else. The name
     of a special token inside a text is ordinary text: who writes "[SEP]" or "</s>" controls nothing, as with
     ``transformers``' ``split_special_tokens=True``. ``pad_id``, which no network looks at, is by default
-    the first of ``eos_ids``, else 0. ``content`` stands in for the file's where it is given."""
+    the first of ``eos_ids``, else 0. ``content`` stands in for the file's where it is given.
+
+    ``separator`` is what the post-processor puts between two texts, if anything, and ``two_segments`` says
+    whether the second is of another segment then."""
 
     def __init__(
         self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = (), content: str | None = None
@@ -46,6 +49,13 @@ class FileTokenizer(Tokenizer):
         if not all(mask):
             self.prefix = ids[: mask.index(0)]
             self.suffix = ids[len(ids) - mask[::-1].index(0) :]
+        both = self._tokenizer.encode("a", "a")
+        of_text = both.sequence_ids
+        inside = (
+            range(of_text.index(0), len(of_text) - of_text[::-1].index(1)) if {0, 1} <= {*of_text} else ()
+        )
+        self.separator = tuple(both.ids[i] for i in inside if of_text[i] is None)
+        self.two_segments = any(both.type_ids[i] for i in inside if of_text[i] == 1)
 
     def encode(self, text: str, max_length: int | None = None) -> list[int]:
         require_text(text)

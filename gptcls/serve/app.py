@@ -36,9 +36,11 @@ from gptcls.classify.answers import answers_of
 from gptcls.classify.attribution import asked_labels
 from gptcls.classify.explanation import Explanation
 from gptcls.classify.predict import TextClassifier
+from gptcls.classify.store import SavedClassifier
 from gptcls.core.errors import InputError
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import is_blank
+from gptcls.data.fields import join_fields, without_boundary
 from gptcls.data.long_texts import describe_cut
 from gptcls.data.options import TableOptions
 from gptcls.serve.batching import Batcher, BusyError
@@ -54,7 +56,7 @@ EXPLANATIONS_WAITING = 16
 
 
 class Texts(BaseModel):
-    texts: list[str]
+    texts: list[str | list[str]] = Field(description="a text, or the texts that are read together")
 
 
 class Answers(BaseModel):
@@ -67,7 +69,7 @@ class Answers(BaseModel):
 
 
 class Question(BaseModel):
-    text: str
+    text: str | list[str]
     labels: list[str] | None = None
     by: Literal["word", "token"] = "word"
 
@@ -94,7 +96,7 @@ def create_app(
 
     def explain(questions: list[Question]) -> list[Explanation | None]:
         metrics.explanations.inc(len(questions))
-        return [classifier.explain(each.text, each.labels, each.by) for each in questions]
+        return [classifier.explained([each.text], labels=each.labels, by=each.by)[0] for each in questions]
 
     batches = Batcher(score, limits.batch_size, limits.wait_ms / 1000, limits.max_waiting)
     # A thread of their own: a long text that is explained must not hold up the others.
@@ -131,10 +133,11 @@ def create_app(
 
     @app.post("/classify")
     async def classify(asked: Texts, request: Request) -> Answers:
-        limits.check(asked.texts)
+        texts = [_row(saved, text) for text in asked.texts]
+        limits.check(texts)
         scored: list[Scored] = []
-        for start in range(0, len(asked.texts), limits.batch_size):
-            piece = batches.submit(asked.texts[start : start + limits.batch_size])
+        for start in range(0, len(texts), limits.batch_size):
+            piece = batches.submit(texts[start : start + limits.batch_size])
             scored += await _or_gone(asyncio.wrap_future(piece), request)
         outputs = np.array([row for row, _ in scored], dtype=np.float32).reshape(-1, len(classifier.labels))
         n_longer = sum(longer for _, longer in scored)
@@ -147,6 +150,7 @@ def create_app(
 
     @app.post("/explain")
     async def explain_one(asked: Question, request: Request) -> dict:
+        asked.text = _row(saved, asked.text)
         limits.check_explained(asked.text)
         asked_labels(saved.task, asked.labels)
         (found,) = await _or_gone(asyncio.wrap_future(explanations.submit([asked])), request)
@@ -215,6 +219,7 @@ class Queued(TextClassifier):
 
     def scored(self, texts: Sequence[str | None], max_length: int | None = None) -> tuple[np.ndarray, int]:
         """As :meth:`TextClassifier.scored`; StoppedError once nobody waits for it any more."""
+        texts = [text and self.saved.as_read(text) for text in texts]  # or it would be refused with others
         found: list[Scored] = []
         for start in range(0, len(texts), self.batches.most):
             if self.gone.is_set():
@@ -222,6 +227,17 @@ class Queued(TextClassifier):
             found += self.batches.submit(texts[start : start + self.batches.most]).result()
         outputs = np.array([row for row, _ in found], dtype=np.float32).reshape(-1, len(self.labels))
         return outputs, sum(longer for _, longer in found)
+
+
+def _row(saved: SavedClassifier, given: str | list[str]) -> str:
+    """A row that was sent, as a classifier takes it: blank, or of the right number of texts."""
+    if isinstance(given, str):
+        row = without_boundary(given)
+    elif saved.fields == 1:
+        raise InputError("this classifier reads one text at once: give strings, not lists of them")
+    else:
+        row = join_fields(given) or ""
+    return row if is_blank(row) else saved.as_read(row)
 
 
 async def _or_gone(work: Awaitable[Done], request: Request) -> Done:
@@ -237,7 +253,7 @@ async def _or_gone(work: Awaitable[Done], request: Request) -> Done:
 def _longer(classifier: TextClassifier, texts: Sequence[str | None]) -> list[bool]:
     """Which texts have more tokens than are read."""
     saved = classifier.saved
-    cleaned = ["" if is_blank(text) else CLEANERS[saved.cleaning](text) for text in texts]
+    cleaned = ["" if is_blank(text) else CLEANERS[saved.cleaning](saved.as_read(text)) for text in texts]
     return [len(ids) > saved.max_length for ids in saved.tokenizer.encode_rows(cleaned, saved.max_length + 1)]
 
 

@@ -23,7 +23,8 @@ def _train_and_print(config: TrainConfig) -> None:
     if said := advice(run):
         say(f"\nwould probably help next: {said}")
     folder = escaped(str(run.folder))
-    say(f'\nsaved in {folder}; try: {cli.command("classify")} --model {shlex.quote(folder)} "…"')
+    given = '"…"' if run.classifier.fields == 1 else "--data FILE --out FILE"
+    say(f"\nsaved in {folder}; try: {cli.command('classify')} --model {shlex.quote(folder)} {given}")
 
 
 if __name__ == "__main__":

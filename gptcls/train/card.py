@@ -32,6 +32,10 @@ def card(saved: SavedClassifier, baselines: dict[str, dict[str, dict]] | None = 
     """What a stranger has to know: data and split, scores with intervals and those of the baselines, how far
     to believe a probability, limits, how to load. Its front matter holds what is measured or known: it has no
     license and no language, which only who trained it can say."""
+    text = '"a text"' if saved.fields == 1 else "--data FILE --out FILE"
+    texts = '"a text", "another"'
+    if saved.fields > 1:
+        texts = '("a text"' + ', "another"' * (saved.fields - 1) + ")"
     parts = [
         _front_matter(saved),
         f"# {_name(saved)}: model card",
@@ -41,12 +45,12 @@ def card(saved: SavedClassifier, baselines: dict[str, dict[str, dict]] | None = 
         _believe(saved),
         _limits(saved),
         loading(
-            'gptcls classify --model FOLDER "a text"',
-            """
+            f"gptcls classify --model FOLDER {text}",
+            f"""
             from gptcls import load_classifier
 
             classifier = load_classifier("FOLDER")  # or owner/name on the Hugging Face hub
-            classifier.predict(["a text", "another"])
+            classifier.predict([{texts}])
             """,
         ),
     ]
@@ -142,7 +146,8 @@ def _what(saved: SavedClassifier) -> str:
     mixed = ", its answers mixed with those of an n-gram model" if saved.mixture else ""
     trained, pooling = saved.training.get("train") or saved.model.policy, saved.model.pooling
     over = f"{of} {_named(_base_name(saved))}, of which `{trained}` was trained, with a head that reads"
-    return f"**What.** It gives a text {gives}. {over} `{pooling}`{mixed}."
+    what = "a text" if saved.fields == 1 else f"{saved.fields} texts that are read together"
+    return f"**What.** It gives {what} {gives}. {over} `{pooling}`{mixed}."
 
 
 def _data(saved: SavedClassifier) -> str:

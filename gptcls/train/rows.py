@@ -1,6 +1,6 @@
 """The rows of a run: from files or from memory to a :class:`gptcls.data.split.Split`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from gptcls.core.errors import InputError
 from gptcls.data import book
 from gptcls.data.clean import cleaned
 from gptcls.data.corpora import corpus_of, load_parts
+from gptcls.data.fields import fields_named, n_fields
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, Layout
+from gptcls.data.readers import read_chunks
 from gptcls.data.repeats import expanded, one_of_each, settle
 from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import from_frame, load_data
@@ -59,9 +61,20 @@ def split_of(rows: Any, config: TrainConfig, labels: Any = None) -> Split:
     refuse_files(data)
     if "train" not in parts or not parts.keys() <= set(PARTS):
         raise InputError(f"parts {', '.join(map(str, parts))}: give train and, perhaps, validation and test")
-    columns = columns if labels is None else ("text", "label")
+    if labels is not None:
+        columns = fields_named(parts["train"].columns), "label"
     parts = {part: from_frame(frame, *columns, layout) for part, frame in parts.items()}
     return _training_rows(_drawn(parts, config), config)
+
+
+def _text_columns(extra: Path, names: Sequence[str], n: int) -> Sequence[str] | None:
+    """Where the ``n`` texts of a row stand in the file of ``--extra``: in the columns called as those of the
+    data, or as this package calls them; None for a guess at one."""
+    if n == 1:
+        return None
+    if {*names} <= {*next(read_chunks(extra, 1)).columns} and names:
+        return names
+    return ("text", *(f"text_{number}" for number in range(2, n + 1)))
 
 
 def split_to_fit(rows: "pd.DataFrame", config: TrainConfig) -> Split:
@@ -108,7 +121,8 @@ def _training_rows(split: Split, config: TrainConfig) -> Split:
     plain = expanded(split.train) if weighted else split.train
     if data.extra is not None:
         kind = KINDS[data.task]
-        extra = cleaned(load_data(data.extra, layout=Layout(kind)), data.cleaning)
+        names = _text_columns(data.extra, data.text_columns, n_fields(split.train["text"]))
+        extra = cleaned(load_data(data.extra, names, layout=Layout(kind)), data.cleaning)
         split = with_extra(split, extra, data.extra, kind, data.repeats)
     rows = split.train
     if (resample := RESAMPLERS.get(data.balance)) is not None:

@@ -29,6 +29,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.data.fields import in_columns
 from gptcls.data.repeats import raw_rows, weights_of
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.data.writer import ChunkWriter
@@ -243,9 +244,8 @@ def train_in(home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | 
         write_rows = partial(save_split, setup.split)
         folder = home.begin(setup.origin, device, dtype, changed, files_read(config), write_rows)
         full = store_everything(config, saved.base)
-        stored = (p for p in saved.model.parameters() if full or p.requires_grad)
         if home.writes:
-            require_writable(folder, "--out", sum(p.numel() * p.element_size() for p in stored))
+            require_writable(folder, "--out", _bytes_of(setup, full))
     hooks = _hooks(home)
 
     def save(where: Path = folder, baselines: dict | None = None) -> None:
@@ -477,6 +477,15 @@ def _frozen_vectors(setup: Setup) -> Parts | None:
     return parts
 
 
+def _bytes_of(setup: Setup, full: bool) -> int:
+    """What the tensors of the classifier take; of an ensemble's other networks those that are trained."""
+    others = len(setup.config.fit.seeds[1:])
+    return sum(
+        p.numel() * p.element_size() * ((full or p.requires_grad) + others * p.requires_grad)
+        for p in setup.saved.model.parameters()
+    )
+
+
 def store_everything(config: TrainConfig, base: dict | None) -> bool:
     """Whether the saved classifier holds all tensors, or only those that were trained."""
     train, save = config.model.train, config.run.save
@@ -504,6 +513,6 @@ def write_run(folder: Path, run: Run) -> None:
     escape = run.config.run.escape_formulas
     with ChunkWriter(folder / "predictions.csv", escape_formulas=escape) as writer:
         for part in parts:
-            rows = run.predictions(part)
+            rows = in_columns(run.predictions(part))
             rows.insert(0, "part", part)
             writer.write(rows)

@@ -22,14 +22,16 @@ from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.core.weights import State
+from gptcls.data.fields import n_fields
 from gptcls.data.labels import KINDS
-from gptcls.data.long_texts import CUTS, describe_cut
+from gptcls.data.long_texts import cut_of, describe_cut
 from gptcls.data.repeats import expanded, weights_of
 from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, known_family, poolings_of
+from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
@@ -78,11 +80,13 @@ def prepare(
     n_train, batch_size = len(split.train), config.fit.batch_size
     if config.run.recipe == "book" and n_train < batch_size:  # its loader drops the incomplete batch
         raise InputError(f"--batch-size {batch_size} is larger than the {n_train} training rows")
-    model, tokenizer = build_classifier(config, task, device, start), start.tokenizer
+    fields = n_fields(text for _, frame in split.items() for text in frame["text"])
+    tokenizer = for_fields(start.tokenizer, fields, start.backbone)
+    model = build_classifier(config, task, device, start)
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     saved = SavedClassifier(
         model, task, max_length, pad_to, start.base_of(model), config.to_json(), {}, tokenizer, options.long,
-        config.data.cleaning, config.data.text_columns, decision=decision,
+        config.data.cleaning, config.data.text_columns, decision=decision, fields=fields,
     )  # fmt: skip
     if config.run.save == "trained" and start.origin and saved.base is None:
         why = f"{options.model} differs from all base weights in more than this run trains"
@@ -175,7 +179,7 @@ def encode_split(
     if max(max_length, pad_to or 0) > n_positions:
         raise InputError(f"{options.model} reads {n_positions} tokens; lower --max-length and --pad-to")
     max_length = min(max_length, pad_to or max_length)
-    datasets, cut = {}, CUTS[options.long]
+    datasets, cut = {}, cut_of(options.long, tokenizer)
     for part, frame in split.items():
         texts, targets = frame["text"].tolist(), task.targets(frame["label"].tolist())
         dataset = TextDataset(texts, targets, max_length, tokenizer=tokenizer, cut=cut)

@@ -16,7 +16,7 @@ from gptcls.core.batches import BucketSampler, TextDataset
 from gptcls.core.task import SingleLabel, Task
 from gptcls.core.tasks import MultiLabel
 from gptcls.core.tokenizer import Tokenizer
-from gptcls.data.long_texts import CUTS
+from gptcls.data.long_texts import cut_of
 
 LEAST = 1e-7  # a probability, as the nearest that float32 has to 1
 
@@ -141,7 +141,7 @@ class Lesson:
             classes = torch.from_numpy(outputs.argmax(axis=1))
             classes[: len(labels)] = targets[: len(labels), 0].long()
         # Not in double precision, which not every device has.
-        dataset = TextDataset(texts, targets.float(), max_length, pad_to, tokenizer, CUTS[long])
+        dataset = TextDataset(texts, targets.float(), max_length, pad_to, tokenizer, cut_of(long, tokenizer))
         return cls(task, dataset, classes)
 
     def loader(self, batch_size: int) -> DataLoader:

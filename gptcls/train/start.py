@@ -131,6 +131,5 @@ def _continued(name: str, folder: Path, dtype: torch.dtype) -> Start:
     origin = {"name": str(folder.resolve()), "sha256": remembered_sha256(*files)}
     numbers = (task.means, task.scales) if isinstance(task, Regression) else ((), ())
     head = Head(task.labels, task.kind, model.pooling, *weight_and_bias(model.head), *numbers)
-    return Start(
-        name, model.backbone, saved.tokenizer, origin, base, touched, head, saved.cleaning, saved.pad_to
-    )
+    tokenizer = getattr(saved.tokenizer, "alone", saved.tokenizer)  # this run's rows may be others
+    return Start(name, model.backbone, tokenizer, origin, base, touched, head, saved.cleaning, saved.pad_to)
