@@ -52,7 +52,7 @@ from gptcls.evaluation.table import DIFFERENCE, format_differences
 from gptcls.models.pretrained import weights_file
 from gptcls.models.weight_files import present_parts
 from gptcls.train.answers import choose_answers, first_decision
-from gptcls.train.config import DataOptions, FitOptions, ModelOptions, TrainConfig
+from gptcls.train.config import DataOptions, FitOptions, LanguageOptions, ModelOptions, TrainConfig
 from gptcls.train.folder import RunFolder
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
@@ -166,6 +166,8 @@ def checked(config: DistillConfig) -> DistillConfig:
         raise InputError(f"--temperature {teaching.temperature} is too small; use more than 0, such as 2")
     if not 0 <= teaching.soft <= 1:
         raise InputError(f"--soft {teaching.soft} is not a share; use 0 to 1")
+    if values["objective"] == "tokens":
+        raise InputError("--objective tokens learns labels, not a teacher's answers; leave it out")
     if values["recipe"] == "book":
         raise InputError("--recipe book has no teacher; leave it out")
     if values["balance"] == "weights" and values["task"] == "single":
@@ -176,7 +178,8 @@ def checked(config: DistillConfig) -> DistillConfig:
     if values["data"] == TEACHERS and (given := [name for name in WITH_DATA if name in changed]):
         raise InputError(f"{flag(given[0])} goes with --data; without it the rows are the teacher's own")
     if teaching.student == "words":
-        of_networks = {each.name for each in (*fields(ModelOptions), *fields(FitOptions))} - {*WITH_WORDS}
+        groups = (ModelOptions, LanguageOptions, FitOptions)
+        of_networks = {each.name for group in groups for each in fields(group)} - {*WITH_WORDS}
         if given := [name for name in changed if name in of_networks]:
             raise InputError(f"{flag(given[0])} is for a network; leave it out with --student words")
     return settled

@@ -17,6 +17,8 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import Regression
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.language.head import LabelClassifier
+from gptcls.language.tree import without_trees
 from gptcls.models.families import FAMILIES, known_family
 from gptcls.models.heads import Head, named
 from gptcls.models.lora import merge
@@ -130,6 +132,10 @@ def _continued(name: str, folder: Path, dtype: torch.dtype) -> Start:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
     origin = {"name": str(folder.resolve()), "sha256": remembered_sha256(*files)}
     numbers = (task.means, task.scales) if isinstance(task, Regression) else ((), ())
+    if isinstance(model, LabelClassifier):
+        without_trees(model.backbone)
+        tokenizer = saved.tokenizer.base
+        return Start(name, model.backbone, tokenizer, origin, base, touched, None, saved.cleaning)
     weight, bias = model.head.weight, model.head.bias
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     head = Head(task.labels, task.kind, model.pooling, weight, bias, *numbers)
