@@ -79,6 +79,9 @@ class TeachingOptions:
 
     teacher: str | None = None
     """Folder that gptcls.train or gptcls.distill left; or sms-spam-nano, which ships with this package."""
+    beside: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER …")] = ()
+    """More teachers, of the same rows and labels, such as one for each pattern of --head lm: what is learnt
+    is the mean of what all answer."""
     student: Literal["network", "words"] = "network"
     """The network that --model names; or none, but n-grams into a linear layer, for 10,000 and more short
     texts a second."""
@@ -199,10 +202,10 @@ def distill(
     with RunFolder(config, RESULT, checked, {*explicit, *options}) as home:
         require_writable(home.path, "--out")
         teaching = home.config.teaching
-        how = {"base": teaching.base, "allow_download": teaching.allow_download}
-        teacher = load_classifier(teaching.teacher, home.config.run.device, **how)
+        teacher = _teachers(teaching, home.config.run.device)
         home.config = _as_taught(home.config, teacher)
         split = load_split(home.path / "split") if home.has_rows else _split(home.config, teacher)
+        _require_unseen(split, teaching.beside)
         names = sorted(names_in(split.train, KINDS[home.config.data.task]))
         if names != sorted(teacher.labels):
             said = f"answers {', '.join(teacher.labels)}; the rows have {', '.join(names)}"
@@ -214,7 +217,7 @@ def distill(
             run = train_in(home, split, lesson=partial(_lesson, home.config, teacher, more))
             log.info(f"saved in {run.folder}; now the same student without a teacher")
             alone = fit(run.split, settings=run.config.alone)
-    on_cpu = load_classifier(teaching.teacher, "cpu", **how)
+    on_cpu = _teachers(teaching, "cpu")
     distilled = _judged(run, alone, teacher, on_cpu)
     found = {"scores": distilled.scores, "temperature": teaching.temperature, "soft": teaching.soft}
     found |= {"differences": {other: pair for (_, other), pair in distilled.pairs.items()}}
@@ -225,7 +228,48 @@ def distill(
     return distilled
 
 
-def _as_taught(config: DistillConfig, teacher: TextClassifier) -> DistillConfig:
+class Teachers:
+    """Several classifiers of the same labels as one, whose probabilities, or numbers, are the mean of theirs
+    (Schick & Schütze 2021: of one for each pattern). In all else it is the first."""
+
+    def __init__(self, classifiers: Sequence[TextClassifier]) -> None:
+        self.classifiers, first = tuple(classifiers), classifiers[0]
+        self.saved, self.labels = first.saved, first.labels
+
+    def outputs(self, texts: Sequence[str]) -> np.ndarray:
+        """The mean (N, K)."""
+        return np.mean([each.outputs(texts) for each in self.classifiers], axis=0)
+
+
+def _teachers(teaching: TeachingOptions, device: str) -> Teachers:
+    """Those that the options name; InputError where they do not answer the same question."""
+    names, how = (teaching.teacher, *teaching.beside), {"allow_download": teaching.allow_download}
+    if len(names) > 1 and teaching.base is not None:
+        raise InputError(f"--base {teaching.base} is of one teacher; put base weights next to each instead")
+    found = [load_classifier(name, device, base=teaching.base, **how) for name in names]
+    first = found[0].saved
+    for name, other in zip(names[1:], found[1:], strict=True):
+        if (other.labels, other.saved.task.kind) != (found[0].labels, first.task.kind):
+            raise InputError(f"--beside {name} has other labels than --teacher {names[0]}; leave it out")
+        if other.saved.cleaning != first.cleaning:
+            raise InputError(
+                f"--beside {name} cleans texts otherwise than --teacher {names[0]}; leave it out"
+            )
+    return Teachers(found)
+
+
+def _require_unseen(split: Split, beside: Sequence[str]) -> None:
+    """InputError where one of the other teachers was trained, or judged itself, on a test row."""
+    test = _keys(split.test)
+    for name in beside:
+        place = find_classifier(name).resolve().parent / "split"
+        own = load_split(place) if place.exists() else None
+        if own is not None and (n := len(test & (_keys(own.train) | _keys(own.validation)))):
+            said = f"--beside {name} was trained on {n:,} of the test rows"
+            raise InputError(f"{said}; train it on the rows of --teacher, with the same --seed")
+
+
+def _as_taught(config: DistillConfig, teacher: Teachers) -> DistillConfig:
     """With the teacher's order of two classes; InputError where it answers another kind of question."""
     task, name = teacher.saved.task, config.teaching.teacher
     if task.name != config.data.task:
@@ -242,7 +286,7 @@ def _as_taught(config: DistillConfig, teacher: TextClassifier) -> DistillConfig:
 # --- the rows ---
 
 
-def _split(config: DistillConfig, teacher: TextClassifier) -> Split:
+def _split(config: DistillConfig, teacher: Teachers) -> Split:
     """The student's rows, none to test on that the teacher was trained on: where they are the teacher's, in
     its own parts."""
     place = find_classifier(config.teaching.teacher).resolve().parent / "split"
@@ -301,7 +345,7 @@ def _unlabelled(config: DistillConfig, split: Split) -> list[str]:
 
 
 def _taught(
-    config: DistillConfig, teacher: TextClassifier, task: Task, texts: list[str]
+    config: DistillConfig, teacher: Teachers, task: Task, texts: list[str]
 ) -> tuple[SoftTargets, np.ndarray]:
     """The loss, and what the teacher says of the texts (N, K)."""
     if teacher.labels != task.labels:
@@ -311,7 +355,7 @@ def _taught(
     return SoftTargets(task, config.teaching.temperature, config.teaching.soft), teacher.outputs(texts)
 
 
-def _lesson(config: DistillConfig, teacher: TextClassifier, more: list[str], setup: Setup) -> Lesson:
+def _lesson(config: DistillConfig, teacher: Teachers, more: list[str], setup: Setup) -> Lesson:
     """What a network learns: the training texts and ``more``, which have no labels."""
     saved, train = setup.saved, setup.split.train
     texts = [*train["text"], *more]
@@ -320,7 +364,7 @@ def _lesson(config: DistillConfig, teacher: TextClassifier, more: list[str], set
     return Lesson.of(soft, texts, train["label"].tolist(), outputs, *reads)
 
 
-def _words_in(home: RunFolder, split: Split, teacher: TextClassifier, more: list[str]) -> tuple[Run, Run]:
+def _words_in(home: RunFolder, split: Split, teacher: Teachers, more: list[str]) -> tuple[Run, Run]:
     """The student of n-grams, in its folder, and the same without a teacher."""
     config, train = home.config, split.train
     task, _ = first_decision(config.fit, make_task(split, config))
@@ -372,7 +416,7 @@ def _words(
 # --- what it is worth ---
 
 
-def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifier) -> Distilled:
+def _judged(run: Run, alone: Run, teacher: Teachers, on_cpu: Teachers) -> Distilled:
     """The four of them on the student's test rows; ``on_cpu`` is the teacher where its speed is measured."""
     task, true, texts = run.classifier.task, run.targets["test"], run.split.test["text"].tolist()
     taught, rivals = teacher.saved, run.rivals
@@ -384,7 +428,7 @@ def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifie
         decided[name] = decisions(one.classifier.task, one.outputs["test"], one.classifier.decision)
     student = load_classifier(run.folder, "cpu")
     costs = {
-        "teacher": (texts_per_second(on_cpu, texts), bytes_on_disk(run.config.teaching.teacher, on_cpu)),
+        "teacher": (texts_per_second(on_cpu, texts), _bytes_of_all(run.config.teaching, on_cpu)),
         DISTILLED: (texts_per_second(student, texts), bytes_on_disk(run.folder, student)),
     }
     if (ngrams := rivals.ngram_model()) is not None:
@@ -399,6 +443,12 @@ def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifie
     for pair, p in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
         pair["p_holm"] = p
     return Distilled(run, scores, pairs, costs)
+
+
+def _bytes_of_all(teaching: TeachingOptions, teachers: Teachers) -> int:
+    """Of all teachers, each with its base weights."""
+    names = (teaching.teacher, *teaching.beside)
+    return sum(bytes_on_disk(name, x) for name, x in zip(names, teachers.classifiers, strict=True))
 
 
 def texts_per_second(model: Any, texts: Sequence[str]) -> float:
