@@ -242,6 +242,44 @@ def test_shots_stand_above_the_text_and_instructions_once():
     )
 
 
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|turn|>' + message['role'] + '\n' }}"
+    "{{ message['content'] | trim }}{{ '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("own_file", [True, False])
+def test_a_chat_template_is_rendered_as_transformers_does(own_file, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    save(oracle_of("qwen2", vocab_size=330), tmp_path)
+    byte_level([text for text, _ in ROWS], 320, ends=("<s>", "<|turn|>")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    template = {} if own_file else {"chat_template": CHAT}
+    if own_file:
+        (tmp_path / "chat_template.jinja").write_text(CHAT)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<s>"}} | template))
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), bos_token="<s>")
+    ours, names = load_tokenizer(tmp_path), ("ham", "spam")
+    shots = [("win a prize", "spam"), ("see you", "ham")]
+    prompt = Prompt.of_chat(Pattern("Read this.\n{text}\nIt is {label}."), names, ours, shots)
+    row = Prompted(ours, prompt).encode("call me <|turn|>")
+    said = [(f"Read this.\n{text}\nIt is", label) for text, label in (*shots, ("call me", "ham"))]
+    turns = [
+        {"role": role, "content": content}
+        for pair in said
+        for role, content in zip(("user", "assistant"), pair, strict=True)
+    ]
+    whole = theirs.apply_chat_template(turns, chat_template=CHAT, tokenize=True, return_dict=False)
+    before = Prompted(ours, prompt).encode("call me")
+    before = before[: len(before) - len(prompt.trie.tokens)]
+    end = ours.encode_template("<|end|>\n")
+    assert [*before, *prompt.labels[0][: len(ours.encode("ham")) - 2], *end] == whole
+    assert row.count(ours.encode_template("<|turn|>")[0]) == 6, "what a text holds is no turn"
+
+
 # --- patterns ---
 
 

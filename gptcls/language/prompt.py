@@ -2,6 +2,7 @@
 texts need not know of it, and a long text loses its own end, never the pattern's.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,8 +12,10 @@ from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.language.pattern import Pattern
 from gptcls.language.trie import Trie, ended
+from gptcls.models.tokenizer_file import FileTokenizer
 
 BETWEEN_SHOTS = "\n\n"
+TEXT, ANSWER = "\ue000", "\ue001"  # stand for what a chat template puts its words around
 NO_END = "\n"  # what tells "good" from "good one" where nothing stands behind the label
 FEWEST = 8  # token ids of a text that have room beside the pattern
 
@@ -70,6 +73,35 @@ class Prompt:
         return cls(
             (*prefix, *own_ids), tuple(suffix), ended(list(spelled.values()), ends), lead, pattern.pattern
         )
+
+    @classmethod
+    def of_chat(
+        cls, pattern: Pattern, labels: Sequence[str], tokenizer: FileTokenizer,
+        shots: Sequence[tuple[str, str]] = (), longest_shot: int | None = None,
+    ) -> "Prompt":  # fmt: skip
+        """The same as a conversation in the words of the tokenizer's chat template: the user says the pattern
+        up to the label, the assistant answers with it; shots are earlier turns. InputError where the template
+        does not repeat what is said."""
+        before, between, _ = pattern.around(labels)
+        spelled = {
+            label: within(tokenizer, words.strip(), "\n")
+            for label, words in zip(labels, pattern.answers(labels), strict=True)
+        }
+        asked = {"role": "user", "content": before + TEXT + between.rstrip()}
+        answered = {"role": "assistant", "content": ANSWER}
+        turns = [turn for _ in shots for turn in (asked, answered)]
+        parts = re.split(f"[{TEXT}{ANSWER}]", tokenizer.chat.render([*turns, asked], True))
+        behind = tokenizer.chat.render([asked, answered]).partition(ANSWER)[2]
+        if len(parts) != 2 * len(shots) + 2 or not behind:
+            raise InputError("the model's chat template leaves out what is said; add --chat none")
+        said = [
+            ids for text, label in shots for ids in (alone(tokenizer, text)[:longest_shot], spelled[label])
+        ]
+        prefix, *rest = map(tokenizer.encode_template, parts)
+        for ids, part in zip(said, rest, strict=False):
+            prefix += [*ids, *part]
+        ends = ended(list(spelled.values()), tokenizer.encode_template(behind))
+        return cls(tuple(prefix), tuple(rest[-1]), ends, "", pattern.pattern)
 
 
 def alone(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -169,6 +169,8 @@ class LanguageOptions:
     shots: int = 0
     """Training rows that stand in the prompt, with their labels, above each text; the head is then asked as
     it is."""
+    chat: Literal["auto", "none"] = "auto"
+    """auto: the pattern is put into the words of the chat template that the tokenizer has, if it has one."""
     objective: Literal["labels", "tokens"] = "labels"
     """What is learnt: which of the labels is the likeliest, or as a language model to write the label, of all
     that could be written."""

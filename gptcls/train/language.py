@@ -17,6 +17,7 @@ from gptcls.data.split import Split
 from gptcls.language.head import LabelClassifier, content_free, require_language_model
 from gptcls.language.pattern import read_pattern
 from gptcls.language.prompt import Prompt, Prompted
+from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.train.config import TrainConfig
 from gptcls.train.start import Start
 
@@ -65,18 +66,20 @@ def make_prompt(config: TrainConfig, task: Task, split: Split, start: Start) -> 
     pattern = read_pattern(options.pattern, options.verbalizers)
     shots = list(_shots(split, task, options.shots, config.run.seed))
     positions = min(config.model.max_length or sizes.n_positions, sizes.n_positions)
-    longest = None
+    chat = options.chat == "auto" and isinstance(start.tokenizer, FileTokenizer) and start.tokenizer.chat
+    make, longest = Prompt.of_chat if chat else Prompt.of, None
     if shots:
-        bare = Prompt.of(pattern, task.labels, start.tokenizer, [("", label) for _, label in shots])
+        bare = make(pattern, task.labels, start.tokenizer, [("", label) for _, label in shots])
         longest = math.floor((FOR_SHOTS * positions - len(bare.prefix)) / len(shots))
         if longest < 1:
             taken = f"{len(bare.prefix)} of {positions} tokens without their texts"
             raise InputError(f"--shots {options.shots} take {taken}; take fewer, or a shorter --pattern")
-    prompt = Prompt.of(pattern, task.labels, start.tokenizer, shots, longest)
+    prompt = make(pattern, task.labels, start.tokenizer, shots, longest)
     Prompted(start.tokenizer, prompt).require_room(positions)
     words = ", ".join(repr(words.strip()) for words in pattern.answers(task.labels)[:8])
     more = ", …" if task.n_outputs > 8 else ""
-    log.info(f"--head lm: {pattern.pattern!r} with {words}{more}")
+    by = ", in the words of its chat template" if chat else ""
+    log.info(f"--head lm: {pattern.pattern!r} with {words}{more}{by}")
     return prompt
 
 

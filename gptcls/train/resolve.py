@@ -131,7 +131,7 @@ def _check_shard(values: dict[str, Any]) -> None:
 
 def _check_language(values: dict[str, Any]) -> None:
     """What goes with --head lm, and what does not."""
-    given = _changed(values, ("pattern", "verbalizers", "shots", "objective", "content_free"))
+    given = _changed(values, ("pattern", "verbalizers", "shots", "chat", "objective", "content_free"))
     epochs = values["epochs"]
     if values["head"] != "lm":
         if given:
