@@ -53,7 +53,7 @@ from gptcls.evaluation.table import DIFFERENCE, format_differences
 from gptcls.models.pretrained import weights_file
 from gptcls.models.weight_files import present_parts
 from gptcls.train.answers import choose_answers, first_decision
-from gptcls.train.config import DataOptions, FitOptions, ModelOptions, TrainConfig
+from gptcls.train.config import DataOptions, FitOptions, LanguageOptions, ModelOptions, TrainConfig
 from gptcls.train.folder import RunFolder
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
@@ -80,6 +80,9 @@ class TeachingOptions:
 
     teacher: str | None = None
     """Folder that gptcls.train or gptcls.distill left; or sms-spam-nano, which ships with this package."""
+    beside: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER …")] = ()
+    """More teachers, of the same rows and labels, such as one for each pattern of --head lm: what is learnt
+    is the mean of what all answer."""
     student: Literal["network", "words"] = "network"
     """The network that --model names; or none, but n-grams into a linear layer, for 10,000 and more short
     texts a second."""
@@ -167,6 +170,8 @@ def checked(config: DistillConfig) -> DistillConfig:
         raise InputError(f"--temperature {teaching.temperature} is too small; use more than 0, such as 2")
     if not 0 <= teaching.soft <= 1:
         raise InputError(f"--soft {teaching.soft} is not a share; use 0 to 1")
+    if values["objective"] == "tokens":
+        raise InputError("--objective tokens learns labels, not a teacher's answers; leave it out")
     if values["recipe"] == "book":
         raise InputError("--recipe book has no teacher; leave it out")
     if values["balance"] == "weights" and values["task"] == "single":
@@ -177,7 +182,8 @@ def checked(config: DistillConfig) -> DistillConfig:
     if values["data"] == TEACHERS and (given := [name for name in WITH_DATA if name in changed]):
         raise InputError(f"{flag(given[0])} goes with --data; without it the rows are the teacher's own")
     if teaching.student == "words":
-        of_networks = {each.name for each in (*fields(ModelOptions), *fields(FitOptions))} - {*WITH_WORDS}
+        groups = (ModelOptions, LanguageOptions, FitOptions)
+        of_networks = {each.name for group in groups for each in fields(group)} - {*WITH_WORDS}
         if given := [name for name in changed if name in of_networks]:
             raise InputError(f"{flag(given[0])} is for a network; leave it out with --student words")
     return settled
@@ -197,10 +203,10 @@ def distill(
     with RunFolder(config, RESULT, checked, {*explicit, *options}) as home:
         require_writable(home.path, "--out")
         teaching = home.config.teaching
-        how = {"base": teaching.base, "allow_download": teaching.allow_download}
-        teacher = load_classifier(teaching.teacher, home.config.run.device, **how)
+        teacher = _teachers(teaching, home.config.run.device)
         home.config = _as_taught(home.config, teacher)
         split = load_split(home.path / "split") if home.has_rows else _split(home.config, teacher)
+        _require_unseen(split, teaching.beside)
         names = sorted(names_in(split.train, KINDS[home.config.data.task]))
         if names != sorted(teacher.labels):
             said = f"answers {', '.join(teacher.labels)}; the rows have {', '.join(names)}"
@@ -212,7 +218,7 @@ def distill(
             run = train_in(home, split, lesson=partial(_lesson, home.config, teacher, more))
             log.info(f"saved in {run.folder}; now the same student without a teacher")
             alone = fit(run.split, settings=run.config.alone)
-    on_cpu = load_classifier(teaching.teacher, "cpu", **how)
+    on_cpu = _teachers(teaching, "cpu")
     distilled = _judged(run, alone, teacher, on_cpu)
     found = {"scores": distilled.scores, "temperature": teaching.temperature, "soft": teaching.soft}
     found |= {"differences": {other: pair for (_, other), pair in distilled.pairs.items()}}
@@ -223,7 +229,52 @@ def distill(
     return distilled
 
 
-def _as_taught(config: DistillConfig, teacher: TextClassifier) -> DistillConfig:
+class Teachers:
+    """Several classifiers of the same labels as one, whose probabilities, or numbers, are the mean of theirs
+    (Schick & Schütze 2021: of one for each pattern). In all else it is the first."""
+
+    def __init__(self, classifiers: Sequence[TextClassifier]) -> None:
+        self.classifiers, first = tuple(classifiers), classifiers[0]
+        self.saved, self.labels = first.saved, first.labels
+
+    def outputs_of(self, rows: list[str | None]) -> np.ndarray:
+        """The mean (N, K), as :meth:`TextClassifier.outputs_of` of one."""
+        return np.mean([each.outputs_of(rows) for each in self.classifiers], axis=0)
+
+    def scored(self, rows: list[str | None]) -> np.ndarray:
+        """The same, with nothing in the log of texts that are cut."""
+        return np.mean([each.scored(rows)[0] for each in self.classifiers], axis=0)
+
+
+def _teachers(teaching: TeachingOptions, device: str) -> Teachers:
+    """Those that the options name; InputError where they do not answer the same question."""
+    names, how = (teaching.teacher, *teaching.beside), {"allow_download": teaching.allow_download}
+    if len(names) > 1 and teaching.base is not None:
+        raise InputError(f"--base {teaching.base} is of one teacher; put base weights next to each instead")
+    found = [load_classifier(name, device, base=teaching.base, **how) for name in names]
+    first = found[0].saved
+    for name, other in zip(names[1:], found[1:], strict=True):
+        if (other.labels, other.saved.task.kind) != (found[0].labels, first.task.kind):
+            raise InputError(f"--beside {name} has other labels than --teacher {names[0]}; leave it out")
+        if other.saved.cleaning != first.cleaning:
+            raise InputError(
+                f"--beside {name} cleans texts otherwise than --teacher {names[0]}; leave it out"
+            )
+    return Teachers(found)
+
+
+def _require_unseen(split: Split, beside: Sequence[str]) -> None:
+    """InputError where one of the other teachers was trained, or judged itself, on a test row."""
+    test = _keys(split.test)
+    for name in beside:
+        place = find_classifier(name).resolve().parent / "split"
+        own = load_split(place) if place.exists() else None
+        if own is not None and (n := len(test & (_keys(own.train) | _keys(own.validation)))):
+            said = f"--beside {name} was trained on {n:,} of the test rows"
+            raise InputError(f"{said}; train it on the rows of --teacher, with the same --seed")
+
+
+def _as_taught(config: DistillConfig, teacher: Teachers) -> DistillConfig:
     """With the teacher's order of two classes; InputError where it answers another kind of question."""
     task, name = teacher.saved.task, config.teaching.teacher
     if task.name != config.data.task:
@@ -240,7 +291,7 @@ def _as_taught(config: DistillConfig, teacher: TextClassifier) -> DistillConfig:
 # --- the rows ---
 
 
-def _split(config: DistillConfig, teacher: TextClassifier) -> Split:
+def _split(config: DistillConfig, teacher: Teachers) -> Split:
     """The student's rows, none to test on that the teacher was trained on: where they are the teacher's, in
     its own parts."""
     place = find_classifier(config.teaching.teacher).resolve().parent / "split"
@@ -299,7 +350,7 @@ def _unlabelled(config: DistillConfig, split: Split) -> list[str]:
 
 
 def _taught(
-    config: DistillConfig, teacher: TextClassifier, task: Task, texts: list[str]
+    config: DistillConfig, teacher: Teachers, task: Task, texts: list[str]
 ) -> tuple[SoftTargets, np.ndarray]:
     """The loss, and what the teacher says of the texts (N, K)."""
     if teacher.labels != task.labels:
@@ -309,7 +360,7 @@ def _taught(
     return SoftTargets(task, config.teaching.temperature, config.teaching.soft), teacher.outputs_of(texts)
 
 
-def _lesson(config: DistillConfig, teacher: TextClassifier, more: list[str], setup: Setup) -> Lesson:
+def _lesson(config: DistillConfig, teacher: Teachers, more: list[str], setup: Setup) -> Lesson:
     """What a network learns: the training texts and ``more``, which have no labels."""
     saved, train = setup.saved, setup.split.train
     texts = [*train["text"], *more]
@@ -318,7 +369,7 @@ def _lesson(config: DistillConfig, teacher: TextClassifier, more: list[str], set
     return Lesson.of(soft, texts, train["label"].tolist(), outputs, *reads)
 
 
-def _words_in(home: RunFolder, split: Split, teacher: TextClassifier, more: list[str]) -> tuple[Run, Run]:
+def _words_in(home: RunFolder, split: Split, teacher: Teachers, more: list[str]) -> tuple[Run, Run]:
     """The student of n-grams, in its folder, and the same without a teacher."""
     config, train = home.config, split.train
     task, _ = first_decision(config.fit, make_task(split, config))
@@ -370,7 +421,7 @@ def _words(
 # --- what it is worth ---
 
 
-def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifier) -> Distilled:
+def _judged(run: Run, alone: Run, teacher: Teachers, on_cpu: Teachers) -> Distilled:
     """The four of them on the student's test rows; ``on_cpu`` is the teacher where its speed is measured."""
     task, true, texts = run.classifier.task, run.targets["test"], run.split.test["text"].tolist()
     taught, rivals = teacher.saved, run.rivals
@@ -384,7 +435,7 @@ def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifie
     costs = {
         "teacher": (
             texts_per_second(on_cpu.scored, texts),
-            bytes_on_disk(run.config.teaching.teacher, on_cpu),
+            _bytes_of_all(run.config.teaching, on_cpu),
         ),
         DISTILLED: (texts_per_second(student.scored, texts), bytes_on_disk(run.folder, student)),
     }
@@ -400,6 +451,12 @@ def _judged(run: Run, alone: Run, teacher: TextClassifier, on_cpu: TextClassifie
     for pair, p in zip(tested, holm([pair["p"] for pair in tested]), strict=True):
         pair["p_holm"] = p
     return Distilled(run, scores, pairs, costs)
+
+
+def _bytes_of_all(teaching: TeachingOptions, teachers: Teachers) -> int:
+    """Of all teachers, each with its base weights."""
+    names = (teaching.teacher, *teaching.beside)
+    return sum(bytes_on_disk(name, x) for name, x in zip(names, teachers.classifiers, strict=True))
 
 
 def texts_per_second(outputs: Callable[[list[str]], Any], texts: Sequence[str]) -> float:

@@ -136,6 +136,8 @@ def _check(config: SearchConfig) -> None:
         raise InputError(f"--minutes {asked.minutes} is no time; use more than 0")
     if config.run.resume:
         raise InputError("--resume is not needed: the same command goes on where the search stopped")
+    if config.language.head != "linear":
+        raise InputError("--head lm has settings of its own, which are not searched; leave it out")
     if config.fit.seeds:
         raise InputError("--seeds goes with gptcls.train, once settings are chosen; leave it out")
     if config.run.recipe == "book":

@@ -18,7 +18,7 @@ from gptcls.compare import compare
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.same_text import text_key
-from gptcls.data.split import load_split, save_split
+from gptcls.data.split import Split, load_split, save_split
 from gptcls.distill import DistillConfig, _split, distill
 from gptcls.evaluation import baselines
 from gptcls.train.config import TrainConfig
@@ -95,6 +95,28 @@ def test_a_network_learns_and_its_run_says_what_it_is_worth(teacher, base, tmp_p
     )  # all of it: the base is no preset
     assert written["temperature"] == 2.0
     assert written["differences"]["alone"]["n"] == len(test)
+
+
+def test_several_teachers_teach_their_mean(teacher, base, tmp_path):
+    """Of which none was trained on a test row."""
+    split = load_split(teacher / "split")
+    words = {"model": str(base), "head": "lm", "epochs": 0, "calibrate": "none", "device": "cpu"}
+    for name, pattern in (("a", "{text} is {label}"), ("b", "{text}\nA {label}.")):
+        save_classifier(tmp_path / name / "classifier", fit(split, pattern=pattern, **words).classifier)
+        save_split(split, tmp_path / name / "split")
+    (tmp_path / "more.csv").write_text("text\n" + "\n".join(NEW) + "\n")
+    options = {"student": "words", "unlabelled": tmp_path / "more.csv", "device": "cpu"}
+    folders = [teacher, tmp_path / "a", tmp_path / "b"]
+    beside = tuple(map(str, folders[1:]))
+    found = distill(teacher=str(teacher), beside=beside, out=tmp_path / "run", **options)
+    test = split.test
+    mean = np.mean([load_classifier(each, "cpu").predict_proba(test["text"]) for each in folders], axis=0)
+    names = np.array(load_classifier(teacher, "cpu").labels)[mean.argmax(axis=1)]
+    assert found.scores["teacher"]["accuracy"] == (names == test["label"].to_numpy()).mean()
+    assert found.costs["teacher"][1] > found.costs["distilled"][1]
+    save_split(Split(split.test, split.validation, split.train), tmp_path / "b" / "split")
+    with pytest.raises(InputError, match="b was trained on 12 of the test rows"):
+        distill(teacher=str(teacher), beside=beside, out=tmp_path / "other", **options)
 
 
 def test_a_share_of_nothing_is_plain_training(teacher, base, tmp_path):

@@ -40,6 +40,7 @@ from gptcls.data.columns import is_blank
 from gptcls.data.fields import fields_of, in_lines
 from gptcls.data.long_texts import fields_read
 from gptcls.fast.frozen import Staged, Trained
+from gptcls.language.prompt import Prompted
 
 By = Literal["word", "token"]
 LEAST = 1e-16  # of a probability and its rest, where their logarithms are taken
@@ -138,6 +139,13 @@ def encoded_spans(text: str, tokenizer: Tokenizer) -> tuple[list[int], list[tupl
     >>> encoded_spans("é you", GPT2)
     ([2634, 345], [(0, 1), (1, 5)])
     """
+    if isinstance(tokenizer, Prompted):
+        base, lead = tokenizer.base, tokenizer.prompt.lead
+        ids, spans = encoded_spans(lead + text, base)
+        own = slice(len(base.prefix), len(ids) - len(base.suffix))
+        spans = [tuple(max(0, at - len(lead)) for at in span) for span in spans[own]]
+        before, behind = ([(0, 0)] * len(each) for each in (tokenizer.prefix, tokenizer.suffix))
+        return tokenizer.around(ids[own]), [*before, *spans, *behind]
     if isinstance(tokenizer, GPT2Tokenizer):
         ids = tokenizer.encode(text)
         starts = gpt2_encoding().decode_with_offsets(ids)[1]

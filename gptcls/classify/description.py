@@ -11,6 +11,7 @@ from gptcls.core.classifier import trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.data.clean import CLEANERS
 from gptcls.data.long_texts import CUTS
+from gptcls.language.trie import begins_another
 from gptcls.models.families import FAMILIES, Family, poolings_of
 
 FORMAT_VERSION = 2
@@ -18,7 +19,7 @@ FORMAT_VERSION = 2
 SINCE_VERSION_2 = {"tokenizer": None, "long": "head", "cleaning": "none"}
 YOUNGER_THAN_VERSION_2 = {
     "text_columns": [], "mixture": None, "calibration": None, "decision": None, "members": 1,
-    "head_bias": True, "fields": 1,
+    "head_bias": True, "fields": 1, "prompt": None,
 }  # fmt: skip
 
 # What each kind of task has one number per label of: its default, and what each number must exceed.
@@ -98,6 +99,7 @@ def _rules(spec: dict) -> Iterator[Rule]:
     for name, known in (choices | {"tensors": ("all", "trained", "adapter")}).items():
         yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
     yield "head_bias", spec["head_bias"], type(spec["head_bias"]) is bool, "true or false"
+    yield from _prompt_rules(spec["prompt"], network.get("vocab_size", 2**31), len(spec["task"]["labels"]))
     yield _columns_rule(spec["text_columns"])
     yield _fields_rule(spec["fields"])
     yield "mixture", spec["mixture"], _is_mixture(spec["mixture"]), "null, or a weight and a temperature"
@@ -112,6 +114,29 @@ def _rules(spec: dict) -> Iterator[Rule]:
         yield "trained", trained, fits, "head, last_block, last_2, … or all"
     named = stored == "all" or isinstance(spec["base"], dict)
     yield "base", spec["base"], named, "the name and sha256 of base weights, which trained tensors need"
+
+
+def _prompt_rules(prompt: Any, vocab_size: int, n_labels: int) -> Iterator[Rule]:
+    """Of labels as language: token ids around a text and of each label, none of which begins another."""
+    if prompt is None:
+        return
+    names = {"prefix", "suffix", "labels", "lead", "pattern", "content_free"}
+    fits = isinstance(prompt, dict) and prompt.keys() == names
+    yield "prompt", prompt, fits, f"null, or {', '.join(sorted(names))}"
+
+    def ids(value: Any) -> bool:
+        return isinstance(value, list) and all(type(i) is int and 0 <= i < vocab_size for i in value)
+
+    for name in ("prefix", "suffix"):
+        yield f"prompt.{name}", prompt[name], ids(prompt[name]), "a list of token ids"
+    labels, shifts = prompt["labels"], prompt["content_free"]
+    fits = isinstance(labels, list) and len(labels) == n_labels and all(ids(x) and x for x in labels)
+    yield "prompt.labels", labels, fits and not begins_another(labels), "token ids of each label"
+    for name in ("lead", "pattern"):
+        yield f"prompt.{name}", prompt[name], isinstance(prompt[name], str), "a text"
+    fits = shifts is None or (isinstance(shifts, list) and len(shifts) == n_labels)
+    fits = fits and all(type(x) in (int, float) and math.isfinite(x) for x in shifts or ())
+    yield "prompt.content_free", shifts, fits, "null, or one number per label"
 
 
 def _size_rules(network: dict, family: Family) -> Iterator[Rule]:

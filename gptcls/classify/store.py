@@ -40,6 +40,8 @@ from gptcls.data.fields import BOUNDARY, in_lines
 from gptcls.data.long_texts import Long
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
+from gptcls.language.head import LabelClassifier, read_by, require_language_model
+from gptcls.language.prompt import Prompt
 from gptcls.models.families import FAMILIES, family_name
 from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.heads import published_head
@@ -141,7 +143,9 @@ def save_classifier(
         raise ValueError("only a classifier over pretrained weights can be stored without them")
     # What is written: the tensors, and all else in classifier.json.
     architecture = {"family": family_name(model.backbone), **asdict(model.backbone.config)}
-    architecture.pop("tied", None)  # the classifier has no language-model head
+    prompt = model.prompt if isinstance(model, LabelClassifier) else None
+    if prompt is None:
+        architecture.pop("tied", None)  # the classifier has no language-model head
     lora = model.policy == "lora"
     stored = "all" if full else "adapter" if lora else "trained"
     with merged(model) if full else nullcontext():
@@ -155,7 +159,8 @@ def save_classifier(
         "tokenizer": tokenizer and {"pad_id": saved.tokenizer.pad_id, "eos_ids": saved.tokenizer.eos_ids},
         "task": saved.task.to_json(),
         "pooling": model.pooling,
-        "head_bias": model.head.bias is not None,
+        "head_bias": prompt is None and model.head.bias is not None,
+        "prompt": prompt and prompt.to_json(),
         "trained": "all" if full and lora else model.policy,  # merged, it is a network like any other
         **{field: getattr(saved, field) for field in AS_THEY_ARE},
         "members": 1 + len(saved.members),
@@ -263,6 +268,7 @@ def read_classifier(
             tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
             if (n := getattr(config, "vocab_size", None)) is not None:  # a user's own network may not say
                 tokenizer.require_fit(str(folder), n)
+        prompt = spec["prompt"] and Prompt.from_json(spec["prompt"])
         tensors = load_file(folder / "model.safetensors")
         if stored == "all" and family.read:  # before as many blocks are built
             blocks = {parse(name)[1] for name in tensors if name.startswith("backbone.blocks.")}
@@ -278,7 +284,11 @@ def read_classifier(
         # A network of the user's own may compute what is not in the file while it is built.
         with shapes_only() if family.read else nullcontext():
             network = backbone or family.network(config)
-            model = Classifier(network, task.n_outputs, spec["pooling"], spec["head_bias"])
+            if prompt is None:
+                model = Classifier(network, task.n_outputs, spec["pooling"], spec["head_bias"])
+            else:
+                require_language_model(network, str(folder))
+                model = LabelClassifier(network, prompt)
         tokenizer = for_fields(tokenizer, spec["fields"], network)
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
@@ -294,7 +304,7 @@ def read_classifier(
     except (*DAMAGE, SafetensorError) as error:
         damage = f"damaged ({type(error).__name__}: {error!s:.200})"
         raise InputError(f"{folder} is {damage}; save or copy it again") from error
-    own = {"tokenizer": tokenizer, "mixture": mixture, "members": members}
+    own = {"tokenizer": read_by(tokenizer, prompt), "mixture": mixture, "members": members}
     own |= {"calibration": calibration, "decision": decision}
     return SavedClassifier(model.eval(), task, **as_they_are, **own)
 

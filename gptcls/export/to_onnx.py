@@ -30,6 +30,7 @@ from gptcls.core.tasks import MultiLabel
 from gptcls.data.clean import CONTROL, REPEATED, SPACE
 from gptcls.export.forms import tokenizer_of
 from gptcls.fast.frozen import Trained
+from gptcls.language.head import LabelClassifier
 
 LARGEST = 2**31 - 2**20  # bytes in a file of protocol buffers, names and graph left aside
 TOLERANCE = 1e-4  # of what ONNX Runtime computes
@@ -147,6 +148,8 @@ def _tokenizer(saved: SavedClassifier) -> Any:
     cannot do, and what no network does."""
     import tokenizers
 
+    if isinstance(saved.model, LabelClassifier):
+        raise InputError("a classifier by its language-model head (--head lm) has no ONNX form: distill it")
     if saved.mixture is not None:
         raise InputError(
             "this classifier's answers are mixed with those of n-grams, which are no network: train it "

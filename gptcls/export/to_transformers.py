@@ -29,6 +29,7 @@ from gptcls.core.tasks import MultiLabel, Regression
 from gptcls.core.weights import State
 from gptcls.evaluation.decision import PLAIN
 from gptcls.export.forms import FORMS, Form, tokenizer_of, with_tokenizer
+from gptcls.language.head import LabelClassifier
 from gptcls.models.auto_tokenizer import save_tokenizer, with_padding
 from gptcls.models.families import FAMILIES, Family, family_name, poolings_of
 from gptcls.models.heads import bias_into_norm, weight_and_bias
@@ -110,6 +111,9 @@ def to_transformers(classifier: SavedClassifier, folder: Path) -> None:
 def _converted(saved: SavedClassifier) -> tuple[dict[str, Any], State, str, str]:
     """The entries of config.json, the tensors under their names, what pads, and a tokenizer.json."""
     backbone, task = saved.model.backbone, saved.task
+    if isinstance(saved.model, LabelClassifier):
+        said = "it answers by its language-model head; train without --head lm, or distill it"
+        raise InputError(f"transformers cannot express this classifier: {said}")
     name = family_name(backbone)
     family, form = FAMILIES[name], FORMS.get(name)
     if form is None:

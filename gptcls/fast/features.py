@@ -33,6 +33,7 @@ from gptcls.core.answer import mean_of_each, token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
 from gptcls.core.errors import InputError
 from gptcls.fast.frozen import Frozen
+from gptcls.language.tree import TreeBlock
 
 FORMAT = "1"
 
@@ -206,6 +207,7 @@ def _frozen_key(frozen: Frozen) -> str:
     # The blocks too may depend on the pooling: by what it counts as padding.
     pooling = frozen.classifier.pooling if frozen.pools or frozen.classifier.pool.sees_padding else ""
     settings = (FORMAT, torch.__version__, backbone.config, depth, frozen.dtype, sorted(kernels), pooling)
+    settings += tuple(block.tree for block in backbone.blocks[:1] if isinstance(block, TreeBlock))
     digest = hashlib.sha256(repr(settings).encode())
     unread = [*backbone.blocks[depth:], *([] if frozen.pools else [backbone.norm])]
     unread_ids = {id(parameter) for module in unread for parameter in module.parameters()}

@@ -19,6 +19,7 @@ from gptcls.common.extras import needed
 from gptcls.core.classifier import Classifier
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
+from gptcls.language.head import LabelNodes
 
 
 class Frozen(nn.Module):
@@ -53,8 +54,11 @@ class Frozen(nn.Module):
 
 
 def _pools(classifier: Classifier, depth: int) -> bool:
-    """Whether what is frozen includes the pooling: above all blocks, with nothing to train in it."""
-    return depth == len(classifier.backbone.blocks) and not list(classifier.pool.parameters())
+    """Whether what is frozen includes the pooling: above all blocks, with nothing to train in it, and of one
+    vector a text."""
+    pool = classifier.pool
+    several = isinstance(pool, LabelNodes) and pool.n_nodes > 1
+    return depth == len(classifier.backbone.blocks) and not list(pool.parameters()) and not several
 
 
 def _in_dtype(block: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -113,6 +113,8 @@ def published_head(model: Classifier) -> State | None:
     """
     backbone, key = model.backbone, known_family(model.backbone)
     family = FAMILIES[key] if key else None
+    if not isinstance(model.head, nn.Linear):
+        return None
     if family is None or family.head is None or model.pooling != poolings_of(family)[0]:
         return None
     if key == "modernbert":  # whose class may take a mean: its config.json says so, no tensor

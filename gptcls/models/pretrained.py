@@ -19,6 +19,8 @@ from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import GPT2, Tokenizer
 from gptcls.core.weights import parse
 from gptcls.models import weight_files as files
+from gptcls.models.chat import FILE as CHAT_TEMPLATE
+from gptcls.models.chat import read_chat
 from gptcls.models.families import Family, declared_family
 from gptcls.models.heads import Head, take_head
 from gptcls.models.hub import NotOnHubError, cached_file, hub_file, is_hub_name
@@ -142,7 +144,10 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     generation = path.with_name("generation_config.json")
     ends = declared | (files.read_object(generation) if generation.is_file() else {})
     eos_ids = eos if isinstance(eos := ends.get("eos_token_id"), list) else [eos]
-    return FileTokenizer(path.with_name("tokenizer.json"), declared.get("pad_token_id"), eos_ids, content)
+    file = path.with_name("tokenizer.json")
+    tokenizer = FileTokenizer(file, declared.get("pad_token_id"), eos_ids, content)
+    tokenizer.chat = read_chat(path.parent)
+    return tokenizer
 
 
 def declared_size(name_or_path: str | Path) -> tuple[int | None, bool]:
@@ -224,7 +229,7 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
     with suppress(absent):
         config = get("config.json")
         family = declared_family(files.read_object(config), str(config))
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, "generation_config.json"):
         with suppress(absent):
             get(name)
     if not family.own_tokenizer and cached_file(repo, "tokenizer.json") is None:

@@ -7,6 +7,7 @@ from typing import Any
 from gptcls.common.memory import ran_out
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import Tokenizer, require_text
+from gptcls.models.chat import ChatTemplate
 
 
 class FileTokenizer(Tokenizer):
@@ -18,7 +19,10 @@ class FileTokenizer(Tokenizer):
     the first of ``eos_ids``, else 0. ``content`` stands in for the file's where it is given.
 
     ``separator`` is what the post-processor puts between two texts, if anything, and ``two_segments`` says
-    whether the second is of another segment then."""
+    whether the second is of another segment then. ``chat`` is the template of a model that was tuned on
+    conversations."""
+
+    chat: ChatTemplate | None = None
 
     def __init__(
         self, path: Path, pad_id: int | None = None, eos_ids: Sequence[int] = (), content: str | None = None
@@ -71,6 +75,14 @@ class FileTokenizer(Tokenizer):
             batch = [_without_surrogates(text) for text in texts[start : start + 1024]]
             rows += [self.cut(found.ids, max_length) for found in self._tokenizer.encode_batch_fast(batch)]
         return rows
+
+    def encode_template(self, text: str) -> list[int]:
+        """The ids of a text in which the names of special tokens are these, and nothing is put around it."""
+        self._tokenizer.encode_special_tokens = False
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        finally:
+            self._tokenizer.encode_special_tokens = True
 
     def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of :meth:`encode` and, of each, from which character of the text to which it stands for;

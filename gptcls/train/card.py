@@ -11,6 +11,7 @@ from gptcls.core.tasks import MultiLabel
 from gptcls.data.corpora import corpus_of
 from gptcls.evaluation.decision import PLAIN
 from gptcls.evaluation.report import scores_table
+from gptcls.language.head import LabelClassifier
 from gptcls.models.families import known_family
 from gptcls.models.hub import is_hub_name
 from gptcls.models.pretrained import OWNERS, RELEASES
@@ -144,6 +145,10 @@ def _what(saved: SavedClassifier) -> str:
     n = 1 + len(saved.members)
     of = f"{n} networks whose probabilities are averaged, each over" if n > 1 else "A network over"
     mixed = ", its answers mixed with those of an n-gram model" if saved.mixture else ""
+    if isinstance(saved.model, LabelClassifier):
+        over = f"A network over {_named(_base_name(saved))}, of which `{saved.model.policy}` was trained"
+        by = f"by how likely it finds each label behind the text, in {_named(saved.model.prompt.pattern)}"
+        return f"**What.** It gives a text {gives}. {over}, answers {by}{mixed}."
     trained, pooling = saved.training.get("train") or saved.model.policy, saved.model.pooling
     over = f"{of} {_named(_base_name(saved))}, of which `{trained}` was trained, with a head that reads"
     what = "a text" if saved.fields == 1 else f"{saved.fields} texts that are read together"

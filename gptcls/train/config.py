@@ -155,6 +155,31 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LanguageOptions:
+    """Labels as words that the network itself puts behind a text."""
+
+    head: Literal["linear", "lm"] = "linear"
+    """What answers: a new linear head; or the network's own language-model head, by how likely it finds each
+    label behind the text. With --epochs 0 it is asked as it is."""
+    pattern: str | None = None
+    r"""The words around text and label, of --head lm; otherwise '{text}\nThis message is {label}.' A file
+    (.toml, .json) may also have words and descriptions for labels, and several patterns (file.toml:2)."""
+    verbalizers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL=WORDS …")] = ()
+    """Words for labels, where these are not their names."""
+    shots: int = 0
+    """Training rows that stand in the prompt, with their labels, above each text; the head is then asked as
+    it is."""
+    chat: Literal["auto", "none"] = "auto"
+    """auto: the pattern is put into the words of the chat template that the tokenizer has, if it has one."""
+    objective: Literal["labels", "tokens"] = "labels"
+    """What is learnt: which of the labels is the likeliest, or as a language model to write the label, of all
+    that could be written."""
+    content_free: Literal["auto", "none"] = "auto"
+    """auto: where the head is asked as it is, how likely each label is behind a text without content is
+    divided out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitOptions:
     """How it is trained."""
 
@@ -269,8 +294,8 @@ class TrainConfig(Options):
         "data", "text_column", "label_column", "task", "balance", "model", "preset", "train", "epochs", "out",
     )  # fmt: skip
     GROUPS: ClassVar = {
-        "data": "data", "model": "model", "fit": "training", "run": "output", "seed": "training",
-        "recipe": "training",
+        "data": "data", "model": "model", "language": "labels as language", "fit": "training",
+        "run": "output", "seed": "training", "recipe": "training",
     } | dict.fromkeys((
         "augment", "augment_copies", "augment_share", "synonyms", "extra", "clean", "label_names",
         "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "no_causal_mask", "pad_to",
@@ -281,6 +306,7 @@ class TrainConfig(Options):
 
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
+    language: LanguageOptions = field(default_factory=LanguageOptions)
     fit: FitOptions = field(default_factory=FitOptions)
     run: RunOptions = field(default_factory=RunOptions)
 

@@ -12,7 +12,7 @@ from gptcls.train.config import FROM_RANDOM, LORA, RECIPES, TrainConfig
 from gptcls.train.presets import preset_settings
 
 AT_LEAST = {
-    "epochs": 1, "batch_size": 1, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
+    "epochs": 0, "batch_size": 1, "shots": 0, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
     "lr": 0, "weight_decay": 0, "cache_budget": 0, "warmup": 0, "clip": 0, "max_length": 1,
     "pad_to": 1, "lora_rank": 1, "lora_alpha": 0, "lora_dropout": 0,
 }  # fmt: skip
@@ -42,8 +42,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
     values |= {name: default for name, default in defaults.items() if values[name] is None}
     if values["costs"] is not None and values["threshold"] == "none":
         values["threshold"] = "cost"
+    if values["shots"] and values["epochs"] is None:
+        values["epochs"] = 0
     for check in (
         _check_shard,
+        _check_language,
         _check_task,
         _check_seeds,
         _check_answers,
@@ -63,6 +66,9 @@ def settle(config: TrainConfig, width: int | None, decoder: bool, rows: int) -> 
     preset says, which is logged."""
     values = config.flat()
     chosen = preset_settings(config.fit.preset, width, rows, decoder)
+    if config.language.head == "lm":
+        chosen = {name: value for name, value in chosen.items() if name != "stack"} | {"pooling": "last"}
+        chosen |= {"train": "head"} if values["epochs"] == 0 else {}
     chosen = {name: value for name, value in chosen.items() if values[name] is None}
     if chosen:
         said = ", ".join(
@@ -121,6 +127,40 @@ def _check_shard(values: dict[str, Any]) -> None:
     if values["recipe"] == "book":
         raise InputError("--recipe book trains a whole network; leave out --shard")
     values["no_cache"] = True
+
+
+def _check_language(values: dict[str, Any]) -> None:
+    """What goes with --head lm, and what does not."""
+    given = _changed(values, ("pattern", "verbalizers", "shots", "chat", "objective", "content_free"))
+    epochs = values["epochs"]
+    if values["head"] != "lm":
+        if given:
+            raise InputError(f"{flag(given[0])} goes with --head lm; add that, or leave it out")
+        if epochs == 0:
+            raise InputError("--epochs 0 is too small; use 1 or more, or --head lm")
+        return
+    if values["task"] != "single":
+        way_out = "take --task single, or leave --head lm out"
+        raise InputError(f"--head lm names one class of each text, not --task {values['task']}; {way_out}")
+    for so, what in (
+        (values["recipe"] == "book", "--recipe book"),
+        (values["init"] == "random", "--init random"),
+        (values["no_causal_mask"], "--no-causal-mask"),
+        (values["shard"], "--shard"),
+        (values["seeds"], "--seeds"),
+        (values["pooling"] not in (None, "auto", "last"), f"--pooling {values['pooling']}"),
+        (values["pad_to"] is not None, "--pad-to"),
+        (values["objective"] == "tokens" and values["label_smoothing"], "--label-smoothing"),
+    ):
+        if so:
+            beside = "--objective tokens" if what == "--label-smoothing" else "--head lm"
+            raise InputError(f"{what} is not for {beside}; leave one of the two out")
+    if values["shots"] and epochs:
+        raise InputError(f"--shots are for a head that is asked as it is; leave out --epochs {epochs}")
+    if values["train"] == "head" and epochs != 0:
+        raise InputError("--train head trains a new head, and --head lm has none; use last_block or more")
+    if epochs == 0 and _changed(values, ("objective",)):
+        raise InputError("--objective is about training, and --epochs 0 has none; leave one of the two out")
 
 
 def _check_answers(values: dict[str, Any]) -> None:

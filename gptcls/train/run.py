@@ -54,6 +54,7 @@ from gptcls.train.hooks import (
     StopOnSignal,
     read_checkpoint,
 )
+from gptcls.train.language import LabelTokens
 from gptcls.train.processes import CheckpointsTogether, SharedTrainer, StopTogether, SumGradients
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
@@ -335,6 +336,8 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
             log.info(f"{part}: {len(labels):,} texts, {judge_of(setup.saved.task).summary(labels)}")
         if labels and (in_loss := weights_of(frame)) is not None:
             loaders[part] = weighted(loaders[part], torch.from_numpy(in_loss))
+    if config.language.objective == "tokens" and lesson is None:
+        task = LabelTokens(task)
     if weights_of(split.train) is not None:
         task = Weighted(task, setup.datasets["train"].targets)
     torch.manual_seed(config.run.seed if seed is None else seed)
@@ -357,6 +360,8 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
         own.append(EpochLines(loaders["validation"], freq, n_batches, full, val_iter))
     hooks = [*own, BestWeights(options.patience), *hooks]
     how: dict[str, Any] = {}
+    if not setup.saved.model.trained_parameters():  # torch's optimizers refuse an empty list
+        how["optimizer"] = torch.optim.SGD([{"params": []}], lr=0.0)
     if not (book or setup.saved.model.pool.sees_padding or setup.shards):
         how["parts"] = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
     rows, device = loaders["train"], setup.device
@@ -491,6 +496,8 @@ def store_everything(config: TrainConfig, base: dict | None) -> bool:
     train, save = config.model.train, config.run.save
     if base is None or train == "all" or save == "full":
         return True
+    if config.language.head == "lm" and not config.fit.epochs:
+        return False
     return save == "auto" and base["name"] not in PRESETS and train != "lora"
 
 

@@ -30,11 +30,14 @@ from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
+from gptcls.language.head import LabelClassifier, read_by
+from gptcls.language.prompt import Prompt
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
+from gptcls.train.language import divide_out, make_prompt
 from gptcls.train.resolve import TASK_OPTIONS, settle
 from gptcls.train.sampler import WeightedBucketSampler
 from gptcls.train.shards import Shards
@@ -81,9 +84,14 @@ def prepare(
     if config.run.recipe == "book" and n_train < batch_size:  # its loader drops the incomplete batch
         raise InputError(f"--batch-size {batch_size} is larger than the {n_train} training rows")
     fields = n_fields(text for _, frame in split.items() for text in frame["text"])
-    tokenizer = for_fields(start.tokenizer, fields, start.backbone)
-    model = build_classifier(config, task, device, start)
+    if config.language.head == "lm" and fields > 1:
+        raise InputError(f"--head lm has a pattern for one text, and the rows have {fields}: name one column")
+    prompt = make_prompt(config, task, split, start) if config.language.head == "lm" else None
+    tokenizer = read_by(for_fields(start.tokenizer, fields, start.backbone), prompt)
+    model = build_classifier(config, task, device, start, prompt)
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
+    if prompt is not None and not config.fit.epochs and config.language.content_free == "auto":
+        divide_out(model, tokenizer, max_length, device)
     saved = SavedClassifier(
         model, task, max_length, pad_to, start.base_of(model), config.to_json(), {}, tokenizer, options.long,
         config.data.cleaning, config.data.text_columns, decision=decision, fields=fields,
@@ -108,8 +116,10 @@ def make_task(split: Split, config: TrainConfig) -> Task:
     return made if weights is None else counted(made, made.targets(labels), torch.from_numpy(weights))
 
 
-def build_classifier(config: TrainConfig, task: Task, device: torch.device, start: Start) -> Classifier:
-    """The classifier at the start of training."""
+def build_classifier(
+    config: TrainConfig, task: Task, device: torch.device, start: Start, prompt: Prompt | None = None
+) -> Classifier:
+    """The classifier at the start of training; with a ``prompt`` its head is the language model's own."""
     options, backbone, tokenizer = config.model, start.backbone, start.tokenizer
     # A network of the user's own need not state the size of its vocabulary.
     tokenizer.require_fit(options.model, getattr(backbone.config, "vocab_size", tokenizer.vocab_size))
@@ -124,7 +134,10 @@ def build_classifier(config: TrainConfig, task: Task, device: torch.device, star
         backbone.drop_pooler()
     family, head = known_family(backbone), start.head
     biased = family is None or FAMILIES[family].head_bias or (head is not None and head.of(task)[1].any())
-    model = Classifier(backbone, task.n_outputs, pooling, bool(biased))
+    if prompt is not None:
+        model, head = LabelClassifier(backbone, prompt), None
+    else:
+        model = Classifier(backbone, task.n_outputs, pooling, bool(biased))
     if head is not None:
         head.put(task, model.head)
     if options.train == "lora":

@@ -17,6 +17,8 @@ from gptcls.core.task import Task
 from gptcls.core.tasks import Regression
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
+from gptcls.language.head import LabelClassifier
+from gptcls.language.tree import without_trees
 from gptcls.models.families import FAMILIES, known_family
 from gptcls.models.heads import Head, named, weight_and_bias
 from gptcls.models.lora import merge
@@ -130,6 +132,12 @@ def _continued(name: str, folder: Path, dtype: torch.dtype) -> Start:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors"))
     origin = {"name": str(folder.resolve()), "sha256": remembered_sha256(*files)}
     numbers = (task.means, task.scales) if isinstance(task, Regression) else ((), ())
-    head = Head(task.labels, task.kind, model.pooling, *weight_and_bias(model.head), *numbers)
-    tokenizer = getattr(saved.tokenizer, "alone", saved.tokenizer)  # this run's rows may be others
-    return Start(name, model.backbone, tokenizer, origin, base, touched, head, saved.cleaning, saved.pad_to)
+    if isinstance(model, LabelClassifier):
+        without_trees(model.backbone)
+        tokenizer, head = saved.tokenizer.base, None
+    else:
+        tokenizer = saved.tokenizer
+        head = Head(task.labels, task.kind, model.pooling, *weight_and_bias(model.head), *numbers)
+    tokenizer = getattr(tokenizer, "alone", tokenizer)  # this run's rows may have other fields
+    pad_to = saved.pad_to if head else None
+    return Start(name, model.backbone, tokenizer, origin, base, touched, head, saved.cleaning, pad_to)
