@@ -252,9 +252,10 @@ def test_texts_in_every_shape(base):
     assert named.feature_names_in_.tolist() == ["said", "n"]
     with pytest.raises(ValueError, match="2 features, but GPTClassifier is expecting 1"):
         clone(model).fit(column, LABELS).predict(np.hstack([column, column]))
-    joined = clone(model).fit(np.hstack([column, column]), LABELS)
-    twice = clone(model).fit([f"{text}\n{text}" for text in TEXTS], LABELS)
-    assert (joined.predict_proba(TEXTS) == twice.predict_proba(TEXTS)).all()
+    both = np.hstack([column, column])
+    joined = clone(model).fit(both, LABELS)
+    pairs = list(zip(TEXTS, TEXTS, strict=True))
+    assert (joined.predict_proba(both) == clone(model).fit(pairs, LABELS).predict_proba(pairs)).all()
 
 
 def test_pipeline_and_column_transformer(base):

@@ -202,7 +202,8 @@ def create_app(
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        kind, where = first["type"], ".".join(str(part) for part in first["loc"][1:])
+        named = (str(part) for part in first["loc"][1:])  # also which of the two types a text was tried as
+        kind, where = first["type"], ".".join(part for part in named if part not in ("str", "list[str]"))
         if kind == "json_invalid" or not where:
             said = "the body must be a JSON object, sent with the header Content-Type: application/json"
             return refused(422, said)
