@@ -30,7 +30,7 @@ from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.models.families import FAMILIES, known_family, poolings_of
-from gptcls.models.lora import LoRAConfig, add_lora, freeze
+from gptcls.models.lora import LoRAConfig, adapt, freeze
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.resolve import TASK_OPTIONS, settle
@@ -124,8 +124,9 @@ def build_classifier(config: TrainConfig, task: Task, device: torch.device, star
     if head is not None:
         head.put(task, model.head)
     if options.train == "lora":
-        lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
-        add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
+        sizes = options.lora_rank, options.lora_alpha, options.lora_dropout
+        kind = {"rslora": options.lora_kind == "rslora", "dora": options.lora_kind == "dora"}
+        adapt(model.backbone, LoRAConfig(*sizes, **kind), options.lora_targets)
     freeze(model, options.train)
     if (cache := config.run.cache) and not model.frozen_blocks:
         raise InputError(f"--cache {cache} keeps what is frozen; this run trains every block, leave it out")
