@@ -143,7 +143,7 @@ def part(split: Split, config: TrainConfig, clock: Callable[[], float], steps: i
     """A network of random weights on some steps, scaled to all."""
     few = few_labels(split.train, BATCH * (1 + steps), SETTINGS_SEED)
     texts = few_labels(split.test, BATCH * (1 + steps), SETTINGS_SEED)
-    setup = prepare(Split(few, few[:BATCH], texts[:BATCH]), config)
+    setup = prepare(Split(few, few[:BATCH], few[:BATCH]), config)
     parameters = sum(p.numel() for p in setup.saved.model.trained_parameters().values())
     started = clock()
     setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, setup.config, setup.device)
@@ -223,7 +223,7 @@ def table(found: list[dict[str, Any]]) -> str:
     """
     >>> costs = {"training": 61.04, "answers": 4.0, "parameters": 14_183_424, "peak_mib": 1411.6}
     >>> print(table([{"name": "gpt2-small", "trained": "all", "rows": {"test": 200}} | costs]))
-    | | trained | parameters | test accuracy % | on IMDb | training, s | s per 1,000 texts | peak, MiB |
+    |  | trained | parameters | test accuracy % | on IMDb | training, s | s per 1,000 texts | peak, MiB |
     | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |
     | gpt2-small | all | 14,183,424 | random weights: none | 91.88 | 61.0 | 20.0 | 1,412 |
     """
@@ -238,7 +238,7 @@ def table(found: list[dict[str, Any]]) -> str:
         line = [Path(each["name"]).name, each["trained"], f"{each['parameters']:,}", score]
         line += ["" if published is None else f"{published:.2f}", f"{each['training']:,.1f}"]
         lines.append([*line, f"{1000 * each['answers'] / n:.1f}", f"{each['peak_mib']:,.0f}"])
-    return markdown(lines, words=2).replace("|  |", "| |", 1)
+    return markdown(lines, words=2)
 
 
 def run(options: Options) -> None:
