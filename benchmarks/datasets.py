@@ -60,7 +60,11 @@ def split_by(name: str, folder: Path, seed: int) -> Split:
     The validation rows are the same for every seed: settings are chosen on them, so no test part, of whatever
     seed, has a row that was looked at.
     """
-    parts = SETS[name].read(folder)
+    return split_parts(SETS[name].read(folder), seed)
+
+
+def split_parts(parts: "dict[str, DataFrame]", seed: int) -> Split:
+    """:func:`split_by` of rows that were read: the parts "train" and, perhaps, "test"."""
     rows, test = drop_duplicates(parts["train"]), parts.get("test")
     first = make_split(rows, test=test, seed=SETTINGS_SEED)
     if test is not None:

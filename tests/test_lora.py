@@ -14,17 +14,21 @@ from gptcls.core.batches import TextDataset, pad
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, PRESETS
+from gptcls.core.loop import decay_groups
 from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
 from gptcls.models.lora import (
     LoRAConfig,
+    LoRAEmbedding,
     LoRALinear,
+    adapt,
     add_lora,
     learn_adapters,
     lora_layers,
     merge,
     merged,
+    plus_groups,
     unmerge,
 )
 
@@ -57,6 +61,107 @@ def test_the_formula():
     torch.testing.assert_close(layer(x).double(), expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(layer.weight.double(), w + 7 / 3 * big_b @ a, atol=1e-6, rtol=1e-6)
     assert layer.bias is base.bias
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_the_formula_of_a_table_is_that_of_one_hot_rows(dora):
+    torch.manual_seed(0)
+    table, ids = nn.Embedding(9, 6), torch.tensor([[3, 0], [8, 3]])
+    layer, linear = LoRAEmbedding(table, LoRAConfig(2, 7.0, dora=dora)), nn.Linear(9, 6, bias=False)
+    linear.weight = nn.Parameter(table.weight.detach().T)
+    twin = LoRALinear(linear, layer.config)
+    torch.testing.assert_close(layer(ids), table(ids))
+    with torch.no_grad():
+        for parameter, other in zip(layer.adapter(), twin.adapter(), strict=True):
+            other.copy_(parameter.normal_())
+    one_hot = nn.functional.one_hot(ids, 9).float()
+    torch.testing.assert_close(layer(ids), twin(one_hot))
+    torch.testing.assert_close(layer.weight[ids], layer(ids))
+    torch.testing.assert_close(layer.weight.T, twin.weight)
+
+
+def test_doras_formula():
+    torch.manual_seed(0)
+    base = nn.Linear(8, 6)
+    with torch.no_grad():
+        base.weight[2] = 0  # a row of no length
+    layer = LoRALinear(base, LoRAConfig(3, 7.0, dora=True))
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(layer(x), base(x))
+    torch.testing.assert_close(layer.magnitude, base.weight.square().sum(dim=1).sqrt())
+    with torch.no_grad():
+        for parameter in layer.adapter():
+            parameter.normal_()
+    w, b, a, big_b, m = (
+        p.detach().double()
+        for p in (base.weight, base.bias, layer.lora_A.weight, layer.lora_B.weight, layer.magnitude)
+    )
+    v = w + 7 / 3 * big_b @ a
+    whole = m[:, None] * v / v.square().sum(dim=1, keepdim=True).sqrt()
+    torch.testing.assert_close(layer(x).double(), x.double() @ whole.T + b, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer.weight.double(), whole, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(layer.weight.norm(dim=1), layer.magnitude.abs()), "m is how long the rows are"
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_dora_with_dropout_is_pefts(train):
+    """Of a layer of its own, as only there both draw the same random numbers; the gradients too."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(8, 6))
+    ours = LoRALinear(deepcopy(base[0]), LoRAConfig(3, 7.0, 0.5, dora=True)).train(train)
+    settings = peft.LoraConfig(r=3, lora_alpha=7, lora_dropout=0.5, use_dora=True, target_modules=["0"])
+    network = peft.get_peft_model(base, settings).train(train)
+    twin = network.base_model.model[0]
+    pairs = [
+        (ours.lora_A.weight, twin.lora_A.default.weight),
+        (ours.lora_B.weight, twin.lora_B.default.weight),
+        (ours.magnitude, twin.lora_magnitude_vector.default.weight),
+    ]
+    outputs = []
+    with torch.no_grad():
+        for own, other in pairs:
+            other.copy_(own.normal_())
+    x = torch.randn(50, 8)
+    for layer in (ours, twin):
+        torch.manual_seed(1)
+        outputs.append(layer(x))
+        outputs[-1].square().sum().backward()
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+    for own, other in pairs:
+        torch.testing.assert_close(own.grad, other.grad, atol=1e-3, rtol=1e-4)
+    assert torch.equal(outputs[0], ours.eval()(x)) != train, "the dropout drops"
+
+
+def test_groups_of_lora_plus_are_pefts():
+    """PEFT speeds up what is no matrix as well, the head's bias, and has a rate of its own for a table: the
+    paper has neither."""
+    peft = pytest.importorskip("peft")
+    from peft.optimizers import create_loraplus_optimizer
+
+    model = tiny_lora(LoRAConfig(3, dora=True), ("*", "wte"))
+    groups = decay_groups(model.trained_parameters().values(), 0.1)
+    groups = plus_groups(groups, model.backbone, 16.0)
+    ours = {
+        id(p): (1e-3 * group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]
+    }
+    assert len(ours) == sum(len(group["params"]) for group in groups) == len(model.trained_parameters())
+    network = peft.get_peft_model(
+        tiny_classifier().backbone, peft.LoraConfig(r=3, target_modules=["qkv", "proj", "fc"])
+    )
+    theirs = create_loraplus_optimizer(
+        network, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16.0, loraplus_weight_decay=0.1
+    )
+    rates = {id(p): (x["lr"], x["weight_decay"]) for x in theirs.param_groups for p in x["params"]}
+    twins = dict(network.named_parameters())
+    for name, layer in lora_layers(model.backbone).items():
+        for part in ("lora_A", "lora_B") if name != "wte" else ():
+            twin = twins[f"base_model.model.{name}.{part}.default.weight"]
+            assert ours[id(getattr(layer, part).weight)] == rates[id(twin)]
+    table = lora_layers(model.backbone)["wte"]
+    slow = [p for layer in lora_layers(model.backbone).values() for p in (layer.magnitude,)]
+    for parameter in (*table.adapter(), *slow, *model.head.parameters()):
+        assert ours[id(parameter)][0] == 1e-3
 
 
 def test_training_starts_at_the_pretrained_network():
@@ -146,14 +251,16 @@ def test_equal_to_peft_on_another_family(targets):
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
-def test_merging_and_back_exactly():
-    model = tiny_lora()
+@pytest.mark.parametrize("dora", [False, True])
+def test_merging_and_back_exactly(dora):
+    model = tiny_lora(LoRAConfig(3, 6.0, dora=dora), ("*", "wte"))
     before, expected = bits(model), logits(model)
     layers = merge(model)
-    assert len(layers) == 12
+    assert len(layers) == 13
     assert not lora_layers(model)
     assert bits(model).keys() == tiny_classifier().state_dict().keys()
     assert {type(block.attn.qkv) for block in model.backbone.blocks} == {nn.Linear}
+    assert type(model.backbone.wte) is nn.Embedding
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
     unmerge(model, layers)
     assert same_bits(bits(model), before)
@@ -169,11 +276,12 @@ def test_merged_is_undone_whatever_happens():
     assert same_bits(bits(model), before)
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("pooling", POOLERS)
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-def test_two_stages_see_the_adapters(pooling, depth):
+def test_two_stages_see_the_adapters(pooling, depth, dora):
     """``one_position`` and ``FusedBlock`` compute with a layer's weight and never call the layer."""
-    model = tiny_lora()
+    model = tiny_lora(LoRAConfig(3, 6.0, dora=dora))
     model.pooling = pooling
     ids, lengths = pad(IDS, pad_to=9)
     expected = logits(model)
@@ -185,10 +293,12 @@ def test_two_stages_see_the_adapters(pooling, depth):
     torch.testing.assert_close(got, expected, atol=5e-6, rtol=1e-5)
     merge(model)
     torch.testing.assert_close(logits(Staged(model)), expected, atol=5e-6, rtol=1e-5)
-    plain = tiny_lora()
+    plain = tiny_lora(LoRAConfig(3, 6.0, dora=dora))
     plain.pooling = pooling
     for layer in lora_layers(plain).values():
         nn.init.zeros_(layer.lora_B.weight)
+        if dora:
+            nn.init.constant_(layer.magnitude, layer.base.weight.norm(dim=1).mean().item())
     assert (logits(plain) - expected).abs().max() > 1e-2, "adapters that change nothing would prove nothing"
 
 
@@ -199,17 +309,18 @@ def test_bf16_copies_see_the_adapters():
     torch.testing.assert_close(got, expected, atol=5e-2, rtol=5e-2)
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("pooling", POOLERS)
-def test_gradients_at_one_position_are_those_of_the_plain_forward(pooling):
+def test_gradients_at_one_position_are_those_of_the_plain_forward(pooling, dora):
     ids, lengths = pad(IDS)
     grads = []
     for fast in (False, True):
-        model = tiny_lora(targets=("blocks.2.*",))
+        model = tiny_lora(LoRAConfig(3, 6.0, dora=dora), targets=("blocks.2.*",))
         model.pooling = pooling
         output = Trained(model, 2)(Frozen(model, 2)(ids, lengths), lengths) if fast else model(ids, lengths)
         output.square().sum().backward()
         grads.append({name: p.grad for name, p in model.trained_parameters().items()})
-    assert len(grads[0]) == 2 * 4 + 2
+    assert len(grads[0]) == (3 if dora else 2) * 4 + 2
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, atol=1e-5, rtol=1e-4, msg=name)
 
@@ -260,11 +371,49 @@ def test_patterns(targets, expected):
     assert lora_layers(model.backbone).keys() == layers.keys()
 
 
-@pytest.mark.parametrize("pattern", ["q_proj", "roj", "blocks.3.*", "", "wte", "QKV"])
+@pytest.mark.parametrize(
+    ("targets", "n", "frozen"),
+    [
+        (("*",), 12, 0),
+        (("*", "wte"), 13, 0),
+        (("wte",), 1, 0),
+        (("blocks.2.*", "wte"), 5, 0),
+        (("blocks.2.*",), 4, 2),
+    ],
+)
+def test_the_token_table_is_a_target_by_its_name_alone(targets, n, frozen):
+    model = tiny_classifier()
+    layers = adapt(model.backbone, LoRAConfig(2), targets)
+    learn_adapters(model)
+    assert len(layers) == n
+    assert (type(model.backbone.wte) is LoRAEmbedding) == ("wte" in layers) == ("wte" in targets)
+    assert model.frozen_blocks == frozen, "what is below the blocks trains, so nothing is computed once"
+    trained = model.trained_parameters()
+    assert len(trained) == 2 * n + 2
+    assert {name for name in trained if "wte" in name} == {
+        f"backbone.wte.lora_{part}.weight" for part in ("A", "B") if "wte" in targets
+    }
+    ids, lengths = pad(IDS)
+    nn.init.normal_(next(iter(layers.values())).lora_B.weight)
+    model(ids, lengths).sum().backward()
+    assert all(parameter.grad is not None for parameter in trained.values())
+
+
+def test_what_has_no_table_of_that_name_is_said():
+    backbone = tiny_classifier().backbone
+    backbone.wte = nn.Linear(3, 3)
+    with pytest.raises(InputError, match="--lora-targets wte: this network has no token table"):
+        adapt(backbone, LoRAConfig(2), ("*", "wte"))
+    assert not lora_layers(backbone)
+    with pytest.raises(InputError, match=r"--lora-rank 17 .* at most 16"):
+        adapt(tiny_classifier().backbone, LoRAConfig(17), ("wte",))
+
+
+@pytest.mark.parametrize("pattern", ["q_proj", "roj", "blocks.3.*", "", "wpe", "QKV"])
 def test_a_pattern_without_a_layer_is_named(pattern):
     model = tiny_classifier()
     with pytest.raises(InputError, match="no linear layer") as error:
-        add_lora(model.backbone.blocks, LoRAConfig(2), ("qkv", pattern), prefix="blocks")
+        adapt(model.backbone, LoRAConfig(2), ("qkv", "wte", pattern))
     assert repr(pattern) in str(error.value)
     assert "blocks.*.attn.qkv, blocks.*.attn.proj, blocks.*.mlp.fc, blocks.*.mlp.proj" in str(error.value)
     assert not lora_layers(model), "nothing was wrapped"

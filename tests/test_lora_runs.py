@@ -122,8 +122,9 @@ def test_what_is_left_can_be_used(train, tmp_path):
 
 
 def test_ctrl_c_and_resume_end_with_the_same_bits(train, tmp_path, monkeypatch):
-    """With dropout, so that the random numbers matter as well."""
-    options = {"lora_dropout": 0.3, "patience": 2, "epochs": 4, "lora_targets": ("qkv", "mlp.*")}
+    """With dropout, so that the random numbers matter as well, and with rates that differ."""
+    options = {"lora_dropout": 0.3, "patience": 2, "epochs": 4, "lora_targets": ("qkv", "mlp.*", "wte")}
+    options |= {"lora_kind": "dora", "lora_plus": 4.0}
     train("whole", **options)
     step = gptcls.core.loop.Trainer._step
 
@@ -140,6 +141,46 @@ def test_ctrl_c_and_resume_end_with_the_same_bits(train, tmp_path, monkeypatch):
     gptcls.train.run.train(TrainConfig.of(out=tmp_path / "cut", resume=True))
     assert same_bits(tensors(tmp_path / "whole"), tensors(tmp_path / "cut"))
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "cut" / "history.csv").read_text()
+
+
+VARIANTS = {
+    "rslora": {"lora_kind": "rslora"},
+    "dora": {"lora_kind": "dora", "lora_dropout": 0.2, "lora_targets": ("blocks.2.*",)},
+    "plus": {"lora_plus": 8.0, "lr": 2e-3},
+    "table": {"lora_kind": "dora", "lora_targets": ("qkv", "wte")},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_learns_and_comes_back(train, tmp_path, name):
+    run = train(epochs=8, **VARIANTS[name])
+    assert run.scores["train"]["accuracy"] > 0.9
+    layers = lora_layers(run.classifier.model)
+    assert ("backbone.wte" in layers) == (name == "table")
+    changed = [p for layer in layers.values() for p in layer.adapter()]
+    assert all(p.abs().max() > 0 for p in changed), "what starts at zero has moved"
+    for layer in layers.values():
+        if name in ("dora", "table"):
+            assert (layer.magnitude - layer.matrix.norm(dim=1)).abs().max() > 1e-5
+        else:
+            assert layer.magnitude is None
+    kinds = {(layer.config.rslora, layer.config.dora) for layer in layers.values()}
+    assert kinds == {(name == "rslora", name in ("dora", "table"))}
+    texts = run.split.test["text"].tolist()
+    back = load_classifier(tmp_path / "x", device="cpu", precision="fp32")
+    assert back.predict_proba(texts) == pytest.approx(run.outputs["test"], abs=1e-5)
+    description = json.loads((tmp_path / "x" / "classifier" / "adapter_config.json").read_text())
+    assert (description["use_rslora"], description["use_dora"]) == next(iter(kinds))
+
+
+def test_b_learns_faster_with_lora_plus(train, monkeypatch):
+    """With a rate as small as this one AdamW's first step is the rate, for every number."""
+    steps = {}
+    for factor in (1.0, 16.0):
+        run = train(f"x{factor:g}", lr=1e-7, epochs=1, lora_plus=factor, schedule="constant", warmup=0.0)
+        layers = lora_layers(run.classifier.model).values()
+        steps[factor] = torch.cat([layer.lora_B.weight.abs().flatten() for layer in layers]).max().item()
+    assert steps[16.0] == pytest.approx(16 * steps[1.0], rel=0.05)
 
 
 def test_the_weights_of_the_best_epoch_are_kept(train, tmp_path):
@@ -208,10 +249,8 @@ def test_settings():
         return resolve(TrainConfig.of(model="gpt2-small", **options))
 
     config = resolved(train="lora")
-    given = [
-        config.flat()[name] for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lr")
-    ]
-    assert given == [16, 16.0, 0.0, ("*",), 8e-4]
+    names = ("lora_kind", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_plus", "lr")
+    assert [config.flat()[name] for name in names] == ["lora", 16, 16.0, 0.0, ("*",), 1.0, 8e-4]
     assert resolved(train="lora", recipe="book").fit.lr == 8e-4
     assert resolved(train="lora", lr=1e-4, lora_rank=4).fit.lr == 1e-4
     assert TrainConfig.of(**json.loads(json.dumps(config.to_json()))) == config
@@ -226,3 +265,10 @@ def test_values_of_no_effect(train):
         train(lora_alpha=0.0)
     with pytest.raises(InputError, match="--lora-targets names no layer"):
         train(lora_targets=())
+    with pytest.raises(InputError, match=r"--lora-plus 0\.5 is too small; use 1 or more"):
+        train(lora_plus=0.5)
+    with pytest.raises(InputError, match=r"--lora-kind 'adalora'.* lora, rslora, dora"):
+        train(lora_kind="adalora")
+    for name, value in (("lora_kind", "dora"), ("lora_plus", 16.0)):
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} goes with --train lora"):
+            train(train="head", lora_rank=None, **{name: value})

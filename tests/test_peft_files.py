@@ -18,8 +18,8 @@ from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tokenizer import PAD_ID
-from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters, lora_layers, merge
-from gptcls.models.peft_files import load_adapter, save_adapter
+from gptcls.models.lora import LoRAConfig, adapt, add_lora, learn_adapters, lora_layers, merge
+from gptcls.models.peft_files import BASE, _parameters, _their_name, load_adapter, save_adapter
 from gptcls.models.pretrained import load_pretrained, weights_sha256
 
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
@@ -124,6 +124,10 @@ def trained_by_peft(base, path, headed=True, **options):
         ({"use_rslora": True}, 12),
         ({"rank_pattern": {"attn.c_attn": 7, "h.1.mlp.c_fc": 2}}, 12),
         ({"alpha_pattern": {"c_fc": 3, "^transformer.h.0.mlp.c_proj": 5}, "rank_pattern": {"c_fc": 2}}, 12),
+        ({"use_dora": True, "use_rslora": True}, 12),
+        ({"target_modules": ["wte", "c_fc"], "rank_pattern": {"wte": 2}}, 4),
+        ({"target_modules": ["wte", "c_fc"], "use_dora": True}, 4),
+        ({"target_modules": ["wte"]}, 1),
     ],
 )
 def test_their_adapter_here(base, tmp_path, options, n):
@@ -163,6 +167,91 @@ def test_their_adapter_and_head_of_a_bert(tmp_path):
         torch.testing.assert_close(model(ids, lengths), expected, atol=1e-4, rtol=0)
 
 
+VARIANTS = [
+    {"use_rslora": True}, {"use_dora": True}, {"target_modules": ["wte", "c_attn"]},
+    {"target_modules": ["wte", "mlp.c_proj"], "use_dora": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_gradients_are_those_of_peft(base, tmp_path, options):
+    """With the same numbers in every tensor, of each of an adapter's tensors."""
+    network = trained_by_peft(base, tmp_path / "theirs", **options)
+    backbone = load_pretrained(base)
+    head = load_adapter(backbone, tmp_path / "theirs")["score.weight"]
+    model = Classifier(backbone, 2).eval()
+    learn_adapters(model)
+    with torch.no_grad():
+        model.head.weight.copy_(head)
+        model.head.bias.zero_()
+    ids, lengths = pad(IDS)
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    for logits in (network(ids, attention_mask=mask.long()).logits, model(ids, lengths)):
+        logits.square().mean().backward()
+    theirs = {
+        name.replace(".default", "").replace("modules_to_save.", ""): p.grad
+        for name, p in network.named_parameters()
+    }
+    ours = lora_layers(backbone)
+    checked = 0
+    for name, layer in ours.items():
+        for end, own in _parameters(layer).items():
+            key = f"base_model.model.{_their_name(backbone, name)}.{end}"
+            wanted = theirs[key if key in theirs else f"{key}.weight"]  # a ModuleDict or a ParameterDict
+            found, scale = layer.get_parameter(own).grad, wanted.abs().max().item()
+            torch.testing.assert_close(found, wanted, atol=1e-5 * max(1.0, scale), rtol=1e-4, msg=key)
+            checked += bool(wanted.abs().max() > 0)
+    assert checked == len(ours) * (3 if "use_dora" in options else 2)
+    torch.testing.assert_close(
+        model.head.weight.grad, theirs["base_model.model.score.weight"], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["rslora", "dora"])
+def test_our_variants_in_peft(base, tmp_path, kind):
+    peft = pytest.importorskip("peft")
+    config = LoRAConfig(3, 6.0, rslora=kind == "rslora", dora=kind == "dora")
+    model = tiny_lora(config, ("*", "wte"), load_pretrained(base))
+    base_weights = {"name": str(base), "sha256": weights_sha256(base)}
+    save_classifier(tmp_path / "x", replace(tiny_saved(), model=model, base=base_weights), full=False)
+    expected = our_logits(model)
+    assert (expected - our_logits(tiny_lora(backbone=load_pretrained(base)))).abs().max() > 0.1
+    network = peft.PeftModel.from_pretrained(theirs(base), tmp_path / "x").eval()
+    torch.testing.assert_close(their_logits(network), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(their_logits(network.merge_and_unload()), expected, atol=1e-5, rtol=0)
+    back = read_classifier(tmp_path / "x").model
+    assert torch.equal(our_logits(back), expected)
+    assert back.trained_parameters().keys() == model.trained_parameters().keys()
+    assert {layer.config for layer in lora_layers(back).values()} == {config}
+    merge(model)
+    torch.testing.assert_close(our_logits(model), expected, atol=1e-5, rtol=0)
+
+
+def test_their_table_of_a_llama_comes_with_the_table_as_it_was(tmp_path):
+    """PEFT saves both where it knows the table by its name."""
+    peft = pytest.importorskip("peft")
+    oracle = random_llama.oracle_of("llama", "ForSequenceClassification", num_labels=3)
+    base = random_llama.save(oracle, tmp_path / "base")
+    settings = peft.LoraConfig(
+        task_type="SEQ_CLS", r=4, use_dora=True, target_modules=["q_proj", "embed_tokens"]
+    )
+    network = peft.get_peft_model(oracle, settings).eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora" in name:
+                parameter.normal_(std=0.3)
+    network.save_pretrained(tmp_path / "theirs")
+    assert any(name.endswith(BASE) for name in load_file(tmp_path / "theirs" / "adapter_model.safetensors"))
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        wanted = network.base_model.model.model(ids).last_hidden_state
+        for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1.0)):
+            backbone = load_pretrained(base, dtype)
+            load_adapter(backbone, tmp_path / "theirs")
+            torch.testing.assert_close(backbone(ids).float(), wanted, atol=tolerance, rtol=0)
+
+
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "electra", "ernie", "deberta", "modernbert"])
 def test_our_adapter_of_an_encoder_in_peft(kind, tmp_path):
     peft = pytest.importorskip("peft")
@@ -171,7 +260,8 @@ def test_our_adapter_of_an_encoder_in_peft(kind, tmp_path):
     backbone = load_pretrained(tmp_path)
     if kind == "modernbert":  # its pooler is the head's there
         backbone.drop_pooler()
-    for layer in add_lora(backbone.blocks, LoRAConfig(rank=2, alpha=4.0), prefix="blocks").values():
+    for layer in adapt(backbone, LoRAConfig(rank=2, alpha=4.0), ("*", "wte")).values():
+        nn.init.normal_(layer.lora_A.weight, std=0.3)
         nn.init.normal_(layer.lora_B.weight, std=0.3)
     save_adapter(tmp_path, backbone, str(tmp_path))
     _, ids, lengths = random_bert.ragged()
@@ -360,6 +450,16 @@ def renamed(old, new, shape=None):
     return edit
 
 
+def also(name, *shape):
+    """One tensor more."""
+
+    def edit(folder):
+        file = folder / "adapter_model.safetensors"
+        save_file(load_file(file) | {name: torch.ones(shape)}, file)
+
+    return edit
+
+
 def not_finite(folder):
     tensors = load_file(folder / "adapter_model.safetensors")
     next(iter(tensors.values()))[0, 0] = float("nan")
@@ -384,9 +484,20 @@ BAD = {
     "no tensors": (without("adapter_model.safetensors"), "adapter_model.safetensors is missing"),
     "no json": (text("{"), "JSON"),
     "no object": (text("[]"), "JSON object"),
-    "another kind": (edited(peft_type="IA3"), "peft_type 'IA3'.* plain LoRA"),
+    "another kind": (edited(peft_type="IA3"), "peft_type 'IA3'.* only LoRA and DoRA"),
     "no kind": (edited(peft_type=None), "peft_type None"),
-    "dora": (edited(use_dora=True), "use_dora True.* plain LoRA"),
+    "no lengths": (edited(use_dora=True), "c_attn.lora_magnitude_vector in .* is missing"),
+    "lengths": (
+        renamed("1.mlp.c_fc.lora_B", f"{PREFIX}.1.mlp.c_fc.lora_magnitude_vector"),
+        "h.1.mlp.c_fc.lora_B.weight .* is missing",
+    ),
+    "lengths of plain LoRA": (
+        also(f"{PREFIX}.1.mlp.c_fc.lora_magnitude_vector", 64), "lora_magnitude_vector, of which .* nothing",
+    ),
+    "another base": (
+        also(f"{PREFIX}.1.mlp.c_fc.base_layer.weight", 64, 16),
+        "c_fc.base_layer.weight, which is not this network's",
+    ),
     "a flag": (edited(use_rslora="yes"), "use_rslora 'yes', which is not true or false"),
     "ranks by layer": (edited(rank_pattern={"c_attn": 4}), r"lora_A.weight .* instead of \[4, 16\]"),
     "no ranks": (edited(rank_pattern=[4]), r"rank_pattern \[4\], which is not an object"),

@@ -40,6 +40,8 @@ FRAME = pd.DataFrame(ROWS[:49], columns=["text", "label"])
 QUICK = {"epochs": 2, "batch_size": 2, "lr": 0.01, "max_length": 16, "device": "cpu", "precision": "fp32"}
 QUICK |= {"eval_freq": 5, "repeats": "keep", "seed": 3}
 
+LORA = {"lora_kind": "dora", "lora_targets": ("*", "wte"), "lora_plus": 4.0}
+
 
 def trained(base, hooks=(), **options):
     """Weights, history and logits of a run, without its scores."""
@@ -78,7 +80,7 @@ def assert_same_run(one, other):
         {"train": "head", "pooling": "mean"},
         {"train": "last_block", "balance": "weights", "patience": 1},
         {"train": "all", "accumulate": 3, "clip": 0.1},
-        {"train": "lora", "lora_rank": 4, "lr": 0.003},
+        {"train": "lora", "lora_rank": 4, "lr": 0.003, **LORA},
         {"train": "last_block", "seeds": (1, 2), "batch_size": 17},
     ],
     ids=lambda options: options["train"],
@@ -95,7 +97,7 @@ def test_two_processes_end_where_one_does(base, options):
     "options",
     [
         {"train": "all", "balance": "weights", "epochs": 1, "lr": 0.003},
-        {"train": "lora", "lora_rank": 4, "lr": 0.003, "epochs": 1},
+        {"train": "lora", "lora_rank": 4, "lr": 0.003, "epochs": 1, **LORA},
         pytest.param(
             {"train": "last_block", "accumulate": 3, "clip": 0.1, "patience": 1, "epochs": 5},
             marks=pytest.mark.slow,

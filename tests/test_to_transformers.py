@@ -29,6 +29,7 @@ from gptcls.export.run import ExportConfig, export
 from gptcls.export.to_transformers import to_transformers
 from gptcls.models.auto_tokenizer import tokenizer_json
 from gptcls.models.families import FAMILIES, family_name, poolings_of
+from gptcls.models.lora import LoRAConfig
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 from gptcls.train.run import train
 
@@ -220,7 +221,8 @@ def test_train_here_classify_there(base: Path, tmp_path: Path, run_main) -> None
 
 @pytest.mark.slow
 def test_adapters_are_merged(tmp_path: Path) -> None:
-    saved = replace(tiny_saved(), model=tiny_lora(), max_length=20)
+    lora = tiny_lora(LoRAConfig(3, 6.0, dora=True), ("*", "wte"))
+    saved = replace(tiny_saved(), model=lora, max_length=20)
     plain = {name: tensor.clone() for name, tensor in saved.model.state_dict().items()}
     to_transformers(saved, tmp_path / "out")
     assert_same(saved, tmp_path / "out")

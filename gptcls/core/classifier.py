@@ -138,8 +138,9 @@ class Classifier(nn.Module):
     @property
     def frozen_blocks(self) -> int:
         """How many of the first blocks, and the embeddings below them, are a fixed function of the text."""
-        trains = [any(p.requires_grad for p in block.parameters()) for block in self.backbone.blocks]
-        return trains.index(True) if True in trains else len(trains)
+        learning = (name.split(".") for name, p in self.backbone.named_parameters() if p.requires_grad)
+        trained = [int(name[1]) if name[0] == "blocks" else 0 for name in learning if name[0] != "norm"]
+        return min(trained, default=len(self.backbone.blocks))
 
     def train(self, mode: bool = True) -> "Classifier":
         """Training mode for what is trained; frozen parts stay in eval mode (no dropout)."""

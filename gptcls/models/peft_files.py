@@ -2,8 +2,10 @@
 
 The format is that of ``huggingface/peft`` (``peft/utils/save_and_load.py``, ``peft/tuners/lora/config.py``).
 The tensors are called ``base_model.model.<module>.lora_A.weight`` (r, in) and ``….lora_B.weight`` (out, r),
-where ``<module>`` is the layer's name in ``transformers``' network with a head on top; what PEFT trained in
-full with them, the head, is ``base_model.model.score.weight``, of a BERT ``….classifier.weight``.
+where ``<module>`` is the layer's name in ``transformers``' network with a head on top; of a token table
+``….lora_embedding_A`` (r, V) and ``….lora_embedding_B`` (C, r), and where DoRA trains the lengths of the rows
+``….lora_magnitude_vector`` (out,). What PEFT trained in full with them, the head, is
+``base_model.model.score.weight``, of a BERT ``….classifier.weight``.
 """
 
 import json
@@ -12,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,7 +22,14 @@ from gptcls.core.errors import InputError
 from gptcls.core.weights import State
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.families import FAMILIES, family_name
-from gptcls.models.lora import LoRAConfig, LoRALinear, linear_layers, lora_layers
+from gptcls.models.lora import (
+    TABLE,
+    LoRAConfig,
+    LoRAEmbedding,
+    LoRALinear,
+    linear_layers,
+    lora_layers,
+)
 from gptcls.models.pretrained import RELEASES, check_tensor
 from gptcls.models.weight_files import read_object, read_state
 
@@ -44,12 +54,18 @@ HARMLESS = (
     "target_modules",
     "task_type",
 )
-READ = ("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern")  # fmt: skip
+READ = (
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+)  # fmt: skip
 
 # What may be trained in full: a head's layers, and a final norm.
 HEADS = r"score|(?:pre_)?classifier|classifier\.(?:dense|out_proj)|transformer\.ln_f"
 
-# What plain LoRA has in others; the ways to begin that are left out here (pissa, olora, …) change the base.
+# The ends of an adapter's tensors. PEFT saves an adapted token table, as it was, beside the adapter.
+BASE = "base_layer.weight"
+ENDS = rf"lora_[AB]\.weight|lora_embedding_[AB]|lora_magnitude_vector|{re.escape(BASE)}"
+
+# What LoRA has in others; the ways to begin that are left out here (pissa, olora, …) change the base.
 PLAIN = {"peft_type": ("LORA",), "bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
 
 
@@ -59,9 +75,9 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str, head: State | Non
     :func:`gptcls.models.heads.published_head` gives."""
     layers = {_their_name(backbone, name): layer for name, layer in lora_layers(backbone).items()}
     tensors = {
-        f"base_model.model.{name}.{part}.weight": getattr(layer, part).weight.detach().cpu().contiguous()
+        f"base_model.model.{name}.{end}": layer.get_parameter(own).detach().cpu().contiguous()
         for name, layer in layers.items()
-        for part in ("lora_A", "lora_B")
+        for end, own in _parameters(layer).items()
     }
     tensors |= {f"base_model.model.{name}": tensor.contiguous() for name, tensor in (head or {}).items()}
     usual = Counter(layer.config for layer in layers.values()).most_common(1)[0][0]
@@ -79,6 +95,7 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str, head: State | Non
         "lora_alpha": usual.alpha,
         "lora_dropout": usual.dropout,
         "use_rslora": usual.rslora,
+        "use_dora": usual.dora,
         "rank_pattern": {name: config.rank for name, config in others.items()},
         "alpha_pattern": {name: config.alpha for name, config in others.items()},
         "bias": "none",
@@ -96,14 +113,17 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
 
     Returns the head, ``score.weight`` (K, C), where PEFT trained one, else nothing; a BERT's is called
     ``classifier`` and has a bias, a RoBERTa's has two layers, ``classifier.dense`` and ``.out_proj``, and our
-    GPT-2's a final norm. InputError for damaged files, and for an adapter that is not plain LoRA
-    (rank-stabilised or of other ranks by layer, it is) or is for another network.
+    GPT-2's a final norm. InputError for damaged files, and for an adapter that is neither LoRA
+    (rank-stabilised or of other ranks by layer, it is) nor DoRA, of linear layers and the token table, or is
+    for another network.
     """
     path, reader = Path(folder, TENSORS), _read_description(Path(folder, CONFIG))
-    (rest, parts), linears = _sorted_out(read_state(path), path), linear_layers(backbone)
+    (rest, parts), bases = _sorted_out(read_state(path), path), linear_layers(backbone)
     for name, tensor in rest.items():
         check_tensor(f"{name} in {path}", tensor, tuple(tensor.shape))
-    theirs = {ours: _their_name(backbone, ours) for ours in linears}
+    if isinstance(table := getattr(backbone, TABLE, None), nn.Embedding):
+        bases[TABLE] = table
+    theirs = {ours: _their_name(backbone, ours) for ours in bases}
     names = {name: ours for ours, name in theirs.items()}
     names |= {name.partition(".")[2]: ours for name, ours in names.items()}  # in a network without a head
     if unknown := [name for name in parts if name not in names]:
@@ -112,16 +132,37 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
         raise InputError(f"{path} adapts {twice[0]} twice, with and without the name of the network")
     _check_targets(reader, {theirs[names[name]] for name in parts}, theirs.values())
     layers = {}
-    for name, pair in parts.items():
-        linear, config = linears[names[name]], _config_of(reader, name)
-        shapes = {"lora_A": (config.rank, linear.in_features), "lora_B": (linear.out_features, config.rank)}
-        layers[names[name]] = layer = LoRALinear(linear, config, device="meta")
-        for part, shape in shapes.items():
-            check_tensor(f"{name}.{part}.weight in {path}", pair.get(part), shape)
-            getattr(layer, part).weight = nn.Parameter(pair[part].to(linear.weight.device))
+    for name, found in parts.items():
+        base, config = bases[names[name]], _config_of(reader, name)
+        kind = LoRAEmbedding if isinstance(base, nn.Embedding) else LoRALinear
+        layers[names[name]] = layer = kind(base, config, device="meta")
+        own = _parameters(layer)
+        if (copy := found.pop(BASE, None)) is not None and not _same(copy, base.weight):
+            raise InputError(
+                f"{path} holds {name}.{BASE}, which is not this network's: it is for another one"
+            )
+        for end in (*own, *found):
+            if end not in own:
+                raise InputError(f"{path} holds {name}.{end}, of which {CONFIG} says nothing")
+            check_tensor(f"{name}.{end} in {path}", found.get(end), layer.get_parameter(own[end]).shape)
+        tensors = {own[end]: tensor.to(base.weight.device) for end, tensor in found.items()}
+        layer.load_state_dict(tensors, strict=False, assign=True)
     for name, layer in layers.items():  # all of them or none
         backbone.set_submodule(name, layer)
     return rest
+
+
+def _parameters(layer: LoRALinear) -> dict[str, str]:
+    """How the ends of their tensors' names become those of the layer's parameters."""
+    form = "lora_embedding_{}" if isinstance(layer, LoRAEmbedding) else "lora_{}.weight"
+    names = {form.format(part): f"lora_{part}.weight" for part in "AB"}
+    return names if layer.magnitude is None else names | {"lora_magnitude_vector": "magnitude"}
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, of which one may be held in a narrower format."""
+    narrower = min(one.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+    return torch.equal(one.to(narrower), other.to(narrower))
 
 
 def _their_name(backbone: nn.Module, ours: str) -> str:  # blocks.3.mlp.fc -> transformer.h.3.mlp.c_fc
@@ -130,14 +171,14 @@ def _their_name(backbone: nn.Module, ours: str) -> str:  # blocks.3.mlp.fc -> tr
 
 
 def _read_description(path: Path) -> ConfigReader:
-    """What adapter_config.json says, once it is known to be plain LoRA."""
+    """What adapter_config.json says, once it is known to be LoRA or DoRA."""
     if not path.is_file():
         raise InputError(f"{path} is missing: an adapter is {CONFIG} and {TENSORS}")
     description = {"peft_type": None} | read_object(path)
     for key, value in description.items():
         plain = value in PLAIN[key] if key in PLAIN else key in (*HARMLESS, *READ) or not value
         if not plain:
-            raise InputError(f"{path} says {key} {value!r}: only plain LoRA can be read")
+            raise InputError(f"{path} says {key} {value!r}: only LoRA and DoRA can be read")
     return ConfigReader(description, str(path))
 
 
@@ -155,20 +196,20 @@ def _config_of(reader: ConfigReader, name: str) -> LoRAConfig:
                 own[key] = pattern[end]
                 break
     layer = ConfigReader({**reader.values, **own}, reader.source)
-    dropout, rslora = layer.share("lora_dropout", 0.0), layer.flag("use_rslora")
-    return LoRAConfig(layer.whole("r"), layer.number("lora_alpha"), dropout, rslora)
+    dropout, rslora, dora = layer.share("lora_dropout", 0.0), layer.flag("use_rslora"), layer.flag("use_dora")
+    return LoRAConfig(layer.whole("r"), layer.number("lora_alpha"), dropout, rslora, dora)
 
 
 def _sorted_out(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, dict]]:
-    """The head's tensors, and of each adapted layer (their name) its ``lora_A`` and ``lora_B``."""
+    """The head's tensors, and of each adapted layer (their name) its own, by the ends of their names."""
     rest, parts = {}, {}
     for key, tensor in state.items():
-        if found := re.fullmatch(r"base_model\.model\.(.+)\.(lora_[AB])\.weight", key):
+        if found := re.fullmatch(rf"base_model\.model\.(.+)\.({ENDS})", key):
             parts.setdefault(found[1], {})[found[2]] = tensor
         elif found := re.fullmatch(rf"base_model\.model\.((?:{HEADS})\.(?:weight|bias))", key):
             rest[found[1]] = tensor
         else:
-            raise InputError(f"{path} holds {key}, no linear layer's adapter and no head")
+            raise InputError(f"{path} holds {key}, no layer's adapter and no head")
     if not parts:
         raise InputError(f"{path} holds no adapter")
     return rest, parts

@@ -34,7 +34,10 @@ BOOK: dict[str, Any] = {  # chapter 6, settings of its sections 6.2 to 6.7
 RECIPES = {"default": DEFAULT, "book": BOOK}
 FROM_RANDOM = {"train": "all", "lr": 1e-3}  # random weights know nothing worth freezing
 # Appendix E of the book. The head is left out: it is new and smaller than an adapter of it would be.
-LORA = {"lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
+LORA = {
+    "lora_kind": "lora", "lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",),
+    "lora_plus": 1.0, "lr": 8e-4,
+}  # fmt: skip
 
 
 Balance = Literal["none", "undersample", "oversample", "weights"]
@@ -44,6 +47,7 @@ Stack = Literal["none", "ngrams"]
 Calibrate = Literal["auto", "none"]
 Threshold = Literal["none", "auto", "cost"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+LoRAKind = Literal["lora", "rslora", "dora"]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -132,6 +136,9 @@ class ModelOptions:
     train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,blocks,all,lora}")] = None
     """The new head alone, or with the last blocks and final norm, all blocks, everything with the tables, or
     small matrices (LoRA)."""
+    lora_kind: Annotated[LoRAKind | None, with_lora("lora", "{lora,rslora,dora}")] = None
+    """What --train lora adds: plain LoRA; the same scaled by alpha / sqrt(rank); or with the length of each
+    row of a matrix trained apart from where it points (DoRA)."""
     lora_rank: Annotated[int | None, with_lora("16", "INT")] = None
     """Rank of the matrices that --train lora adds."""
     lora_alpha: Annotated[float | None, with_lora("16", "FLOAT")] = None
@@ -139,7 +146,10 @@ class ModelOptions:
     lora_dropout: Annotated[float | None, with_lora("0", "FLOAT")] = None
     """Dropout on what they read, while training."""
     lora_targets: Annotated[tuple[str, ...] | None, with_lora("*", "PATTERN …")] = None
-    """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'."""
+    """Linear layers of the blocks that get them, by name or the end of it: qkv, 'attn.*', 'blocks.11.*'; wte
+    is the token table, which '*' leaves out."""
+    lora_plus: Annotated[float | None, with_lora("1", "FLOAT")] = None
+    """How many times as fast the second of two matrices learns, which starts at zero (LoRA+: 16)."""
     pooling: Annotated[str | None, by_recipe("pooling", f"{{auto,{','.join(POOLERS)}}}")] = None
     """What the head reads: last real token, first, mean of all, each channel's largest value, or the last
     position of a padded text (the book's). auto: last of a decoder, first of an encoder (BERT)."""
@@ -298,7 +308,8 @@ class TrainConfig(Options):
         "run": "output", "seed": "training", "recipe": "training",
     } | dict.fromkeys((
         "augment", "augment_copies", "augment_share", "synonyms", "extra", "clean", "label_names",
-        "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "no_causal_mask", "pad_to",
+        "lora_kind", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_plus",
+        "no_causal_mask", "pad_to",
         "accumulate", "weight_decay", "decay_on", "schedule", "warmup", "clip", "label_smoothing",
         "raw_targets", "calibrate", "seeds", "eval_freq", "eval_iter", "device", "precision", "no_cache",
         "cache", "cache_budget", "compile", "shard", "escape_formulas",

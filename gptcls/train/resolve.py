@@ -15,6 +15,7 @@ AT_LEAST = {
     "epochs": 0, "batch_size": 1, "shots": 0, "accumulate": 1, "eval_freq": 1, "eval_iter": 1, "patience": 0,
     "lr": 0, "weight_decay": 0, "cache_budget": 0, "warmup": 0, "clip": 0, "max_length": 1,
     "pad_to": 1, "lora_rank": 1, "lora_alpha": 0, "lora_dropout": 0,
+    "lora_plus": 1,
 }  # fmt: skip
 SHARES = ("warmup", "validation_fraction", "test_fraction", "lora_dropout", "label_smoothing")
 # The book reads and splits its one file in its own way.

@@ -27,7 +27,7 @@ from gptcls.common.processes import all_or_none, join_processes, processes
 from gptcls.core.answer import dataset_logits
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
-from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, evaluate_loader
+from gptcls.core.loop import Hook, NonFiniteLossError, Trainer, decay_groups, evaluate_loader
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.fields import in_columns
 from gptcls.data.repeats import raw_rows, weights_of
@@ -41,6 +41,7 @@ from gptcls.evaluation.paired import decisions, differences
 from gptcls.evaluation.table import DIFFERENCE
 from gptcls.fast.features import FeatureDataset
 from gptcls.fast.parts import by_length
+from gptcls.models.lora import plus_groups
 from gptcls.train.answers import choose_answers
 from gptcls.train.card import card
 from gptcls.train.config import TrainConfig
@@ -364,6 +365,11 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
         how["optimizer"] = torch.optim.SGD([{"params": []}], lr=0.0)
     if not (book or setup.saved.model.pool.sees_padding or setup.shards):
         how["parts"] = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
+    if (factor := config.model.lora_plus or 1.0) != 1.0:
+        trained = [p for p in network.parameters() if p.requires_grad]
+        groups = decay_groups(trained, options.weight_decay, options.decay_on)
+        groups = plus_groups(groups, setup.saved.model.backbone, factor)
+        how["optimizer"] = torch.optim.AdamW(groups, lr=options.lr, fused=True)
     rows, device = loaders["train"], setup.device
     if world == 1:
         return Trainer(network, task, rows, options.settings, device, hooks, **how)

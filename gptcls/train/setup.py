@@ -34,7 +34,7 @@ from gptcls.language.head import LabelClassifier, read_by
 from gptcls.language.prompt import Prompt
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.fields_tokenizer import for_fields
-from gptcls.models.lora import LoRAConfig, add_lora, freeze
+from gptcls.models.lora import LoRAConfig, adapt, freeze
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.language import divide_out, make_prompt
@@ -141,8 +141,9 @@ def build_classifier(
     if head is not None:
         head.put(task, model.head)
     if options.train == "lora":
-        lora = LoRAConfig(options.lora_rank, options.lora_alpha, options.lora_dropout)
-        add_lora(model.backbone.blocks, lora, options.lora_targets, prefix="blocks")
+        sizes = options.lora_rank, options.lora_alpha, options.lora_dropout
+        kind = {"rslora": options.lora_kind == "rslora", "dora": options.lora_kind == "dora"}
+        adapt(model.backbone, LoRAConfig(*sizes, **kind), options.lora_targets)
     freeze(model, options.train)
     if (cache := config.run.cache) and not model.frozen_blocks:
         raise InputError(f"--cache {cache} keeps what is frozen; this run trains every block, leave it out")

@@ -14,7 +14,7 @@ from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.loop import Curves, FitSettings, Trainer
 from gptcls.core.task import SingleLabel
-from gptcls.models.lora import LoRAConfig, add_lora, learn_adapters
+from gptcls.models.lora import LoRAConfig, adapt, learn_adapters
 from gptcls.train.hooks import BestWeights, StopOnSignal, StoppedError
 
 TINY = GPT2Config(n_layer=3, n_embd=16, n_head=2, n_positions=64)
@@ -65,7 +65,7 @@ def tiny_lora(
     """A classifier with adapters of rank 3, in eval mode; no bias or B is 0, which would hide mistakes."""
     torch.manual_seed(seed)
     model = Classifier(backbone or GPT2(TINY), 2)
-    add_lora(model.backbone.blocks, lora or LoRAConfig(3, 6.0), targets, prefix="blocks")
+    adapt(model.backbone, lora or LoRAConfig(3, 6.0), targets)
     learn_adapters(model)
     with torch.no_grad():
         for parameter in model.parameters() if backbone is None else model.trained_parameters().values():
