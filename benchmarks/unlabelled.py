@@ -1,9 +1,9 @@
 """python -m benchmarks.unlabelled: what texts without labels add to a few with, gpt2-nano.
 
 Rows are ways to use them, columns data sets and numbers of labels, cells the mean difference in accuracy to
-the same run without them, over the seeds, with its 95 % interval. A set has one split; a seed draws which
-rows have labels, the head and the order. With ``--json FILE`` every score is kept as it comes, and the same
-command goes on where it stopped.
+the same run without them, over the seeds, with its 95 % interval; of a lone seed that of its paired answers.
+A set has one split; a seed draws which rows have labels, the head and the order. With ``--json FILE`` every
+score is kept as it comes, and the same command goes on where it stopped.
 
 - ``one round``: gptcls.pseudo_label at its default confidence, and then training on both.
 - ``three rounds``: the same with ``--rounds 3``, and training on what the last one took.
@@ -25,7 +25,7 @@ import tyro
 
 from benchmarks.cells import Cells
 from benchmarks.datasets import DATA, few_labels, split_by
-from benchmarks.over_seeds import gain, markdown, over_seeds, shown
+from benchmarks.over_seeds import Interval, gain, markdown, over_seeds, shown
 from gptcls.adapt import AdaptOptions, reading, window_for
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier
@@ -174,10 +174,17 @@ def table(found: dict[str, dict[int, list[dict]]], score: str, ways: Sequence[st
     plain = {column: [cell[PLAIN] for cell in cells] for column, cells in runs.items()}
     lines.append(["plain", *(shown(over_seeds(plain[column], score)) for column in columns)])
     for way in ways:
-        of = ([cell[way] for cell in runs[column]] for column in columns)
-        gains = (gain(each, plain[column], score) for column, each in zip(columns, of, strict=True))
+        gains = (_gain([cell[way] for cell in runs[column]], plain[column], score) for column in columns)
         lines.append([way, *(shown(each, sign="+") for each in gains)])
     return markdown(lines)
+
+
+def _gain(ours: list[dict], plain: list[dict], score: str) -> Interval:
+    """Over the seeds; of one seed over its test texts, paired."""
+    if len(ours) > 1:
+        return gain(ours, plain, score)
+    mean, low, high = (100 * ours[0]["difference"][f"{score}{end}"] for end in ("", "_low", "_high"))
+    return mean, low, high
 
 
 def taken(found: dict[str, dict[int, list[dict]]], ways: Sequence[str]) -> str:
@@ -209,9 +216,11 @@ def measure(options: Options) -> None:
                 for n in options.labels:
                     cell = partial(each.cell, n, seed, options.ways)
                     found[name][n].append(cells.measured(f"unlabelled/{name}/{n}/seed {seed}", cell))
-            done = len(found[name][n])
-            print(f"accuracy, points, after {done} seeds", flush=True)
-            print(f"{table(found, 'accuracy', options.ways)}\n\n{taken(found, options.ways)}\n", flush=True)
+                there = {name: {n: x for n, x in by_n.items() if x} for name, by_n in found.items()}
+                print(f"\naccuracy, points, up to seed {seed} of {name}\n", flush=True)
+                print(table(there, "accuracy", options.ways), flush=True)
+                if any(way != ADAPT for way in options.ways):
+                    print(f"\n{taken(there, options.ways)}", flush=True)
 
 
 def main() -> None:

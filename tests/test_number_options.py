@@ -17,7 +17,6 @@ from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 
 VERBS = {  # what checks the options, and those that it cannot do without
-    TrainConfig: (resolve, ["--train", "lora"]),
     AdaptedConfig: (adapted, ["--train", "lora"]),
     PretrainConfig: (PretrainConfig.checked, ["--data", "x.txt"]),
     GenerateConfig: (generate_text, []),
