@@ -10,6 +10,7 @@ from typing import Literal, get_args, get_type_hints
 import pytest
 import tyro
 
+from gptcls.adapt import AdaptedConfig
 from gptcls.audit import AuditConfig
 from gptcls.classify.run import ClassifyConfig
 from gptcls.common import cli
@@ -26,7 +27,7 @@ from gptcls.serve.run import ServeConfig
 from gptcls.train.config import TrainConfig
 
 CONFIGS = {
-    "train": TrainConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
+    "train": AdaptedConfig, "classify": ClassifyConfig, "evaluate": EvaluateConfig,
     "audit": AuditConfig, "compare": CompareConfig,
     "pretrain": PretrainConfig, "generate": GenerateConfig, "pseudo-label": PseudoLabelConfig,
     "explain": ExplainConfig, "serve": ServeConfig, "distill": DistillConfig,

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from gptcls.adapt import AdaptedConfig
+from gptcls.adapt import checked as adapted
 from gptcls.common import cli
 from gptcls.common.help import options_of
 from gptcls.core.errors import InputError
@@ -15,7 +17,7 @@ from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 
 VERBS = {  # what checks the options, and those that it cannot do without
-    TrainConfig: (resolve, ["--train", "lora"]),
+    AdaptedConfig: (adapted, ["--train", "lora"]),
     PretrainConfig: (PretrainConfig.checked, ["--data", "x.txt"]),
     GenerateConfig: (generate_text, []),
     DistillConfig: (checked, ["--teacher", "sms-spam-nano", "--train", "lora"]),

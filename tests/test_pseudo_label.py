@@ -1,6 +1,8 @@
 """Pseudo-labels: only what the classifier is sure of, and none of it in validation or test."""
 
 import logging
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,13 +10,14 @@ import pytest
 import torch
 from helpers.tiny import ROWS, tiny_saved, write_csv
 
+import gptcls.pseudo_label
 from gptcls.classify import run as run_room
-from gptcls.classify.predict import TextClassifier, load_classifier
+from gptcls.classify.predict import TextClassifier, load_classifier, ready
 from gptcls.classify.store import save_classifier
 from gptcls.core.errors import InputError
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split, with_extra
-from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
+from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label, table
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 from gptcls.train.run import train
@@ -58,7 +61,7 @@ def test_rows_taken_are_the_sure_ones(folder, tmp_path, log, monkeypatch, target
     sure = [i for i, row in enumerate(probabilities) if row.max() >= confidence]
     out = tmp_path / f"out.{target}"
     log.clear()
-    counts = run(folder, tmp_path / "in.csv", out, confidence=confidence)
+    counts = run(folder, tmp_path / "in.csv", out, confidence=confidence)[-1].taken
     read = {"csv": pd.read_csv, "jsonl": lambda p: pd.read_json(p, lines=True), "parquet": pd.read_parquet}[
         target
     ]
@@ -121,6 +124,88 @@ def test_extra_rows_that_cannot_be_used():
         with_extra(split, frame(("a", "x"), ("d", "y")), "p.csv")
     with pytest.raises(InputError, match="leave out --extra"):
         resolve(TrainConfig.of(recipe="book", extra="p.csv"))
+
+
+def test_a_confidence_for_each_label(folder, tmp_path):
+    pd.DataFrame({"text": TEXTS}).to_csv(tmp_path / "in.csv", index=False)
+    probabilities = load_classifier(folder, "cpu", "fp32").predict_proba(TEXTS)
+    (found,) = run(folder, tmp_path / "in.csv", tmp_path / "out.csv", confidence=("spam=0.99", "0.6"))
+    best, largest = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    assert found.taken == {
+        "ham": int(((best == 0) & (largest >= 0.6)).sum()),
+        "spam": int(((best == 1) & (largest >= 0.99)).sum()),
+    }
+    assert 0 < found.taken["spam"] < (best == 1).sum()
+    for wrong, said in [
+        (("eggs=0.9",), "--confidence eggs=0.9: the labels are ham, spam"),
+        (("ham=0.9",), "--confidence says nothing of 'spam'; add spam=0.95"),
+        (("0.9", "ham=0.9", "ham=0.8"), "says twice how sure"),
+        (("0.9", "0.8"), "says twice how sure"),
+        (("ham=much",), "--confidence much is not a probability"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            run(folder, tmp_path / "in.csv", tmp_path / "no.csv", confidence=wrong)
+    assert not (tmp_path / "no.csv").exists()
+
+
+def test_networks_that_agree(tmp_path):
+    one, other = tiny_saved(seed=0), tiny_saved(seed=1)
+    for saved in (one, other):
+        with torch.no_grad():
+            saved.model.head.weight.mul_(40)
+    both = replace(one, members=(other.model.trained_parameters(),))
+    save_classifier(tmp_path / "both", both)
+    pd.DataFrame({"text": TEXTS}).to_csv(tmp_path / "in.csv", index=False)
+    first, second = (ready(each, torch.device("cpu"), "fp32").predict_proba(TEXTS) for each in (one, other))
+    least = np.minimum(first, second)
+    sure = [i for i in range(len(TEXTS)) if first[i].argmax() == second[i].argmax() and least[i].max() >= 0.6]
+    run(tmp_path / "both", tmp_path / "in.csv", tmp_path / "out.csv", confidence=("0.6",), agree=True)
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert 0 < len(sure) < len(TEXTS)
+    assert found.text.tolist() == [TEXTS[i] for i in sure]
+    np.testing.assert_allclose(found.probability, least[sure].max(axis=1), atol=1e-5)
+    save_classifier(tmp_path / "one", one)
+    with pytest.raises(InputError, match="--agree: --model is one network; train several with"):
+        run(tmp_path / "one", tmp_path / "in.csv", tmp_path / "no.csv", agree=True)
+
+
+def test_rounds_are_what_one_does_by_hand(base, tmp_path, run_main):
+    data = write_csv(tmp_path / "labelled.csv")
+    options = {"model": str(base), "data": str(data), "device": "cpu", "precision": "fp32"}
+    first = train(TrainConfig.of(**options, out=tmp_path / "first"))
+    held = first.split.test.text.tolist()
+    truth = ["spam" if "win" in text or "claim" in text else "ham" for text in [*TEXTS, *held]]
+    pd.DataFrame({"text": [*TEXTS, *held], "truth": truth}).to_csv(tmp_path / "in.csv", index=False)
+    how = {"confidence": ("0.5",), "text_column": ("text",), "truth": "truth"}
+    one, two = run(tmp_path / "first", tmp_path / "in.csv", tmp_path / "two.csv", rounds=2, **how)
+    assert one.validation["accuracy"] == first.scores["validation"]["accuracy"]
+
+    (by_hand,) = run(tmp_path / "first", tmp_path / "in.csv", tmp_path / "one.csv", **how)
+    assert (by_hand.taken, by_hand.wrong) == (one.taken, one.wrong)
+    again = train(TrainConfig.of(**options, extra=tmp_path / "one.csv", out=tmp_path / "second"))
+    assert two.validation["accuracy"] == again.scores["validation"]["accuracy"]
+    assert len(again.split.train) == len(first.split.train) + len(TEXTS), "no text of the test part"
+    (second,) = run(tmp_path / "second", tmp_path / "in.csv", tmp_path / "by-hand.csv", **how)
+    assert (second.taken, second.wrong) == (two.taken, two.wrong)
+    theirs, ours = (pd.read_csv(tmp_path / name) for name in ("by-hand.csv", "two.csv"))
+    assert ours.label.tolist() == theirs.label.tolist()
+    np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-5)
+    wrong = ours.label != pd.read_csv(tmp_path / "in.csv").truth
+    assert two.wrong == wrong.sum()
+    lines = table([one, two]).splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [
+        [str(i), str(len(truth)), str(each.wrong)] for i, each in enumerate((one, two), 1)
+    ]
+    for more, said in [
+        (["--rounds", "0"], "--rounds 0 is too small"),
+        (["--rounds", "2", "--model", "sms-spam-nano"], "next to sms-spam-nano are none"),
+        (["--truth", "trut"], "--truth names 'trut'.* did you mean 'truth'"),
+    ]:
+        given = ["--model", tmp_path / "first", "--data", tmp_path / "in.csv", "--out", tmp_path / "no.csv"]
+        status, out, err = run_main(gptcls.pseudo_label, *given, "--text-column", "text", *more)
+        assert (status, out) == (2, "")
+        assert re.search(said, err), err
+        assert not (tmp_path / "no.csv").exists()
 
 
 def test_almost_sure_is_not_called_sure(folder, tmp_path, monkeypatch):

@@ -1,14 +1,15 @@
-"""More training texts from those there are: the four operations of EDA, and what they cannot do.
+"""More training texts from those there are: the four operations of EDA on words, and what they cannot do.
 
 Wei & Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks"
 (EMNLP). Each new text keeps the label of the text it was made from.
 
 Words are what stands between white space. A text without any, as in Chinese, is one word, and no operation
-changes it: segment such texts first.
+changes it: segment such texts first. The two other operations, which models carry out, are handed in
+(:mod:`gptcls.train.rewrite`).
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -23,7 +24,9 @@ from gptcls.data.encodings import read_lines, require_text
 from gptcls.data.fields import BOUNDARY, fields_of
 from gptcls.data.same_text import text_key
 
-Operation = Literal["synonym", "insert", "delete", "swap"]
+BY_MODEL = ("back-translate", "paraphrase")
+Operation = Literal["synonym", "insert", "delete", "swap", "back-translate", "paraphrase"]
+Rewrite = Callable[["pd.DataFrame"], list[list[str]]]  # the new texts of each row
 Synonyms = dict[str, tuple[str, ...]]
 CORE = re.compile(r"\w(?:.*\w)?", re.DOTALL)  # a word without the marks around it
 
@@ -89,8 +92,11 @@ class Augmentation:
         if not self.operations and (self.copies, self.share) != (Augmentation.copies, Augmentation.share):
             raise InputError("--augment-copies and --augment-share go with --augment; name its operations")
 
-    def of(self, train: "pd.DataFrame", others: Iterable[str], seed: int) -> "pd.DataFrame":
-        """The training rows and behind them the new ones, index 0 to N - 1.
+    def of(
+        self, train: "pd.DataFrame", others: Iterable[str], seed: int, by_model: Mapping[str, Rewrite] = {}
+    ) -> "pd.DataFrame":
+        """The training rows and behind them the new ones, index 0 to N - 1; ``by_model`` has what makes those
+        of the operations :data:`BY_MODEL`.
 
         A text that is the same (:func:`text_key`) as one of ``train``, of ``others`` (validation and test) or
         of the new ones is left out; without any other, InputError. The same seed gives the same texts.
@@ -104,29 +110,36 @@ class Augmentation:
         rows, new, counts = [], [], []
         for name in self.operations:
             before = len(new)
-            for row, fields in enumerate(texts):
-                for _ in range(self.copies):
-                    changed = BOUNDARY.join(
-                        " ".join(self._changed(name, words, synonyms, random)) for words in fields
-                    )
-                    if (key := text_key(changed)) not in taken:
+            made = by_model[name](train) if name in BY_MODEL else self._made(name, texts, synonyms, random)
+            for row, each in enumerate(made):
+                for text in each:
+                    if (key := text_key(text)) not in taken:
                         taken.add(key)
                         rows.append(row)
-                        new.append(changed)
+                        new.append(text)
             counts.append(f"{len(new) - before:,} by {name}")
-        if n_one_word := sum(max(map(len, fields)) == 1 for fields in texts):
+        by_words = set(self.operations) - set(BY_MODEL)
+        if by_words and (n_one_word := sum(max(map(len, fields)) == 1 for fields in texts)):
             log.info(f"augmentation: {n_one_word:,} of {len(texts):,} texts are one word without white space")
         if not rows:
             failed = f"{' '.join(self.operations)} could make no new text of {len(texts):,}"
-            needs = "words between spaces and, for synonym and insert, words in --synonyms"
-            raise InputError(f"--augment {failed}; it needs {needs}")
+            needs = "it needs words between spaces and, for synonym and insert, words in --synonyms"
+            needs = needs if by_words else "take other models, or a judge that knows the labels better"
+            raise InputError(f"--augment {failed}; {needs}")
         log.info(f"augmented: {len(rows):,} training rows added to {len(texts):,} ({', '.join(counts)})")
         return pd.concat([train, train.iloc[rows].assign(text=new)], ignore_index=True)
 
-    def _changed(self, name: str, words: list[str], synonyms: Synonyms, random: RandomState) -> list[str]:
-        """The words of a text after one operation; of several texts each is changed by itself."""
-        n = max(1, round(self.share * len(words)))
-        return OPERATIONS[name](words, n, synonyms, random) if words else []
+    def _made(
+        self, name: str, texts: list[list[list[str]]], synonyms: Synonyms, random: RandomState
+    ) -> Iterator[list[str]]:
+        """The copies of each row after one operation, which changes each of its texts by itself."""
+
+        def changed(words: list[str]) -> str:
+            n = max(1, round(self.share * len(words)))
+            return " ".join(OPERATIONS[name](words, n, synonyms, random) if words else [])
+
+        for fields in texts:
+            yield [BOUNDARY.join(map(changed, fields)) for _ in range(self.copies)]
 
 
 def read_synonyms(path: Path | None = None) -> Synonyms:

@@ -87,7 +87,7 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
         dtype = pick_dtype(config.precision, device)
         if dtype == torch.float16:  # its gradients would need loss scaling
             dtype = torch.float32
-        model, base = _build_model(config)
+        model, base = build_model(config)
         window = config.window or min(config.WINDOW, model.config.n_positions)
         if window > model.config.n_positions:
             most = model.config.n_positions
@@ -138,7 +138,7 @@ def _pretrain(home: RunFolder, rank: int, world: int) -> PretrainRun:
     return PretrainRun(folder, final, model, tokens_seen, progress.seconds, progress.history)
 
 
-def _build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
+def build_model(config: PretrainConfig) -> tuple[GPT2, dict | None]:
     """The network at the start, and the name and sha256 of its pretrained weights, if any."""
     torch.manual_seed(config.seed)
     if config.init == "random":

@@ -2,21 +2,20 @@
 
 import shlex
 
+from gptcls.adapt import AdaptedConfig, adapt_and_train
 from gptcls.common import cli
 from gptcls.common.console import escaped, say
 from gptcls.evaluation import report
 from gptcls.train.advice import advice
-from gptcls.train.config import TrainConfig
-from gptcls.train.run import train
 
 
 def main() -> None:
     """Parse, train, print the table and what would help next."""
-    cli.run(TrainConfig, _train_and_print)
+    cli.run(AdaptedConfig, _train_and_print)
 
 
-def _train_and_print(config: TrainConfig) -> None:
-    run = train(config, explicit=cli.given_options())
+def _train_and_print(config: AdaptedConfig) -> None:
+    run = adapt_and_train(config, explicit=cli.given_options())
     if run.folder is None:  # the first of several processes speaks for all
         return
     say(report.scores_table(run.classifier.task, run.scores, run.baselines))

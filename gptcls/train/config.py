@@ -96,13 +96,26 @@ class DataOptions(LabelOptions):
     clean: Switch = False
     """Collapse white space and repeated punctuation and strip control characters, here and in use."""
     augment: tuple[Operation, ...] = ()
-    """New training texts by replacing words with synonyms, inserting synonyms, deleting or swapping words."""
+    """New training texts by replacing words with synonyms, inserting synonyms, deleting or swapping words; by
+    translating there and back; or by a model that paraphrases, where a classifier still gives the label."""
     augment_copies: int = 1
-    """New texts that each of these operations makes of a training text."""
+    """New texts that each of these operations makes of a training text; by a model several are drawn."""
     augment_share: float = 0.1
     """Share of a text's words that an operation changes, at least one."""
     synonyms: Path | None = None
     """File with a line per word: it, a tab, its synonyms between commas; otherwise a small English table."""
+    translate_there: str | None = None
+    """Model of --augment back-translate, into another language: a folder, or owner/name on the Hugging Face
+    hub, of transformers' sequence-to-sequence models (Helsinki-NLP/opus-mt-en-fr)."""
+    translate_back: str | None = None
+    """And the one from there back (Helsinki-NLP/opus-mt-fr-en)."""
+    paraphrase_with: str | None = None
+    """Model of --augment paraphrase, likewise, such as a T5 that was trained to."""
+    paraphrase_prefix: str = "paraphrase: "
+    """What it wants before each text."""
+    augment_judge: str | None = None
+    """Classifier that must give a text by a model its source's label, as --model of gptcls.classify;
+    otherwise paraphrases are judged by TF-IDF trained on the originals, and translations not at all."""
     extra: Path | None = None
     """File of rows to add to the training rows, such as gptcls.pseudo_label writes: columns text and label,
     several labels as a JSON list. Baselines do without them, --balance and --augment."""
@@ -307,7 +320,8 @@ class TrainConfig(Options):
         "data": "data", "model": "model", "language": "labels as language", "fit": "training",
         "run": "output", "seed": "training", "recipe": "training",
     } | dict.fromkeys((
-        "augment", "augment_copies", "augment_share", "synonyms", "extra", "clean", "label_names",
+        "augment", "augment_copies", "augment_share", "synonyms", "translate_there", "translate_back",
+        "paraphrase_with", "paraphrase_prefix", "augment_judge", "extra", "clean", "label_names",
         "lora_kind", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_plus",
         "no_causal_mask", "pad_to",
         "accumulate", "weight_decay", "decay_on", "schedule", "warmup", "clip", "label_smoothing",

@@ -4,9 +4,10 @@
 
     new ─▶ running ─▶ scoring ─▶ finished          running ─Ctrl-C─▶ interrupted ─--resume─▶ running
 
-A new run's rows are not whole yet, a running one's are. A checkpoint lies there from its first moment to the
-last of scoring. So a process may be killed at any instant: what then stands there is one of these states, and
-``--resume`` goes on from the checkpoint, or where there is none begins again, with the run's own options.
+Before all that a run may be adapting (:mod:`gptcls.adapt`), in a folder of its own inside. A new run's rows
+are not whole yet, a running one's are. A checkpoint lies there from its first moment to the last of scoring.
+So a process may be killed at any instant: what then stands there is one of these states, and ``--resume``
+goes on from the checkpoint, or where there is none begins again, with the run's own options.
 """
 
 import errno
@@ -33,6 +34,7 @@ from gptcls.train.hooks import StoppedError, load_checkpoint, save_checkpoint
 
 FORMAT = "gptcls run"
 CONFIG, ROWS, CHECKPOINT = "config.json", "split", "checkpoint"
+ADAPTED, ADAPTING = "adapted", "adapting"  # where a run reads on before it is fine-tuned; its state meanwhile
 NOTHING = re.compile(r"\.gptcls\.lock|\..*partial.*")  # all that one killed at its start leaves
 
 
@@ -78,7 +80,20 @@ class RunFolder:
     @property
     def has_rows(self) -> bool:
         """Whether the rows of the run that is resumed stand in its folder."""
-        return self.resume and self.state != "new"
+        return self.resume and self.state not in ("new", ADAPTING)
+
+    def claim(self, reads: Iterable[Path]) -> None:
+        """Make the folder this run's for work that comes before :meth:`begin`, in state ``"adapting"``; of a
+        run that is resumed it is."""
+        if self.writes and not self.description:
+            self._claim(self._described(ADAPTING, None, {}, reads))
+
+    def _described(self, state: str, origin: dict | None, here: dict, reads: Iterable[Path]) -> dict:
+        return {
+            "format": FORMAT, "state": state, "base": origin, "environment": here,
+            "sha256": {str(path.resolve()): file_sha256(path) for path in reads},
+            "options": self.config.to_json(),
+        }  # fmt: skip
 
     def begin(
         self, origin: dict | None, device: torch.device, dtype: torch.dtype, changed: str,
@@ -90,7 +105,8 @@ class RunFolder:
         ``changed``, for another ``origin``, a log line for threads, device and precision."""
         here = {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
         here["processes"] = processes()[1]
-        if self.resume:
+        begun = self.resume and self.state != ADAPTING
+        if begun:
             then = {"processes": 1} | self.description["environment"]
             if moved := [f"{k} {then.get(k)}, now {new}" for k, new in here.items() if then.get(k) != new]:
                 was = "; ".join(moved)
@@ -99,12 +115,13 @@ class RunFolder:
                 raise InputError(f"{changed}; put them back")
         if not self.writes:
             return self.path
-        if not self.resume:
-            self._claim({
-                "format": FORMAT, "state": "new", "base": origin, "environment": here,
-                "sha256": {str(path.resolve()): file_sha256(path) for path in reads},
-                "options": self.config.to_json(),
-            })  # fmt: skip
+        if not begun:
+            description = self._described("new", origin, here, reads)
+            if self.description:  # claimed before
+                description["sha256"] |= self.description["sha256"]
+                self._advance(**description)
+            else:
+                self._claim(description)
         files = dict(self.description.get("sha256", {}))
         if self.state == "new" and write_rows is not None:
             write_rows(self.path / ROWS)
@@ -185,7 +202,8 @@ class RunFolder:
         state = state_of(out, self.result)
         if state == "finished":
             raise InputError(f"--out {out} holds a finished run; choose another folder, or delete this one")
-        if checkpoint_in(out) or (out / self.result).exists():
+        adapting = state == ADAPTING and (out / ADAPTED).exists()
+        if checkpoint_in(out) or adapting or (out / self.result).exists():
             raise InputError(f"--out {out} holds an interrupted run; add --resume, or choose another folder")
         if state is None and out.exists() and not all(map(NOTHING.fullmatch, os.listdir(out))):
             raise InputError(f"--out {out} is not empty and holds no run; choose another folder")

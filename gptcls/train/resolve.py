@@ -8,6 +8,7 @@ from gptcls.common.options import check_at_least, check_choices, check_seed, fla
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
+from gptcls.data.augment import BY_MODEL
 from gptcls.train.config import FROM_RANDOM, LORA, RECIPES, TrainConfig
 from gptcls.train.presets import preset_settings
 
@@ -54,6 +55,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         _check_what_trains,
         _check_numbers,
         _check_files,
+        _check_models_of_augment,
     ):
         check(values)
     config = type(config).of(**values)
@@ -216,3 +218,25 @@ def _check_files(values: dict[str, Any]) -> None:
         raise InputError(f"--no-cache and --cache {cache} exclude each other; leave one out")
     if values["train"] == "all":
         raise InputError(f"--cache {cache} keeps what is frozen, --train all freezes nothing; leave it out")
+
+
+def _check_models_of_augment(values: dict[str, Any]) -> None:
+    """The models of those operations of --augment that need some, and none of the others."""
+    asked = set(values["augment"]) & set(BY_MODEL)
+    owners = {"translate_there": "back-translate", "translate_back": "back-translate"}
+    owners |= {"paraphrase_with": "paraphrase"}
+    for name, operation in owners.items():
+        if operation in asked and not values[name]:
+            raise InputError(f"--augment {operation} needs {flag(name)}, a model's name or folder")
+    for name, operation in (owners | {"paraphrase_prefix": "paraphrase"}).items():
+        if operation not in asked and _changed(values, (name,)):
+            raise InputError(f"{flag(name)} {values[name]} goes with --augment {operation}")
+    if values["augment_judge"] and not asked:
+        raise InputError(
+            f"--augment-judge {values['augment_judge']} goes with --augment {' or '.join(BY_MODEL)}"
+        )
+    judged = "paraphrase" in asked or values["augment_judge"]
+    if judged and values["task"] == "regression":
+        raise InputError("--augment with a judge is about labels, not numbers (--task regression)")
+    if "paraphrase" in asked and values["task"] == "multi" and not values["augment_judge"]:
+        raise InputError("--augment paraphrase of --task multi needs --augment-judge, a trained classifier")

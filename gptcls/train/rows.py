@@ -20,6 +20,7 @@ from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import from_frame, load_data
 from gptcls.data.split import PARTS, Split, make_split, with_extra
 from gptcls.train.config import DataOptions, TrainConfig
+from gptcls.train.rewrite import rewrites_of
 
 RESAMPLERS = {"undersample": undersample, "oversample": oversample}
 
@@ -127,5 +128,6 @@ def _training_rows(split: Split, config: TrainConfig) -> Split:
     rows = split.train
     if (resample := RESAMPLERS.get(data.balance)) is not None:
         rows = one_of_each(resample(expanded(rows), seed)) if weighted else resample(rows, seed)
-    rows = data.augmentation.of(rows, (*split.validation["text"], *split.test["text"]), seed)
+    others = (*split.validation["text"], *split.test["text"])
+    rows = data.augmentation.of(rows, others, seed, rewrites_of(config))
     return split if rows is plain else replace(split, train=rows, plain=plain)

@@ -209,11 +209,11 @@ def train(
         with all_or_none():
             folder = RunFolder(config, RESULT, resolve, {*explicit, *options}, writes=rank == 0)
             home = stack.enter_context(folder)
-            split = _rows_of(home, split_of(rows, home.config, labels) if in_memory else None)
+            split = rows_of(home, split_of(rows, home.config, labels) if in_memory else None)
         return train_in(home, split)
 
 
-def _rows_of(home: RunFolder, given: Split | None) -> Split:
+def rows_of(home: RunFolder, given: Split | None = None) -> Split:
     """The rows that stand in the folder or, of a new run, those ``given`` or of its files."""
     if home.has_rows:
         split = load_split(home.path / "split")
