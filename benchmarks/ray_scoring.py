@@ -146,8 +146,7 @@ def measure(options: Options) -> None:
             lines.append(line)
             held += points
     heads = ["engine", "actors", "rows", "seconds", "rows a second", "after the start"]
-    say(markdown([heads, *lines]))
-    say()
+    say(markdown([heads, *lines]) + "\n")
     heads = ["actors", "rows done", "MB of each actor", "MB of the driver", "MB in the object store"]
     say(markdown([heads, *held]))
 

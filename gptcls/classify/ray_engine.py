@@ -509,4 +509,4 @@ def _stream(job: Job, sources: Sequence[Source], actors: int, gpus: float) -> It
             yield pickle.loads(row["part"])
     except ray.exceptions.RayError as error:
         said = " ".join(str(error).split())
-        raise InputError(f"Ray cannot go on: {said:.300}; look into /tmp/ray/session_latest/logs") from None
+        raise InputError(f"Ray cannot go on: {said[-300:]}; look into /tmp/ray/session_latest/logs") from None
