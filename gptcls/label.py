@@ -61,7 +61,7 @@ class LabelConfig(TableOptions):
     """Labels to offer from the start; others can be typed in."""
     order: Order = "both"
     """Rows that come first: of small margin between the two most probable labels (uncertain), unlike those
-    that were asked (diverse), both, or none (random). The first ones are diverse unless random."""
+    that were asked (diverse), both, or none (random). The first ones are random unless diverse."""
     batch: int = 8
     """Answers after which it is trained anew and other rows are chosen."""
     check: int = 5

@@ -17,16 +17,17 @@ def next_rows(
     """``n`` rows, in the order in which they should be labelled, or all where there are fewer.
 
     ``vectors`` (N, C) say how alike rows are, ``known`` which have labels, ``outputs`` (N, K) what a model
-    trained on these gives as probabilities; without them what is uncertain is not known, and rows are chosen
-    by diversity. ``left_out`` rows are never chosen. ``"both"``: of the :data:`CANDIDATES` times n least
-    certain rows those that differ most (Citovsky et al. 2021, "Batch Active Learning at Scale", in spirit).
+    trained on these gives as probabilities. Without them nobody knows what is uncertain, and rows are drawn
+    at random: the most different ones are odd ones first (benchmarks.active_learning). ``left_out`` rows are
+    never chosen. ``"both"``: of the :data:`CANDIDATES` times n least certain rows those that differ most
+    (Citovsky et al. 2021, "Batch Active Learning at Scale", in spirit).
     """
     free = np.setdiff1d(np.arange(len(vectors)), [*known, *left_out])
     n = min(n, len(free))
-    if order == "random":
-        return random.permutation(free)[:n].tolist()
-    if order == "diverse" or outputs is None:
+    if order == "diverse":
         return spread_out(vectors, free, known, n, random)
+    if order == "random" or outputs is None:
+        return random.permutation(free)[:n].tolist()
     unsure = free[np.argsort(margins(outputs[free]), kind="stable")]
     if order == "uncertain":
         return unsure[:n].tolist()
