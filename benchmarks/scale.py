@@ -240,6 +240,10 @@ printed this page; a network or a disk may be slower. Each run is at least 2,000
 end included. The bound is that of the narrowest stage, were it never to wait. An actor that is stuck has an answered block and
 nowhere to put it.
 
+`gptcls classify --engine ray` is laid out for what this shows: an actor writes the part that it answered, so that there are as many
+writers as actors, and there is a reader for every eight of them. [Speed](../docs/speed.md#many-rows-with-ray) has what was
+measured on one machine.
+
 {table(["readers / actors / writers", "rows a second", "bound", "readers busy, %", "actors busy, %", "writers busy, %", "actors stuck, %", "all wait for"], data_path(options, own))}
 """  # noqa: E501
 

@@ -17,12 +17,9 @@ from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lazy import pd
 from gptcls.common.log import log, unlogged
 from gptcls.common.options import check_seed, own_first
-from gptcls.core.batches import TextDataset
-from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import TASKS
-from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.corpora import CORPORA, corpus_of, load_parts
 from gptcls.data.fields import fields_named, n_fields
 from gptcls.data.in_memory import labelled_rows
@@ -50,7 +47,6 @@ from gptcls.evaluation.findings import (
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.ngrams import Tfidf
 from gptcls.fast.features import FeatureCache
-from gptcls.fast.frozen import Frozen
 from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 
@@ -127,7 +123,7 @@ def audit(
         notes.append(f"Labels were not judged: {error}.")
     else:
         texts = rows["text"].iloc[first].tolist()
-        vectors = _vectors(backbone, texts, max_length, tokenizer, device, FeatureCache(config.cache))
+        vectors = FeatureCache(config.cache).mean_vectors(backbone, texts, max_length, tokenizer, device)
         outputs = _held_out(task, rows, text, first, kind, vectors)[text]
         suspects = _suspects(task, rows, outputs)
         rows["own"] = suspects.own
@@ -227,18 +223,6 @@ def _task(config: AuditConfig, rows: "pd.DataFrame", first: np.ndarray) -> Task:
     if reason := judge_of(task).rivals(task.labels).unfit(targets):
         raise InputError(reason)
     return task
-
-
-def _vectors(
-    backbone: torch.nn.Module, texts: list[str], max_length: int, tokenizer: Tokenizer, device: torch.device,
-    cache: FeatureCache,
-) -> np.ndarray:  # fmt: skip
-    """The mean frozen vector (N, C) of each text."""
-    classifier = Classifier(backbone, 1, "mean").to(device)
-    classifier.freeze("head")
-    frozen = Frozen(classifier, len(backbone.blocks), pick_dtype("auto", device))
-    dataset = TextDataset(texts, torch.zeros(len(texts)), max_length, tokenizer=tokenizer)
-    return cache.datasets(frozen, {"rows": dataset}, device)["rows"].means().numpy()
 
 
 def _held_out(

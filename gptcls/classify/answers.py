@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptcls.common.lazy import pd
+from gptcls.core.errors import InputError
 from gptcls.core.task import Task
 from gptcls.core.tasks import Regression
 from gptcls.evaluation.decision import PLAIN, UNSURE, Decision
@@ -69,3 +70,25 @@ def answered(task: Task, outputs: np.ndarray, decision: Decision = PLAIN) -> "pd
 def answers_of(task: Task, decision: Decision = PLAIN) -> NameAnswers | NumberAnswers:
     """How the answers of a classifier with this task are shown."""
     return NumberAnswers(task) if isinstance(task, Regression) else NameAnswers(task, decision)
+
+
+def added_columns(answers: NameAnswers | NumberAnswers, columns: Sequence[str]) -> list[str]:
+    """The names of the columns that a table gets: ``predicted_label`` where it has a ``label``."""
+    names = [f"predicted_{name}" if name in columns else name for name in answers.columns]
+    return [*names, *answers.details]
+
+
+def require_free(rows: "pd.DataFrame", names: Sequence[str], source: object) -> None:
+    """InputError where rows have a column of one of these names already: a later one of JSON lines may."""
+    if taken := [name for name in names if name in rows.columns]:
+        where = f"{rows.index.name}s {rows.index[0]} to {rows.index[-1]}"
+        raise InputError(f"{source} has a column {taken[0]!r} already (in {where}); rename it first")
+
+
+def with_answers(
+    rows: "pd.DataFrame", answers: NameAnswers | NumberAnswers, added: Sequence[str], outputs: np.ndarray
+) -> "pd.DataFrame":
+    """N rows with the columns ``added``, from the outputs (N, K) of their texts."""
+    details = outputs.astype(float).round(6).T if answers.details else ()
+    values = [*answers.values(outputs), *details]
+    return rows.assign(**dict(zip(added, values, strict=True)))

@@ -5,18 +5,19 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import Queue
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
-from gptcls.classify.answers import answers_of
+from gptcls.classify.answers import added_columns, answers_of, require_free, with_answers
 from gptcls.classify.predict import DEFAULT_CLASSIFIER, AnswerOptions, TextClassifier
+from gptcls.classify.ray_engine import RayOptions, label_with_ray
 from gptcls.classify.store import BUNDLED
 from gptcls.common.console import escaped, say
 from gptcls.common.files import require_writable
@@ -34,6 +35,15 @@ from gptcls.data.writer import ChunkWriter
 
 LINES_AT_ONCE = 256
 PLAIN_TABLE = TableOptions()
+DATA_HELP = f"{TEXTS_HELP} With --engine ray also a folder, a pattern such as 'folder/*.parquet', or a URI."
+URI = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="FILE",
+    instance_from_str=lambda words: words[0] if "://" in words[0] else Path(words[0]),
+    is_instance=lambda value: isinstance(value, str | Path),
+    str_from_instance=lambda value: [str(value)],
+)
+Place = Annotated[Path | str, URI]  # on the command line a path here, or what a URI names elsewhere
 AnyTexts = TypeVar("AnyTexts", bound=Any)  # a config with texts and a model
 Answered = tuple["pd.DataFrame", list[str | None], np.ndarray]  # rows, their texts, their outputs (N, K)
 
@@ -51,13 +61,19 @@ class ClassifyConfig(TableOptions, AnswerOptions):
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """Texts to label."""
     model: str = DEFAULT_CLASSIFIER
-    data: Annotated[Path | None, tyro.conf.arg(aliases=["--input"], metavar="FILE", help=TEXTS_HELP)] = None
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
+    data: Annotated[Place | None, tyro.conf.arg(aliases=["--input"], metavar="FILE", help=DATA_HELP)] = None
+    out: Annotated[Place | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
     """File for the rows of --data with a label column and a probability column for each label; of a
-    regression, with a column for each number. A pipe or /dev/stdout is written row by row."""
+    regression, with a column for each number. A pipe or /dev/stdout is written row by row. With --engine ray
+    a folder of parts, new or empty, or a URI."""
+    engine: Literal["local", "ray"] = "local"
+    """What labels the rows of --data: this process, or actors of Ray, on the cores here or on a cluster."""
     escape_formulas: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """In a .csv or .tsv --out, write ' before what a spreadsheet would take for a formula (it begins with =,
     +, - or @)."""
+    ray: RayOptions = field(default_factory=RayOptions)
+
+    GROUPS: ClassVar[dict[str, str]] = {"ray": "with --engine ray"}
 
 
 def classify(config: ClassifyConfig) -> None:
@@ -72,13 +88,25 @@ def classify(config: ClassifyConfig) -> None:
         raise InputError(f"--out {config.out} goes with --data; without it the labels are printed")
     if config.data is None and (config.text_column or dialect != PLAIN):
         raise InputError("--text-column, --separator, --encoding and --columns go with --data")
-    if config.out is not None:
-        require_writable(config.out, "--out")
     if config.out is None and config.escape_formulas:
         raise InputError("--escape-formulas goes with --data and --out")
+    if config.engine == "ray":
+        if config.data is None:
+            raise InputError("--engine ray goes with --data and --out")
+        how = config.ray, config.escape_formulas
+        n = label_with_ray(config, config, config.data, config.out, *how)
+        log.info(f"{n:,} rows labelled: {config.out}")
+        return
+    if config.ray != RayOptions():
+        raise InputError("--actors, --piece, --parts and --cluster go with --engine ray")
+    if uri := next((place for place in (config.data, config.out) if "://" in str(place)), None):
+        raise InputError(f"{uri} is a URI, and the local engine reads files: add --engine ray")
+    if config.out is not None:
+        require_writable(Path(config.out), "--out")
     classifier = config.load()
     if config.data is not None:
-        n = classify_file(classifier, config.data, config.out, config, config.escape_formulas)
+        files = Path(config.data), Path(config.out)
+        n = classify_file(classifier, *files, config, config.escape_formulas)
         log.info(f"{n:,} rows labelled: {config.out}")
         return
     answers, n_truncated = answers_of(classifier.saved.task, classifier.saved.decision), 0
@@ -120,14 +148,9 @@ def classify_file(
     with locked_output(target), writer:
         for chunk, _, outputs in answered_chunks(classifier, source, table):
             if n == 0:
-                names = [f"predicted_{x}" if x in set(chunk.columns) else x for x in answers.columns]
-                added = [*names, *answers.details]
-            if taken := [name for name in added if name in chunk.columns]:
-                rows = f"{chunk.index.name}s {chunk.index[0]} to {chunk.index[-1]}"
-                raise InputError(f"{source} has a column {taken[0]!r} already (in {rows}); rename it first")
-            details = outputs.astype(float).round(6).T if answers.details else ()
-            values = [*answers.values(outputs), *details]
-            writer.write(chunk.assign(**dict(zip(added, values, strict=True))))
+                added = added_columns(answers, chunk.columns)
+            require_free(chunk, added, source)
+            writer.write(with_answers(chunk, answers, added, outputs))
             n += len(chunk)
     return n
 

@@ -34,6 +34,7 @@ VERBS = {  # name: its module, and what it does
     "classify": ("gptcls.classify.__main__", "label texts, lines of standard input, or a file of any size"),
     "explain": ("gptcls.explain", "say what each word of a text adds to the answer"),
     "evaluate": ("gptcls.evaluate", "score a trained classifier on labelled data"),
+    "label": ("gptcls.label", "label rows at the terminal, those first that teach most"),
     "audit": ("gptcls.audit", "look for wrong labels, leaks and repeats in labelled data"),
     "search": ("gptcls.search", "search for the settings that score best on validation rows"),
     "compare": ("gptcls.compare", "test which of several runs is better on the same test rows"),

@@ -11,27 +11,31 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain, compress, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from gptcls.common.files import atomic_file, flush, require_writable, tidy, workplace
+from gptcls.common.hardware import pick_dtype
 from gptcls.common.log import log
 from gptcls.common.processes import exchange, processes, send_rows
 from gptcls.core.answer import mean_of_each, token_budget
 from gptcls.core.batches import Batch, TextDataset, pad, token_budget_batches
+from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import Tokenizer
 from gptcls.fast.frozen import Frozen
 from gptcls.language.tree import TreeBlock
 
@@ -108,6 +112,17 @@ class FeatureCache:
         if folder is not None:
             log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")
         return {part: FeatureDataset(d, [found[key] for key in keys[part]]) for part, d in parts.items()}
+
+    def mean_vectors(
+        self, backbone: nn.Module, texts: Sequence[str], max_length: int, tokenizer: Tokenizer,
+        device: torch.device,
+    ) -> np.ndarray:  # fmt: skip
+        """What a pretrained network says of each text: the mean (N, C) of its tokens' last hidden vectors."""
+        classifier = Classifier(backbone, 1, "mean").to(device)
+        classifier.freeze("head")
+        frozen = Frozen(classifier, len(backbone.blocks), pick_dtype("auto", device))
+        dataset = TextDataset(texts, torch.zeros(len(texts)), max_length, tokenizer=tokenizer)
+        return self.datasets(frozen, {"rows": dataset}, device)["rows"].means().numpy()
 
     def _compute(
         self, frozen: Frozen, rows: list[tuple[list[int], int]], folder: Path | None, keys: list[bytes],
