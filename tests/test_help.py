@@ -87,7 +87,7 @@ def test_groups():
     assert titles == ["data", "model", "training", "output", ADVANCED]
     assert re.findall(r"^(\w+):$", page(TrainConfig, "x", False), re.M) == titles[:-1]
     names = set(TrainConfig.defaults())
-    groups = {"data", "model", "fit", "run"}
+    groups = {"data", "model", "language", "fit", "run"}
     assert set(TrainConfig.FIRST_PAGE) <= names
     assert set(TrainConfig.GROUPS) <= names | groups
     assert set(PretrainConfig.GROUPS) - {""} <= set(PretrainConfig.defaults())

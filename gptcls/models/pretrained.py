@@ -19,6 +19,7 @@ from gptcls.core.gpt2 import PRESETS
 from gptcls.core.tokenizer import GPT2, Tokenizer
 from gptcls.core.weights import parse
 from gptcls.models import weight_files as files
+from gptcls.models.chat import FILE as CHAT_TEMPLATE
 from gptcls.models.chat import read_chat
 from gptcls.models.families import Family, declared_family
 from gptcls.models.heads import Head, take_head
@@ -228,7 +229,7 @@ def _hub_weights(repo: str, download: bool = True) -> Path:
     with suppress(absent):
         config = get("config.json")
         family = declared_family(files.read_object(config), str(config))
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", CHAT_TEMPLATE, "generation_config.json"):
         with suppress(absent):
             get(name)
     if not family.own_tokenizer and cached_file(repo, "tokenizer.json") is None:
