@@ -26,7 +26,6 @@ import tyro
 from benchmarks.cells import Cells
 from benchmarks.datasets import DATA, few_labels, split_by
 from benchmarks.over_seeds import Interval, gain, markdown, over_seeds, shown
-from gptcls.adapt import AdaptOptions, reading, window_for
 from gptcls.classify.predict import TextClassifier
 from gptcls.classify.store import SavedClassifier
 from gptcls.common import cli
@@ -37,6 +36,7 @@ from gptcls.data.split import Split
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.paired import decisions, differences
 from gptcls.fast.features import FeatureCache
+from gptcls.pretrain.adapt import AdaptOptions, reading, window_for
 from gptcls.pretrain.run import RESULT, pretrain
 from gptcls.pseudo_label import PseudoLabelConfig, Sure, trained_again
 from gptcls.train.config import TrainConfig

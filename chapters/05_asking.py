@@ -352,8 +352,8 @@ plt.show()
 #
 # Large models are far better at this, and assistants better still; how good gpt2-small is you can see by
 # changing `MODEL`. (`gptcls train --head lm --epochs 0` asks in this way about any labels, calibrated, and
-# `--shots` shows examples.) But whoever has a few hundred messages with their labels need not ask at all: the next
-# chapters let the network learn from them.
+# `--shots` shows examples.) But whoever has a few hundred messages with their labels need not ask at all:
+# the next chapters let the network learn from them.
 #
 # ## Exercises
 #

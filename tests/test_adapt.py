@@ -9,12 +9,12 @@ import torch
 from helpers.tiny import HAM, ROWS, SPAM, stopped_before, write_csv
 from safetensors.torch import load_file
 
-import gptcls.adapt
+import gptcls.pretrain.adapt
 import gptcls.train.run
-from gptcls.adapt import AdaptedConfig, adapt_and_train
 from gptcls.core.errors import InputError
 from gptcls.data.same_text import text_key
 from gptcls.data.split import load_split
+from gptcls.pretrain.adapt import AdaptedConfig, adapt_and_train
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.run import pretrain
 from gptcls.train.config import TrainConfig
@@ -57,7 +57,7 @@ def test_it_is_pretrain_and_then_train(options, tmp_path, monkeypatch, log):
         seen.append((config, [json.loads(line)["text"] for line in lines]))
         return pretrain(config)
 
-    monkeypatch.setattr(gptcls.adapt, "pretrain", spied)
+    monkeypatch.setattr(gptcls.pretrain.adapt, "pretrain", spied)
     one = run(tmp_path / "one", **options)
     ((config, read),) = seen
     split = load_split(tmp_path / "one" / "split")

@@ -10,7 +10,6 @@ from typing import Literal, get_args, get_type_hints
 import pytest
 import tyro
 
-from gptcls.adapt import AdaptedConfig
 from gptcls.audit import AuditConfig
 from gptcls.classify.run import ClassifyConfig
 from gptcls.common import cli
@@ -21,6 +20,7 @@ from gptcls.distill import DistillConfig
 from gptcls.evaluate import EvaluateConfig
 from gptcls.explain import ExplainConfig
 from gptcls.generate import GenerateConfig
+from gptcls.pretrain.adapt import AdaptedConfig
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pseudo_label import PseudoLabelConfig
 from gptcls.serve.run import ServeConfig
@@ -88,7 +88,7 @@ def test_groups():
     assert titles == ["data", "model", "training", "output", ADVANCED]
     assert re.findall(r"^(\w+):$", page(TrainConfig, "x", False), re.M) == titles[:-1]
     names = set(TrainConfig.defaults())
-    groups = {"data", "model", "fit", "run"}
+    groups = {"data", "model", "language", "fit", "run"}
     assert set(TrainConfig.FIRST_PAGE) <= names
     assert set(TrainConfig.GROUPS) <= names | groups
     assert set(PretrainConfig.GROUPS) - {""} <= set(PretrainConfig.defaults())

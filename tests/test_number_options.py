@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from gptcls.adapt import AdaptedConfig
-from gptcls.adapt import checked as adapted
 from gptcls.common import cli
 from gptcls.common.help import options_of
 from gptcls.core.errors import InputError
 from gptcls.distill import DistillConfig, checked
 from gptcls.generate import GenerateConfig, generate_text
+from gptcls.pretrain.adapt import AdaptedConfig
+from gptcls.pretrain.adapt import checked as adapted
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
 from gptcls.train.config import TrainConfig

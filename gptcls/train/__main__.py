@@ -2,10 +2,10 @@
 
 import shlex
 
-from gptcls.adapt import AdaptedConfig, adapt_and_train
 from gptcls.common import cli
 from gptcls.common.console import escaped, say
 from gptcls.evaluation import report
+from gptcls.pretrain.adapt import AdaptedConfig, adapt_and_train
 from gptcls.train.advice import advice
 
 
