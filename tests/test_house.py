@@ -109,13 +109,13 @@ def test_no_import_goes_in_a_circle(imports):
 def test_the_root_holds_the_rooms_and_little_else():
     files = [path.relative_to(HOME).parts for path in HOME.rglob("*.*") if "__pycache__" not in path.parts]
     entries = {parts[0] for parts in files} - {"assets"}
-    assert len(entries) <= 22, sorted(entries)
+    assert len(entries) <= 23, sorted(entries)
     assert {entry for entry in entries if (HOME / entry).is_dir()} == {*ROOMS} - {"verbs"}
 
 
 def test_the_lesson_and_the_whole_are_as_small_as_they_promise():
     assert lines(HOME / "core") <= 1_500
-    assert lines(HOME) <= 26_700
+    assert lines(HOME) <= 27_500
 
 
 def test_the_page_on_the_layout_states_the_sizes():

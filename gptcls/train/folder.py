@@ -4,10 +4,10 @@
 
     new ─▶ running ─▶ scoring ─▶ finished          running ─Ctrl-C─▶ interrupted ─--resume─▶ running
 
-Before all that a run may be adapting (:mod:`gptcls.pretrain.adapt`), in a folder of its own inside. A new run's rows
-are not whole yet, a running one's are. A checkpoint lies there from its first moment to the last of scoring.
-So a process may be killed at any instant: what then stands there is one of these states, and ``--resume``
-goes on from the checkpoint, or where there is none begins again, with the run's own options.
+Before all that a run may be adapting (:mod:`gptcls.pretrain.adapt`), in a folder of its own inside. A new
+run's rows are not whole yet, a running one's are. A checkpoint lies there from its first moment to the last
+of scoring. So a process may be killed at any instant: what then stands there is one of these states, and
+``--resume`` goes on from the checkpoint, or where there is none begins again, with the run's own options.
 """
 
 import errno
