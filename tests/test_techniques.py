@@ -252,11 +252,11 @@ def test_sure_answers_to_unlabelled_texts_are_trained_on(place, monkeypatch):
 def test_contributions_are_the_score_and_their_spread_the_jackknifes():
     from sklearn.metrics import accuracy_score, f1_score
 
-    random = np.random.RandomState(0)
-    true = np.eye(2, dtype=bool)[random.randint(2, size=300)]
-    given = np.where(random.rand(300, 1) < 0.2, ~true, true)
-    several = random.rand(300, 5) < 0.3
-    noisy = several ^ (random.rand(300, 5) < 0.1)
+    random, n = np.random.RandomState(0), 300
+    true = np.eye(2, dtype=bool)[random.randint(2, size=n)]
+    given = np.where(random.rand(n, 1) < 0.2, ~true, true)
+    several = random.rand(n, 5) < 0.3
+    noisy = several ^ (random.rand(n, 5) < 0.1)
 
     def f1(true, given):
         return f1_score(true[:, 1], given[:, 1])
@@ -271,8 +271,8 @@ def test_contributions_are_the_score_and_their_spread_the_jackknifes():
     ):
         values = contributions(*pair, score)
         assert values.mean() == pytest.approx(judge(*pair))
-        without = [judge(*(np.delete(x, i, axis=0) for x in pair)) for i in range(0, 300, 3)]
-        assert values[::3].std() == pytest.approx(299 * np.std(without), rel=0.02)
+        without = [judge(*(np.delete(x, i, axis=0) for x in pair)) for i in range(0, n, 10)]
+        assert values[::10].std() == pytest.approx((n - 1) * np.std(without), rel=0.02)
 
 
 def test_an_interval_over_seeds_and_texts():
@@ -301,7 +301,7 @@ def test_such_intervals_hold_the_truth_nineteen_times_in_twenty(spreads):
         )
         _, low, high = crossed(of_seed + of_text + of_both).interval()
         held += low <= 0 <= high
-    assert held / 600 > 0.93
+    assert 0.91 < held / 600 < 0.99
 
 
 def test_the_mean_over_data_sets_has_their_mean_variance():
@@ -325,8 +325,8 @@ def test_answers_are_read_as_they_were_written():
 @pytest.fixture
 def options(data, base, tmp_path):
     return techniques.Options(
-        sets=("sms", "goemotions"), seeds=(0, 1), train=24, validation=12, test=20, unlabelled=10, length=8,
-        data=data, model=str(base), device="cpu", out=tmp_path / "out.json", only=("tfidf", "knn", "weights"),
+        sets=("sms", "goemotions"), seeds=(0,), train=24, validation=12, test=20, unlabelled=10, length=8,
+        data=data, model=str(base), device="cpu", out=tmp_path / "out.json", only=("weights", "knn"),
     )  # fmt: skip
 
 
@@ -340,14 +340,14 @@ def test_the_table_and_that_it_goes_on(options, capsys, monkeypatch):
     heads, _, *lines = lines_of(capsys)
     assert heads[1:3] == ["sms, F1 of spam", "goemotions, micro-F1"]
     assert [line[0].strip("| ") for line in lines] == [
-        "plain run", "TF-IDF alone", "class weights", "nearest neighbours mixed in",
+        "plain run", "class weights", "nearest neighbours mixed in",
     ]  # fmt: skip
     kept = json.loads(options.out.read_text())
     told, answers = (kept[f"techniques/sms/{key}/seed 0"] for key in ("truth", "plain"))
     assert told["labels"] == ["ham", "spam"]
     assert len(told["test"].split()) == len(answers["test"].split()) == 20
     assert len(answers["validation"].split()) == 12
-    monkeypatch.setattr(techniques, "place_of", None)  # nothing is left to measure
+    monkeypatch.setattr(techniques, "answers_of", None)  # nothing is left to measure
     techniques.run(options)
     assert lines_of(capsys)[2:] == lines
     monkeypatch.setitem(techniques.TECHNIQUES, "new", Technique("a new one", plain))
@@ -368,7 +368,7 @@ def test_a_technique_is_the_difference_of_its_answers(options, capsys):
             cells.found[f"techniques/trec6/{key}/seed {seed}"] = {
                 "labels": ["a", "b"], "test": written(flags), "seconds": 2.0,
             }  # fmt: skip
-    own = techniques.Options(**vars(options) | {"sets": ("trec6",), "only": ("knn", "head")})
+    own = techniques.Options(**vars(options) | {"sets": ("trec6",), "seeds": (0, 1), "only": ("knn", "head")})
     found = techniques.Results(cells, own)
     assert found.estimate("trec6", "plain", None).mean == pytest.approx(1 - 5 / 40)
     assert found.estimate("trec6", "knn").mean == pytest.approx(5 / 40)
@@ -392,20 +392,20 @@ def test_what_cannot_be_asked_for_is_said(options):
 def test_few_labels(data, base, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("gptcls.train.presets.MOST", 1)
     own = few_labels.Options(
-        sets=("sms",), labels=(8, 16), methods=("plain", "stack", "probe"), seeds=(0, 1), test=20, length=8,
+        sets=("sms",), labels=(8, 16), methods=("plain", "stack"), seeds=(0,), test=20, length=8,
         data=data, model=str(base), device="cpu", out=tmp_path / "out.json", plot=tmp_path / "few.png",
     )  # fmt: skip
     few_labels.run(own)
     heads, _, *lines = lines_of(capsys)
     assert heads[1].startswith("8 labels")
     assert [line[0].strip("| ") for line in lines] == [
-        "plain run", "stacked with TF-IDF", "probe of the frozen blocks",
+        "plain run", "stacked with TF-IDF",
     ]  # fmt: skip
     kept = json.loads(own.out.read_text())
-    assert kept["few labels/sms/8/plain/seed 1"]["validation"] == ""
+    assert kept["few labels/sms/8/plain/seed 0"]["validation"] == ""
     assert own.plot.stat().st_size
     figure = few_labels.picture(few_labels.Cells(own.out), own)
-    assert len(figure.axes[0].get_lines()) >= 3
+    assert len(figure.axes[0].get_lines()) >= 2
 
 
 @pytest.mark.slow
