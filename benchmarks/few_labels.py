@@ -149,5 +149,10 @@ def run(options: Options) -> None:
             picture(cells, options).savefig(temporary, metadata={"Software": None})
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
     cli.run(Options, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -347,5 +347,10 @@ def run(options: Options) -> None:
     print(f"\n{Results(cells, options).table()}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
     cli.run(Options, run)
+
+
+if __name__ == "__main__":
+    main()
