@@ -23,6 +23,7 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.classifier import Classifier
 from gptcls.core.loop import Hook, Trainer
 from gptcls.core.task import Task
+from gptcls.core.tasks import TASKS
 from gptcls.core.weights import State
 from gptcls.data.corpora import load_parts
 from gptcls.data.labels import LISTS, ONE_CLASS, LabelKind, Layout
@@ -146,6 +147,17 @@ class Place:
         return loop
 
     @cached_property
+    def task(self) -> Task:
+        """What the plain run learns."""
+        return TASKS[self.settings["task"]].for_training(self.split.train["label"].tolist())
+
+    @cached_property
+    def targets(self) -> dict[str, np.ndarray]:
+        """Of each part (N,) or (N, K)."""
+        rows = self.split.items()
+        return {part: self.task.targets(frame["label"].tolist()).numpy() for part, frame in rows}
+
+    @cached_property
     def plain(self) -> Loop:
         """What all are compared with: ``gptcls.train`` as it is. Its averages come with it."""
         return self.learn(lambda loop: loop.hooks.extend([EpochMean(), MovingMean()]))
@@ -162,42 +174,39 @@ class Place:
     @cached_property
     def rivals(self) -> Baselines:
         """The baselines that every run has, fitted."""
-        plain = self.plain
         parts = [part for part, frame in self.split.items() if len(frame)]
-        targets = {part: plain.datasets[part].targets.numpy() for part in parts}
-        texts = {part: (getattr(self.split, part)["text"].tolist(), targets[part]) for part in parts}
-        frozen = {part: plain.datasets[part] for part in parts}
+        texts = {part: (getattr(self.split, part)["text"].tolist(), self.targets[part]) for part in parts}
+        frozen = {part: self.plain.datasets[part] for part in parts}
         vectors = {
-            part: (x.means().numpy(), targets[part])
+            part: (x.means().numpy(), self.targets[part])
             for part, x in frozen.items()
             if isinstance(x, FeatureDataset)
         }
-        found = judge_of(plain.task).rivals(plain.task.labels)
+        found = judge_of(self.task).rivals(self.task.labels)
         found.scores(texts, vectors or None)
         return found
 
     def baseline(self, name: str) -> Outputs:
         """The outputs of :data:`TFIDF` or :data:`PROBE`."""
         found = self.rivals.outputs[name]
-        return {part: found.get(part, np.zeros((0, self.plain.task.n_outputs))) for part in JUDGED}
+        return {part: found.get(part, np.zeros((0, self.task.n_outputs))) for part in JUDGED}
 
     def outputs(self, logits: dict[str, Tensor]) -> Outputs:
         """Probabilities of logits (N, K), or of those of several networks (M, N, K) the mean."""
-        return {part: mean_outputs(self.plain.task, values) for part, values in logits.items()}
+        return {part: mean_outputs(self.task, values) for part, values in logits.items()}
 
     def mixed(self, logits: dict[str, Tensor], rival: Any) -> Outputs:
         """The network's answers mixed with those of a rival that has ``outputs(texts)``, as ``--stack`` does:
         by a weight that is fitted on the validation rows; half and half without any."""
-        task, held = self.plain.task, self.split.validation["text"].tolist()
+        task, held = self.task, self.split.validation["text"].tolist()
         mixture = Mixture(0.5, 1.0, rival)
         if held:
-            targets = self.plain.datasets["validation"].targets.numpy()
-            mixture = fit_mixture(task, rival, logits["validation"], targets, held)
+            mixture = fit_mixture(task, rival, logits["validation"], self.targets["validation"], held)
         return {p: mixture.outputs(task, logits[p], getattr(self.split, p)["text"].tolist()) for p in JUDGED}
 
     def unlabelled_outputs(self) -> np.ndarray:
         """The plain run's probabilities (N, K) of the texts without labels, calibrated."""
-        saved, held = self.plain.setup.saved, self.plain.datasets["validation"].targets.numpy()
+        saved, held = self.plain.setup.saved, self.targets["validation"]
         if len(held):
             saved.calibration = fit_calibration(held, self.outputs(self.plain_logits)["validation"])
         return ready(saved, self.plain.setup.device).predict_proba(self.unlabelled)
@@ -205,15 +214,14 @@ class Place:
     def answers(self, outputs: Outputs) -> dict[str, np.ndarray]:
         """What probabilities decide, true or false (N, K): the likeliest class; of several labels those above
         the thresholds that are best on the validation rows."""
-        task, targets = self.plain.task, self.plain.datasets["validation"].targets.numpy()
-        if len(targets):
-            task = judge_of(task).tuned(targets, outputs["validation"])
+        task, held = self.task, self.targets["validation"]
+        if len(held):
+            task = judge_of(task).tuned(held, outputs["validation"])
         return {part: as_flags(decisions(task, x), task.n_outputs) for part, x in outputs.items()}
 
-    def targets(self) -> dict[str, np.ndarray]:
+    def truth(self) -> dict[str, np.ndarray]:
         """What is true, likewise."""
-        n = self.plain.task.n_outputs
-        return {part: as_flags(self.plain.datasets[part].targets.numpy(), n) for part in JUDGED}
+        return {part: as_flags(self.targets[part], self.task.n_outputs) for part in JUDGED}
 
 
 def as_flags(answers: np.ndarray, n_outputs: int) -> np.ndarray:

@@ -116,11 +116,11 @@ class Neighbours:
         from sklearn.neighbors import KNeighborsRegressor
 
         loop = place.plain
-        vectors, targets = loop.vectors(), loop.datasets["train"].targets.numpy()
+        vectors, targets = loop.vectors(), place.targets["train"]
         count = min(NEIGHBOURS, len(targets))
         # The weighted mean of what is true of the neighbours is their vote.
         regressor = KNeighborsRegressor(count, metric="cosine", weights="distance")
-        regressor.fit(vectors["train"], as_flags(targets, loop.task.n_outputs).astype(float))
+        regressor.fit(vectors["train"], as_flags(targets, place.task.n_outputs).astype(float))
         self.votes: dict[str, np.ndarray] = {}
         for part, frame in place.split.items():
             if len(frame):
@@ -140,7 +140,7 @@ def pseudo_labelled(place: Place) -> Outputs:
     """A second run, on the labelled rows and those that the plain one is sure of."""
     found = place.unlabelled_outputs()
     sure = np.flatnonzero(found.max(axis=1) >= SURE)
-    names = [place.plain.task.labels[i] for i in found[sure].argmax(axis=1)]
+    names = [place.task.labels[i] for i in found[sure].argmax(axis=1)]
     more = labelled_frame([place.unlabelled[row] for row in sure], names)
     train = pd.concat([place.split.train[["text", "label"]], more], ignore_index=True)
     return place.outputs(place.learn(rows=train).logits())

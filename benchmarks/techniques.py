@@ -110,8 +110,7 @@ def read(text: str, n_outputs: int) -> np.ndarray:
 
 def truth(place: Place) -> dict[str, Any]:
     """The targets, as they are kept."""
-    task = place.plain.task
-    return {"labels": list(task.labels)} | {part: written(x) for part, x in place.targets().items()}
+    return {"labels": list(place.task.labels)} | {part: written(x) for part, x in place.truth().items()}
 
 
 def answers_of(place: Place, technique: Technique) -> dict[str, Any]:

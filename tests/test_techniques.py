@@ -217,7 +217,7 @@ def test_votes_of_neighbours_are_those_of_scikit_learns_classifier(place):
 
     vectors = place.plain.vectors()
     model = KNeighborsClassifier(16, metric="cosine", weights="distance")
-    model.fit(vectors["train"], place.plain.datasets["train"].targets.numpy())
+    model.fit(vectors["train"], place.targets["train"])
     votes = Neighbours(place).outputs(place.split.test["text"])
     np.testing.assert_allclose(votes, model.predict_proba(vectors["test"]), atol=1e-6)
     # The vectors are what the head reads.
@@ -241,7 +241,7 @@ def test_sure_answers_to_unlabelled_texts_are_trained_on(place, monkeypatch):
     rows = trained[-1]
     sure = found.max(axis=1) >= 0.6
     assert len(rows) == 24 + sure.sum()
-    expected = [place.plain.task.labels[i] for i in found[sure].argmax(axis=1)]
+    expected = [place.task.labels[i] for i in found[sure].argmax(axis=1)]
     assert rows["label"].tolist()[24:] == expected
     assert rows["text"].tolist()[24:] == [t for t, take in zip(place.unlabelled, sure, strict=True) if take]
 
