@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -277,12 +277,12 @@ class Results:
         return over_seeds_alone([float(row.mean()) for row in rows])
 
     def cost(self, name: str, key: str) -> float | None:
-        """Processor's seconds a seed."""
+        """Processor's seconds a seed, the median."""
         keys = (key, *TECHNIQUES[key].after)
         known = [s for s in self.seeds(name, key) if all(cell(at(name), k, s) in self.found for k in keys)]
         if not known:
             return None
-        return fmean(sum(self.found[cell(at(name), k, s)]["seconds"] for k in keys) for s in known)
+        return median(sum(self.found[cell(at(name), k, s)]["seconds"] for k in keys) for s in known)
 
     def line(self, key: str) -> list[str]:
         """A technique's line of the table."""
