@@ -115,12 +115,12 @@ class Neighbours:
     def __init__(self, place: Place) -> None:
         from sklearn.neighbors import KNeighborsRegressor
 
-        loop = place.plain
+        loop, self.n_outputs = place.plain, place.task.n_outputs
         vectors, targets = loop.vectors(), place.targets["train"]
         count = min(NEIGHBOURS, len(targets))
         # The weighted mean of what is true of the neighbours is their vote.
         regressor = KNeighborsRegressor(count, metric="cosine", weights="distance")
-        regressor.fit(vectors["train"], as_flags(targets, place.task.n_outputs).astype(float))
+        regressor.fit(vectors["train"], as_flags(targets, self.n_outputs).astype(float))
         self.votes: dict[str, np.ndarray] = {}
         for part, frame in place.split.items():
             if len(frame):
@@ -129,7 +129,7 @@ class Neighbours:
 
     def outputs(self, texts: Iterable[str]) -> np.ndarray:
         """Votes (N, K)."""
-        return np.stack([self.votes[text] for text in texts])
+        return np.array([self.votes[text] for text in texts]).reshape(-1, self.n_outputs)
 
 
 def neighbours(place: Place) -> Outputs:

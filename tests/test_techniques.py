@@ -392,14 +392,14 @@ def test_what_cannot_be_asked_for_is_said(options):
 def test_few_labels(data, base, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("gptcls.train.presets.MOST", 1)
     own = few_labels.Options(
-        sets=("sms",), labels=(8, 16), methods=("plain", "stack"), seeds=(0,), test=20, length=8,
+        sets=("sms",), labels=(8, 16), methods=("plain", "stack", "knn"), seeds=(0,), test=20, length=8,
         data=data, model=str(base), device="cpu", out=tmp_path / "out.json", plot=tmp_path / "few.png",
     )  # fmt: skip
     few_labels.run(own)
     heads, _, *lines = lines_of(capsys)
     assert heads[1].startswith("8 labels")
     assert [line[0].strip("| ") for line in lines] == [
-        "plain run", "stacked with TF-IDF",
+        "plain run", "stacked with TF-IDF", "nearest neighbours mixed in",
     ]  # fmt: skip
     kept = json.loads(own.out.read_text())
     assert kept["few labels/sms/8/plain/seed 0"]["validation"] == ""
