@@ -14,11 +14,11 @@ class Cells:
     """Measurements by name, such as "labels/trec6/50/seed 0", written after each.
 
     Several processes may share a file where none measures what another does: each keeps what it finds there.
-    Without a path nothing outlives the process.
+    Without a path nothing outlives the process. ``option`` is the one that the path was given with.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None = None, option: str = "--json") -> None:
+        self.path, self.option = path, option
         self.found: dict[str, Any] = {}
         if path is not None and path.exists():
             self.found = self._read(path)
@@ -29,7 +29,7 @@ class Cells:
         for name in sorted({*known, *settings}):
             if known.get(name) != (now := json.loads(json.dumps(settings.get(name)))):
                 said = f"was measured with {name} {known.get(name)}, and would now have {now}"
-                raise InputError(f"{self.path}: {table} {said}; choose another --json")
+                raise InputError(f"{self.path}: {table} {said}; choose another {self.option}")
 
     def measured(self, name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
         """The cell of that name; what is not there is measured: ``measure(*arguments)``."""
@@ -41,9 +41,8 @@ class Cells:
                 write_json(self.path, dict(sorted(self.found.items())))
         return self.found[name]
 
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
+    def _read(self, path: Path) -> dict[str, Any]:
         try:
             return read_object(path)
         except InputError as error:
-            raise InputError(f"{error}; choose another --json") from None
+            raise InputError(f"{error}; choose another {self.option}") from None
