@@ -45,7 +45,9 @@ class Options:
     """Which data sets."""
     labels: tuple[int, ...] = (8, 32, 128, 512)
     """Numbers of labelled texts."""
-    methods: tuple[str, ...] = ("plain", "stack", "tfidf", "probe", "knn")
+    methods: tuple[str, ...] = (
+        "plain", "stack", "tfidf", "probe", "knn", "zero-shot", "shots", "labels", "tokens"
+    )  # fmt: skip
     """Keys of techniques."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the rows drawn, the head and the order; the test rows are the same for all."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.technique_places import (
+    JUDGED,
     Change,
     EpochMean,
     Loop,
@@ -24,6 +25,8 @@ from benchmarks.technique_places import (
     as_flags,
     weights,
 )
+from gptcls.classify.predict import ready
+from gptcls.common.hardware import pick_device
 from gptcls.common.lazy import pd
 from gptcls.core.classifier import Classifier
 from gptcls.core.gpt2 import Attention
@@ -33,6 +36,10 @@ from gptcls.data.sources import labelled_frame
 from gptcls.evaluation.baselines import PROBE, TFIDF
 from gptcls.fast.features import FeatureCache, FeatureDataset
 from gptcls.fast.frozen import Frozen
+from gptcls.train.config import TrainConfig
+from gptcls.train.language import LabelTokens
+from gptcls.train.resolve import resolve
+from gptcls.train.run import fit_classifier
 
 ENGLISH = ("sms", "trec6", "rt_polarity", "goemotions")
 UNEVEN = ("sms", "trec6", "goemotions", "chnsenticorp")
@@ -44,6 +51,22 @@ KL_SHARE = 1.0  # R-Drop's alpha
 NEIGHBOURS = 16
 RATE_PER_BLOCK = 0.5  # of a block, to that of the one above it
 MIX_RATE = 50.0  # learning rate of the weights of layers, to that of all others
+AROUND = 16  # tokens of a pattern and its label, besides the text's
+# What --head lm is told of each data set, written down before anything was measured.
+WORDS: dict[str, dict[str, Any]] = {
+    "sms": {
+        "pattern": "{text}\nThis message is from {label}.",
+        "verbalizers": ("ham=a friend", "spam=a company"),
+    },
+    "trec6": {
+        "pattern": "{text}\nThe answer is {label}.",
+        "verbalizers": (
+            "ABBR=an abbreviation", "DESC=a description", "ENTY=a thing", "HUM=a person", "LOC=a place",
+            "NUM=a number",
+        ),
+    },
+    "rt_polarity": {"pattern": "{text}\nIt was {label}.", "verbalizers": ("neg=terrible", "pos=great")},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,37 @@ def options(**given: Any) -> Callable[[Place], Outputs]:
 def changed(change: Change, **given: Any) -> Callable[[Place], Outputs]:
     """A run whose loop is changed before it trains."""
     return lambda place: place.outputs(place.learn(change, **given).logits())
+
+
+def in_words(**given: Any) -> Callable[[Place], Outputs]:
+    """``--head lm``: the labels as words behind the text, trained."""
+
+    def outputs(place: Place) -> Outputs:
+        own = _words(place) | given
+
+        def change(loop: Loop) -> None:
+            if own.get("objective") == "tokens":
+                loop.loss = LabelTokens(loop.task)
+
+        return place.outputs(place.learn(change, **own).logits())
+
+    return outputs
+
+
+def asked(**given: Any) -> Callable[[Place], Outputs]:
+    """``--head lm`` without training."""
+
+    def outputs(place: Place) -> Outputs:
+        own = {"seed": place.seed, "calibrate": "none", "epochs": 0} | _words(place) | given
+        saved = fit_classifier(place.split, resolve(TrainConfig.of(**place.settings | own)))
+        classifier = ready(saved, pick_device(place.settings["device"]))
+        return {part: classifier.outputs(getattr(place.split, part)["text"].tolist()) for part in JUDGED}
+
+    return outputs
+
+
+def _words(place: Place) -> dict[str, Any]:
+    return {"head": "lm", "max_length": place.settings["max_length"] + AROUND} | WORDS[place.name]
 
 
 def baseline(name: str) -> Callable[[Place], Outputs]:
@@ -303,4 +357,12 @@ TECHNIQUES: dict[str, Technique] = {
     "moving-mean": Technique("moving average of the weights", averaged(MovingMean), after=ON_PLAIN),
     "layers": Technique("pooled layers mixed", changed(layer_mix)),
     "knn": Technique("nearest neighbours mixed in", neighbours, after=ON_PLAIN),
+    "zero-shot": Technique("zero-shot", asked(), "`--head lm --epochs 0`", sets=tuple(WORDS)),
+    "shots": Technique(
+        "4 shots", asked(shots=4, max_length=256), "`--head lm --shots 4`", sets=tuple(WORDS)
+    ),
+    "labels": Technique("labels as language", in_words(), "`--head lm`", sets=tuple(WORDS)),
+    "tokens": Technique(
+        "labels written", in_words(objective="tokens"), "`--head lm --objective tokens`", sets=tuple(WORDS)
+    ),
 }  # fmt: skip
