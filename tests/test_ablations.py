@@ -176,7 +176,10 @@ def test_what_each_row_changes():
         "batch_size": 8, "accumulate": 1,
     }  # fmt: skip
     assert default == default.changed(**books)
-    lora = {"train": "lora", "lora_rank": 16, "lora_dropout": 0.0, "lora_targets": ("*",), "lr": 8e-4}
+    lora = {
+        "train": "lora", "lora_kind": "lora", "lora_rank": 16, "lora_dropout": 0.0, "lora_targets": ("*",),
+        "lora_plus": 1.0, "lr": 8e-4,
+    }  # fmt: skip
     changes = {
         1: {}, 2: {"pooling": "first"}, 3: {"train": "head"}, 4: {"train": "last_2"}, 5: {"train": "all"},
         6: {"model": "gpt2-medium"}, 7: {"model": "gpt2-large"}, 8: {"model": "gpt2-xl"},

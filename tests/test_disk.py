@@ -66,7 +66,7 @@ def test_every_verb_tries_before_it_loads(run_main, tmp_path, monkeypatch, class
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("gptcls.common.files.flush", refuses)
-    for loads in ("train.run.prepare", "classify.predict.load_classifier", "pretrain.run._build_model"):
+    for loads in ("train.run.prepare", "classify.predict.load_classifier", "pretrain.run.build_model"):
         monkeypatch.setattr(f"gptcls.{loads}", lambda *_, name=loads: pytest.fail(f"{name} was called"))
     before = sorted(tmp_path.rglob("*"))
     out, model = tmp_path / "new" / "out.csv", ("--model", classifier)

@@ -33,7 +33,7 @@ def test_an_old_classifier_saved_again_is_the_same(name, tmp_path):
     changing, one = (
         {"versions", "base"},
         {"text_columns": [], "mixture": None, "calibration": None, "decision": None, "members": 1}
-        | {"head_bias": True, "prompt": None}
+        | {"head_bias": True, "prompt": None, "fields": 1}
         | one,
     )  # which they did not name yet
     one["architecture"] = two["architecture"] | one["architecture"]  # a network has more switches by now

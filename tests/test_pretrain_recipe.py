@@ -35,7 +35,7 @@ def trainer_of(text, tmp_path, hooks=(), **changes):  # noqa: F811
     """Built as a run builds it; on 100 steps of windows of one text."""
     options = config(text, tmp_path, **changes)
     loader = WindowLoader([Stream.of("x", ["the cat sat on the mat " * 20])], [1], 8, 2, steps=100, seed=0)
-    model, _ = pretrainer._build_model(options)
+    model, _ = pretrainer.build_model(options)
     model.wte.requires_grad_(options.table_rate > 0)
     return pretrainer._trainer(model, loader, options, torch.device("cpu"), torch.float32, hooks)
 

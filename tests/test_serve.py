@@ -283,9 +283,9 @@ def test_a_busy_server_says_when_to_come_again(tiny):
 @pytest.mark.parametrize("path", ["/file", "/classify", "/explain"])
 def test_work_ends_when_its_client_leaves(tiny, path):
     classifier, slow = TextClassifier(tiny, CPU, "fp32"), Slow()
-    scored, explain = classifier.scored, classifier.explain
+    scored, explained = classifier.scored, classifier.explained
     classifier.scored = lambda texts: (slow(texts), scored(texts))[1]
-    classifier.explain = lambda *asked: (slow(asked[:1]), explain(*asked))[1]
+    classifier.explained = lambda texts, **how: (slow(texts), explained(texts, **how))[1]
     texts = [f"see you {n}" for n in range(10)]
     body = {"/file": "\n".join(texts), "/classify": json.dumps({"texts": texts})}
     body = body.get(path, json.dumps({"text": texts[0]})).encode()

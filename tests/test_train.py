@@ -22,6 +22,7 @@ import gptcls.evaluate
 import gptcls.train.run
 from gptcls.classify.predict import load_classifier
 from gptcls.core.errors import InputError
+from gptcls.pretrain.adapt import AdaptedConfig
 from gptcls.train.config import BOOK, TrainConfig
 from gptcls.train.folder import RunFolder
 from gptcls.train.resolve import resolve
@@ -183,7 +184,7 @@ def test_help_names_every_option_of_the_vocabulary(command):
     for option in vocabulary.split():
         assert re.search(rf"^  {option} ", out, re.MULTILINE)
     assert set(re.findall(r"^  --(\S+)", out, re.MULTILINE)) == {
-        name.replace("_", "-") for name in TrainConfig.defaults()
+        name.replace("_", "-") for name in AdaptedConfig.defaults()
     }
 
 

@@ -2,8 +2,7 @@
 (Gururangan et al. 2020, "Don't Stop Pretraining").
 
 It is :func:`gptcls.pretrain.run.pretrain` and :func:`gptcls.train.run.train_in` in one run's folder:
-``adapted`` in it is the run of the first, its ``model`` what the second starts from. It stands above both
-rooms, since neither knows the other's work.
+``adapted`` in it is the run of the first, its ``model`` what the second starts from.
 """
 
 import json
@@ -21,6 +20,7 @@ from gptcls.common.log import log, unlogged
 from gptcls.common.options import check_at_least, flag
 from gptcls.common.processes import require_one_process
 from gptcls.core.errors import InputError
+from gptcls.data.fields import fields_of
 from gptcls.data.same_text import text_key
 from gptcls.data.split import Split
 from gptcls.pretrain.config import LR, PretrainConfig
@@ -122,7 +122,8 @@ def _read_on(home: RunFolder, split: Split) -> None:
         return
     with unlogged():
         build_model(PretrainConfig(model=model))  # refused before there is a folder
-    held = {text_key(text) for part in ("validation", "test") for text in getattr(split, part)["text"]}
+    judged = (row for part in ("validation", "test") for row in getattr(split, part)["text"])
+    held = {text_key(text) for row in judged for text in (row, *fields_of(row))}
     documents = _without(read_documents(source), held, source)
     window, n_tokens = window_for(documents, source)
     home.claim([source, *files_read(config)])
