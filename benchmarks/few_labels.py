@@ -76,9 +76,10 @@ def at(name: str, n: int) -> str:
 
 def measure(options: Options, cells: Cells) -> None:
     """All cells, seed by seed."""
-    todo = {key: TECHNIQUES[key] for key in options.methods}
     for seed in options.seeds:
         for name in options.sets:
+            asked = {key: TECHNIQUES[key] for key in options.methods}
+            todo = {key: each for key, each in asked.items() if not each.sets or name in each.sets}
             for n in options.labels:
                 sizes = Sizes(n, 0, options.test, 0, options.length)
                 own = {"name": name, "data": options.data, "seed": seed, "sizes": sizes}

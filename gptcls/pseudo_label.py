@@ -204,6 +204,11 @@ def _label(sure: Sure, config: PseudoLabelConfig, out: Path) -> tuple[dict[str, 
             if config.truth is not None:
                 require_column(list(chunk.columns), config.truth, "--truth", config.data)
                 known = label_values(column_of(chunk, config.truth, config.data))
+                if len(known) and not {*known} & {*saved.task.labels}:
+                    labels = ", ".join(saved.task.labels)
+                    raise InputError(
+                        f"--truth {config.truth} holds none of the labels {labels}; name another column"
+                    )
                 wrong += sum(known[i] != label for i, label in found["label"].items())
             writer.write(in_columns(found, saved.fields))
             taken.update(found["label"])
@@ -245,6 +250,14 @@ def _run_of(config: PseudoLabelConfig) -> tuple[Split, TrainConfig]:
         settings = TrainConfig.of(**{name: value for name, value in options.items() if name in known})
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{place}/config.json is damaged ({error!r:.80}); train the run again") from None
+    for so, what in (
+        (options.get("teacher"), "learnt from a teacher"),
+        (settings.fit.epochs == 0 or settings.language.shots, "was not trained"),
+        (settings.data.extra, "had --extra rows"),
+    ):
+        if so:
+            said = f"--rounds {config.rounds} trains --model again on its own rows, and it {what}"
+            raise InputError(f"{said}; take another run, or leave --rounds out")
     return Split(*(frame for _, frame in load_split(place / "split").plain_items())), settings
 
 

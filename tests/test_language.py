@@ -289,7 +289,7 @@ def test_a_chat_template_is_rendered_as_transformers_does(own_file, tmp_path):
         ("This is {label}", "lacks {text}"),
         ("{text}", "lacks {label}"),
         ("{text} {text} {label}", "has 2 times {text}"),
-        ("{label}: {text}", "stands behind {text}"),
+        ("{label}: {text}", "must stand behind {text}"),
         ("{text} is {label} news", "' news' stands behind"),
     ],
 )
@@ -321,7 +321,7 @@ def test_a_pattern_from_a_file(tmp_path):
         read_pattern(None, ["spam"])
     with pytest.raises(InputError, match="both called"):
         Pattern(verbalizers={"a": "x", "b": "x"}).answers(("a", "b"))
-    with pytest.raises(InputError, match="of 'c'"):
+    with pytest.raises(InputError, match="names 'c'"):
         Pattern(verbalizers={"c": "x"}).answers(("a", "b"))
 
 

@@ -34,6 +34,7 @@ from gptcls.data.long_texts import cut_of, describe_cut
 from gptcls.evaluation.decision import UNSURE, Decision, abstaining
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Staged
+from gptcls.language.prompt import Prompted
 from gptcls.models.lora import merge
 
 DEFAULT_CLASSIFIER = "sms-spam-nano"  # in this package: trained on UCI's SMS messages
@@ -127,6 +128,8 @@ class TextClassifier:
     def scored(self, texts: list[str | None], max_length: int | None = None) -> tuple[np.ndarray, int]:
         """:meth:`outputs_of`, and the number of texts cut, for :meth:`log_truncated` at a file's end."""
         saved, width = self.saved, _shorter(max_length, self.saved.max_length)
+        if isinstance(saved.tokenizer, Prompted):
+            saved.tokenizer.require_room(width)
         read = [i for i, text in enumerate(texts) if not is_blank(text)]
         cleaned = [CLEANERS[saved.cleaning](saved.as_read(texts[i])) for i in read]
         targets, cut = torch.zeros(len(read)), cut_of(saved.long, saved.tokenizer)

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import pickle
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from gptcls.classify.answers import added_columns, answers_of, require_free, with_answers
 from gptcls.classify.predict import AnswerOptions, TextClassifier
+from gptcls.classify.store import BUNDLED
 from gptcls.common import signals
 from gptcls.common.extras import needed
 from gptcls.common.files import atomic_folder, require_writable, tidy
@@ -30,6 +32,7 @@ from gptcls.common.lazy import pd
 from gptcls.common.lock import LOCK, locked
 from gptcls.common.log import log
 from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import PRESETS
 from gptcls.data.columns import columns_of, find_text_columns, text_values
 from gptcls.data.options import TableOptions
 from gptcls.data.readers import FORMATS, SUFFIXES, Dialect, format_of, read_json_lines, suffix_of
@@ -37,6 +40,7 @@ from gptcls.data.writer import ChunkWriter
 
 WHERE = ("source_file", "source_row")  # the columns that say where a row stood, 1-based
 DONE = "_SUCCESS"  # as Spark and Hadoop name it: in a folder whose parts are all there
+OURS = ("enable_progress_bars", "print_on_execution_start", "target_max_block_size")  # of Ray's settings
 READ_AHEAD = 2**26  # bytes of pieces for each actor that may lie in Ray's object store
 STORE = 2**28  # bytes of that store on a machine where nothing else needs it
 TRIES = 4  # of a piece that its actors do not survive, on one machine
@@ -381,7 +385,9 @@ def _first_rows(
 
 def _absolute(name: Any) -> Any:
     """A worker may start in another folder."""
-    return os.path.abspath(name) if isinstance(name, str | Path) and os.path.exists(name) else name
+    if not isinstance(name, str | Path) or str(name) in {*BUNDLED, *PRESETS} or not os.path.exists(name):
+        return name
+    return os.path.abspath(name)
 
 
 @contextmanager
@@ -455,6 +461,7 @@ def _ray(how: RayOptions, device: str) -> Iterator[tuple[int, int, float]]:
             options |= {"address": "local", "include_dashboard": False}
             options |= {"num_cpus": max(cores, how.actors or 1), "object_store_memory": STORE}
         else:
+            _require_reachable(how.cluster)
             options |= {"address": how.cluster}
         try:
             ray.init(**options)
@@ -462,6 +469,8 @@ def _ray(how: RayOptions, device: str) -> Iterator[tuple[int, int, float]]:
             said = " ".join(str(error).split())
             raise InputError(f"--cluster {how.cluster or 'none'}: Ray does not start ({said:.200})") from None
     try:
+        if ":" in device:
+            raise InputError(f"--device {device}: Ray gives each actor a GPU of its own; use cuda")
         with signals.obeyed():  # Ray has put its own handler in place
             kind = "GPU" if device in ("auto", "cuda") and "GPU" in ray.cluster_resources() else "CPU"
             shares = [int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
@@ -478,6 +487,18 @@ def _ray(how: RayOptions, device: str) -> Iterator[tuple[int, int, float]]:
             ray.shutdown()
 
 
+def _require_reachable(address: str) -> None:
+    """InputError unless somebody listens at ``host:port``; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in address and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"--cluster {address} does not answer ({error}); is it the head's port?"
+            ) from None
+
+
 def _stream(job: Job, sources: Sequence[Source], actors: int, gpus: float) -> Iterator[Part]:
     """The parts in the order in which they are done."""
     import ray
@@ -485,6 +506,8 @@ def _stream(job: Job, sources: Sequence[Source], actors: int, gpus: float) -> It
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
+    before = {name: getattr(context, name) for name in OURS}
+    limits = context.execution_options.resource_limits
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # a piece is a block: what is done again after a failure
     context.execution_options.resource_limits = ExecutionResources.for_limits(
@@ -508,3 +531,7 @@ def _stream(job: Job, sources: Sequence[Source], actors: int, gpus: float) -> It
     except ray.exceptions.RayError as error:
         said = " ".join(str(error).split())
         raise InputError(f"Ray cannot go on: {said[-300:]}; look into /tmp/ray/session_latest/logs") from None
+    finally:  # Ray may go on with other work of this program
+        for name, value in before.items():
+            setattr(context, name, value)
+        context.execution_options.resource_limits = limits

@@ -144,8 +144,8 @@ def save_classifier(
     # What is written: the tensors, and all else in classifier.json.
     architecture = {"family": family_name(model.backbone), **asdict(model.backbone.config)}
     prompt = model.prompt if isinstance(model, LabelClassifier) else None
-    if prompt is None:
-        architecture.pop("tied", None)  # the classifier has no language-model head
+    if prompt is None and architecture.get("tied", True):
+        architecture.pop("tied", None)  # the default, and the classifier has no language-model head
     lora = model.policy == "lora"
     stored = "all" if full else "adapter" if lora else "trained"
     with merged(model) if full else nullcontext():

@@ -75,6 +75,10 @@ def find_columns(
         said = ", ".join(f"{what} column {found!r}" for what, _, _, found in asked)
         options = "/".join(f"--{what}-column" for what, *_ in asked)
         log.info(f"{source}: {said} (guessed; set {options})")
+    if not texts and f"{text}_2" in columns:
+        log.info(
+            f"{source}: {text!r} alone is read; for both texts of a row set --text-column {text} {text}_2"
+        )
     return texts or (text,), None if label_option is None else label
 
 

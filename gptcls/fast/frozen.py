@@ -34,7 +34,7 @@ class Frozen(nn.Module):
         self, classifier: Classifier, depth: int, dtype: torch.dtype = torch.float32, int8: bool = False
     ) -> None:
         super().__init__()
-        self.classifier, self.backbone, self.dtype = classifier, classifier.backbone, dtype
+        self.classifier, self.backbone, self.dtype, self.int8 = classifier, classifier.backbone, dtype, int8
         self.pools = _pools(classifier, depth)
         self.out_dtype = torch.float32 if self.pools else dtype
         blocks = self.backbone.blocks[:depth]

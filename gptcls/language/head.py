@@ -22,7 +22,7 @@ from gptcls.language.tree import read_trees
 from gptcls.language.trie import Trie
 from gptcls.models.llama import Llama
 
-AT_ONCE = 1024  # vectors whose logits over the vocabulary are in memory together
+AT_ONCE = 1024  # vectors whose logits over the vocabulary are in memory together, but in training, all
 CONTENT_FREE = ("N/A", "[MASK]", "")  # Zhao et al. 2021, "Calibrate Before Use", whose mean they take
 
 
@@ -65,8 +65,13 @@ class LabelHead(nn.Module):
         return torch.cat([self._steps(part) for part in parts]) @ self.paths - self.offsets
 
     def _steps(self, hidden: Tensor) -> Tensor:  # (B, N, C) -> (B, E), log p of each edge of the trie
-        logits = self._backbone[0].lm_logits(hidden).float()  # (B, N, V)
-        return logits[:, self.nodes, self.tokens] - logits.logsumexp(dim=-1)[:, self.nodes]
+        backbone = self._backbone[0]
+        total = backbone.lm_logits(hidden).float().logsumexp(dim=-1)  # (B, N), over the vocabulary
+        # In bf16 logits of 32 and more are 0.25 apart: those of the labels are computed in fp32.
+        table = backbone.wte if backbone.lm_head is None else backbone.lm_head
+        with torch.autocast(hidden.device.type, enabled=False):
+            own = (hidden[:, self.nodes].float() * table.weight[self.tokens].float()).sum(dim=-1)  # (B, E)
+        return own - total[:, self.nodes]
 
 
 class LabelClassifier(Classifier):

@@ -14,6 +14,7 @@ from gptcls.core.errors import InputError
 DEFAULT = "{text}\nThis message is {label}."
 KEYS = ("pattern", "patterns", "verbalizers", "descriptions")
 _FIELD = re.compile(r"\{(text|label|labels|descriptions)\}")
+_BRACED = re.compile(r"\{(\w+)\}")
 _END = re.compile(r"[^\w{}]*")
 
 
@@ -37,12 +38,17 @@ class Pattern:
 
     def __post_init__(self) -> None:
         found = _FIELD.findall(self.pattern)
+        if unknown := [name for name in _BRACED.findall(self.pattern) if name not in found]:
+            known = "{text}, {label}, {labels} and {descriptions}"
+            raise InputError(f"--pattern {self.pattern!r} has {{{unknown[0]}}}; there are {known}")
         for name in ("text", "label"):
             if (n := found.count(name)) != 1:
                 times = "lacks" if not n else f"has {n} times"
-                raise InputError(f"--pattern {self.pattern!r} {times} {{{name}}}, which stands there once")
+                raise InputError(
+                    f"--pattern {self.pattern!r} {times} {{{name}}}; it must hold it exactly once"
+                )
         if found.index("label") < found.index("text"):
-            raise InputError(f"--pattern {self.pattern!r}: {{label}} stands behind {{text}}")
+            raise InputError(f"--pattern {self.pattern!r}: {{label}} must stand behind {{text}}")
         if not _END.fullmatch(end := self.pattern.partition("{label}")[2]):
             said = f"--pattern {self.pattern!r}: {end!r} stands behind {{label}}, where nothing is read"
             raise InputError(f"{said}; end with the label, or with punctuation")
@@ -67,9 +73,9 @@ class Pattern:
     def answers(self, labels: Sequence[str]) -> tuple[str, ...]:
         """What follows the words between text and label, for each label. InputError for a label without
         words, two labels of the same words, and words or descriptions of a label that is not there."""
-        for what, given in (("verbaliser", self.verbalizers), ("description", self.descriptions)):
+        for what, given in (("--verbalizers", self.verbalizers), ("a description", self.descriptions)):
             if unknown := [name for name in given if name not in labels]:
-                raise InputError(f"a {what} is of {unknown[0]!r}; the labels are {', '.join(labels)}")
+                raise InputError(f"{what} names {unknown[0]!r}; the labels are {', '.join(labels)}")
         found: dict[str, str] = {}
         for label in labels:
             if not (words := self.words(label)):
@@ -89,7 +95,9 @@ def read_pattern(given: str | None, verbalizers: Sequence[str] = ()) -> Pattern:
     values: dict[str, Any] = {"pattern": DEFAULT if given is None else given.replace("\\n", "\n")}
     named = re.fullmatch(r"(.+\.(?:toml|json))(?::(\d+))?", given or "")
     if named:
-        values = _read_file(Path(named[1]).expanduser(), named[2] and int(named[2]))
+        values = _read_file(Path(named[1]).expanduser(), None if named[2] is None else int(named[2]))
+    elif given and "{" not in given and Path(given).suffix and Path(given).is_file():
+        raise InputError(f"--pattern {given} is a file; its name must end in .toml or .json")
     words = dict(values.get("verbalizers", {}))
     for each in verbalizers:
         label, equals, spelled = each.rpartition("=")
@@ -113,14 +121,17 @@ def _read_file(path: Path, number: int | None) -> dict[str, Any]:
         table = values.get(name, {})
         if not isinstance(table, dict) or not all(isinstance(x, str) for x in table.values()):
             raise InputError(f'--pattern {path}: {name} is no table of texts, such as spam = "advert"')
-    patterns = values.pop("patterns", None) or [values.get("pattern", DEFAULT)]
-    if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise InputError(f"--pattern {path}: pattern is a text, patterns are a list of texts")
+    if {"pattern", "patterns"} <= values.keys():
+        raise InputError(f"--pattern {path} has pattern and patterns; keep one of the two")
+    patterns = values.pop("patterns", [values.get("pattern", DEFAULT)])
+    if not isinstance(patterns, list) or not patterns or not all(isinstance(each, str) for each in patterns):
+        raise InputError(f"--pattern {path}: pattern is a text, patterns are a list of at least one text")
     if number is None and len(patterns) > 1:
         raise InputError(f"--pattern {path} has {len(patterns)} patterns; name one, such as {path}:1")
-    if not 1 <= (number or 1) <= len(patterns):
-        raise InputError(f"--pattern {path}:{number} is not there; it has {len(patterns)}")
-    return values | {"pattern": patterns[(number or 1) - 1]}
+    number = 1 if number is None else number
+    if not 1 <= number <= len(patterns):
+        raise InputError(f"--pattern {path}:{number} is not there; it has {len(patterns)}, from 1")
+    return values | {"pattern": patterns[number - 1]}
 
 
 def _toml(text: str) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def with_padding(text: str, tokenizer: Tokenizer) -> tuple[str, str, int]:
     """A ``tokenizer.json`` with a token that pads and ends no text; its name and id. The decoders of
     ``transformers`` look for the last token that is another.
 
-    It is the tokenizer's own where that is a special token, which no text contains, and not put behind every
-    text; otherwise a new one. InputError where there is no room for it.
+    It is the tokenizer's own where that is a special token, which no text contains, and neither put behind
+    every text nor between two; otherwise a new one. InputError where there is no room for it.
     """
     import tokenizers
 
@@ -70,7 +70,7 @@ def with_padding(text: str, tokenizer: Tokenizer) -> tuple[str, str, int]:
         token["id"]: token["content"] for token in json.loads(text)["added_tokens"] if token["special"]
     }
     own = tokenizer.pad_id
-    if own in special and own not in tokenizer.suffix[-1:]:
+    if own in special and own not in (*tokenizer.suffix[-1:], *getattr(tokenizer, "between", ())):
         return text, special[own], own
     extended = tokenizers.Tokenizer.from_str(text)
     extended.add_special_tokens([PADDING])

@@ -230,10 +230,13 @@ def _check_models_of_augment(values: dict[str, Any]) -> None:
             raise InputError(f"--augment {operation} needs {flag(name)}, a model's name or folder")
     for name, operation in (owners | {"paraphrase_prefix": "paraphrase"}).items():
         if operation not in asked and _changed(values, (name,)):
-            raise InputError(f"{flag(name)} {values[name]} goes with --augment {operation}")
+            raise InputError(
+                f"{flag(name)} {values[name]} goes with --augment {operation}; add that, or leave it out"
+            )
     if values["augment_judge"] and not asked:
         raise InputError(
-            f"--augment-judge {values['augment_judge']} goes with --augment {' or '.join(BY_MODEL)}"
+            f"--augment-judge {values['augment_judge']} goes with --augment {' or '.join(BY_MODEL)};"
+            " add that, or leave it out"
         )
     judged = "paraphrase" in asked or values["augment_judge"]
     if judged and values["task"] == "regression":

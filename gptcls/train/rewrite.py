@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FILE = "rewritten.sqlite"
+SUFFIXES = (".safetensors", ".bin", ".spm", ".model", ".json", ".txt")  # of weights and tokenizers
 BATCH = 32  # texts
 BEAMS = 4
 NUCLEUS = 0.95  # of the probability is sampled from (Holtzman et al. 2020)
@@ -68,7 +69,8 @@ class Writer:
 
     def write(self, texts: Sequence[str], place: Path, device: torch.device) -> list[list[str]]:
         """``copies`` new texts of each, none of one longer than a model reads. ``place`` is the folder of
-        what was written before. The same texts and seed give the same, after an interruption too."""
+        what was written before. The same texts and seed give the same, after an interruption too, unless some
+        of them stood among other texts before."""
         require_writable(place, "--cache")
         place.mkdir(parents=True, exist_ok=True)
         drawn = self.seed if self.samples else None
@@ -165,9 +167,7 @@ def _line(error: Exception) -> str:
 
 def _identity(name: str) -> str:
     """What a model's output depends on: of a folder its weights, of a name on the hub the name."""
-    files = sorted(
-        file for file in Path(name).glob("*") if file.suffix in (".safetensors", ".bin", ".spm", ".json")
-    )
+    files = sorted(file for file in Path(name).glob("*") if file.suffix in SUFFIXES)
     return remembered_sha256(*files) if files else name
 
 
@@ -218,8 +218,9 @@ def rewrites_of(config: TrainConfig) -> dict[str, Rewrite]:
     """What makes the new texts of each operation of ``--augment`` that a model carries out."""
     data, run = config.data, config.run
     asked = [name for name in data.augment if name in BY_MODEL]
-    if asked:
-        require_one_process(f"train --augment {asked[0]}")
+    if not asked:
+        return {}
+    require_one_process(f"train --augment {asked[0]}")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptcls"
     place = run.cache or home
     copies, seed = data.augment_copies, run.seed

@@ -75,6 +75,8 @@ def prepare(
     """The classifier at the start of training, the rows encoded for it, and every option settled."""
     task, decision = first_decision(config.fit, make_task(split, config))
     start = start_of(config, own, tokenizer)
+    if config.language.head == "lm":
+        start.head = None  # it answers by another
     config = start.settle_head(config, task)
     config = settle(config, start.backbone.config.n_embd, start.decoder, len(split.train))
     options, device = config.model, pick_device(config.run.device)

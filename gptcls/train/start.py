@@ -23,6 +23,7 @@ from gptcls.models.families import FAMILIES, known_family
 from gptcls.models.heads import Head, named, weight_and_bias
 from gptcls.models.lora import merge
 from gptcls.models.pretrained import load_headed, load_tokenizer, weights_sha256
+from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.models.weight_files import read_object, remembered_sha256
 from gptcls.train.config import TrainConfig
 
@@ -135,6 +136,8 @@ def _continued(name: str, folder: Path, dtype: torch.dtype) -> Start:
     if isinstance(model, LabelClassifier):
         without_trees(model.backbone)
         tokenizer, head = saved.tokenizer.base, None
+        if isinstance(tokenizer, FileTokenizer):
+            log.info(f"{name}: a classifier keeps no chat template; start from its base to have that again")
     else:
         tokenizer = saved.tokenizer
         head = Head(task.labels, task.kind, model.pooling, *weight_and_bias(model.head), *numbers)
