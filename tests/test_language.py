@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.random_gpt2 import TINY, transformers_gpt2
 from helpers.random_llama import byte_level, oracle_of, save
 from helpers.tiny import CPU, ROWS
 
 import gptcls.train.run
 from gptcls.classify.predict import load_classifier
-from gptcls.classify.store import read_classifier
+from gptcls.classify.store import read_classifier, save_classifier
 from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, pad
 from gptcls.core.errors import InputError
@@ -26,14 +27,16 @@ from gptcls.data.long_texts import windows
 from gptcls.export.run import ExportConfig, export
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen, Staged, Trained
-from gptcls.language.head import LabelClassifier, content_free, require_language_model
+from gptcls.language.head import LabelClassifier, LabelHead, content_free, require_language_model
 from gptcls.language.pattern import Pattern, read_pattern
 from gptcls.language.prompt import Prompt, Prompted
 from gptcls.language.trie import Trie, ended
 from gptcls.models.bert import BertConfig
 from gptcls.models.families import FAMILIES
+from gptcls.models.llama import Llama, LlamaConfig
 from gptcls.models.lora import LoRAConfig, add_lora, freeze
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
+from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.train.config import TrainConfig
 from gptcls.train.language import LabelTokens
 from gptcls.train.resolve import resolve
@@ -42,6 +45,10 @@ from gptcls.train.run import fit
 LABELS = ((5, 6), (5, 7, 8), (9,), (5, 7, 3, 2), (4, 4))  # three of them share a beginning
 TEXTS = ([10, 11, 12], [13], [14, 15, 16, 17, 18, 19])
 KINDS = ["qwen2", "qwen2 window", "llama3", "qwen3", "smollm3", "mistral"]
+LLAMA = {
+    "n_layer": 1, "n_embd": 64, "n_head": 2, "n_kv_head": 2, "head_dim": 32, "n_inner": 16, "n_positions": 64,
+    "vocab_size": 300,
+}  # fmt: skip
 QUICK = {"epochs": 2, "batch_size": 8, "device": "cpu", "lr": 3e-3, "calibrate": "none"}
 
 
@@ -444,6 +451,37 @@ def asked(tmp_path_factory, frame, llama):
     folder = tmp_path_factory.mktemp("runs") / "x"
     gptcls.train.run.train(data=frame, model=str(llama), head="lm", epochs=0, out=folder, device="cpu")
     return folder
+
+
+def test_a_text_is_never_cut_into_the_pattern(asked):
+    classifier = load_classifier(asked, "cpu")
+    with pytest.raises(InputError, match=r"take \d+ of 5 tokens"):
+        classifier.predict(["see you"], max_length=5)
+
+
+def test_likelihoods_in_bf16_tell_labels_apart():
+    """Logits near 60, where bf16 numbers are 0.25 apart, and labels that differ by less."""
+    torch.manual_seed(0)
+    network = Llama(LlamaConfig(**LLAMA)).to(torch.bfloat16)
+    with torch.no_grad():
+        network.wte.weight.mul_(40)
+    hidden = (network.wte.weight[5] / 2).to(torch.bfloat16)[None]
+    head = LabelHead(network, Trie.of([(token,) for token in range(20)]))
+    logits = F.linear(hidden.double(), network.wte.weight.double())
+    expected = logits.log_softmax(dim=-1)[0, :20]
+    found = head(hidden)[0].double()
+    torch.testing.assert_close(found - found[0], expected - expected[0], atol=1e-3, rtol=1e-4)
+
+
+def test_a_classifier_of_a_network_with_a_head_of_its_own_has_none(tmp_path, frame):
+    config = LlamaConfig(**LLAMA, tied=False)
+    network, tokenizer = Llama(config), byte_level(list(frame["text"]), 300)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    own = FileTokenizer(tmp_path / "tokenizer.json")
+    run = fit(frame, network, tokenizer=own, train="all", **QUICK | {"epochs": 1})
+    save_classifier(tmp_path / "x", run.classifier, full=True)
+    with pytest.raises(InputError, match="have no language-model head"):
+        require_language_model(read_classifier(tmp_path / "x").model.backbone, "x")
 
 
 def test_forms_that_do_not_hold_it_refuse_it(asked, tmp_path):
