@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -30,6 +30,7 @@ from gptcls.data.fields import column_names, fields_named, fields_of, join_field
 from gptcls.data.next_rows import Order, next_rows
 from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import read_chunks, suffix_of
+from gptcls.evaluation.baselines import regression
 from gptcls.evaluation.intervals import wilson_interval
 from gptcls.fast.features import FeatureCache
 from gptcls.models.fields_tokenizer import for_fields
@@ -162,8 +163,10 @@ class Learner:
     """
 
     def __init__(self, vectors: np.ndarray, order: Order, seed: int) -> None:
-        spread = vectors.std(axis=0)
-        self.vectors = (vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        from sklearn.preprocessing import StandardScaler
+
+        self.scaler = StandardScaler()  # by all rows, since those with labels are few
+        self.vectors = self.scaler.fit_transform(vectors)
         norms = np.linalg.norm(self.vectors, axis=1, keepdims=True)
         self.directions = self.vectors / np.where(norms > 0, norms, 1)
         self.order, self.random = order, np.random.RandomState(seed)
@@ -174,7 +177,7 @@ class Learner:
         """Learn from the rows that have labels; of fewer than two labels there is nothing to learn."""
         self.labels, self.outputs = tuple(sorted({*known.values()})), None
         if len(self.labels) > 1:
-            model = regression().fit(self.vectors[[*known]], [*known.values()])
+            model = regression(STRENGTH).fit(self.vectors[[*known]], [*known.values()])
             self.outputs = model.predict_proba(self.vectors)
 
     def choose(self, known: Sequence[int], n: int, left_out: Sequence[int] = ()) -> list[int]:
@@ -184,13 +187,6 @@ class Learner:
     def guess(self, row: int) -> str | None:
         """The label of a row, as far as one can tell."""
         return None if self.outputs is None else self.labels[int(self.outputs[row].argmax())]
-
-
-def regression() -> Any:
-    """Logistic regression for a few rows of many numbers each."""
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=STRENGTH, max_iter=500, tol=1e-3)
 
 
 def label(config: LabelConfig) -> dict[int, str]:
