@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -26,11 +26,14 @@ from gptcls.common.log import log
 from gptcls.common.options import check_seed, own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import columns_of, find_text_columns, text_values
+from gptcls.data.fields import column_names, fields_named, fields_of, join_fields, n_fields, on_one_line
 from gptcls.data.next_rows import Order, next_rows
 from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import read_chunks, suffix_of
+from gptcls.evaluation.baselines import regression
 from gptcls.evaluation.intervals import wilson_interval
 from gptcls.fast.features import FeatureCache
+from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 
 SHOWN = 1500  # characters of a text
@@ -89,7 +92,8 @@ class Answer:
 
 
 class AnswersFile:
-    """Answers as JSON lines: each is on the disk when :meth:`add` returns, and can be taken back."""
+    """Answers as JSON lines: each is on the disk when :meth:`add` returns, and can be taken back. A row of
+    several texts has the columns text, text_2, …"""
 
     def __init__(self, path: Path, texts: Sequence[str]) -> None:
         """InputError for a file that is none of these. Half a line, of one that was killed, is cut off."""
@@ -97,7 +101,7 @@ class AnswersFile:
         self.rows: dict[str, list[int]] = {}
         for row, text in enumerate(texts):
             self.rows.setdefault(text, []).append(row)
-        self.texts = texts
+        self.texts, self.columns = texts, column_names(n_fields(texts))
         content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
@@ -108,14 +112,16 @@ class AnswersFile:
             end += len(line)
             try:
                 found = json.loads(line)
-                text, label = found["text"], found["label"]
-                if not (isinstance(text, str) and isinstance(label, str) and label.strip()):
+                fields, label = [found[name] for name in fields_named(found)], found["label"]
+                if not (all(isinstance(value, str) for value in (*fields, label)) and label.strip()):
                     raise ValueError("text and label are to be strings")
+                if len(fields) != len(self.columns):
+                    raise ValueError(f"texts in it: {len(fields)}, in a row of --data: {len(self.columns)}")
             except (ValueError, LookupError, TypeError) as error:
                 said = f"{path}, line {number}: no answer of gptcls.label ({error})"
                 raise InputError(f"{said}; choose another --out") from None
             self.ends.append(end)
-            self._take(text, label, found.get("guess"))
+            self._take(join_fields(fields) or "", label, found.get("guess"))
 
     def _take(self, text: str, label: str, guess: str | None) -> None:
         rows = self.rows.get(text)
@@ -124,7 +130,8 @@ class AnswersFile:
 
     def add(self, answer: Answer) -> None:
         """Append an answer, and wait until the disk has it."""
-        record = {"text": self.texts[answer.row], "label": answer.label}
+        record = dict(zip(self.columns, fields_of(self.texts[answer.row]), strict=True))
+        record["label"] = answer.label
         if answer.guess is not None:
             record["guess"] = answer.guess
         with self.path.open("ab") as file:
@@ -156,8 +163,10 @@ class Learner:
     """
 
     def __init__(self, vectors: np.ndarray, order: Order, seed: int) -> None:
-        spread = vectors.std(axis=0)
-        self.vectors = (vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        from sklearn.preprocessing import StandardScaler
+
+        self.scaler = StandardScaler()  # by all rows, since those with labels are few
+        self.vectors = self.scaler.fit_transform(vectors)
         norms = np.linalg.norm(self.vectors, axis=1, keepdims=True)
         self.directions = self.vectors / np.where(norms > 0, norms, 1)
         self.order, self.random = order, np.random.RandomState(seed)
@@ -168,7 +177,7 @@ class Learner:
         """Learn from the rows that have labels; of fewer than two labels there is nothing to learn."""
         self.labels, self.outputs = tuple(sorted({*known.values()})), None
         if len(self.labels) > 1:
-            model = regression().fit(self.vectors[[*known]], [*known.values()])
+            model = regression(STRENGTH).fit(self.vectors[[*known]], [*known.values()])
             self.outputs = model.predict_proba(self.vectors)
 
     def choose(self, known: Sequence[int], n: int, left_out: Sequence[int] = ()) -> list[int]:
@@ -178,13 +187,6 @@ class Learner:
     def guess(self, row: int) -> str | None:
         """The label of a row, as far as one can tell."""
         return None if self.outputs is None else self.labels[int(self.outputs[row].argmax())]
-
-
-def regression() -> Any:
-    """Logistic regression for a few rows of many numbers each."""
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=STRENGTH, max_iter=500, tol=1e-3)
 
 
 def label(config: LabelConfig) -> dict[int, str]:
@@ -232,6 +234,7 @@ def _vectors(config: LabelConfig, texts: list[str]) -> np.ndarray:
         raise InputError(
             f"--max-length {config.max_length} is out of range; {config.model} reads 1 to {most}"
         )
+    tokenizer = for_fields(tokenizer, n_fields(texts), backbone)
     return FeatureCache(config.cache).mean_vectors(
         backbone, texts, config.max_length or most, tokenizer, device
     )
@@ -321,6 +324,7 @@ def _state(answers: AnswersFile) -> str:
 
 
 def _shown(text: str) -> str:
+    text = on_one_line(text)
     rest = len(text) - SHOWN
     return f"{text[:SHOWN]} … {rest:,} characters more" if rest > 0 else text
 
@@ -334,7 +338,8 @@ def _end(config: LabelConfig, answers: AnswersFile) -> None:
     counts = Counter(answer.label for answer in answers.answers)
     say(f"\n{_state(answers)}: {config.out}")
     if len(counts) > 1 and min(counts.values()) > 1:
-        say(f"train on them: {cli.command('train')} --data {config.out} --model {config.model}")
+        columns = f" --text-column {' '.join(answers.columns)}" if len(answers.columns) > 1 else ""
+        say(f"train on them: {cli.command('train')} --data {config.out}{columns} --model {config.model}")
     else:
         say("to train, label at least two rows of each of two labels; the same command goes on")
 

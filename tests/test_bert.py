@@ -7,21 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.random_bert import KINDS, oracle_of, ragged, told
+from helpers.random_bert import KINDS, oracle_of, ragged, told, wordpiece
 from helpers.random_gpt2 import random_ids
 from helpers.random_llama import save
+from helpers.tiny import CPU
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gptcls.common.hardware import pick_dtype
 from gptcls.core.batches import pad
 from gptcls.core.classifier import Classifier
 from gptcls.core.errors import InputError
+from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Frozen, Staged, Trained
 from gptcls.fast.one_position import at
 from gptcls.models.bert import Bert
 from gptcls.models.deberta import DebertaConfig, Distances
 from gptcls.models.families import FAMILIES, family_name, poolings_of
-from gptcls.models.pretrained import load_pretrained
+from gptcls.models.pretrained import load_pretrained, load_tokenizer
 from gptcls.models.sampling import generate
 
 
@@ -88,6 +91,17 @@ def test_the_pooler_can_be_left_out(tmp_path: Path) -> None:
             close(found[:length], expected[:length])
     again = Bert(model.config)  # as a saved classifier is read
     assert again.state_dict().keys() == model.state_dict().keys()
+
+
+def test_mean_vectors_are_not_the_poolers(tmp_path: Path) -> None:
+    oracle, texts = oracle_of("bert", "Model"), ["a man sleeps", "he is awake in the park", "no"]
+    save(oracle, tmp_path)
+    ours, atol = wordpiece(texts, tmp_path, 97), 1e-4 if pick_dtype("auto", CPU) == torch.float32 else 0.1
+    found = FeatureCache().mean_vectors(load_pretrained(tmp_path), texts, 60, load_tokenizer(tmp_path), CPU)
+    with torch.inference_mode():
+        for text, vector in zip(texts, found, strict=True):
+            hidden = oracle(torch.tensor([ours.encode(text).ids])).last_hidden_state[0]
+            close(torch.from_numpy(vector), hidden.mean(dim=0), atol)
 
 
 def test_ernies_tasks_where_the_table_is_missing(tmp_path: Path) -> None:

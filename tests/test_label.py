@@ -9,13 +9,17 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.cluster import kmeans_plusplus
 
 from gptcls import label as verb
 from gptcls.core.errors import InputError
+from gptcls.core.tokenizer import GPT2
+from gptcls.data.fields import BOUNDARY, fields_of
 from gptcls.data.next_rows import margins, next_rows, spread_out
 from gptcls.data.sources import load_data
+from gptcls.fast.features import FeatureCache
 from gptcls.label import AnswersFile, LabelConfig, Learner, label
 
 rng = np.random.RandomState(0)
@@ -150,6 +154,35 @@ def test_some_rows_are_drawn_at_random_and_their_labels_guessed(talk, tmp_path, 
     assert f"guesses right in {sum(guesses)} of {len(guesses)} random rows" in last[0]
     assert last[1].startswith("train on them: ")
     assert load_data(tmp_path / "l.jsonl")["label"].value_counts().to_dict() == {"spam": 20, "ham": 10}
+
+
+def test_rows_of_two_texts_are_written_in_columns_and_read_back(tmp_path, monkeypatch, capsys):
+    pairs = [(f"it rains {i}", f"take an umbrella {i}" if i % 2 else f"we go home {i}") for i in range(8)]
+    frame = pd.DataFrame(pairs, columns=["premise", "hypothesis"])
+    frame.to_csv(tmp_path / "pairs.csv", index=False)
+    out, seen, real = tmp_path / "labels.jsonl", [], FeatureCache.mean_vectors
+
+    def mean_vectors(cache, backbone, texts, max_length, tokenizer, device):
+        seen.append(tokenizer.encode(texts[0]))
+        return real(cache, backbone, texts, max_length, tokenizer, device)
+
+    monkeypatch.setattr(FeatureCache, "mean_vectors", mean_vectors)
+    config = LabelConfig(data=tmp_path / "pairs.csv", text_column=tuple(frame), out=out)
+    for start in (["yes", "no"], ["1", "2", "q"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(start) + "\n"))
+        found = label(config)
+    said = capsys.readouterr().out
+    assert "2 labelled (yes 1, no 1)" in said
+    assert BOUNDARY not in said + out.read_text()
+    assert any(f"\n{' ‖ '.join(pair)}\n" in said for pair in pairs)
+    assert f"--data {out} --text-column text text_2 --model gpt2-nano" in said
+    read = load_data(out, ["text", "text_2"])
+    assert read["label"].tolist() == ["yes", "no", "yes", "no"]
+    assert [tuple(fields_of(text)) for text in read["text"]] == [pairs[row] for row in found]
+    assert seen[0] == [*GPT2.encode(pairs[0][0]), 50256, *GPT2.encode(pairs[0][1])], "<|endoftext|> between"
+    (tmp_path / "texts.csv").write_text("text\nsee you\n")
+    with pytest.raises(InputError, match=r"line 1: no answer .*texts in it: 2, in a row of --data: 1"):
+        label(LabelConfig(data=tmp_path / "texts.csv", out=out))
 
 
 @pytest.mark.slow

@@ -80,8 +80,8 @@ def in_columns(frame: "pd.DataFrame", n: int | None = None) -> "pd.DataFrame":
         return frame
     fields = [fields_of(text) if isinstance(text, str) else [None] * n for text in frame["text"]]
     frame, place = frame.assign(text=[row[0] for row in fields]), frame.columns.get_loc("text")
-    for number in range(1, n):
-        frame.insert(place + number, f"text_{number + 1}", [row[number] for row in fields])
+    for number, name in enumerate(column_names(n)[1:], 1):
+        frame.insert(place + number, name, [row[number] for row in fields])
     return frame
 
 
@@ -92,6 +92,15 @@ def out_of_columns(frame: "pd.DataFrame") -> "pd.DataFrame":
         return frame
     rows = zip(*(frame[name].fillna("") for name in names), strict=True)
     return frame.drop(columns=names[1:]).assign(text=[BOUNDARY.join(row) for row in rows])
+
+
+def column_names(n: int) -> tuple[str, ...]:
+    """The columns that rows of ``n`` fields have in files of this package.
+
+    >>> column_names(3)
+    ('text', 'text_2', 'text_3')
+    """
+    return ("text", *(f"text_{number}" for number in range(2, n + 1)))
 
 
 def fields_named(columns: Iterable[str]) -> tuple[str, ...]:

@@ -412,10 +412,15 @@ def linear_models() -> dict[str, Model]:
 
 
 def regression_on_vectors(strength: float) -> Model:
-    """Standardised vectors into a logistic regression with that C."""
+    """Vectors, standardised by those it is fitted on, into :func:`regression`."""
+    return _standardised(regression(strength))
+
+
+def regression(strength: float) -> Model:
+    """A logistic regression with that C, for standardised vectors."""
     from sklearn.linear_model import LogisticRegression
 
-    return _standardised(LogisticRegression(C=strength, max_iter=300, tol=1e-3))
+    return LogisticRegression(C=strength, max_iter=300, tol=1e-3)
 
 
 def _standardised(model: Model) -> Model:

@@ -117,7 +117,10 @@ class FeatureCache:
         self, backbone: nn.Module, texts: Sequence[str], max_length: int, tokenizer: Tokenizer,
         device: torch.device,
     ) -> np.ndarray:  # fmt: skip
-        """What a pretrained network says of each text: the mean (N, C) of its tokens' last hidden vectors."""
+        """What a pretrained network says of each text: the mean (N, C) of its tokens' last hidden vectors. A
+        BERT's pooler, which learnt to speak for the first token alone, is taken off ``backbone``."""
+        if getattr(backbone.config, "pooler", False):
+            backbone.drop_pooler()
         classifier = Classifier(backbone, 1, "mean").to(device)
         classifier.freeze("head")
         frozen = Frozen(classifier, len(backbone.blocks), pick_dtype("auto", device))

@@ -11,7 +11,7 @@ from gptcls.core.errors import InputError
 from gptcls.data import book
 from gptcls.data.clean import cleaned
 from gptcls.data.corpora import corpus_of, load_parts
-from gptcls.data.fields import fields_named, n_fields
+from gptcls.data.fields import column_names, fields_named, n_fields
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.readers import read_chunks
@@ -75,7 +75,7 @@ def _text_columns(extra: Path, names: Sequence[str], n: int) -> Sequence[str] | 
         return None
     if {*names} <= {*next(read_chunks(extra, 1)).columns} and names:
         return names
-    return ("text", *(f"text_{number}" for number in range(2, n + 1)))
+    return column_names(n)
 
 
 def split_to_fit(rows: "pd.DataFrame", config: TrainConfig) -> Split:
