@@ -256,12 +256,12 @@ def _ask(config: LabelConfig, texts: list[str], learner: Learner, answers: Answe
         while label is None:
             line = sys.stdin.readline()
             word = line.strip()
-            if not line or word in ("q", "quit"):
+            if not line or word.lower() in ("q", "quit"):
                 return
-            if word in ("s", "skip"):
+            if word.lower() in ("s", "skip"):
                 skipped.append(row)
                 break
-            if word in ("u", "undo"):
+            if word.lower() in ("u", "undo"):
                 if answers.answers and answers.answers[-1].row >= 0:
                     last = answers.take_back()
                     again = last.row, last.guess
@@ -302,9 +302,13 @@ def _label_of(word: str, names: Sequence[str]) -> tuple[str | None, str]:
     """
     if word in ("", "?"):
         return None, HELP
+    if not word.isprintable():  # the arrow keys of a terminal that does not edit lines
+        return None, "a label has no control characters"
     if word.startswith("="):
         word = word[1:].strip()
         return (word, "") if word else (None, "a label has at least one character")
+    if word[0] in "+-" and word[1:].isdecimal():
+        return None, f"there is no label {word}; for one of that name type ={word}"
     if not word.isdecimal():
         return word, ""
     if 1 <= int(word) <= len(names):
@@ -337,11 +341,11 @@ def _offered(names: Sequence[str]) -> str:
 def _end(config: LabelConfig, answers: AnswersFile) -> None:
     counts = Counter(answer.label for answer in answers.answers)
     say(f"\n{_state(answers)}: {config.out}")
-    if len(counts) > 1 and min(counts.values()) > 1:
+    if len(counts) > 1 and min(counts.values()) > 2:
         columns = f" --text-column {' '.join(answers.columns)}" if len(answers.columns) > 1 else ""
         say(f"train on them: {cli.command('train')} --data {config.out}{columns} --model {config.model}")
     else:
-        say("to train, label at least two rows of each of two labels; the same command goes on")
+        say("to train, label at least three rows of each of two labels; the same command goes on")
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ def test_a_conversation(talk):
     assert "the label with this number" in said
     assert said.count("1 spam  2 ham") >= 3
     assert [*found.values()] == ["spam", "ham", "spam", "3"]
-    assert "label at least two rows of each" in said
+    assert "label at least three rows of each" in said
     again, records, _ = talk("1", "u", "u", "q", check=0)
     assert "4 labelled (spam 2, ham 1, 3 1)" in again
     assert [record["label"] for record in records] == ["spam", "ham", "spam"], "undo reaches the last start"
