@@ -5,6 +5,8 @@ Public names are imported on first use (PEP 562): ``import gptcls.core.gpt2`` lo
 
 import sys
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 if sys.argv[:1] == ["-m"]:  # python -m gptcls.VERB: what Python says while it looks for the verb
     from gptcls.common.signals import exit_at_once
@@ -20,8 +22,24 @@ _HOMES = {
     "fit": "gptcls.train.run",
     "load_classifier": "gptcls.classify.predict",
 }
-_CALLED = ("evaluate", "train")  # modules that can be called: see gptcls/train/__init__.py
+_CALLED = ("evaluate", "train")  # modules that can be called
 __all__ = [*_HOMES, *_CALLED]
+
+
+class _Train(ModuleType):
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """:func:`gptcls.pretrain.adapt.adapt_and_train`."""
+        return import_module("gptcls.pretrain.adapt").adapt_and_train(*args, **options)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "train" and isinstance(value, ModuleType):  # so Python binds a room that it has imported
+            value.__class__ = _Train  # here, since the room may not know of a room above it
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> object:

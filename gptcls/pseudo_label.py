@@ -39,6 +39,7 @@ from gptcls.evaluation.judge import judge_of
 from gptcls.fast.features import FeatureCache
 from gptcls.models.families import FAMILIES, known_family
 from gptcls.models.weight_files import read_object
+from gptcls.pretrain.adapt import BASE
 from gptcls.train.config import TrainConfig
 from gptcls.train.presets import preset_settings
 from gptcls.train.resolve import resolve
@@ -258,6 +259,11 @@ def _run_of(config: PseudoLabelConfig) -> tuple[Split, TrainConfig]:
         if so:
             said = f"--rounds {config.rounds} trains --model again on its own rows, and it {what}"
             raise InputError(f"{said}; take another run, or leave --rounds out")
+    if options.get("adapt") is not None:
+        if not (place / BASE).exists():
+            said = f"--rounds {config.rounds} trains --model again from {place / BASE}"
+            raise InputError(f"{said}, which is gone; put it back, or train the run again")
+        settings = settings.changed(model=str(place / BASE))
     return Split(*(frame for _, frame in load_split(place / "split").plain_items())), settings
 
 

@@ -2,14 +2,17 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from helpers.tiny import HAM, ROWS, SPAM, stopped_before, write_csv
 from safetensors.torch import load_file
 
 import gptcls.pretrain.adapt
+import gptcls.pseudo_label
 import gptcls.train.run
 from gptcls.core.errors import InputError
 from gptcls.data.same_text import text_key
@@ -17,9 +20,10 @@ from gptcls.data.split import load_split
 from gptcls.pretrain.adapt import AdaptedConfig, adapt_and_train
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.run import pretrain
+from gptcls.pseudo_label import PseudoLabelConfig, pseudo_label
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import state_of
-from gptcls.train.run import RESULT, train
+from gptcls.train.run import RESULT, fit_classifier, train
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +104,70 @@ def test_it_goes_on_where_it_was_stopped(options, tmp_path, phase, log):
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in tensors(out).items())
     assert (f"{out / 'adapted'} goes on after 1 of 2 steps" in log.text) == (phase == "adapting")
     assert state_of(out, RESULT) == "finished"
+
+
+def test_the_second_half_goes_on_with_the_whole_command_from_anywhere(options, tmp_path, monkeypatch):
+    """What is taken on is what :func:`test_it_is_pretrain_and_then_train` compares: the weights read on."""
+    monkeypatch.chdir(tmp_path)
+    out = Path("out")
+    with stopped_before(1, when=lambda: (out / "adapted" / "model").exists()):
+        gptcls.train(out="out", **options)
+    described = json.loads((out / "config.json").read_text())
+    assert (described["options"]["model"], described["base"]["name"]) == (options["model"], "adapted/model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="--model cannot change"):
+        gptcls.train(out="../out", resume=True, **options | {"model": "gpt2-nano"})
+    found = gptcls.train(out="../out", resume=True, **options)
+    assert (state_of(found.folder, RESULT), found.config.model.model) == ("finished", options["model"])
+    assert found.classifier.base["name"] == str(tmp_path / "out" / "adapted" / "model")
+
+    # Rounds start from the same weights; of those that are gone they say so.
+    starts = []
+    monkeypatch.setattr(
+        gptcls.pseudo_label, "fit_classifier",
+        lambda split, config: starts.append(config.model.model) or fit_classifier(split, config),
+    )  # fmt: skip
+    how = {"model": str(tmp_path / "out"), "data": options["adapt"], "confidence": ("0.1",), "device": "cpu"}
+    rounds = PseudoLabelConfig(**how, out=tmp_path / "sure.csv", rounds=2)
+    assert len(pseudo_label(rounds)) == 2
+    assert starts == [str(tmp_path / "out" / "adapted" / "model")]
+    shutil.rmtree(tmp_path / "out" / "adapted")
+    with pytest.raises(InputError, match="adapted/model, which is gone; put it back"):
+        pseudo_label(rounds)
+
+
+def test_from_python_rows_may_be_in_memory(options, tmp_path):
+    rows = {"data": pd.read_csv(options["data"])}
+    with stopped_before(1):
+        gptcls.train(out=tmp_path / "one", **options | rows)
+    with pytest.raises(InputError, match="ended before it held its rows, which were in memory"):
+        gptcls.train(out=tmp_path / "one", resume=True)
+    with pytest.raises(InputError, match="the rows given are not those"):
+        gptcls.train(out=tmp_path / "one", resume=True, data=rows["data"][::-1].iloc[:40])
+    found = gptcls.train(out=tmp_path / "one", resume=True, **rows)
+    split = load_split(found.folder / "split")
+    assert len(split.train) + len(split.validation) + len(split.test) == len(rows["data"])
+    with pytest.raises(TypeError, match="no option 'adopt'; did you mean 'adapt'"):
+        gptcls.train(adopt="texts.txt")
+
+
+def test_a_text_of_several_lines_is_left_out_line_by_line(options, tmp_path, monkeypatch):
+    rows = pd.DataFrame([(f"Subject {i}\n\n{text}", label) for i, (text, label) in enumerate(ROWS)])
+    rows.columns = ["text", "label"]
+    document = "\n".join(["before", *"\n".join(rows["text"]).upper().split("\n"), *HAM * 9])
+    (tmp_path / "texts.txt").write_text(document)
+    read = []
+    monkeypatch.setattr(
+        gptcls.pretrain.adapt, "pretrain",
+        lambda config: read.append(Path(config.data[0]).read_text()) or pretrain(config),
+    )  # fmt: skip
+    found = gptcls.train(out=tmp_path / "out", **options | {"data": rows, "adapt": tmp_path / "texts.txt"})
+    lines = {text_key(line) for line in json.loads(read[0])["text"].split("\n")}
+    for part, kept in [("train", True), ("validation", False), ("test", False)]:
+        for text in getattr(found.split, part).text:
+            assert {text_key(line) in lines for line in text.split("\n") if line} == {kept}
+    assert "before" in lines
 
 
 @pytest.mark.slow

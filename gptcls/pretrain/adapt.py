@@ -7,7 +7,7 @@ It is :func:`gptcls.pretrain.run.pretrain` and :func:`gptcls.train.run.train_in`
 
 import json
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -31,10 +31,11 @@ from gptcls.train.config import TrainConfig
 from gptcls.train.folder import ADAPTED, ADAPTING, RunFolder, state_of
 from gptcls.train.hooks import StoppedError
 from gptcls.train.resolve import resolve
-from gptcls.train.rows import files_read
-from gptcls.train.run import RESULT, Run, rows_of, train, train_in
+from gptcls.train.rows import files_read, split_of
+from gptcls.train.run import RESULT, Run, rows_apart, rows_of, train, train_in
 
-TEXTS = "adapted.jsonl"  # in the run's folder: what is read
+BASE = f"{ADAPTED}/{WEIGHTS}"  # in the run's folder: what fine-tuning starts from
+TEXTS = "adapted.jsonl"  # likewise: what is read
 WINDOWS = (256, 128, 64, 32, 16)  # tokens a row, the first that the held-out texts fill
 HELD_OUT = 0.05  # of the texts, to measure the perplexity
 PASSES = 3  # over the texts
@@ -70,26 +71,26 @@ class AdaptedConfig(TrainConfig):
 
 
 def adapt_and_train(
-    config: AdaptedConfig | None = None, *, explicit: Collection[str] = (), **options: Any
+    config: TrainConfig | None = None, *, labels: Any = None, explicit: Collection[str] = (), **options: Any
 ) -> Run:
     """:func:`gptcls.train.run.train`, after reading on in the texts of ``adapt`` where there are some; the
-    same in all else, ``--resume`` too."""
-    config = (config or AdaptedConfig()).changed(**options)
+    same in all else, ``--resume`` too. It is ``gptcls.train``."""
+    config = AdaptedConfig.of(**(config or AdaptedConfig()).flat() | options)
     explicit = {*explicit, *options}
     out = config.run.out
     begun = out is not None and ((out / ADAPTED).exists() or state_of(out, RESULT) == ADAPTING)
     going_on = config.run.resume and begun
     if config.adapting.adapt is None and not going_on:
-        return train(_plain(config), explicit=explicit)
+        return train(_plain(config), labels=labels, explicit=explicit)
     require_one_process("train --adapt")
+    config, rows = rows_apart(config, labels)
     with RunFolder(config, RESULT, checked, explicit) as home:
-        split = rows_of(home)
+        split = rows_of(home, None if rows is None else split_of(rows, home.config, labels))
         if not home.resume or home.state == ADAPTING:
             _read_on(home, split)
             (home.path / TEXTS).unlink(missing_ok=True)
             home.resume = False  # what follows begins
-        home.config = home.config.changed(model=str(home.path / ADAPTED / WEIGHTS))
-        return train_in(home, split)
+        return train_in(home, split, start=BASE)
 
 
 def _plain(config: AdaptedConfig) -> TrainConfig:
@@ -115,7 +116,8 @@ def checked(config: AdaptedConfig) -> AdaptedConfig:
 
 def _read_on(home: RunFolder, split: Split) -> None:
     """Leave the weights that have read on in the run's folder; what a killed run did of that stays."""
-    config, folder, texts = home.config, home.path / ADAPTED, home.path / TEXTS
+    # Whole paths: what the reading is resumed with may not differ, and the working directory may.
+    config, folder, texts = home.config, home.path / ADAPTED, (home.path / TEXTS).absolute()
     given, model = config.adapting, config.model.model
     source, goes_on = given.adapt, state_of(folder, WEIGHTS)
     if goes_on == "finished":
@@ -123,14 +125,16 @@ def _read_on(home: RunFolder, split: Split) -> None:
     with unlogged():
         build_model(PretrainConfig(model=model))  # refused before there is a folder
     judged = (row for part in ("validation", "test") for row in getattr(split, part)["text"])
-    held = {text_key(text) for row in judged for text in (row, *fields_of(row))}
+    held = {text_key(text) for row in judged for text in (row, *_lines_of(row))}
     documents = _without(read_documents(source), held, source)
     window, n_tokens = window_for(documents, source)
     home.claim([source, *files_read(config)])
+    written = "".join(json.dumps({"text": text}) + "\n" for text in documents)
     if goes_on is None:
         with atomic_file(texts) as temporary:
-            lines = (json.dumps({"text": text}) for text in documents)
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            temporary.write_text(written, encoding="utf-8")
+    elif texts.exists() and texts.read_text(encoding="utf-8") != written:  # other rows, from memory
+        raise InputError(f"the rows given are not those that {home.path} was started with")
     own = reading(texts, window, n_tokens, config, given)
     per_step = own.batch_size * window
     log.info(f"--adapt {source}: {n_tokens:,} tokens, {own.steps:,} steps of {per_step:,}")
@@ -153,6 +157,12 @@ def reading(
         batch_size=batch, steps=steps, lr=given.adapt_lr or LR["pretrained"], held_out=HELD_OUT,
         eval_freq=max(1, steps // 4), seed=config.run.seed, device=config.run.device,
     )  # fmt: skip
+
+
+def _lines_of(row: str) -> Iterator[str]:
+    """The fields of a row and their lines, without blank ones."""
+    for field_of_row in fields_of(row):
+        yield from filter(str.strip, (field_of_row, *field_of_row.split("\n")))
 
 
 def _without(documents: list[str], held: set[str], source: Path) -> list[str]:

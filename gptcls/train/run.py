@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -70,6 +70,7 @@ LESSON = "lesson"  # beside the parts of the split, while the frozen blocks run
 CALL, CALL_OF_A_GPU = 32, 4096  # positions of training that take as long as what a call costs besides
 NEED_VALIDATION = {"patience": (0,), "stack": (None, "none"), "threshold": ("none", "cost")}
 IN_MEMORY = "frame"  # what --data is in config.json, and in the folder's name, for rows in memory
+AnyConfig = TypeVar("AnyConfig", bound=TrainConfig)
 
 
 @dataclass
@@ -199,18 +200,24 @@ def train(
     InputError for what cannot be used, KeyboardInterrupt after Ctrl-C, once what is trained so far is saved.
     """
     config = (config or TrainConfig()).changed(**options)
-    rows, in_memory = config.data.data, not isinstance(config.data.data, str | Path)
-    if in_memory:
-        config = config.changed(data=IN_MEMORY)
-    elif labels is not None:
-        raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
+    config, rows = rows_apart(config, labels)
     rank, _ = join_processes()
     with ExitStack() as stack:
         with all_or_none():
             folder = RunFolder(config, RESULT, resolve, {*explicit, *options}, writes=rank == 0)
             home = stack.enter_context(folder)
-            split = rows_of(home, split_of(rows, home.config, labels) if in_memory else None)
+            split = rows_of(home, None if rows is None else split_of(rows, home.config, labels))
         return train_in(home, split)
+
+
+def rows_apart(config: AnyConfig, labels: Any = None) -> tuple[AnyConfig, Any]:
+    """The options without rows in memory, and these, or None where ``data`` names a file."""
+    rows = config.data.data
+    if not isinstance(rows, str | Path):
+        return config.changed(data=IN_MEMORY), rows
+    if labels is not None:
+        raise TypeError("labels= go with data=, texts in memory; of a file give label_column=")
+    return config, None
 
 
 def rows_of(home: RunFolder, given: Split | None = None) -> Split:
@@ -227,9 +234,14 @@ def rows_of(home: RunFolder, given: Split | None = None) -> Split:
     return read_split(home.config) if given is None else given
 
 
-def train_in(home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | None = None) -> Run:
-    """:func:`train` on these rows, in this folder; ``lesson`` as in :func:`fit`."""
-    config = home.config
+def train_in(
+    home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | None = None, start: str | None = None
+) -> Run:
+    """:func:`train` on these rows, in this folder; ``lesson`` as in :func:`fit`. It starts from ``start``, a
+    path inside the folder, where that is given, and from ``--model`` otherwise."""
+    config, model = home.config, home.config.model.model
+    if start is not None:
+        config = config.changed(model=str(home.path / start))
     with all_or_none(lambda: _what_is_trained(setup)):
         if home.writes:
             require_writable(home.path, "--out")
@@ -240,9 +252,13 @@ def train_in(home: RunFolder, split: Split, lesson: Callable[[Setup], Lesson] | 
             read_checkpoint(home.path / "checkpoint")
         setup = prepare(split, config)
         setup.lesson = lesson and lesson(setup)
+        changed = f"{config.model.model} no longer has the weights {home.path} was started from"
+        if start is not None:  # what config.json says is true wherever the folder is read from
+            setup.origin = setup.origin and setup.origin | {"name": start}
+            setup.config = setup.config.changed(model=model)
+            setup.saved.training = setup.config.to_json()
         saved, config = setup.saved, setup.config
         home.config = config
-        changed = f"{config.model.model} no longer has the weights {home.path} was started from"
         write_rows = partial(save_split, setup.split)
         folder = home.begin(setup.origin, device, dtype, changed, files_read(config), write_rows)
         full = store_everything(config, saved.base)

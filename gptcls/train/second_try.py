@@ -12,7 +12,7 @@ from gptcls.common.log import log
 from gptcls.common.processes import processes
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Trainer
-from gptcls.train.folder import RunFolder, checkpoint_in
+from gptcls.train.folder import ADAPTED, ROWS, RunFolder, checkpoint_in
 from gptcls.train.hooks import save_checkpoint
 
 
@@ -37,8 +37,9 @@ def save_somewhere(home: RunFolder, save: Callable[[Path], None], trainer: Train
     if folder != home.path:
         with suppress(OSError):  # without them it is still a classifier
             shutil.copy(home.path / "config.json", folder)
-            if (home.path / "split").exists():
-                shutil.copytree(home.path / "split", folder / "split")
+            for name in (ROWS, ADAPTED):
+                if (home.path / name).exists():
+                    shutil.copytree(home.path / name, folder / name)
         log.info(f"saved in {folder}; what is left of the run in {home.path} may be deleted")
         home.move(folder)
     return folder
