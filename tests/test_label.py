@@ -168,7 +168,7 @@ def test_rows_of_two_texts_are_written_in_columns_and_read_back(tmp_path, monkey
 
     monkeypatch.setattr(FeatureCache, "mean_vectors", mean_vectors)
     config = LabelConfig(data=tmp_path / "pairs.csv", text_column=tuple(frame), out=out)
-    for start in (["yes", "no"], ["1", "2", "q"]):
+    for start in (["yes", "no"], ["1", "2", "1", "2", "q"]):
         monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(start) + "\n"))
         found = label(config)
     said = capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_rows_of_two_texts_are_written_in_columns_and_read_back(tmp_path, monkey
     assert any(f"\n{' ‖ '.join(pair)}\n" in said for pair in pairs)
     assert f"--data {out} --text-column text text_2 --model gpt2-nano" in said
     read = load_data(out, ["text", "text_2"])
-    assert read["label"].tolist() == ["yes", "no", "yes", "no"]
+    assert read["label"].tolist() == ["yes", "no"] * 3
     assert [tuple(fields_of(text)) for text in read["text"]] == [pairs[row] for row in found]
     assert seen[0] == [*GPT2.encode(pairs[0][0]), 50256, *GPT2.encode(pairs[0][1])], "<|endoftext|> between"
     (tmp_path / "texts.csv").write_text("text\nsee you\n")

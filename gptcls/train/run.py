@@ -213,6 +213,8 @@ def train(
 def rows_apart(config: AnyConfig, labels: Any = None) -> tuple[AnyConfig, Any]:
     """The options without rows in memory, and these, or None where ``data`` names a file."""
     rows = config.data.data
+    if rows is None:
+        raise TypeError("data is the name of a file, or rows, got NoneType")
     if not isinstance(rows, str | Path):
         return config.changed(data=IN_MEMORY), rows
     if labels is not None:
