@@ -60,7 +60,9 @@ class PseudoLabelConfig(TableOptions, ClassifierOptions):
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File for the rows taken, with the columns text (of several texts also text_2, …), label and
     probability."""
-    confidence: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FLOAT LABEL=FLOAT …")] = ("0.95",)
+    confidence: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="FLOAT LABEL=FLOAT …", help_behavior_hint="(default: 0.95)")
+    ] = ("0.95",)
     """Least probability of the label of a row taken, more than 0 and at most 1, and of single labels another
     one: 0.95 spam=0.99."""
     agree: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

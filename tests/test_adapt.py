@@ -185,10 +185,11 @@ def test_what_cannot_be_adapted_leaves_nothing(options, tmp_path):
         ({"adapt": tmp_path / "none.jsonl"}, "no such file"),
         ({"adapt": tmp_path / "short.txt"}, "tokens are too few to read on in"),
         ({"adapt": tmp_path / "rows.csv", "adapt_steps": 0}, "--adapt-steps 0 is too small"),
-        ({"adapt_lr": 0.0}, "--adapt-lr 0.0 is too small"),
+        ({"adapt_lr": 0.0}, "--adapt-lr 0.0 is no rate"),
         ({"adapt": None}, "--adapt-steps 2 goes with --adapt"),
         ({"init": "random", "model": "gpt2-nano"}, "--init random knows nothing"),
         ({"model": str(tmp_path / "nowhere")}, "nowhere"),
+        ({"model": "sms-spam-nano"}, "sms-spam-nano is a classifier"),
     ]:
         with pytest.raises(InputError, match=said):
             run(tmp_path / "out", **options | changes)

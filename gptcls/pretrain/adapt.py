@@ -6,6 +6,7 @@ It is :func:`gptcls.pretrain.run.pretrain` and :func:`gptcls.train.run.train_in`
 """
 
 import json
+import math
 import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ from gptcls.train.hooks import StoppedError
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, split_of
 from gptcls.train.run import RESULT, Run, rows_apart, rows_of, train, train_in
+from gptcls.train.start import classifier_at
 
 BASE = f"{ADAPTED}/{WEIGHTS}"  # in the run's folder: what fine-tuning starts from
 TEXTS = "adapted.jsonl"  # likewise: what is read
@@ -47,12 +49,12 @@ class AdaptOptions:
     """What is read before fine-tuning."""
 
     adapt: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Texts without labels, .txt or a table with the column text: a GPT-2 first learns to continue these
-    (gptcls.pretrain). Those that are validated or tested on are left out."""
+    """Texts without labels, .txt or a table with a column text (or that of --text-column): a GPT-2 first
+    learns to continue these (gptcls.pretrain). Those that are validated or tested on are left out."""
     adapt_steps: int | None = None
-    """Steps of that, of 4,096 tokens; otherwise about three passes over the texts, 50 to 1,000 steps."""
+    """Steps of --adapt, of 4,096 tokens; otherwise about three passes over the texts, 50 to 1,000 steps."""
     adapt_lr: float | None = None
-    """Peak learning rate of that; otherwise 0.0001."""
+    """Peak learning rate of --adapt; otherwise 0.0001."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +106,27 @@ def _plain(config: AdaptedConfig) -> TrainConfig:
 def checked(config: AdaptedConfig) -> AdaptedConfig:
     """As :func:`gptcls.train.resolve.resolve`; InputError also for what no run can read on with."""
     adapting, config = config.adapting, resolve(config)
-    check_at_least(config.flat(), {"adapt_steps": 1, "adapt_lr": 0})
-    if adapting.adapt_lr == 0:
-        raise InputError("--adapt-lr 0.0 is too small; use more than 0")
+    check_at_least(config.flat(), {"adapt_steps": 1})
+    if adapting.adapt_lr is not None and not 0 < adapting.adapt_lr < math.inf:
+        raise InputError(f"--adapt-lr {adapting.adapt_lr} is no rate; use more than 0, such as 0.0001")
+    if classifier_at(config.model.model):
+        raise InputError(f"--adapt reads on with a GPT-2, and --model {config.model.model} is a classifier")
     if config.model.init == "random":
         way_out = "python -m gptcls.pretrain --init random, then train --model"
         raise InputError(f"--adapt {adapting.adapt} reads on, and --init random knows nothing yet: {way_out}")
-    read_documents(adapting.adapt)  # refused now, not after the rows are read
+    _documents(config)  # refused now, not after the rows are read
     return config
+
+
+def _documents(config: AdaptedConfig) -> list[str]:
+    """What there is to read: of a table its column text, or else that of ``--text-column``."""
+    source, columns = config.adapting.adapt, config.data.text_columns
+    try:
+        return read_documents(source)
+    except InputError:
+        if not columns:
+            raise
+        return read_documents(source, columns[0])
 
 
 def _read_on(home: RunFolder, split: Split) -> None:
@@ -126,7 +141,7 @@ def _read_on(home: RunFolder, split: Split) -> None:
         build_model(PretrainConfig(model=model))  # refused before there is a folder
     judged = (row for part in ("validation", "test") for row in getattr(split, part)["text"])
     held = {text_key(text) for row in judged for text in (row, *_lines_of(row))}
-    documents = _without(read_documents(source), held, source)
+    documents = _without(_documents(config), held, source)
     window, n_tokens = window_for(documents, source)
     home.claim([source, *files_read(config)])
     written = "".join(json.dumps({"text": text}) + "\n" for text in documents)
@@ -141,7 +156,8 @@ def _read_on(home: RunFolder, split: Split) -> None:
     try:
         pretrain(replace(own, out=folder, resume=goes_on is not None))
     except StoppedError:
-        log.info(f"the whole run goes on with --out {shlex.quote(str(home.path))} --resume")
+        whole = f"--out {shlex.quote(str(home.path))} --resume"
+        log.info(f"that was the first half of a run: {whole} goes on with the whole of it")
         raise
 
 

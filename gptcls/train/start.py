@@ -100,7 +100,7 @@ def start_of(config: TrainConfig, own: nn.Module | None = None, tokenizer: Token
     # Everything in one number format.
     plain = options.train == "all" or (config.run.no_cache and not adapted)
     dtype = torch.float32 if plain else pick_dtype(config.run.precision, pick_device(config.run.device))
-    if folder := _classifier(name):
+    if folder := classifier_at(name):
         return _continued(name, folder, dtype)
     tokenizer = tokenizer or load_tokenizer(name)
     backbone, head = load_headed(name, dtype)
@@ -109,7 +109,7 @@ def start_of(config: TrainConfig, own: nn.Module | None = None, tokenizer: Token
     return Start(name, backbone, tokenizer, base, base, head=head)
 
 
-def _classifier(name: str) -> Path | None:
+def classifier_at(name: str) -> Path | None:
     """The folder of a gptcls classifier, where ``name`` is one's, a run's, or that of a bundled one."""
     if not name or name in PRESETS:
         return None
