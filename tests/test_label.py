@@ -192,7 +192,7 @@ def test_at_a_terminal_a_kill_loses_no_answer(tmp_path):
         tmp_path / "labels.jsonl",
         ["--data", tmp_path / "rows.csv", "--out", tmp_path / "labels.jsonl"],
     )
-    for typed, ends in ((["spam", "ham"], None), (["1", "2", "q"], 0)):
+    for typed, ends in ((["spam", "ham"], None), (["1", "2", "1", "2", "q"], 0)):
         ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "gptcls.label", *files, "--cache", tmp_path / "cache"]
         process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -206,10 +206,10 @@ def test_at_a_terminal_a_kill_loses_no_answer(tmp_path):
         assert process.wait(60) == (-9 if ends is None else 0)
         os.close(ours)
     assert "2 labelled (spam 1, ham 1)" in said
-    assert "4 labelled (spam 2, ham 2)" in said
+    assert "6 labelled (spam 3, ham 3)" in said
     assert f"--data {out} --model gpt2-nano" in said.replace("\r\n", "")
-    assert [json.loads(line)["label"] for line in out.read_text().splitlines()] == ["spam", "ham"] * 2
-    assert len(load_data(out)) == 4
+    assert [json.loads(line)["label"] for line in out.read_text().splitlines()] == ["spam", "ham"] * 3
+    assert len(load_data(out)) == 6
 
 
 def _until_prompt(terminal: int) -> str:

@@ -411,11 +411,12 @@ def test_few_labels(data, base, tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_every_technique_runs_where_it_is_tried(options, capsys, monkeypatch):
     monkeypatch.setattr("gptcls.train.presets.MOST", 1)
-    everything = techniques.Options(**vars(options) | {"only": (), "seeds": (0,)})
+    fitting = {key: each for key, each in TECHNIQUES.items() if key != "shots"}  # longer than 64 tokens
+    everything = techniques.Options(**vars(options) | {"only": tuple(fitting), "seeds": (0,)})
     techniques.run(everything)
     _, _, *lines = lines_of(capsys)
-    assert len(lines) == len(TECHNIQUES)
-    for line, technique in zip(lines, TECHNIQUES.values(), strict=True):
+    assert len(lines) == len(fitting)
+    for line, technique in zip(lines, fitting.values(), strict=True):
         for cell, name in zip(line[1:3], ("sms", "goemotions"), strict=True):
             tried = not technique.sets or name in technique.sets
             assert (cell == MISSING) is not tried, line
