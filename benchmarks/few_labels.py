@@ -17,13 +17,23 @@ import tyro
 
 from benchmarks import nano_plots
 from benchmarks.cells import Cells
-from benchmarks.datasets import DATA
 from benchmarks.over_seeds import Interval, markdown, shown
 from benchmarks.technique_places import SETS, Sizes, place_of
 from benchmarks.technique_rows import TECHNIQUES
-from benchmarks.techniques import NAMES, TODO, TRUTH, cell, chosen, crossed, measure_place, values
+from benchmarks.techniques import (
+    NAMES,
+    TODO,
+    TRUTH,
+    PlaceOptions,
+    cell,
+    chosen,
+    crossed,
+    measure_place,
+    values,
+)
 from gptcls.common import cli
 from gptcls.common.files import atomic_file
+from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.models.pretrained import weights_sha256
 
@@ -33,8 +43,9 @@ if TYPE_CHECKING:
 TABLE = "few labels"
 
 
+@own_first
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(PlaceOptions):
     """Scores by the number of labels."""
 
     sets: tuple[Literal["sms", "trec6", "rt_polarity", "chnsenticorp", "thucnews"], ...] = (
@@ -49,24 +60,8 @@ class Options:
         "plain", "stack", "tfidf", "probe", "knn", "zero-shot", "shots", "labels", "tokens"
     )  # fmt: skip
     """Keys of techniques."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Of the rows drawn, the head and the order; the test rows are the same for all."""
-    test: int = 800
-    """Test rows at most."""
-    length: int = 48
-    """Tokens of each text at most."""
-    data: Path = DATA
-    """Folder of the data sets' folders."""
-    model: str = "gpt2-nano"
-    """Pretrained weights."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File of all answers; what it holds is not measured again."""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Picture: score by the number of labels."""
-    show: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Measure nothing, show what --out holds."""
 
 
 def at(name: str, n: int) -> str:

@@ -36,6 +36,7 @@ from gptcls.fast.features import FeatureDataset
 from gptcls.fast.parts import by_length
 from gptcls.train.config import TrainConfig
 from gptcls.train.ensemble import put
+from gptcls.train.language import loss_of
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import split_of
 from gptcls.train.run import CALL
@@ -136,7 +137,7 @@ class Place:
         split = self.split if rows is None else replace(self.split, train=rows)
         setup = prepare(split_of(split, config), config)
         network, parts = stage(setup.saved.model, setup.datasets, setup.config, setup.device)
-        loop = Loop(setup, network, parts, setup.saved.task)
+        loop = Loop(setup, network, parts, loss_of(setup.config, setup.saved.task))
         if change is not None:
             change(loop)
         torch.manual_seed(seed)

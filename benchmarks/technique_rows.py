@@ -37,9 +37,9 @@ from gptcls.evaluation.baselines import PROBE, TFIDF
 from gptcls.fast.features import FeatureCache, FeatureDataset
 from gptcls.fast.frozen import Frozen
 from gptcls.train.config import TrainConfig
-from gptcls.train.language import LabelTokens
 from gptcls.train.resolve import resolve
 from gptcls.train.run import fit_classifier
+from gptcls.train.stand_in import StandIn
 
 ENGLISH = ("sms", "trec6", "rt_polarity", "goemotions")
 UNEVEN = ("sms", "trec6", "goemotions", "chnsenticorp")
@@ -93,17 +93,7 @@ def changed(change: Change, **given: Any) -> Callable[[Place], Outputs]:
 
 def in_words(**given: Any) -> Callable[[Place], Outputs]:
     """``--head lm``: the labels as words behind the text, trained."""
-
-    def outputs(place: Place) -> Outputs:
-        own = _words(place) | given
-
-        def change(loop: Loop) -> None:
-            if own.get("objective") == "tokens":
-                loop.loss = LabelTokens(loop.task)
-
-        return place.outputs(place.learn(change, **own).logits())
-
-    return outputs
+    return lambda place: options(**_words(place) | given)(place)
 
 
 def asked(**given: Any) -> Callable[[Place], Outputs]:
@@ -225,7 +215,7 @@ class Twice(nn.Module):
         return torch.stack([self.network(inputs, lengths) for _ in range(2)], dim=1)
 
 
-class RDrop:
+class RDrop(StandIn):
     """The loss of R-Drop (Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks", NeurIPS), a
     mean over the two answers: half of the paper's, so that the learning rate means the same.
 
@@ -234,7 +224,7 @@ class RDrop:
     """
 
     def __init__(self, task: Task, alpha: float = KL_SHARE) -> None:
-        self.task, self.alpha, self.loss_weight = task, alpha, task.loss_weight
+        self.task, self.alpha = task, alpha
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of logits (B, 2, K), mean over the batch."""

@@ -29,6 +29,7 @@ from benchmarks.over_seeds import Interval, markdown, shown
 from benchmarks.technique_places import SETS, Place, Sizes, place_of
 from benchmarks.technique_rows import PLAIN, TECHNIQUES, Technique
 from gptcls.common import cli
+from gptcls.common.options import own_first
 from gptcls.core.errors import InputError
 from gptcls.evaluation.table import MISSING
 from gptcls.models.pretrained import weights_sha256
@@ -39,25 +40,13 @@ TODO = "…"  # a cell that is not measured yet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Try techniques on several data sets and seeds."""
+class PlaceOptions:
+    """Where techniques are tried, of this program and of ``benchmarks.few_labels``."""
 
-    sets: tuple[Literal["sms", "trec6", "rt_polarity", "goemotions", "chnsenticorp", "thucnews"], ...] = (
-        tuple(SETS)  # type: ignore[assignment]
-    )
-    """Which data sets."""
-    only: tuple[str, ...] = ()
-    """Do these techniques alone, and the plain run; their keys are those of TECHNIQUES."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Of the rows drawn, the head and the order; the test rows are the same for all."""
-    train: int = 300
-    """Training rows."""
-    validation: int = 250
-    """Validation rows."""
     test: int = 800
     """Test rows at most."""
-    unlabelled: int = 800
-    """Texts without labels at most."""
     length: int = 48
     """Tokens of each text at most."""
     data: Path = DATA
@@ -70,6 +59,25 @@ class Options:
     """File of all answers; what it holds is not measured again."""
     show: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure nothing, print the table of what --out holds."""
+
+
+@own_first
+@dataclass(frozen=True, kw_only=True)
+class Options(PlaceOptions):
+    """Try techniques on several data sets and seeds."""
+
+    sets: tuple[Literal["sms", "trec6", "rt_polarity", "goemotions", "chnsenticorp", "thucnews"], ...] = (
+        tuple(SETS)  # type: ignore[assignment]
+    )
+    """Which data sets."""
+    only: tuple[str, ...] = ()
+    """Do these techniques alone, and the plain run; their keys are those of TECHNIQUES."""
+    train: int = 300
+    """Training rows."""
+    validation: int = 250
+    """Validation rows."""
+    unlabelled: int = 800
+    """Texts without labels at most."""
     part: Literal["test", "validation"] = "test"
     """Rows that the table is about."""
 

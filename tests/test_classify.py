@@ -14,13 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import tyro
-from helpers.tiny import tiny_saved
+from helpers.tiny import run_of_sure_answers
 
 from gptcls.classify.predict import load_classifier
 from gptcls.classify.run import ClassifyConfig, arriving_lines, classify, classify_file
-from gptcls.classify.store import save_classifier
 from gptcls.core.errors import InputError
 from gptcls.core.tokenizer import encode
 
@@ -30,12 +28,7 @@ COMMAND = [sys.executable, "-m", "gptcls.classify", "--device", "cpu", "--model"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    saved = tiny_saved()
-    with torch.no_grad():  # so that both labels occur and no probability is near a half
-        saved.model.head.weight.mul_(100)
-    save_classifier(folder / "classifier", saved)
-    return folder
+    return run_of_sure_answers(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

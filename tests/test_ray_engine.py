@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from helpers.tiny import tiny_saved
+from helpers.tiny import run_of_sure_answers
 
 from gptcls.classify import ray_engine
 from gptcls.classify.predict import load_classifier
@@ -27,7 +26,6 @@ from gptcls.classify.ray_engine import (
     sources_of,
 )
 from gptcls.classify.run import ClassifyConfig, classify, classify_file
-from gptcls.classify.store import save_classifier
 from gptcls.core.errors import InputError
 from gptcls.data.readers import PLAIN
 
@@ -37,12 +35,7 @@ TEXTS = [f"win a prize {i}" if i % 3 else f"ünï, 你好 {i}" for i in range(50
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    saved = tiny_saved()
-    with torch.no_grad():  # so that both labels occur and no probability is near a half
-        saved.model.head.weight.mul_(100)
-    save_classifier(folder / "classifier", saved)
-    return folder
+    return run_of_sure_answers(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

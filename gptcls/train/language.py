@@ -19,13 +19,14 @@ from gptcls.language.pattern import read_pattern
 from gptcls.language.prompt import Prompt, Prompted
 from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.train.config import TrainConfig
+from gptcls.train.stand_in import StandIn
 from gptcls.train.start import Start
 
 FOR_SHOTS = 0.5  # share of the positions
 
 
 @dataclass(frozen=True)
-class LabelTokens:
+class LabelTokens(StandIn):
     """The loss of a language model on the tokens of the right label alone, over the whole vocabulary, where
     the task's is over the labels: ``-log p(label | text)``, mean over the batch.
 
@@ -36,26 +37,15 @@ class LabelTokens:
 
     task: SingleLabel
 
-    @property
-    def measure_name(self) -> str:
-        return self.task.measure_name
-
-    @property
-    def measure_format(self) -> str:
-        return self.task.measure_format
-
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of log-likelihoods (B, K) and targets (B,); classes have the task's weights."""
         weights = self.task.class_weights
         return F.nll_loss(logits, targets, None if weights is None else logits.new_tensor(weights))
 
-    def loss_weight(self, targets: Tensor) -> float:
-        """What the loss is a mean over."""
-        return self.task.loss_weight(targets)
 
-    def measure(self, logits: Tensor, targets: Tensor) -> float:
-        """The task's."""
-        return self.task.measure(logits, targets)
+def loss_of(config: TrainConfig, task: Task) -> Task | LabelTokens:
+    """What a run of these options learns by: its task, or that with another loss (``--objective``)."""
+    return LabelTokens(task) if config.language.objective == "tokens" else task
 
 
 def make_prompt(config: TrainConfig, task: Task, split: Split, start: Start) -> Prompt:

@@ -55,7 +55,7 @@ from gptcls.train.hooks import (
     StopOnSignal,
     read_checkpoint,
 )
-from gptcls.train.language import LabelTokens
+from gptcls.train.language import loss_of
 from gptcls.train.processes import CheckpointsTogether, SharedTrainer, StopTogether, SumGradients
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
@@ -338,7 +338,8 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
 
 def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) -> Trainer:
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
-    config, task, split, lesson = setup.config, setup.saved.task, setup.split, setup.lesson
+    config, split, lesson = setup.config, setup.split, setup.lesson
+    task = loss_of(config, setup.saved.task) if lesson is None else lesson.task
     if setup.network is None:
         parts = setup.datasets if lesson is None else setup.datasets | {LESSON: lesson.dataset}
         setup.network, setup.datasets = stage(setup.saved.model, parts, config, setup.device)
@@ -349,14 +350,12 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
     if lesson is not None:
-        loaders["train"], task = lesson.loader(config.fit.batch_size), lesson.task
+        loaders["train"] = lesson.loader(config.fit.batch_size)
     for part, frame in split.items():
         if labels := frame["label"].tolist():
             log.info(f"{part}: {len(labels):,} texts, {judge_of(setup.saved.task).summary(labels)}")
         if labels and (in_loss := weights_of(frame)) is not None:
             loaders[part] = weighted(loaders[part], torch.from_numpy(in_loss))
-    if config.language.objective == "tokens" and lesson is None:
-        task = LabelTokens(task)
     if weights_of(split.train) is not None:
         task = Weighted(task, setup.datasets["train"].targets)
     torch.manual_seed(config.run.seed if seed is None else seed)

@@ -17,12 +17,13 @@ from gptcls.core.task import SingleLabel, Task
 from gptcls.core.tasks import MultiLabel
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.long_texts import cut_of
+from gptcls.train.stand_in import StandIn
 
 LEAST = 1e-7  # a probability, as the nearest that float32 has to 1
 
 
 @dataclass(frozen=True)
-class SoftTargets:
+class SoftTargets(StandIn):
     """The loss of a task with a teacher, in the place of the task in the training loop.
 
     A target is a row of the label's target, NaN where there is none, and behind it the teacher's K outputs:
@@ -51,14 +52,6 @@ class SoftTargets:
     @property
     def n_outputs(self) -> int:
         return self.task.n_outputs
-
-    @property
-    def measure_name(self) -> str:
-        return self.task.measure_name
-
-    @property
-    def measure_format(self) -> str:
-        return self.task.measure_format
 
     def targets(self, labels: Sequence[str], outputs: np.ndarray) -> Tensor:
         """The targets of texts with these labels and, behind them, of texts without: ``outputs`` (N, K) are

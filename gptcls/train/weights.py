@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gptcls.core.task import SingleLabel, Task
 from gptcls.core.tasks import MultiLabel, Regression
+from gptcls.train.stand_in import StandIn
 
 
 class WeightedRows(Dataset):
@@ -36,7 +37,7 @@ def weighted(loader: DataLoader, weights: Tensor) -> DataLoader:
     return DataLoader(rows, batch_sampler=loader.batch_sampler, collate_fn=rows.collate)
 
 
-class Weighted:
+class Weighted(StandIn):
     """``task`` for targets of :class:`WeightedRows`; ``like`` are targets of its own. Its loss is the mean
     over the batch by the weights: a row of weight 2 is two rows.
 
@@ -49,7 +50,6 @@ class Weighted:
 
     def __init__(self, task: Task, like: Tensor) -> None:
         self.task, self.shape, self.dtype = task, like.shape[1:], like.dtype
-        self.measure_name, self.measure_format = task.measure_name, task.measure_format
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The task's loss of each of B rows, in their mean by :meth:`_shares`."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gptcls.classify.store import SavedClassifier
+from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.core.batches import TextDataset, bucket_loader, plain_loader
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.gpt2 import GPT2, GPT2Config
@@ -137,3 +137,12 @@ def stopped_before(n: int, when: Callable[[], bool] = lambda: True) -> Iterator[
         patch.setattr(Trainer, "_call", stop)
         with pytest.raises(StoppedError):
             yield
+
+
+def run_of_sure_answers(folder: Path) -> Path:
+    """``folder`` with a classifier in it, of which both labels occur and no probability is near a half."""
+    saved = tiny_saved()
+    with torch.no_grad():
+        saved.model.head.weight.mul_(100)
+    save_classifier(folder / "classifier", saved)
+    return folder
