@@ -33,8 +33,8 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def blank_pictures(request, monkeypatch):
-    """Only tests marked ``draws`` draw, and a full run (``-m ""``): pictures cost more than a small run."""
-    if request.config.option.markexpr and not request.node.get_closest_marker("draws"):
+    """Only tests marked ``draws`` or ``slow`` draw: pictures cost more than a small run."""
+    if not any(request.node.get_closest_marker(name) for name in ("draws", "slow")):
         from matplotlib.figure import Figure
 
         monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).write_bytes(b"blank"))
