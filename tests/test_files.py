@@ -107,6 +107,19 @@ def test_a_kill_between_the_two_renames_of_a_folder_loses_neither(tmp_path, afte
     assert (tmp_path / "x" / "which").read_text() == "new"
 
 
+def test_a_folder_may_hold_folders(tmp_path):
+    for text in ("old", "new"):
+        with atomic_folder(tmp_path / "x") as temporary:
+            (temporary / "a" / "b").mkdir(parents=True)
+            file = temporary / "a" / "b" / "c"
+            file.write_text(text)
+            file.chmod(0o600)
+        file = tmp_path / "x" / "a" / "b" / "c"
+        assert file.read_text() == text
+        assert file.stat().st_mode & 0o777 == (tmp_path / "x").stat().st_mode & 0o666
+        assert list((tmp_path / "x" / "a" / "b").iterdir()) == [file]
+
+
 @pytest.mark.parametrize("call", ["open", "write"])
 def test_a_kill_while_its_place_is_made_leaves_nothing_either(tmp_path, monkeypatch, call):
     monkeypatch.setattr(os, call, lambda *_: killed())

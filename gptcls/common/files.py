@@ -82,7 +82,7 @@ def atomic_folder(path: Path, replace: bool = True) -> Iterator[Path]:
         if target.is_dir():
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         yield temporary
-        for file in temporary.iterdir():
+        for file in (path for path in temporary.rglob("*") if path.is_file()):
             file.chmod(temporary.stat().st_mode & 0o666)
             flush(file)
         there = target.exists()
