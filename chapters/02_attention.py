@@ -1,352 +1,380 @@
 # %% [markdown]
-# # 2. Attention from scratch
+# # 2. Attention
 #
-# After the first chapter a message is a row of integers, and each integer has a vector of its own. But the
-# meaning of *charge* in "free of charge" and in "we will charge you" is not in the word, it is in the
-# neighbours. Attention is the one place in a GPT where tokens learn of each other. Everything else works on
-# each token alone.
+# After the first chapter a message is a row of integers, and each integer has a vector of its own. But what
+# *charge* means in "free of charge" and in "we will charge you" depends on its neighbours. Attention is the
+# only part of a GPT in which tokens exchange information. We build it, and then look at what the heads of a
+# trained network do with it.
 #
 # **What you will learn**
 #
-# - why attention is nothing but a weighted mean, and where the weights come from: query, key and value;
-# - what the causal mask forbids, and why this makes padding on the right harmless;
-# - how many heads share one matrix product, equal to the library's `Attention` to the last digit that
-#   counts;
-# - what the heads of a trained network look at.
+# - attention as a weighted mean, $\mathrm{softmax}(QK^\top/\sqrt D)\,V$, with all its shapes;
+# - what the causal mask forbids, and why it makes padding on the right harmless;
+# - many heads in one matrix product, equal to the library's;
+# - how to tell what a trained head does: by measuring where its weight goes.
+#
+# <details><summary>中文提要</summary>
+#
+# 本章从零写出注意力（attention）：查询（query）与键（key）的点积除以 $\sqrt D$，再做 softmax 得到权重，输出是值（value）
+# 的加权平均。因果掩码（causal mask）让每个词元（token）只能看到自己和前面的词元，所以右侧的填充（padding）不影响真实词元。
+# 多个注意力头（head）并排计算，只需一次矩阵乘法；我们用 `assert_close` 验证它与库中的实现一致。最后把自己写的注意力装进
+# 训练好的 gpt2-nano，在许多短信上测量每个头把权重放在哪里：第一个词元、自己、前一个词元，还是同一词元上次出现之后的那个词元。
+# 只有测量支持时，我们才给一个头起名字。
+#
+# </details>
 
 # %%
-import math
+import os
 
 import matplotlib.pyplot as plt
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from gptcls.core.gpt2 import Attention
+from gptcls.core.gpt2 import GPT2
 from gptcls.core.tokenizer import PAD_ID, decode, encode
-from gptcls.evaluation.style import BLUE, VERMILION, use_style
+from gptcls.data.sources import load_data
+from gptcls.data.split import drop_duplicates
+from gptcls.evaluation.style import use_style
 from gptcls.models.pretrained import load_pretrained
 
 use_style()
 torch.manual_seed(123)
-MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB
-TEXT = "You have won a prize, please call now to claim it"
+torch.set_grad_enabled(False)  # nothing is trained in this chapter
+DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 5,574 messages, 0.2 MB
 
 # %% [markdown]
 # The shapes have one letter each, here and in the whole library: `B` texts in a batch, `T` tokens, `C`
-# channels (the length of a token's vector), `H` heads, `D = C / H` the width of one head.
-#
-# `gpt2-nano` is a very small GPT-2 that comes with gptcls. Chapter 3 builds such a network from its parts:
-# it looks up a vector for each token in a learnt table, adds one for the token's position, and sends the
-# sum through a stack of **blocks**. Each block has one attention, and brings the vectors to one size before
-# it (`norm1`).
+# channels (the length of a token's vector), `H` heads, `D = C / H` channels for each head. Our vectors come
+# from **gpt2-nano**, a very small GPT-2 that ships with gptcls: for now, only its table of token vectors.
 
 # %%
-model = load_pretrained(MODEL)
-ids = torch.tensor([encode(TEXT)])  # (B, T), with B = 1
-tokens = [decode([i]) for i in ids[0].tolist()]
+model = load_pretrained("gpt2-nano")
 C, H = model.config.n_embd, model.config.n_head
-T, D = len(tokens), C // H
-
-with torch.no_grad():
-    x = model.blocks[0].norm1(model.embed(ids))[0]  # (T, C): what the first block's attention is given
-print(f"{MODEL}: T = {T} tokens, C = {C} channels, H = {H} heads of width D = {D}")
-print(tokens)
+D = C // H
+ids = encode("Please call now to claim your prize")
+T = len(ids)
+x = F.layer_norm(model.wte.weight[ids], (C,))  # (T, C), every vector scaled to a common size
+print([decode([i]) for i in ids])
+print(f"T = {T} tokens, C = {C} channels, H = {H} heads of D = {D}")
+print(f"the same in Chinese is longer, T = {len(encode('请马上打电话领取您的奖品'))}")
 
 # %% [markdown]
-# ## A weighted mean of what came before
+# ## Query, key, value
 #
-# Suppose that each token should know of all the tokens before it. The simplest way is to give it their
-# mean. Written as a matrix product: row *t* of a table holds the weights with which token *t* mixes the
-# vectors. Each row sums to 1.
+# How could a token learn something of the others? The simplest way is the mean of their vectors. But a mean
+# treats every token alike, and *prize* matters more than *to*: the mean should be weighted, and the weights
+# should depend on the tokens. Three learnt matrices map each token's vector to a **query** (what am I
+# looking for?), a **key** (what do I offer?) and a **value** (what do I pass on if I am chosen?). The dot
+# product of a query and a key is a score; the softmax turns a row of scores into weights with sum 1:
+#
+# $$\mathrm{attention}(Q, K, V) = \mathrm{softmax}\!\left(\frac{Q K^\top}{\sqrt D}\right) V$$
 
 # %%
-weights = torch.ones(T, T).tril()
-weights = weights / weights.sum(dim=1, keepdim=True)  # (T, T)
-print(weights[:4, :4])
-
-means = weights @ x  # (T, C)
-torch.testing.assert_close(means[3], x[:4].mean(dim=0))
+w_q, w_k, w_v = (torch.randn(C, D) / C**0.5 for _ in range(3))  # random for now
+q, k, v = x @ w_q, x @ w_k, x @ w_v  # each (T, D)
+weights = (q @ k.T / D**0.5).softmax(dim=-1)  # (T, T): row = the token that asks, column = the one asked
+result = weights @ v  # (T, D)
+print("q, k, v", tuple(q.shape), "-> weights", tuple(weights.shape), "-> result", tuple(result.shape))
+torch.testing.assert_close(result, F.scaled_dot_product_attention(q[None], k[None], v[None])[0])
 
 # %% [markdown]
-# A mean is fair to every token, and that is its weakness: *prize* matters more than *a*. So let the tokens
-# decide. Each one is mapped to three vectors by three learnt matrices:
-#
-# - a **query**: what am I looking for?
-# - a **key**: what do I offer?
-# - a **value**: what do I hand over when I am chosen?
-#
-# Where a query and a key point the same way, their dot product is large, and the weight should be large
-# too. The softmax makes weights of these scores: positive, with sum 1. For the moment the matrices are
-# random.
-
+# Why divide by √D? The dot product of two vectors of D random numbers of size 1 has a size of about √D.
+# Random queries with 20 random keys each: the largest of the 20 weights, and the derivative $w(1-w)$ of that
+# weight $w$ with respect to its own score, both on average.
 
 # %%
-def my_head(x, w_q, w_k, w_v):  # (T, C) and three times (C, D) -> (T, D)
-    """One head, still without a mask: every token looks at every token."""
-    q, k, v = x @ w_q, x @ w_k, x @ w_v  # each (T, D)
-    scores = q @ k.T / math.sqrt(q.shape[1])  # (T, T): row = who asks, column = who is asked
-    return scores.softmax(dim=-1) @ v
-
-
-w_q, w_k, w_v = (torch.randn(C, D) / math.sqrt(C) for _ in range(3))
-print(my_head(x, w_q, w_k, w_v).shape)
+for width in (4, 16, 64, 256):
+    scores = torch.randn(500, 1, width) @ torch.randn(500, width, 20)
+    for name, s in (("q · k", scores), ("q · k / √D", scores / width**0.5)):
+        w = s.softmax(dim=-1).amax(dim=-1)
+        print(f"D = {width:3}, {name:10}: weight {w.mean():.2f}, derivative {(w * (1 - w)).mean():.2f}")
 
 # %% [markdown]
-# ### Why divide by √D?
+# Without the division, the wider the head, the more weight falls on one token, and the smaller the
+# derivative becomes that training works with. With it, the width makes little difference.
 #
-# A dot product of D independent numbers of size 1 has a size of about √D. Without the division, wide heads
-# would have large scores, the softmax would put nearly all weight on one token, and a softmax that is sure
-# of itself passes on no gradient. The picture shows the largest of 20 weights for random queries and keys.
-
-# %%
-widths = [4, 8, 16, 32, 64, 128, 256]
-plain, scaled = [], []
-for width in widths:
-    scores = torch.randn(500, 1, width) @ torch.randn(500, width, 20)  # 500 queries, 20 keys each
-    plain.append(scores.softmax(dim=-1).amax(dim=-1).mean().item())
-    scaled.append((scores / math.sqrt(width)).softmax(dim=-1).amax(dim=-1).mean().item())
-
-figure, axes = plt.subplots(figsize=(6.4, 3.2))
-axes.plot(widths, plain, "o-", color=VERMILION, label="q · k")
-axes.plot(widths, scaled, "s--", color=BLUE, label="q · k / √D")
-axes.set_xscale("log", base=2)
-axes.set_xticks(widths, widths)
-axes.set(xlabel="width of a head, D", ylabel="largest of 20 weights, mean", ylim=(0, 1))
-axes.grid()
-axes.legend()
-plt.show()
-
-# %% [markdown]
 # ## The causal mask
 #
-# GPT learnt by predicting the next token at every position at once. If a token could look to its right, it
-# would simply read the answer. So the scores to the right of the diagonal become −∞ before the softmax, and
-# their weights exactly 0.
+# GPT is trained to predict the next token at every position at once. A token that could look to its right
+# would simply read the answer. So the scores right of the diagonal become −∞ before the softmax, and the
+# weights there exactly 0.
 
 
 # %%
-def my_causal_weights(q, k):  # (T, D), (T, D) -> (T, T)
-    """Attention weights with the mask: row t is 0 to the right of column t."""
-    T, D = q.shape
-    scores = q @ k.T / math.sqrt(D)
+def my_causal_weights(q, k):  # (..., T, D) twice -> (..., T, T)
+    T, D = q.shape[-2:]
     future = torch.ones(T, T, dtype=torch.bool).triu(diagonal=1)
-    return scores.masked_fill(future, -math.inf).softmax(dim=-1)
+    return (q @ k.transpose(-2, -1) / D**0.5).masked_fill(future, -torch.inf).softmax(dim=-1)
 
 
-q, k, v = x @ w_q, x @ w_k, x @ w_v
-ours = my_causal_weights(q, k) @ v
-theirs = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
-torch.testing.assert_close(ours, theirs)
-print("equal to PyTorch's own attention")
-
-# %% [markdown]
-# The two tables of weights, without and with the mask, for these random matrices:
-
-
-# %%
-def show_weights(axes, weights, labels=True, largest=1.0):
-    """A table of weights as a picture: who asks downwards, who is asked to the right."""
-    image = axes.imshow(weights, vmin=0, vmax=largest, cmap="Blues")
-    axes.spines[:].set_visible(True)
-    if labels:
-        names = [token.strip() for token in tokens]
-        axes.set_xticks(range(T), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=9)
-        axes.set_yticks(range(T), names, fontsize=9)
-    else:
-        axes.set(xticks=[], yticks=[])
-    return image
-
-
-open_weights = (q @ k.T / math.sqrt(D)).softmax(dim=-1)
-figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 4.2))
-show_weights(left, open_weights, largest=0.3)
-image = show_weights(right, my_causal_weights(q, k), largest=0.3)
-left.set(title="without a mask", ylabel="this token …")
-right.set_title("with the causal mask")
-for axes in (left, right):
-    axes.set_xlabel("… mixes in the value of this one")
-figure.colorbar(image, ax=(left, right), label="weight", shrink=0.8, extend="max")
-plt.show()
+result = my_causal_weights(q, k) @ v  # (T, D)
+theirs = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)
+torch.testing.assert_close(result, theirs[0])
+print("row t: token t is replaced; 1: the result at this position changes")
+for t in range(T):
+    other = x.index_fill(0, torch.tensor(t), 1.0)
+    new = my_causal_weights(other @ w_q, other @ w_k) @ (other @ w_v)
+    print([int(not torch.allclose(a, b)) for a, b in zip(new, result, strict=True)])
 
 # %% [markdown]
-# Two things to read off the right one. The first token can only look at itself: its weight is 1, beyond the
-# end of the colours. And only the last row is complete: **the last token is the only one that has seen the
-# whole message**. A classifier will read its answer there.
+# Read the columns: the first position depends on the first token alone, the last position on all of them.
+# That does not yet say where a classifier should read its answer. The last position, the mean of all and
+# their maximum all contain the last one; chapter 8 compares them.
 #
 # ## Many heads
 #
-# One softmax is one way of looking. To look at the verb and at the comma before it at the same time, run
-# several heads side by side, each with matrices of its own, each on D = C / H channels, and join their
-# results. Nobody runs them in a loop: the H query matrices side by side form one (C, C) matrix, the
-# queries, keys and values together one (C, 3C) matrix, and a reshape sorts the heads out again.
+# One softmax gives one set of weights for each token. To attend to several things at once, run H heads side
+# by side, each with its own matrices and D = C / H channels, and join their results. No loop is needed: all
+# queries, keys and values come from one matrix of shape (C, 3C), and a reshape separates the heads.
 
 
 # %%
-class MyAttention(nn.Module):
-    """Causal self-attention with many heads. The names are the library's, so that weights can be exchanged."""
+class MyAttention(torch.nn.Module):
+    """Causal self-attention with H heads. Parameters are named as in the library, to exchange them."""
 
-    def __init__(self, n_embd: int, n_head: int) -> None:
+    def __init__(self, n_embd, n_head):
         super().__init__()
         self.n_head = n_head
-        self.qkv = nn.Linear(n_embd, 3 * n_embd)  # query, key and value in one matrix
-        self.proj = nn.Linear(n_embd, n_embd)  # mixes the heads' results
+        self.qkv = torch.nn.Linear(n_embd, 3 * n_embd)  # query, key and value in one matrix
+        self.proj = torch.nn.Linear(n_embd, n_embd)  # mixes the heads' results
 
-    def weights_and_values(self, x):  # (B, T, C) -> (B, H, T, T), (B, H, T, D)
+    def forward(self, x, lengths=None):  # (B, T, C) -> (B, T, C); the mask makes lengths unnecessary
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(C // self.n_head)  # (B, H, T, T)
-        future = torch.ones(T, T, dtype=torch.bool).triu(diagonal=1)
-        return scores.masked_fill(future, -math.inf).softmax(dim=-1), v
-
-    def forward(self, x):  # (B, T, C) -> (B, T, C)
-        weights, v = self.weights_and_values(x)
-        mixed = weights @ v  # (B, H, T, D)
-        return self.proj(mixed.transpose(1, 2).reshape(x.shape))
+        self.weights = my_causal_weights(q, k)  # (B, H, T, T), kept for us to look at
+        return self.proj((self.weights @ v).transpose(1, 2).reshape(B, T, C))
 
 
 # %% [markdown]
-# Is it the same as the library's? Give both the same weights and the same input, a batch of random vectors:
+# gpt2-nano is a stack of layers called **blocks** (chapter 3 builds them), with one attention in each. We
+# replace every attention by our own with the same weights. The network must give the same outputs, and,
+# because padding to the right is hidden by the mask, also the same outputs in front of 50 padding tokens.
+
 
 # %%
-library = Attention(model.config)
-mine = MyAttention(C, H)
-mine.load_state_dict(library.state_dict())
+def with_my_attention(network):  # -> the same network, running on our code
+    for block in network.blocks:
+        mine = MyAttention(C, H)
+        mine.load_state_dict(block.attn.state_dict())
+        block.attn = mine
+    return network
 
-batch = torch.randn(3, 10, C)
-torch.testing.assert_close(mine(batch), library(batch))
-print("MyAttention and gptcls.core.gpt2.Attention agree")
+
+batch = torch.tensor([ids])  # (1, T)
+expected, model = model(batch), with_my_attention(model)
+torch.testing.assert_close(model(batch), expected)
+padded = torch.cat([batch, torch.full((1, 50), PAD_ID)], dim=1)
+torch.testing.assert_close(model(padded)[:, :T], expected)
+print(f"{len(model.blocks)} attentions replaced: same outputs, with and without padding")
 
 # %% [markdown]
-# The library calls PyTorch's `scaled_dot_product_attention`, which never writes the (T, T) table to memory.
-# That is faster and, for long texts, what makes them fit at all. Ours shows the table, which is what we
-# want next.
+# ## What do trained heads look at?
 #
-# ## What trained heads look at
+# Nobody told the heads what to do. We measure the share of their weight on four places, over many messages:
+# the **first token**; the token **itself**; the token **before**; and the token **after a copy**, that is,
+# after an earlier occurrence of the present one (in "call me … call": at the second *call*, the word *me*).
+# A head that does the last is known as an *induction head*: it finds out how a repeated text went on.
+# Blocks and heads are counted from 0 here, as in the code.
 #
-# Now with the pretrained weights instead of random ones: one picture a head, a row for each block, for our
-# message. We walk through the network block by block and ask each attention for its weights.
+# The outputs you see come from UCI's SMS Spam Collection; run without it, the notebook uses the 520 messages
+# that come with the package, and prints other numbers.
+
 
 # %%
-stack = []
-with torch.no_grad():
-    stream = model.embed(ids)
-    for block in model.blocks:
-        probe = MyAttention(C, H)
-        probe.load_state_dict(block.attn.state_dict())
-        stack.append(probe.weights_and_values(block.norm1(stream))[0][0])  # (H, T, T)
-        stream = block(stream)
-attention = torch.stack(stack)  # (blocks, H, T, T)
+def places(ids):  # T token ids -> (4, T, T): for each token that asks (row), which columns are the place?
+    T, ids = len(ids), torch.tensor(ids)
+    first, after = torch.zeros(2, T, T)
+    first[:, 0] = 1
+    after[:, 1:] = (ids[:, None] == ids[:-1]).float()
+    return torch.stack([first, torch.eye(T), torch.eye(T).roll(-1, dims=1).tril(), after.tril(-1)])
 
-rows, columns = min(len(stack), 6), min(H, 6)
-figure, grid = plt.subplots(rows, columns, figsize=(1.5 * columns + 0.8, 1.5 * rows + 0.5))
-for (b, h), axes in [((b, h), grid[b, h]) for b in range(rows) for h in range(columns)]:
-    image = show_weights(axes, attention[b, h], labels=False)
-    if h == 0:
-        axes.set_ylabel(f"block {b}")
-    if b == 0:
-        axes.set_title(f"head {h}", fontsize=11, loc="center")
-figure.colorbar(image, ax=grid, label="weight", shrink=0.5)
+
+def measure(network, messages):  # -> (messages, 4, 1 + heads): share by place, of even sharing, of each head
+    rows = []
+    for ids in messages:
+        network(torch.tensor([ids]))
+        even = torch.ones(1, len(ids), len(ids)).tril() / torch.arange(1, len(ids) + 1)[:, None]
+        weights = torch.cat([even] + [block.attn.weights[0] for block in network.blocks])
+        masks = places(ids)[:, 4:]  # the first four tokens have hardly any choice
+        row = [(weights[:, 4:] * mask).sum(dim=-1)[:, mask.any(dim=1)].mean(dim=1) for mask in masks]
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+PLACES = ["first token", "itself", "token before", "after a copy"]
+texts = drop_duplicates(load_data(DATA)).text.sample(frac=1, random_state=0)
+messages = [ids for text in texts[:400] if 10 <= len(ids := encode(text)) <= 64]
+print(f"{len(texts):,} different messages; {len(messages)} of 10 to 64 tokens are measured")
+shares = measure(model, messages)
+untrained = measure(with_my_attention(GPT2(model.config)), messages[:100])
+mean = shares.nanmean(dim=0)  # (4, 1 + heads)
+figure, axes = plt.subplots(figsize=(9, 3.6))
+names = ["even"] + [f"{b}.{h}" for b in range(len(model.blocks)) for h in range(H)]
+axes.imshow(mean, cmap="Blues", vmin=0, vmax=0.8, aspect="auto")
+for place, column in torch.cartesian_prod(torch.arange(4), torch.arange(len(names))).tolist():
+    axes.text(column, place, f"{mean[place, column]:.0%}", ha="center", va="center")
+axes.set_xticks(range(len(names)), names)
+axes.set_yticks(range(4), PLACES)
+axes.set(xlabel="block.head", title="Share of each head's weight by place, mean over the messages")
 plt.show()
 
 # %% [markdown]
-# Nobody told the heads what to do, and yet they differ. Look for a dark line just below the diagonal, a
-# head that reads the token before; for a dark first column, a head that rests at the beginning of the text,
-# often because it has nothing to say about this token; and for a dark stripe further right, one word that
-# all later ones come back to. Measured:
+# "even" is the yardstick: the share of a place if all tokens in reach got the same weight. We name a
+# head if the lower end of a 95 % interval over the messages is above twice the even share.
 
 # %%
-before = attention.diagonal(offset=-1, dim1=-2, dim2=-1).mean(dim=-1)  # (blocks, H)
-first = attention[:, :, 2:, 0].mean(dim=-1)
-for what, score in (("the token before", before), ("the first token", first)):
-    b, h = divmod(int(score.argmax()), H)
-    print(f"block {b}, head {h} gives {score[b, h]:.0%} of its weight to {what}")
+best, most = [], untrained[..., 1:].nanmean(dim=0).amax(dim=1)
+for place, name in enumerate(PLACES):
+    head = 1 + int(mean[place, 1:].argmax())
+    values = shares[:, place][~shares[:, place, 0].isnan()]  # of the messages that have the place
+    margin = 1.96 * values[:, head].std() / len(values) ** 0.5
+    named = values[:, head].mean() - margin > 2 * values[:, 0].mean()
+    best.append(divmod(head - 1, H))
+    print(f"{name}: head {names[head]} gives {mean[place, head]:.1%} ± {margin:.1%},", end=" ")
+    print(f"even {mean[place, 0]:.1%}, untrained at most {most[place]:.1%}; named: {bool(named)}")
+assert (mean[2:, 1:].amax(dim=1) > 1.5 * mean[2:, 0]).all()
 
 # %% [markdown]
-# One head in full. Read it by rows: where does each word look?
+# Untrained heads share their weight almost evenly, so what the trained ones do was learnt. Two of them in
+# full, on a message that repeats itself: the heads that give most to the token before, and to the token after
+# a copy. The latter places are framed. (The second *Call* has a space before it, and is another token than
+# the first.) Not every frame is dark, and dark places without a frame show what else a head does: a name says
+# what a head does more than even sharing would, not all that it does.
 
 # %%
-b, h = divmod(int(before.argmax()), H)
-figure, axes = plt.subplots(figsize=(5.6, 4.6))
-image = show_weights(axes, attention[b, h])
-axes.set(title=f"block {b}, head {h}", xlabel="… looks at this one", ylabel="this token …")
-figure.colorbar(image, ax=axes, label="weight")
+ids = encode("Call now to claim a prize. It is free. Call now to claim a prize")
+model(torch.tensor([ids]))
+labels = [decode([i]).strip() for i in ids]
+figure, both = plt.subplots(1, 2, figsize=(10, 5.2))
+for axes, place in zip(both, (2, 3), strict=True):
+    block, head = best[place]
+    image = axes.imshow(model.blocks[block].attn.weights[0, head], cmap="Blues", vmin=0, vmax=1)
+    for t, column in places(ids)[3].nonzero().tolist() if place == 3 else ():
+        axes.add_patch(plt.Rectangle((column - 0.5, t - 0.5), 1, 1, fill=False, edgecolor="#E69F00", lw=2))
+    axes.set_xticks(range(len(ids)), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=10)
+    axes.set_yticks(range(len(ids)), labels, fontsize=10)
+    axes.set(title=f"head {block}.{head}: {PLACES[place]}", xlabel="… looks at this one")
+both[0].set_ylabel("this token …")
+figure.colorbar(image, ax=both, label="weight", shrink=0.7)
 plt.show()
-
-# %% [markdown]
-# ## Padding on the right is harmless
-#
-# The mask hides everything that comes later, so it hides padding too. Add fifty padding tokens behind the
-# message: the hidden vectors of the real tokens stay what they were. No mask for padding is needed anywhere
-# in gptcls, as long as the padding stands on the right and the answer is read at a real token.
-
-# %%
-padded = torch.cat([ids, torch.full((1, 50), PAD_ID)], dim=1)
-with torch.no_grad():
-    torch.testing.assert_close(model(padded)[:, :T], model(ids))
-print("fifty padding tokens changed nothing for the real ones")
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** Turn `my_causal_weights` into attention that looks in both directions, as BERT does. Compare it
-# with PyTorch's `scaled_dot_product_attention`, and show that the first token now notices a change of the
-# last one.
+# **1.** ★ Write attention without a mask, as BERT has it: every token may look at every token.
+#
+# <details><summary>中文</summary>写出不带掩码的注意力（BERT 的做法）：每个词元都可以看到所有词元。</details>
+
+
+# %% tags=["your-turn"]
+def both_ways(q, k, v): ...  # three times (T, D) -> (T, D)
+
+
+# check
+import torch
+
+q, k, v = torch.randn(3, 6, 16)
+got, wanted = both_ways(q, k, v), torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])
+right = got is not None and torch.allclose(got, wanted[0], atol=1e-5)
+print("your turn" if got is None else "right" if right else "not yet: is every score divided by √D?")
+
+
+# %% tags=["wrong"]
+def both_ways(q, k, v):
+    return (q @ k.T).softmax(dim=-1) @ v
 
 
 # %% tags=["solution"]
 def both_ways(q, k, v):
-    """No mask: every token looks at every token."""
-    return (q @ k.T / math.sqrt(q.shape[1])).softmax(dim=-1) @ v
+    return (q @ k.T / q.shape[1] ** 0.5).softmax(dim=-1) @ v
 
-
-torch.testing.assert_close(both_ways(q, k, v), F.scaled_dot_product_attention(q[None], k[None], v[None])[0])
-
-other_k, other_v = k.clone(), v.clone()
-other_k[-1], other_v[-1] = torch.randn(D), torch.randn(D)
-assert not torch.allclose(both_ways(q, other_k, other_v)[0], both_ways(q, k, v)[0])
-torch.testing.assert_close((my_causal_weights(q, other_k) @ other_v)[:-1], ours[:-1])
-print("without the mask the first token sees the last; with it, only the last one noticed")
 
 # %% [markdown]
-# **2.** While a text is being generated, it grows by one token at a time. Show that the new token's result
-# needs only its own query, and the keys and values of all tokens so far, which can be kept from the steps
-# before (a "KV cache").
-
-# %% tags=["solution"]
-kept_k, kept_v, results = torch.empty(0, D), torch.empty(0, D), []
-for vector in x:  # one token after the other
-    kept_k = torch.cat([kept_k, (vector @ w_k)[None]])
-    kept_v = torch.cat([kept_v, (vector @ w_v)[None]])
-    scores = kept_k @ (vector @ w_q) / math.sqrt(D)
-    results.append(scores.softmax(dim=-1) @ kept_v)
-
-torch.testing.assert_close(torch.stack(results), ours)  # the masked attention above
-print(f"{T} steps with one query each give the same as all at once")
-
-# %% [markdown]
-# **3.** Attention without a mask does not know the order of words. Prove it: shuffle the tokens, and the
-# results come out shuffled in the same way. What tells a GPT the order?
-
-# %% tags=["solution"]
-order = torch.randperm(T)
-torch.testing.assert_close(my_head(x[order], w_q, w_k, w_v), my_head(x, w_q, w_k, w_v)[order])
-
-# Two things tell it: the position table, whose vectors are added to the tokens', and the mask itself.
-with torch.no_grad():
-    twice = model.embed(torch.full((1, 2), ids[0, 0]))[0]
-assert not torch.allclose(twice[0], twice[1])  # the same token at two positions
-print("blind to the order; the position table makes the difference")
-
-# %% [markdown]
-# ## What changed from the book
+# **2.** ★★ A text that is being generated grows by one token at a time. The keys and values of the earlier
+# tokens were kept (a *KV cache*) and the new one's appended. Compute the new token's result, and nothing else.
 #
-# | | the book | here |
-# | --- | --- | --- |
-# | query, key, value | three matrices, without a bias until GPT-2's weights are loaded | one matrix `qkv`, always with a bias, as GPT-2 has it |
-# | the mask | a buffer as large as the longest text, cut to size | `is_causal=True` of PyTorch's own attention |
-# | the table of weights | written to memory, dropout on it | never written, dropout inside the same call |
-# | padding | seen by the position that is read | behind it, so never seen |
+# <details><summary>中文</summary>生成文本时每次增加一个词元。已有全部键和值（KV 缓存），只计算新词元的结果。</details>
+
+
+# %% tags=["your-turn"]
+def one_step(query, keys, values):  # (D,), (T, D), (T, D) -> (D,)
+    """Your turn."""
+
+
+# check
+import torch
+
+q, k, v = torch.randn(3, 6, 16)
+wanted = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0, -1]
+right = (got := one_step(q[5], k, v)) is not None and torch.allclose(got, wanted, atol=1e-5)
+print("your turn" if got is None else "right" if right else "not yet: the new token sees itself too")
+
+
+# %% tags=["wrong"]
+def one_step(query, keys, values):
+    return (keys[:-1] @ query / len(query) ** 0.5).softmax(dim=-1) @ values[:-1]
+
+
+# %% tags=["solution"]
+def one_step(query, keys, values):
+    return (keys @ query / len(query) ** 0.5).softmax(dim=-1) @ values  # no mask: nothing stands behind it
+
+
+# %% [markdown]
+# **3.** ★★★ Measure a fifth place, *earlier copies of the same token*. Given a table of weights and the ids,
+# return the mean share that goes there, over the tokens that have a copy. Then measure each `table` in
+# `block.attn.weights[0]` of the network above.
+#
+# <details><summary>中文</summary>再测量第五个位置：同一词元更早的出现。只对前面出现过同一词元的那些词元求平均，
+# 返回放在这些位置上的权重比例；然后用它测量上面网络的各个头。</details>
+
+
+# %% tags=["your-turn"]
+def on_copies(weights, ids):  # a (T, T) tensor, T ids -> float
+    """Your turn."""
+
+
+# check
+import torch
+
+got = on_copies(torch.ones(4, 4).tril() / torch.arange(1, 5)[:, None], [7, 8, 7, 7])
+right = got is not None and abs(got - (1 / 3 + 2 / 4) / 2) < 1e-6
+print("your turn" if got is None else "right" if right else f"not yet: {got:.2f}; is the token itself out?")
+
+
+# %% tags=["wrong"]
+def on_copies(weights, ids):
+    pairs = [(t, j) for t in range(len(ids)) for j in range(t + 1) if ids[j] == ids[t]]
+    return float(sum(weights[pair] for pair in pairs) / len(ids))
+
+
+# %% tags=["solution"]
+def on_copies(weights, ids):
+    with_copy = [t for t in range(len(ids)) if ids[t] in ids[:t]]
+    return float(sum(weights[t, j] for t in with_copy for j in range(t) if ids[j] == ids[t]) / len(with_copy))
+
+
+# %% [markdown]
+# ## Quiz
+#
+# <details><summary><b>Five questions</b></summary>
+#
+# 1. What is the shape of one head's table of weights for T tokens, and what does each row sum to?
+# <details><summary>Answer</summary>(T, T); each row sums to 1, because the softmax runs over the row.</details>
+#
+# 2. Why are the masked scores −∞ and not 0?
+# <details><summary>Answer</summary>exp(0) = 1 would still give weight to the future; exp(−∞) = 0 gives none.</details>
+#
+# 3. Why may padding stand to the right of a message, and not to the left?
+# <details><summary>Answer</summary>Real tokens look to the left only: they would see it, and be shifted.</details>
+#
+# 4. Do H heads of C / H channels have more parameters than one head of C channels?
+# <details><summary>Answer</summary>No: the matrices are (C, 3C) and (C, C) in both cases.</details>
+#
+# 5. A head gives 30 % of its weight to the first token. Is that much?
+# <details><summary>Answer</summary>Only if it is more than even sharing, which depends on the length.</details>
+#
+# </details>
 #
 # Next: [3. The GPT block and the whole model](03_gpt.ipynb).

@@ -1,171 +1,150 @@
 # %% [markdown]
 # # 3. The GPT block and the whole model
 #
-# Attention lets tokens talk. What is missing is small: a little network that thinks about each token alone,
-# a way to keep the numbers in a healthy range, and a stack of a dozen copies. At the end of this chapter
-# you have written GPT-2, and counted its parameters in all four sizes.
+# What else is in a GPT besides attention? A normalisation, a small network applied to each token, and a sum
+# instead of a replacement. We build all of it, give it gpt2-nano's weights, and let it write.
 #
 # **What you will learn**
 #
-# - layer norm and GELU from their formulas, and why "almost the same GELU" is not good enough;
-# - the residual stream: why blocks add to what is there instead of replacing it;
-# - GPT-2 in about forty lines, equal to the library's;
-# - where 124 million parameters sit, and how to count 1.5 billion without having the memory for them.
+# - layer norm and GELU from their formulas, and the MLP;
+# - the residual stream: why a block adds to its input, and what happens if a part of a block is left out;
+# - GPT-2 in about fifty lines, with chapter 2's attention in it, equal to the library's;
+# - where the parameters of the four published sizes are, and what weight tying saves.
+#
+# <details><summary>中文提要</summary>
+#
+# 本章搭出完整的 GPT-2。层归一化（layer norm）把每个词元的向量变成均值 0、方差 1；MLP 对每个词元单独作用，中间的 GELU
+# 是非线性函数，没有它两个矩阵就等于一个矩阵。每个块（block）把注意力和 MLP 的结果加到残差流（residual stream）上，
+# 而不是替换它，所以去掉其中一部分，网络变差但仍能工作。输出层直接复用词元表，称为权重共享（weight tying）。
+# 把 gpt2-nano 的权重装进自己写的 MyGPT，logits 与库完全一致，并能生成文本。我们在许多短信上比较训练前后的损失（loss），
+# 最后数一数四种尺寸的参数各在哪里。
+#
+# </details>
 
 # %%
-import math
-from dataclasses import replace
+import os
 
 import matplotlib.pyplot as plt
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from gptcls.core.gpt2 import GPT2, MLP, PRESETS, Attention, Block, GPT2Config
+from gptcls.core.gpt2 import PRESETS, Attention
 from gptcls.core.tokenizer import decode, encode
-from gptcls.evaluation.style import BLUE, GREEN, GREY, ORANGE, VERMILION, use_style
-from gptcls.models.pretrained import load_pretrained, shapes_only
+from gptcls.data.sources import load_data
+from gptcls.data.split import drop_duplicates
+from gptcls.evaluation.style import use_style
+from gptcls.models.pretrained import load_pretrained
 
 use_style()
 torch.manual_seed(123)
-MODEL = "gpt2-nano"  # "gpt2-small" downloads 548 MB
+torch.set_grad_enabled(False)  # nothing is trained in this chapter
+DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 5,574 messages, 0.2 MB
+model = load_pretrained("gpt2-nano")  # the library's network: what we build is compared with it
+config = model.config
+print(config)
 
 # %% [markdown]
-# The letters again: `B` texts, `T` tokens, `C` channels, `V` entries of the vocabulary.
+# The config is all one needs to build the network: the numbers of blocks (`n_layer`), channels C (`n_embd`),
+# heads, positions (the longest text), and tokens in the vocabulary, V. As before: `B` texts of `T` tokens.
 #
 # ## Layer norm
 #
-# Deep stacks of matrix products make numbers grow or shrink. Before each half of a block, every token's
-# vector is brought back to mean 0 and size 1; two learnt vectors then scale and shift each channel.
+# A block has two halves, attention and an MLP. Each first brings every token's vector to mean 0 and variance
+# 1, so as to work on numbers of one size; two learnt vectors then scale and shift each channel. Every token
+# is normalised on its own: no other token and no other text takes part.
 
 
 # %%
-def my_layer_norm(x, weight, bias, eps=1e-5):  # (..., C) -> (..., C)
-    """Each token on its own: no other token and no other text of the batch takes part."""
-    mean = x.mean(dim=-1, keepdim=True)
-    variance = x.var(dim=-1, keepdim=True, unbiased=False)
-    return (x - mean) / torch.sqrt(variance + eps) * weight + bias
+class MyNorm(torch.nn.Module):
+    def __init__(self, n_embd):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(n_embd))
+        self.bias = torch.nn.Parameter(torch.zeros(n_embd))
 
+    def forward(self, x):  # (..., C) -> (..., C)
+        mean = x.mean(dim=-1, keepdim=True)
+        variance = x.var(dim=-1, keepdim=True, unbiased=False)
+        return (x - mean) / torch.sqrt(variance + 1e-5) * self.weight + self.bias
 
-x = 3 + 5 * torch.randn(2, 4, 64)
-weight, bias = torch.randn(64), torch.randn(64)
-torch.testing.assert_close(my_layer_norm(x, weight, bias), F.layer_norm(x, (64,), weight, bias))
 
 # %% [markdown]
-# ## GELU, and the approximation that matters
+# ## GELU and the MLP
 #
-# Between its two matrices a block needs something that is no straight line. GPT-2 takes GELU: *x* times the
-# chance that a standard normal number is below *x*. In 2019 that was slow to compute, so GPT-2 was trained
-# with an approximation by tanh.
+# After a block's attention comes an MLP, applied to each token separately: a matrix to four times as many
+# channels, a nonlinear function, and a matrix back. The function is GELU, a smooth form of max(x, 0): *x*
+# times the probability that a standard normal number is below *x*. GPT-2 was trained with an approximation of
+# it by tanh. Without a nonlinear function the two matrices would be one (exercise 1).
 
 
 # %%
 def my_gelu(x):
-    """GPT-2's GELU: the approximation by tanh (Hendrycks and Gimpel 2016)."""
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
 
 
-line = torch.linspace(-5, 5, 1001)
-torch.testing.assert_close(my_gelu(line), F.gelu(line, approximate="tanh"))
-difference = my_gelu(line) - F.gelu(line)
-
-figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.2))
-left.plot(line, line.relu(), "--", color=GREY, label="ReLU")
-left.plot(line, my_gelu(line), color=BLUE, label="GELU")
-left.set(title="a soft switch", xlabel="x", ylim=(-0.5, 4), xlim=(-4, 4))
-left.legend()
-right.plot(line, 1e4 * difference, color=VERMILION)
-right.set(title="tanh approximation − exact GELU", xlabel="x", ylabel="difference × 10,000")
-for axes in (left, right):
-    axes.grid()
-plt.show()
-print(f"largest difference: {difference.abs().max():.1e}")
-
-# %% [markdown]
-# The difference looks like nothing, but it goes through every block, thousands of channels each. Whoever
-# loads GPT-2's weights into a network with the exact GELU gets answers that are slightly off, and no error
-# message. This is why each part here is held against an independent one with `torch.testing.assert_close`.
-#
-# ## The feed-forward half
-#
-# Two matrices with GELU between them, four times as wide inside. Every token goes through alone; two thirds
-# of a block's parameters are here.
-
-
-# %%
-class MyMLP(nn.Module):
-    """Widen, bend, narrow."""
-
-    def __init__(self, n_embd: int) -> None:
+class MyMLP(torch.nn.Module):
+    def __init__(self, n_embd):
         super().__init__()
-        self.fc = nn.Linear(n_embd, 4 * n_embd)
-        self.proj = nn.Linear(4 * n_embd, n_embd)
+        self.fc = torch.nn.Linear(n_embd, 4 * n_embd)
+        self.proj = torch.nn.Linear(4 * n_embd, n_embd)
+        self.gelu = my_gelu
 
     def forward(self, x):  # (B, T, C) -> (B, T, C)
-        return self.proj(my_gelu(self.fc(x)))
+        return self.proj(self.gelu(self.fc(x)))
 
-
-config = PRESETS["gpt2-nano"]
-library = MLP(config)
-mine = MyMLP(config.n_embd)
-mine.load_state_dict(library.state_dict())
-x = torch.randn(2, 5, config.n_embd)
-torch.testing.assert_close(mine(x), library(x))
 
 # %% [markdown]
-# ## The block
+# ## The block and the residual stream
 #
 # ```text
 #        x ──┬── norm1 ── attention ──(+)──┬── norm2 ── MLP ──(+)── x'
 #            └─────────────────────────┘   └──────────────────┘
 # ```
 #
-# What runs from x to x' along the lower line, past the norms, is called the **residual stream**. Each half
-# of the block reads a normalised copy of it and *adds* its result to it. So a block need not carry
-# everything along; it only writes down what it found. And the gradient has a straight road from the loss to
-# the first block.
+# What runs along the lower line, past norms, attention and MLP, is called the **residual stream**. Each half
+# of a block reads a normalised copy of it and *adds* its result. So a block need not carry along what is
+# already known, and in the backward pass the gradient has a direct way to the first block. For attention we
+# take the library's, which chapter 2 found equal to its own.
 
 
 # %%
-class MyBlock(nn.Module):
-    """Attention between tokens, then thought on each token. Chapter 2 built the attention."""
-
-    def __init__(self, config: GPT2Config) -> None:
+class MyBlock(torch.nn.Module):
+    def __init__(self, config):
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.n_embd)
-        self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.n_embd)
-        self.mlp = MyMLP(config.n_embd)
+        self.norm1, self.attn = MyNorm(config.n_embd), Attention(config)
+        self.norm2, self.mlp = MyNorm(config.n_embd), MyMLP(config.n_embd)
 
     def forward(self, x):  # (B, T, C) -> (B, T, C)
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
-library = Block(config)
-mine = MyBlock(config)
-mine.load_state_dict(library.state_dict())
-torch.testing.assert_close(mine(x), library(x))
+x, block = 3 + 5 * torch.randn(2, 5, config.n_embd), model.blocks[0]  # (B, T, C), the library's block
+pairs = [(MyNorm(config.n_embd), block.norm1), (MyMLP(config.n_embd), block.mlp), (MyBlock(config), block)]
+for mine, theirs in pairs:
+    mine.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(mine(x), theirs(x))
+    print(f"{type(mine).__name__} = {type(theirs).__name__}")
 
 # %% [markdown]
 # ## The whole model
 #
 # A table with a vector for each token, a table with a vector for each position, the blocks, a last norm.
 # Then each token's vector is compared with all vectors of the token table: the dot products are the
-# **logits** of the next token, scores that a softmax turns into probabilities. That the first table is used
-# again at the end is called **weight tying**.
+# **logits** of the next token, which a softmax turns into probabilities. Using the first table again at the
+# end is called **weight tying**.
 
 
 # %%
-class MyGPT(nn.Module):
-    """GPT-2."""
-
-    def __init__(self, config: GPT2Config) -> None:
+class MyGPT(torch.nn.Module):
+    def __init__(self, config):
         super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token table
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)  # position table
-        self.blocks = nn.ModuleList(MyBlock(config) for _ in range(config.n_layer))
-        self.norm = nn.LayerNorm(config.n_embd)
+        self.wte = torch.nn.Embedding(config.vocab_size, config.n_embd)  # token table
+        self.wpe = torch.nn.Embedding(config.n_positions, config.n_embd)  # position table
+        self.blocks = torch.nn.ModuleList(MyBlock(config) for _ in range(config.n_layer))
+        self.norm = MyNorm(config.n_embd)
+        for parameter in self.parameters():
+            if parameter.dim() == 2:  # GPT-2's start; PyTorch's embeddings would be 50 times as large
+                torch.nn.init.normal_(parameter, std=0.02)
 
     def forward(self, ids):  # (B, T) -> (B, T, V)
         x = self.wte(ids) + self.wpe.weight[: ids.shape[1]]  # (B, T, C)
@@ -174,208 +153,228 @@ class MyGPT(nn.Module):
         return self.norm(x) @ self.wte.weight.T
 
 
-# %% [markdown]
-# Against the library's, with pretrained weights and a real text. The library's `GPT2` stops before the last
-# product, because a classifier does not want it; `lm_logits` adds it.
-
-# %%
-model = load_pretrained(MODEL)
-mine = MyGPT(model.config)
-mine.load_state_dict(model.state_dict())
-
-TEXT = "Thank you very much for your"
-ids = torch.tensor([encode(TEXT)])
-with torch.no_grad():
-    logits = mine(ids)  # (1, T, V)
-    torch.testing.assert_close(logits, model.lm_logits(model(ids)))
-
-best = logits[0, -1].softmax(dim=-1).topk(5)
-print(TEXT, "…")
-for probability, token in zip(best.values, best.indices, strict=True):
-    print(f"{probability:6.1%}  {decode([int(token)])!r}")
-
-# %% [markdown]
-# ## What does an untrained GPT know?
-#
-# Nothing: it should spread its bets evenly over the vocabulary. Its loss is the cross entropy: −ln of the
-# probability that it gave to the token that did come, on average, in a unit called *nat*. Even bets give
-# each token 1 / V, so the loss is ln V, and one far from this at the very start is a sign that something is
-# wrong. Compare the loss before and after pretraining on a message written for this chapter:
-
-
-# %%
-def loss_a_token(model, text):
-    """Mean cross entropy of predicting each next token, in nats."""
+untrained, gpt = MyGPT(config), MyGPT(config)
+gpt.load_state_dict(model.state_dict())
+for text in ("Thank you very much for your", "非常感谢您的来信"):
     ids = torch.tensor([encode(text)])
-    with torch.no_grad():
-        logits = model.lm_logits(model(ids))[0]
-    return F.cross_entropy(logits[:-1], ids[0, 1:]).item()
-
-
-MESSAGE = "Are you coming home tonight? I can pick you up from the station if you like."
-untrained = GPT2(model.config).eval()
-print(f"ln {model.config.vocab_size:,} = {math.log(model.config.vocab_size):.2f}")
-print(f"untrained: {loss_a_token(untrained, MESSAGE):.2f}, pretrained: {loss_a_token(model, MESSAGE):.2f}")
+    torch.testing.assert_close(gpt(ids), model.lm_logits(model(ids)))
+    print(f"{text}: T = {ids.shape[1]}, logits {tuple(gpt(ids).shape)}, equal to the library's")
 
 # %% [markdown]
-# ## Why the last matrices start small
-#
-# Every block adds twice to the stream. Independent additions let its variance grow with the number of
-# blocks: GPT-2 therefore starts the two matrices that write to the stream smaller, by the square root of
-# how many there are.
+# The library's `GPT2` stops before the last product, which a classifier does not need. Our network can write:
+# draw one of the ten likeliest tokens, append it, repeat. The token `<|endoftext|>` ends a text.
+
 
 # %%
-deep = replace(config, n_layer=48)
-with torch.no_grad():
-    scaled = GPT2(deep)
-    plain = GPT2(deep)
-    for block in plain.blocks:
-        for linear in (block.attn.proj, block.mlp.proj):
-            nn.init.normal_(linear.weight, std=0.02)
+def my_generate(network, text, n_new=16, k=10, seed=0):
+    ids, generator = torch.tensor([encode(text)]), torch.Generator().manual_seed(seed)
+    for _ in range(n_new):
+        best = network(ids)[0, -1].topk(k)  # of the logits (V,) at the last position
+        drawn = best.values.softmax(dim=-1).multinomial(1, generator=generator)
+        ids = torch.cat([ids, best.indices[drawn][None]], dim=1)
+    return decode(ids[0].tolist())
 
-figure, axes = plt.subplots(figsize=(6.4, 3.2))
-for network, style, colour, label in (
-    (plain, "-", VERMILION, "all matrices alike"),
-    (scaled, "--", BLUE, "GPT-2: writers divided by √(2 · blocks)"),
-):
-    sizes = []
-    with torch.no_grad():
-        stream = network.embed(ids)
-        for block in network.blocks:
-            stream = block(stream)
-            sizes.append(stream.std().item())
-    axes.plot(range(1, len(sizes) + 1), sizes, style, color=colour, label=label)
-axes.set(xlabel="after block", ylabel="size of the stream (std)", ylim=(0, None))
-axes.grid()
-axes.legend()
-plt.show()
+
+for network, prompt in ((gpt, "See you"), (gpt, "The film was"), (untrained, "See you")):
+    print("untrained: " if network is untrained else "pretrained:", repr(my_generate(network, prompt)))
 
 # %% [markdown]
+# ## What pretraining has taught it
+#
+# The **loss** of next-token prediction is the cross entropy: −ln of the probability that the network gave to
+# the token that did come, averaged over the tokens. A network that knows nothing gives each of V tokens the
+# probability 1 / V, so its loss is ln V. One message says little, so we take many.
+#
+# The outputs you see come from UCI's SMS Spam Collection; run without it, the notebook uses the 520 messages
+# that come with the package, and prints other numbers.
+
+
+# %%
+def losses(network, rows):  # -> (messages,): the mean loss a token of each
+    found = []
+    for ids in rows:
+        logits = network(torch.tensor([ids]))[0]  # (T, V)
+        found.append(F.cross_entropy(logits[:-1], torch.tensor(ids[1:])))  # position t predicts token t + 1
+    return torch.stack(found)
+
+
+texts = drop_duplicates(load_data(DATA)).text.sample(frac=1, random_state=0)
+rows = [ids for text in texts[:160] if 5 <= len(ids := encode(text)) <= 64]
+before, after, ln_v = losses(untrained, rows[:40]), losses(gpt, rows), torch.tensor(config.vocab_size).log()
+print(f"{len(texts):,} different messages, {len(rows)} of them measured; ln V = {ln_v:.2f}")
+for name, loss in (("untrained", before), ("pretrained", after)):
+    margin = 1.96 * loss.std() / len(loss) ** 0.5
+    print(f"{name:10}: mean {loss.mean():.2f} ± {margin:.2f}, from {loss.min():.2f} to {loss.max():.2f}")
+
+# %% [markdown]
+# Without pretraining the loss is about ln V, with it far below; how far depends much on the message.
+#
+# ## Leaving parts out
+#
+# Because every half of a block only adds to the stream, we can leave one out, and the network still runs. How
+# much worse is it? We compare the same messages, so that their own difficulty cancels. As a yardstick: all
+# parts, but the exact GELU instead of the approximation. Blocks are counted from 0 here, as in the code.
+
+# %%
+some = rows[:30]
+base, changes = losses(gpt, some), {}
+for number, block in enumerate(gpt.blocks):
+    for part, module in (("attention", block.attn), ("MLP", block.mlp)):
+        hook = module.register_forward_hook(lambda module, inputs, output: 0 * output)  # now it adds nothing
+        changes[f"block {number}, {part}"] = losses(gpt, some) - base
+        hook.remove()
+for block in gpt.blocks:
+    block.mlp.gelu = F.gelu
+exact = losses(gpt, some) - base
+print(f"exact GELU: loss {exact.mean():+.4f} ± {1.96 * exact.std() / len(some) ** 0.5:.4f}")
+figure, axes = plt.subplots(figsize=(8, 3.4))
+added = torch.stack(list(changes.values()))  # (6, messages)
+axes.barh(list(changes), added.mean(dim=1), xerr=1.96 * added.std(dim=1) / len(some) ** 0.5, capsize=4)
+axes.invert_yaxis()
+axes.set(xlabel="added loss (nats a token), 95 % interval", title="The network without one half of a block")
+plt.show()
+assert (base + added).mean(dim=1).max() + 1 < before.mean()
+
+# %% [markdown]
+# Some parts matter far more than others, but without any single one the network still predicts better than
+# an untrained one. The form of GELU makes no difference that one would notice.
+#
 # ## Where the parameters are
 #
-# GPT-2 came in four sizes; nano, the first line below, is ours. To count parameters one needs their shapes,
-# not their values, so we build the networks on PyTorch's *meta* device, where a tensor has a shape and no
-# memory. The largest would fill 6 GB otherwise.
-
-
-# %%
-def parameters_by_part(config: GPT2Config) -> dict[str, int]:
-    """How many parameters each part of a GPT-2 has."""
-    with shapes_only():
-        model = GPT2(config)
-    parts = {
-        "token table": [model.wte],
-        "position table": [model.wpe],
-        "attention": [block.attn for block in model.blocks],
-        "MLP": [block.mlp for block in model.blocks],
-        "norms": [model.norm, *(n for block in model.blocks for n in (block.norm1, block.norm2))],
-    }
-    counts = {
-        name: sum(p.numel() for module in modules for p in module.parameters())
-        for name, modules in parts.items()
-    }
-    assert sum(counts.values()) == sum(p.numel() for p in model.parameters())
-    return counts
-
-
-sizes = {name: parameters_by_part(preset) for name, preset in PRESETS.items()}
-for name, counts in sizes.items():
-    c = PRESETS[name]
-    total = sum(counts.values())
-    print(
-        f"{name:12} {c.n_layer:2} blocks x {c.n_embd:4} wide: {total:13,} parameters, {4 * total / 1e9:5.2f} GB in fp32"
-    )
-
-# %% [markdown]
-# The same by a formula: a block has 12 C² + 13 C parameters, the tables V · C and n_positions · C, the last
-# norm 2 C.
+# GPT-2 came in four sizes; nano is ours. To count parameters we need their shapes, not their values, so we
+# build our network on PyTorch's *meta* device, where a tensor takes no memory. A formula gives the same: a
+# block has $12 C^2 + 13 C$ parameters, the tables $V C$ and $n_\mathrm{positions} C$, the last norm $2 C$.
 
 # %%
-for name, counts in sizes.items():
-    c = PRESETS[name]
-    formula = c.n_layer * (12 * c.n_embd**2 + 13 * c.n_embd) + (c.vocab_size + c.n_positions + 2) * c.n_embd
-    assert formula == sum(counts.values())
-
-figure, axes = plt.subplots(figsize=(7.6, 3.2))
-parts = ("token table", "position table", "attention", "MLP")  # the norms would not be seen
-starts = dict.fromkeys(sizes, 0.0)
-for part, colour in zip(parts, (BLUE, GREY, ORANGE, GREEN), strict=True):
-    shares = {name: 100 * counts[part] / sum(counts.values()) for name, counts in sizes.items()}
-    bars = axes.barh(list(sizes), list(shares.values()), left=list(starts.values()), color=colour, label=part)
-    labels = [f"{share:.0f} %" if share > 4.5 else "" for share in shares.values()]
-    axes.bar_label(bars, labels, label_type="center", color="white" if colour == BLUE else "black")
-    starts = {name: starts[name] + shares[name] for name in sizes}
-axes.invert_yaxis()
-axes.set(xlabel="share of the parameters (%)", xlim=(0, 100))
-figure.legend(loc="outside upper center", ncols=4)
-plt.show()
+for name, c in PRESETS.items():
+    with torch.device("meta"):
+        sizes = {path: parameter.numel() for path, parameter in MyGPT(c).named_parameters()}
+    total, block = sum(sizes.values()), 12 * c.n_embd**2 + 13 * c.n_embd
+    assert total == (c.vocab_size + c.n_positions + 2) * c.n_embd + c.n_layer * block
+    shares = [sum(n for p, n in sizes.items() if key in p) / total for key in ("wte", ".attn.", ".mlp.")]
+    print(f"{name:11}: {c.n_layer:2} blocks, C = {c.n_embd:4}, {total:13,} parameters;", end=" ")
+    print("token table {:3.0%}, attention {:3.0%}, MLP {:3.0%}".format(*shares))
 
 # %% [markdown]
-# A small GPT is mostly a dictionary: nano's blocks are few and narrow beside a table of 50,257 tokens. In
-# the largest one the table hardly counts. To run a token through the blocks costs about two operations a
-# parameter of the blocks, so nano is quick for its size.
+# Nano is mostly its token table, which without weight tying would be there twice.
 #
 # ## Exercises
 #
-# **1.** To classify, the book trains the last block of gpt2-small, the final norm, and a new *head*: a linear
-# layer with a bias that makes two numbers of a vector. How many parameters are that? Count them on the meta
-# device. (The book's answer is 7,090,946.)
-
-# %% tags=["solution"]
-with shapes_only():
-    small = GPT2(PRESETS["gpt2-small"])
-    learning = [small.blocks[-1], small.norm, nn.Linear(768, 2)]
-trained = sum(p.numel() for module in learning for p in module.parameters())
-
-C = 768
-assert trained == (12 * C**2 + 13 * C) + 2 * C + (2 * C + 2) == 7_090_946
-print(f"{trained:,}")
-
-# %% [markdown]
-# **2.** The book's chapter 4 counts 163,009,536 parameters for gpt2-small; it is usually said to have 124
-# million, exactly 124,439,808. Which setting of `GPT2Config` (try `help(GPT2Config)`) turns the second number
-# into nearly the first, and what are the 27,648 by which they still differ?
-
-# %% tags=["solution"]
-small = PRESETS["gpt2-small"]
-tied = sum(parameters_by_part(small).values())
-with shapes_only():
-    untied = sum(p.numel() for p in GPT2(replace(small, tied=False)).parameters())
-
-assert tied == 124_439_808
-assert untied == tied + small.vocab_size * small.n_embd  # the token table a second time, as a head of its own
-# The book leaves out the bias of query, key and value at first: 3 C numbers in each of 12 blocks.
-assert untied - 163_009_536 == 12 * 3 * 768 == 27_648
-print(f"tied {tied:,}, untied {untied:,}")
-
-# %% [markdown]
-# **3.** Look into the stream while it grows: after each block, apply the final norm and the token table,
-# and see which next token the network would name if it had to stop there. (This is known as the *logit
-# lens*.)
-
-# %% tags=["solution"]
-longer = torch.tensor([encode("I am on my way, see you in ten")])
-with torch.no_grad():
-    stream = model.embed(longer)
-    for number, block in enumerate(model.blocks):
-        stream = block(stream)
-        early = model.lm_logits(model.norm(stream))[0, -1].softmax(dim=-1)
-        best = early.topk(4)
-        print(
-            f"after block {number:2}: {[decode([i]) for i in best.indices.tolist()]}, {best.values[0]:.0%} on the first"
-        )
-
-    torch.testing.assert_close(early, model.lm_logits(model(longer))[0, -1].softmax(dim=-1))
-
-# %% [markdown]
-# ## What changed from the book
+# **1.** ★ Without a nonlinear function an MLP is one linear layer. Which one? Return its matrix and bias.
 #
-# | | the book | here |
-# | --- | --- | --- |
-# | layer norm, GELU | classes of its own | PyTorch's, after the formulas were checked against them |
-# | the output head | a matrix of its own | the token table, as GPT-2 was trained |
-# | the model returns | logits over the vocabulary | hidden vectors; `lm_logits` is a step of its own, and a classifier never pays for it |
-# | sizes | a dictionary of settings | a dataclass, `GPT2Config`, with named presets |
-# | initial weights | PyTorch's defaults | GPT-2's: normal(0, 0.02), the writers to the stream smaller |
+# <details><summary>中文</summary>没有非线性函数，MLP 就等于一个线性层。返回它的矩阵和偏置。</details>
+
+
+# %% tags=["your-turn"]
+def one_layer(w1, b1, w2, b2):  # y = w2 (w1 x + b1) + b2 -> matrix, bias
+    """Your turn."""
+
+
+# check
+import torch
+
+w1, b1, w2, b2, x = torch.randn(8, 3), torch.randn(8), torch.randn(3, 8), torch.randn(3), torch.randn(3)
+got, y = one_layer(w1, b1, w2, b2), w2 @ (w1 @ x + b1) + b2
+right = got is not None and torch.allclose(got[0] @ x + got[1], y, atol=1e-4)
+print("your turn" if got is None else "right" if right else "not yet: what becomes of the first bias?")
+
+
+# %% tags=["wrong"]
+def one_layer(w1, b1, w2, b2):
+    return w2 @ w1, b2
+
+
+# %% tags=["solution"]
+def one_layer(w1, b1, w2, b2):
+    return w2 @ w1, w2 @ b1 + b2
+
+
+# %% [markdown]
+# **2.** ★★ To classify, one often trains only the last block, the final norm, and a new *head*: a linear layer
+# with a bias that makes K numbers of a vector of C. How many parameters is that?
 #
-# Next: [4. Loading GPT-2](04_loading.ipynb).
+# <details><summary>中文</summary>只训练最后一个块、最后的层归一化和新的输出头（带偏置，C 到 K），一共多少参数？</details>
+
+
+# %% tags=["your-turn"]
+def trained_parameters(C, K): ...
+
+
+# check
+got = [trained_parameters(768, 2), trained_parameters(8, 5)]  # gpt2-small with two classes, a dwarf with five
+print("your turn" if got[0] is None else "right" if got == [7_090_946, 933] else f"not yet: {got}")
+
+
+# %% tags=["wrong"]
+def trained_parameters(C, K):
+    return 12 * C**2 + 13 * C + C * K + K
+
+
+# %% tags=["solution"]
+def trained_parameters(C, K):
+    return 12 * C**2 + 13 * C + 2 * C + C * K + K
+
+
+# %% [markdown]
+# **3.** ★★★ What would the network predict if it had to stop early? Return the next-token logits after the
+# first *n* blocks of a library network: its final norm and token table on the stream (the *logit lens*).
+#
+# <details><summary>中文</summary>如果网络只运行前 n 个块，会预测什么？对残差流使用最后的层归一化和词元表（logit lens）。</details>
+
+
+# %% tags=["your-turn"]
+def early_logits(network, ids, n):  # (B, T) -> (B, T, V); network.embed, .blocks, .norm, .lm_logits
+    """Your turn."""
+
+
+# check
+import torch
+
+from gptcls.models.pretrained import load_pretrained
+
+network, ids = load_pretrained("gpt2-nano"), torch.tensor([[1639, 423, 1839]])
+got, wanted = early_logits(network, ids, 2), network.blocks[1](network.blocks[0](network.embed(ids)))
+right = got is not None and torch.allclose(got, network.lm_logits(network.norm(wanted)))
+print("your turn" if got is None else "right" if right else "not yet: is the final norm applied?")
+
+
+# %% tags=["wrong"]
+def early_logits(network, ids, n):
+    x = network.embed(ids)
+    for block in network.blocks[:n]:
+        x = block(x)
+    return network.lm_logits(x)
+
+
+# %% tags=["solution"]
+def early_logits(network, ids, n):
+    x = network.embed(ids)
+    for block in network.blocks[:n]:
+        x = block(x)
+    return network.lm_logits(network.norm(x))
+
+
+# %% [markdown]
+# ## Quiz
+#
+# <details><summary><b>Five questions</b></summary>
+#
+# 1. Which part of a block moves information between tokens?
+# <details><summary>Answer</summary>Attention alone; norms and MLP work on each token separately.</details>
+#
+# 2. What does layer norm average over: the batch, the tokens or the channels?
+# <details><summary>Answer</summary>The channels of one token.</details>
+#
+# 3. What would the stream lack if a block replaced it instead of adding to it?
+# <details><summary>Answer</summary>All that earlier blocks found and this one does not repeat.</details>
+#
+# 4. A GPT started at 0.02 has a loss of about ln V. What would a first loss far above that tell you?
+# <details><summary>Answer</summary>Its logits, so its start, are too large. (A new head on trained features
+# differs: it may begin far above without a fault, see chapter 9.)</details>
+#
+# 5. Why does weight tying matter more for nano than for gpt2-xl?
+# <details><summary>Answer</summary>The token table is most of nano's parameters and little of the others'.</details>
+#
+# </details>
+#
+# Next: [4. Pretraining a nano](04_pretraining.ipynb).

@@ -4,9 +4,12 @@ A chapter, ``chapters/NN_topic.py``, is a Python script with cells (py:percent) 
 Its notebook is what a reader opens: the same cells with their outputs and pictures. Nothing in it depends on
 when or where it was built, so that building again without a change gives no diff.
 
-A code cell marked ``# %% tags=["solution"]`` solves an exercise. It runs like any other, asserts included,
-but in the notebook it becomes text, folded under the word "Solution": JupyterLab alone would fold a hidden
-cell, and GitHub folds a ``<details>`` as well.
+An exercise is three code cells. ``# %% tags=["your-turn"]`` is a stub for the learner and, below a line
+``# check``, a few lines that print "your turn", "right" or what is not yet so. ``# %% tags=["wrong"]`` is
+an answer that the check must not call right; the notebook leaves it out. ``# %% tags=["solution"]`` is one
+that it must; in the notebook it becomes text, folded under the word "Solution": JupyterLab alone would fold a
+hidden cell, and GitHub folds a ``<details>`` as well. Both answers run alone, each with the check in a
+namespace of its own.
 
 A cell marked ``# %% tags=["timing"]`` shows seconds, which no two builds would agree on. It runs at every
 build, asserts included, but while the notebook's code stays the same it keeps the outputs it had. ``--time``
@@ -45,7 +48,10 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-SOLUTION, TIMING, FRONT = "solution", "timing", "front"  # the tags
+YOURS, WRONG, SOLUTION, TIMING, FRONT = "your-turn", "wrong", "solution", "timing", "front"  # the tags
+CHECK = "\n# check\n"  # what stands below judges an answer
+# As if in a notebook of its own.
+ALONE = 'exec(compile({code!r}, "<{tag}>", "exec"), {{"__name__": "__main__"}})'
 PRINTS, END = "\n\nIt prints:\n\n```text\n", "\n\n</details>"
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # whatever backend is set around us
 SECONDS = 600  # that a cell, or the start of a kernel, may take on a busy machine
@@ -56,7 +62,7 @@ class Options:
     """Build the course's notebooks from its chapters, executing every cell."""
 
     chapters: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Numbers or names, such as 03 or 03_gpt; all by default."""
+    """Numbers or names, such as 3 or 03_gpt; all by default."""
     check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Execute nothing and write nothing; fail where the cells of a notebook are not those of its chapter."""
     time: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -66,6 +72,8 @@ class Options:
 def main(options: Options) -> None:
     """Build or check, printing one line a chapter."""
     paths = find_chapters(options.chapters)
+    if options.check and options.time:
+        raise InputError("--check executes nothing, so there is nothing to --time: give one of the two")
     if options.check:
         if stale := stale_notebooks(paths, everything=not options.chapters):
             raise InputError(f"{', '.join(stale)} not as built: run python -m chapters.build and commit")
@@ -83,14 +91,15 @@ def main(options: Options) -> None:
 
 
 def find_chapters(names: tuple[str, ...] = ()) -> list[Path]:
-    """The chapters in their order, or those that ``names`` begin; InputError for a name of none."""
-    everything = sorted(CHAPTERS.glob("[0-9][0-9]_*.py"))
+    """The chapters in their order, or those of these numbers or names; InputError for one that is none."""
+    everything = {path.stem: path for path in sorted(CHAPTERS.glob("[0-9][0-9]_*.py"))}
+    wanted = set()
     for name in names:
-        if not any(path.stem.startswith(name) for path in everything):
-            raise InputError(
-                f"no chapter is called {name!r}: there are {', '.join(p.stem for p in everything)}"
-            )
-    return [path for path in everything if not names or path.stem.startswith(names)]
+        found = {stem for stem in everything if name in (stem, stem[:2], stem[:2].removeprefix("0"))}
+        if not found:
+            raise InputError(f"no chapter is called {name!r}: there are {', '.join(everything)}")
+        wanted |= found
+    return [path for stem, path in everything.items() if not names or stem in wanted]
 
 
 def notebook_path(chapter: Path) -> Path:
@@ -99,7 +108,8 @@ def notebook_path(chapter: Path) -> Path:
 
 
 def stale_notebooks(chapters: list[Path], everything: bool = True) -> list[str]:
-    """Notebooks that are missing, differ from their chapter, or (``everything``) belong to none."""
+    """Notebooks that are missing, differ from their chapter, or (``everything``) belong to none, and the
+    README's picture where it is not its notebook's."""
     stale = []
     for chapter in chapters:
         path = notebook_path(chapter)
@@ -118,7 +128,7 @@ def stale_notebooks(chapters: list[Path], everything: bool = True) -> list[str]:
 
 def front_picture(chapter: Path) -> bytes | None:
     """The PNG that the notebook of a chapter shows for the cell marked for the README; None without one."""
-    marked = [c.source for c in read_chapter(chapter).cells if FRONT in c.metadata.get("tags", [])]
+    marked = [c.source for c in read_chapter(chapter).cells if FRONT in _tags(c)]
     for cell in nbformat.read(notebook_path(chapter), as_version=4).cells if marked else ():
         if cell.source in marked:
             return base64.b64decode(cell.outputs[0].data["image/png"])
@@ -136,10 +146,13 @@ def executed(chapter: Path, time: bool = False) -> str:
     """The notebook of a chapter as the text of its file.
 
     It runs in an empty folder, in a fresh kernel. Unless ``time`` asks for new ones, timings of the same code
-    are kept. Raises InputError for a cell that fails, and for an output that another build could not repeat:
-    what goes to stderr, an address in memory.
+    are kept. Raises InputError for a cell that fails, a check that is wrong about an answer, a file that is
+    left behind, and an output that another build could not repeat: what goes to stderr, an address in memory.
     """
     notebook = read_chapter(chapter)
+    answers = [(cell, cell.source, check) for cell, check in _answers(notebook, chapter)]
+    for cell, source, check in answers:
+        cell.source = ALONE.format(code=f"{source}\n{CHECK}{check}", tag=_tag(cell))
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(
             notebook,
@@ -156,11 +169,17 @@ def executed(chapter: Path, time: bool = False) -> str:
             failed = next(
                 c for c in notebook.cells if any(o.output_type == "error" for o in c.get("outputs", ()))
             )
+            failed.source = next((source for cell, source, _ in answers if cell is failed), failed.source)
             raise InputError(f"{_place(chapter, failed)} fails: {error.ename}: {error.evalue}") from None
+        if left := sorted(os.listdir(folder)):
+            raise InputError(f"{chapter.name} leaves files behind: {', '.join(left)}")
+    for cell, source, _ in answers:
+        cell.source = source
     for cell in notebook.cells:
+        _judge(cell, chapter)
         for output in cell.get("outputs", ()):
             _clean(output, chapter, cell)
-    timed = [i for i, cell in enumerate(notebook.cells) if TIMING in cell.metadata.get("tags", [])]
+    timed = [i for i, cell in enumerate(_shown(notebook)) if TIMING in _tags(cell)]
     notebook = folded(notebook)
     if not time:
         _keep_outputs(notebook, timed, notebook_path(chapter))
@@ -170,8 +189,8 @@ def executed(chapter: Path, time: bool = False) -> str:
 def folded(notebook: NotebookNode) -> NotebookNode:
     """The notebook as readers get it: solutions folded, cells numbered and named by their content."""
     cells, names, number = [], set(), 0
-    for cell in notebook.cells:
-        if SOLUTION in cell.metadata.get("tags", []):
+    for cell in _shown(notebook):
+        if _tag(cell) == SOLUTION:
             cell = new_markdown_cell(_details(cell))
         cell.metadata.clear()
         cell.id = _name(cell, names)
@@ -185,6 +204,49 @@ def folded(notebook: NotebookNode) -> NotebookNode:
     notebook.cells = cells
     notebook.metadata = NotebookNode(METADATA)  # the kernel added its version
     return notebook
+
+
+def _shown(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells that a notebook has; wrong answers are there to try the checks."""
+    return [cell for cell in notebook.cells if _tag(cell) != WRONG]
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def _tag(cell: NotebookNode) -> str | None:
+    """Which part of an exercise a cell is."""
+    return next((tag for tag in (YOURS, WRONG, SOLUTION) if tag in _tags(cell)), None)
+
+
+def _answers(notebook: NotebookNode, chapter: Path) -> list[tuple[NotebookNode, str]]:
+    """The cells that answer an exercise, each with the check of the stub above it."""
+    answers, check = [], None
+    for cell in notebook.cells:
+        if _tag(cell) == YOURS:
+            check = cell.source.partition(CHECK)[2]
+            if not check:
+                raise InputError(
+                    f"{_place(chapter, cell)}: a stub has a line '# check' and the check below it"
+                )
+        elif _tag(cell):
+            if check is None:
+                raise InputError(f"{_place(chapter, cell)}: no stub stands above this answer")
+            answers.append((cell, check))
+    return answers
+
+
+def _judge(cell: NotebookNode, chapter: Path) -> None:
+    """Was the check right about this stub or answer?"""
+    if (tag := _tag(cell)) is None:
+        return
+    printed = "".join(output.get("text", "") for output in cell.outputs)
+    verdict = (printed.splitlines() or [""])[-1]
+    expected = {YOURS: "your turn", SOLUTION: "right"}.get(tag)
+    fair = verdict.startswith(expected) if expected else verdict and not verdict.startswith("right")
+    if not fair:
+        raise InputError(f"{_place(chapter, cell)}: the check of this {tag} cell says {verdict!r}")
 
 
 def _keep_outputs(notebook: NotebookNode, cells: list[int], built: Path) -> None:
@@ -240,7 +302,7 @@ def _clean(output: NotebookNode, chapter: Path, cell: NotebookNode) -> None:
     if "metadata" in output:
         output.metadata.clear()
     data = output.get("data", {})
-    if data and SOLUTION in cell.metadata.get("tags", []):
+    if data and _tag(cell) == SOLUTION:
         raise InputError(f"{place}: a solution is folded into text; let it print, without pictures")
     if "image/png" in data:
         data["image/png"] = base64.b64encode(plain_png(base64.b64decode(data["image/png"]))).decode()

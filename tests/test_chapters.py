@@ -1,10 +1,9 @@
 """The course: notebooks are built from their chapters, and every chapter runs, solutions included."""
 
+import ast
 import base64
-import os
+import re
 import struct
-import subprocess
-import sys
 import zlib
 
 import pytest
@@ -18,8 +17,9 @@ from chapters.png import SIGNATURE, plain_png
 from gptcls.core.errors import InputError
 
 CHAPTERS = build.find_chapters()
+TEXTS = ("text/plain", "text/html")
 names = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-TOY = """# %% [markdown]
+TOY = '''# %% [markdown]
 # # A toy
 #
 # **1.** Add them.
@@ -30,13 +30,27 @@ import sys
 a, b = 2, 3
 print(a, b)
 
+# %% tags=["your-turn"]
+def plus(a, b):
+    """Your turn."""
+
+# check
+got = plus(2, 3)
+print("your turn" if got is None else "right" if got == 5 else f"not yet: {got}")
+
+# %% tags=["wrong"]
+def plus(a, b):
+    return a * b
+
 # %% tags=["solution"]
-assert a + b == 5
-print("the sum is", a + b)
+def plus(a, b):
+    return a + b
+
+print("the sum is", plus(2, 3))
 
 # %%
 a * b
-"""
+'''
 
 
 @pytest.fixture
@@ -58,30 +72,27 @@ def test_every_notebook_is_built_from_its_chapter():
 
 @pytest.mark.slow
 @names
-def test_a_chapter_runs_without_a_network(chapter, tmp_path):
-    """As a script, in a process and a folder of its own; every assertion in it is one of this test."""
-    env = os.environ | {"MPLBACKEND": "agg", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(build.ROOT)}
-    done = subprocess.run(
-        [sys.executable, chapter],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert list(tmp_path.iterdir()) == []  # what a chapter writes goes to a temporary folder
+def test_a_chapter_runs_without_a_network(chapter, monkeypatch):
+    """On the sample that is bundled; every assertion and every exercise in it is one of this test."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("COURSE_SMS", "COURSE_TREC"):
+        monkeypatch.delenv(name, raising=False)
+    build.executed(chapter)
 
 
 @names
 def test_a_chapter_has_what_every_chapter_promises(chapter):
     text = chapter.read_text(encoding="utf-8")
-    assert text.count('tags=["solution"]') == 3
-    assert text.count("assert_close(") >= 1
-    assert "**What you will learn**" in text
-    assert "## What changed from the book" in text
-    for cell in build.read_chapter(chapter).cells:
-        if build.SOLUTION in cell.metadata.get("tags", []):
-            assert "assert" in cell.source, cell.source
+    cells = build.read_chapter(chapter).cells
+    answers = [tag for cell in cells if (tag := build._tag(cell))]
+    assert answers == [build.YOURS, build.WRONG, build.SOLUTION] * 3
+    for part in ("**What you will learn**", "中文提要", "## Exercises", "## Quiz", "★"):
+        assert part in text
+    assert text.count("<details>") == text.count("</details>") >= 1 + 3 + 1 + 5  # summary, exercises, quiz
+    assert len(text.splitlines()) <= 380
+    code = "\n".join(c.source for c in cells if c.cell_type == "code" and build._tag(c) is None)
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert sum(len(node.names) for node in imports) <= 12
 
 
 @names
@@ -92,7 +103,10 @@ def test_a_notebook_is_small_and_says_nothing_of_where_it_was_built(chapter):
     nbformat.validate(notebook)
     assert notebook.metadata == build.METADATA
     assert all(cell.metadata == {} for cell in notebook.cells)
-    assert sum("image/png" in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", ())) >= 1
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    shown = [o.get("text", "") + "".join(o.get("data", {}).get(kind, "") for kind in TEXTS) for o in outputs]
+    assert not re.search(r"/(?:home|opt|root|tmp|Users|var)/", "\n".join(shown))
+    assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.mark.slow
@@ -101,15 +115,18 @@ def test_building_twice_gives_the_same_bytes(toy):
     assert nbformat.reads(first, as_version=4).metadata == build.METADATA
     assert first == build.executed(toy)
     cells = nbformat.reads(first, as_version=4).cells
-    assert [cell.cell_type for cell in cells] == ["markdown", "code", "markdown", "code"]
-    assert [cell.execution_count for cell in cells if cell.cell_type == "code"] == [1, 2]
+    assert [cell.cell_type for cell in cells] == ["markdown", "code", "code", "markdown", "code"]
+    assert [cell.execution_count for cell in cells if cell.cell_type == "code"] == [1, 2, 3]
     assert cells[1].outputs[0].text == "2 3\n"
-    assert cells[3].outputs[0].data["text/plain"] == "6"
-    assert cells[3].outputs[0].execution_count == 2
-    folded = cells[2].source
+    assert cells[2].outputs[0].text == "your turn\n"
+    assert cells[4].outputs[0].data["text/plain"] == "6"
+    assert cells[4].outputs[0].execution_count == 3
+    folded = cells[3].source
     assert folded.startswith("<details>")
-    assert "assert a + b == 5" in folded
-    assert "It prints:\n\n```text\nthe sum is 5\n```" in folded
+    assert "return a + b" in folded
+    assert "It prints:\n\n```text\nthe sum is 5\nright\n```" in folded
+    assert "exec(" not in first
+    assert "return a * b" not in first
 
 
 @pytest.mark.slow
@@ -121,11 +138,32 @@ def test_a_notebook_that_differs_from_its_chapter_is_found(toy):
     other.write_bytes(build.notebook_path(toy).read_bytes())
     assert build.stale_notebooks([toy]) == ["02_gone.ipynb"]
     assert build.stale_notebooks([toy], everything=False) == []
-    for old, new in (("print(a, b)", "print(b, a)"), ("a + b == 5", "5 == a + b"), ("Add them", "Add these")):
+    edits = (("print(a, b)", "print(b, a)"), ("return a + b", "return b + a"), ("Add them", "Add these"))
+    for old, new in edits:
         toy.write_text(TOY.replace(old, new), encoding="utf-8")
         assert build.stale_notebooks([toy], everything=False) == ["01_toy.ipynb"]
         with pytest.raises(InputError, match=r"run python -m chapters\.build"):
             build.main(build.Options(check=True, chapters=("01",)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return a * b", "return a + b", "wrong cell says 'right'"),  # a check that calls everything right
+        ("return a + b\n\n", "return a - b\n\n", "solution cell says 'not yet: -1'"),
+        ("return a + b\n\n", "return a + b + sys.maxsize * 0\n\n", "NameError"),  # it would not run alone
+        ('"""Your turn."""', "return a + b", "your-turn cell says 'right'"),
+        ("# check", "# a check", "a line '# check'"),
+        ("a, b = 2, 3", 'a, b = 2, 3; open("left.txt", "w").close()', r"leaves files behind: left\.txt"),
+    ],
+)
+def test_an_exercise_whose_check_is_wrong_stops_the_build(toy, old, new, message):
+    assert TOY.count(old) == 1
+    toy.write_text(TOY.replace(old, new), encoding="utf-8")
+    with pytest.raises(InputError, match=message) as error:
+        build.executed(toy)
+    assert "exec(" not in str(error.value)
 
 
 CLOCK = """
@@ -185,11 +223,15 @@ def test_the_picture_of_the_readme_is_that_of_its_notebook(toy):
 
 
 def test_an_inserted_cell_renames_no_other(toy):
-    before = [cell.id for cell in build.folded(build.read_chapter(toy)).cells]
+    def ids():
+        cells = build.folded(build.read_chapter(toy)).cells
+        assert len({cell.id for cell in cells}) == len(cells)
+        return {cell.source: cell.id for cell in cells if cell.source != "a * b"}  # soon there twice
+
+    before = ids()
+    assert len(before) == 4
     toy.write_text(TOY.replace("# %%\nimport sys", "# %%\na * b\n\n# %%\nimport sys"), encoding="utf-8")
-    after = [cell.id for cell in build.folded(build.read_chapter(toy)).cells]
-    assert len(set(after)) == len(after) == 5
-    assert sum(name in after for name in before) >= 3  # all but the one that now stands there twice
+    assert ids() == before
 
 
 @pytest.mark.slow
@@ -199,7 +241,6 @@ def test_an_inserted_cell_renames_no_other(toy):
         ("# %%\n1 / 0", "ZeroDivisionError"),
         ("# %%\nprint('hm', file=sys.stderr)", "writes to stderr"),
         ("# %%\nobject()", "address in memory"),
-        ('# %% tags=["solution"]\na * b', "let it print"),
     ],
 )
 def test_a_cell_that_fails_or_cannot_be_repeated_stops_the_build(toy, cell, message):
@@ -211,9 +252,19 @@ def test_a_cell_that_fails_or_cannot_be_repeated_stops_the_build(toy, cell, mess
 
 
 def test_an_unknown_chapter_is_named(toy):
-    with pytest.raises(InputError, match=r"'07'.*01_toy"):
-        build.find_chapters(("07",))
-    assert build.find_chapters(("01",)) == build.find_chapters() == [toy]
+    ten = toy.with_name("10_ten.py")
+    ten.touch()
+    for name in ("07", "0", "01_to", ""):
+        with pytest.raises(InputError, match=rf"{name!r}.*01_toy, 10_ten"):
+            build.find_chapters((name,))
+    for name in ("1", "01", "01_toy"):
+        assert build.find_chapters((name,)) == [toy]
+    assert build.find_chapters(("10", "1")) == build.find_chapters() == [toy, ten]
+
+
+def test_a_check_takes_no_timings(toy):
+    with pytest.raises(InputError, match="--check executes nothing"):
+        build.main(build.Options(check=True, time=True))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

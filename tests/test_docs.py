@@ -3,10 +3,12 @@
 import ast
 import importlib
 import io
+import json
 import re
 import shlex
 import sys
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,12 +19,13 @@ import pytest
 from gptcls.common import cli
 
 HOME = Path(__file__).parents[1]
-README = HOME / "README.md"
+README, CHINESE = HOME / "README.md", HOME / "README.zh-CN.md"
 MANUAL = [README, *sorted((HOME / "docs").glob("*.md"))]
 FOLDERS = ("benchmarks", "chapters", "dataset", "gptcls", "notebooks")
-PAGES = [*MANUAL, *(page for name in FOLDERS for page in sorted((HOME / name).rglob("*.md")))]
+PAGES = [*MANUAL, CHINESE, *(page for name in FOLDERS for page in sorted((HOME / name).rglob("*.md")))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 TEST = re.compile(r"(tests/\w+\.py)(?:::(\w+))?")
 A_PATH = re.compile(r"[\w.-]*/[\w./-]*|[\w-]+\.[a-z]\w*")
 OTHERS = ("pip", "pytest", "curl", "export", "printf", "mkdir", "cp", "jupyter")
@@ -91,6 +94,90 @@ def test_every_pain_that_is_ruled_out_names_its_tests():
         r"\[(\S*?)#\d+\]\(https://github.com/([\w-]+/[\w.-]+)/(\S+)\)", ruled_out
     ):
         assert name in ("", owner), where
+
+
+def facts(section: str) -> dict[str, Counter[str]]:
+    """What a section says in any language: its code but for comments, links, tables and numbers."""
+    prose = FENCE.sub("", section)
+    plain = re.sub(r"`[^`]+`|\]\([^)]*\)", "", re.sub(r"(\d+) million", r"\g<1>00 万", prose))
+    rows = [line for line in plain.splitlines() if line.startswith("|")]
+    return {
+        "blocks": Counter(re.sub(" *# .*", "", text) for _, text in FENCE.findall(section)),
+        "code": Counter(re.findall("`([^`]+)`", " ".join(prose.split()))),  # a line may break in it
+        "links": Counter(re.sub("^#.*", "#", link) for link in LINK.findall(prose)),
+        "rows": Counter(map(numbers_of, rows)),
+        "numbers": Counter(NUMBER.findall(plain)),
+    }
+
+
+def numbers_of(row: str) -> str:
+    """A row of a table without its words."""
+    return " | ".join(" ".join(NUMBER.findall(cell)) for cell in row.split("|"))
+
+
+def differences(english: str, chinese: str) -> list[str]:
+    """What sections of a page have that those of its translation lack, or the other way round."""
+    ours, theirs = (re.split("^## ", text, flags=re.MULTILINE) for text in (english, chinese))
+    found = [] if len(ours) == len(theirs) else [f"{len(ours)} sections, {len(theirs)} in Chinese"]
+    for a, b in zip(ours, theirs, strict=False):
+        for (what, wanted), got in zip(facts(a).items(), facts(b).values(), strict=True):
+            found += [f"{a.splitlines()[0]}: no {what} {each!r} in Chinese" for each in wanted - got]
+            found += [f"{a.splitlines()[0]}: {what} {each!r} in Chinese alone" for each in got - wanted]
+    return found
+
+
+def test_the_chinese_readme_says_what_the_readme_says():
+    english, chinese = (page.read_text(encoding="utf-8") for page in (README, CHINESE))
+    # Each may link to the other, and only Chinese readers are told of mirrors at length.
+    english, chinese = (re.sub(r"\[[^]]+\]\(README[.\w-]*\)", "", text) for text in (english, chinese))
+    chinese = re.sub("^## 国内网络与镜像\n.*?(?=^## )", "", chinese, flags=re.MULTILINE | re.DOTALL)
+    found = differences(english, chinese)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train(1)", "train(2)"),
+        ("`--b`", "`--c`"),
+        ("b.md#c", "b.md#d"),
+        ("| 95", "| 59"),
+        ("7", "8"),
+        ("## B", ""),
+    ],
+)
+def test_a_translation_that_says_something_else_is_found(old, new):
+    page = "# A\n\nTake 7 [of](b.md#c), [these](#those).\n\n## B\n`--b`\n"
+    page += "```python\ntrain(1)  # so\n```\n| a | 95 |\n"
+    other = page.replace("# so", "# 这样").replace("#those", "#这些").replace("Take", "取")
+    assert differences(page, other) == []
+    assert len(differences(page, other.replace(old, new))) > 0
+
+
+def test_the_terms_of_the_glossary_stand_in_their_chapters():
+    text, missing = (HOME / "docs" / "glossary.md").read_text(encoding="utf-8"), []
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|.*\((\S+)\) \|$", text, re.MULTILINE)
+    assert len(rows) == text.count("\n| **") >= 60
+    for english, chinese, notebook in rows:
+        cells = json.loads((HOME / "docs" / notebook).read_text(encoding="utf-8"))["cells"]
+        said = " ".join(" ".join("".join(cell["source"]) for cell in cells).lower().split())
+        names = [*english.lower().split(", "), *filter(None, re.split("[、\uff08\uff09]", chinese))]
+        if not any(name.removesuffix("s") in said for name in names):
+            missing.append(f"{english} in {notebook}")
+    assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PAGES, *sorted(HOME.glob("chapters/*.py")), HOME / "constraints.txt"],
+    ids=lambda path: path.relative_to(HOME).as_posix(),
+)
+def test_no_index_of_packages_is_named(path):
+    """Which one is near is the reader's to say: PIP_INDEX_URL."""
+    hosts = re.findall(
+        r"https?://([\w.-]+)/(?:\S*/)?simple\b|https?://([\w.-]*pypi[\w.-]*)", path.read_text("utf-8")
+    )
+    assert not hosts or hosts == [("your-index", "")]
 
 
 def test_the_readme_is_short():
