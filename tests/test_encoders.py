@@ -79,7 +79,8 @@ def test_from_a_folder_to_a_classifier(kind: str, data: Path, tmp_path: Path, ca
     )  # neither its neighbours nor padding matter
     scores = evaluate(EvaluateConfig(model=tmp_path / "x", device="cpu", precision="fp32"))
     assert scores["accuracy"] == accuracy
-    classify(ClassifyConfig(texts=("win a prize", "see you"), model=tmp_path / "x", device="cpu"))
+    here = {"model": tmp_path / "x", "device": "cpu", "precision": "bf16"}
+    classify(ClassifyConfig(texts=("win a prize", "see you"), **here))
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == classifier.predict(
         ["win a prize", "see you"]
     )

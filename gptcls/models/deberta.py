@@ -78,7 +78,7 @@ class Attention(nn.Module):
             rows = torch.arange(x.shape[0], device=x.device)
             asking, asked = x[rows, positions][:, None], positions[:, None]
         q, k, v = self._heads(self.q(asking)), self._heads(self.k(x)), self._heads(self.v(x))  # (B, H, ., D)
-        where = self.drop(distances())[None]  # (1, 2S, C)
+        where = self.drop(distances().to(x.dtype))[None]  # (1, 2S, C)
         where_q, where_k = self._heads(self.q(where)), self._heads(self.k(where))  # (1, H, 2S, D)
         rows = distances.rows(asked[:, :, None] - T)[:, None]  # (1 or B, 1, Q, T)
         rows = rows.expand(x.shape[0], self.n_head, -1, -1)
