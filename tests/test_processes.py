@@ -20,7 +20,7 @@ from gptcls.pretrain.text import Stream, WindowLoader
 from gptcls.train.processes import StopTogether
 
 HOME = Path(gptcls.__file__).parents[1]
-RECIPE = ("--optimizer", "muon", "--table", "counts", "--candidates", "0")
+RECIPE = ("--precision", "fp32", "--optimizer", "muon", "--table", "counts", "--candidates", "0")
 
 
 def start(text, out, *options):  # noqa: F811
@@ -59,6 +59,7 @@ def test_two_processes_take_the_steps_of_one(text, tmp_path, monkeypatch):  # no
         "optimizer": "muon",
         "table": "counts",
         "candidates": 0,
+        "precision": "fp32",
         "dropout": 0.0,
         "batch_size": 4,
         "steps": 4,
@@ -79,7 +80,7 @@ def in_one(self):
 
 @pytest.mark.slow
 def test_a_signal_to_one_stops_both_and_they_go_on_to_the_same_bits(text, tmp_path, command):  # noqa: F811
-    options = ("--steps", "200", "--eval-freq", "20", "--table-rate", "0", *RECIPE[:4])
+    options = ("--steps", "200", "--eval-freq", "20", "--table-rate", "0", *RECIPE[:6])
     whole = start(text, tmp_path / "whole", *options)
     assert whole.wait(300) == 0
     cut = start(text, tmp_path / "cut", *options)
