@@ -364,17 +364,11 @@ def majority(train, test):
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. Which of the ten lines contains everything that GPT learnt in pretraining?
-#    <details><summary>Answer</summary>The first: it loads the weights. All others are new.</details>
-# 2. Why is a fifth of the messages set aside?
-#    <details><summary>Answer</summary>Accuracy on messages it was trained on says nothing about new ones.</details>
-# 3. A spam filter is 87 % accurate. Is that good?
-#    <details><summary>Answer</summary>Not where 87 % are ham: then "ham" to everything does as well.</details>
-# 4. What is taken out of GPT for classification, and what stays?
-#    <details><summary>Answer</summary>Out: the output layer of 50,257 rows. The rest stays.</details>
-# 5. Why is TF-IDF printed beside the network?
-#    <details><summary>Answer</summary>It is cheap and strong; what costs more has to beat it.</details>
-#
+# 1. Which of the ten lines contains everything that GPT learnt in pretraining? <details><summary>Answer</summary>The first: it loads the weights. All others are new.</details>
+# 2. Why is a fifth of the messages set aside? <details><summary>Answer</summary>Accuracy on messages it was trained on says nothing about new ones.</details>
+# 3. A spam filter is 87 % accurate. Is that good? <details><summary>Answer</summary>Not where 87 % are ham: then "ham" to everything does as well.</details>
+# 4. What is taken out of GPT for classification, and what stays? <details><summary>Answer</summary>Out: the output layer of 50,257 rows. The rest stays.</details>
+# 5. Why is TF-IDF printed beside the network? <details><summary>Answer</summary>It is cheap and strong; what costs more has to beat it.</details>
 # </details>
 #
 # Next: [1. Text to tokens](01_tokens.ipynb).

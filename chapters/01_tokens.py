@@ -40,7 +40,7 @@ style.use_style()
 # ## What should one integer stand for?
 #
 # A character? Then a message is a long list, and the network must learn that `c`, `a`, `s`, `h` belong
-# together. A word? Then the vocabulary never ends: `caash`, `c4sh` and `Cash!!` would all be unknown, and
+# together. A word? Then the **vocabulary** never ends: `caash`, `c4sh` and `Cash!!` would all be unknown, and
 # Chinese does not even write spaces between words. BPE learns something in between from text: frequent
 # strings get an integer of their own, rare ones are spelt from smaller pieces, and nothing is unknown.
 #
@@ -364,17 +364,11 @@ print([whole_characters("今晚有空吗？", k) for k in range(8)])
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. Why can a BPE tokenizer that starts from bytes never meet an unknown word?
-#    <details><summary>Answer</summary>Every text is bytes, and all 256 bytes are tokens.</details>
-# 2. What does an encoder need: the merged pairs with their counts, or only their order?
-#    <details><summary>Answer</summary>Only the order, the ranks: the lowest rank is merged first.</details>
-# 3. Why is a text cut into pieces before any merges?
-#    <details><summary>Answer</summary>Else merges would cross words, as in "of the".</details>
-# 4. Is <code>my_bpe</code> bound to find the shortest list of tokens that spells a text?
-#    <details><summary>Answer</summary>No. It repeats the merges in their order, whatever comes out.</details>
-# 5. Why does Chinese take so many of GPT-2's tokens?
-#    <details><summary>Answer</summary>In the English it learnt from, few Chinese characters were frequent.</details>
-#
+# 1. Why can a BPE tokenizer that starts from bytes never meet an unknown word? <details><summary>Answer</summary>Every text is bytes, and all 256 bytes are tokens.</details>
+# 2. What does an encoder need: the merged pairs with their counts, or only their order? <details><summary>Answer</summary>Only the order, the ranks: the lowest rank is merged first.</details>
+# 3. Why is a text cut into pieces before any merges? <details><summary>Answer</summary>Else merges would cross words, as in "of the".</details>
+# 4. Is <code>my_bpe</code> bound to find the shortest list of tokens that spells a text? <details><summary>Answer</summary>No. It repeats the merges in their order, whatever comes out.</details>
+# 5. Why does Chinese take so many of GPT-2's tokens? <details><summary>Answer</summary>In the English it learnt from, few Chinese characters were frequent.</details>
 # </details>
 #
 # Next: [2. Attention](02_attention.ipynb), where each token's vector begins to depend on those before it.

@@ -123,8 +123,8 @@ for t in range(T):
 #
 # ## Many heads
 #
-# One softmax gives one set of weights for each token. To attend to several things at once, run H heads side
-# by side, each with its own matrices and D = C / H channels, and join their results. No loop is needed: all
+# One softmax gives one set of weights for each token. To attend to several things at once, run H **attention
+# heads** side by side, each with its own matrices and D = C / H channels, and join their results. No loop is needed: all
 # queries, keys and values come from one matrix of shape (C, 3C), and a reshape separates the heads.
 
 
@@ -360,21 +360,11 @@ def on_copies(weights, ids):
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. What is the shape of one head's table of weights for T tokens, and what does each row sum to?
-# <details><summary>Answer</summary>(T, T); each row sums to 1, because the softmax runs over the row.</details>
-#
-# 2. Why are the masked scores −∞ and not 0?
-# <details><summary>Answer</summary>exp(0) = 1 would still give weight to the future; exp(−∞) = 0 gives none.</details>
-#
-# 3. Why may padding stand to the right of a message, and not to the left?
-# <details><summary>Answer</summary>Real tokens look to the left only: they would see it, and be shifted.</details>
-#
-# 4. Do H heads of C / H channels have more parameters than one head of C channels?
-# <details><summary>Answer</summary>No: the matrices are (C, 3C) and (C, C) in both cases.</details>
-#
-# 5. A head gives 30 % of its weight to the first token. Is that much?
-# <details><summary>Answer</summary>Only if it is more than even sharing, which depends on the length.</details>
-#
+# 1. What is the shape of one head's table of weights for T tokens, and what does each row sum to? <details><summary>Answer</summary>(T, T); each row sums to 1, because the softmax runs over the row.</details>
+# 2. Why are the masked scores −∞ and not 0? <details><summary>Answer</summary>exp(0) = 1 would still give weight to the future; exp(−∞) = 0 gives none.</details>
+# 3. Why may padding stand to the right of a message, and not to the left? <details><summary>Answer</summary>Real tokens look to the left only: they would see it, and be shifted.</details>
+# 4. Do H heads of C / H channels have more parameters than one head of C channels? <details><summary>Answer</summary>No: the matrices are (C, 3C) and (C, C) in both cases.</details>
+# 5. A head gives 30 % of its weight to the first token. Is that much? <details><summary>Answer</summary>Only if it is more than even sharing, which depends on the length.</details>
 # </details>
 #
 # Next: [3. The GPT block and the whole model](03_gpt.ipynb).

@@ -128,7 +128,8 @@ for mine, theirs in pairs:
 # %% [markdown]
 # ## The whole model
 #
-# A table with a vector for each token, a table with a vector for each position, the blocks, a last norm.
+# A table with a vector for each token, a table with a vector for each position (**embeddings**), the blocks, a
+# last norm.
 # Then each token's vector is compared with all vectors of the token table: the dot products are the
 # **logits** of the next token, which a softmax turns into probabilities. Using the first table again at the
 # end is called **weight tying**.
@@ -199,8 +200,8 @@ def losses(network, rows):  # -> (messages,): the mean loss a token of each
 
 
 texts = drop_duplicates(load_data(DATA)).text.sample(frac=1, random_state=0)
-rows = [ids for text in texts[:160] if 5 <= len(ids := encode(text)) <= 64]
-before, after, ln_v = losses(untrained, rows[:40]), losses(gpt, rows), torch.tensor(config.vocab_size).log()
+rows = [ids for text in texts[:100] if 5 <= len(ids := encode(text)) <= 64]
+before, after, ln_v = losses(untrained, rows[:20]), losses(gpt, rows), torch.tensor(config.vocab_size).log()
 print(f"{len(texts):,} different messages, {len(rows)} of them measured; ln V = {ln_v:.2f}")
 for name, loss in (("untrained", before), ("pretrained", after)):
     margin = 1.96 * loss.std() / len(loss) ** 0.5
@@ -216,7 +217,7 @@ for name, loss in (("untrained", before), ("pretrained", after)):
 # parts, but the exact GELU instead of the approximation. Blocks are counted from 0 here, as in the code.
 
 # %%
-some = rows[:30]
+some = rows[:20]
 base, changes = losses(gpt, some), {}
 for number, block in enumerate(gpt.blocks):
     for part, module in (("attention", block.attn), ("MLP", block.mlp)):
@@ -359,22 +360,11 @@ def early_logits(network, ids, n):
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. Which part of a block moves information between tokens?
-# <details><summary>Answer</summary>Attention alone; norms and MLP work on each token separately.</details>
-#
-# 2. What does layer norm average over: the batch, the tokens or the channels?
-# <details><summary>Answer</summary>The channels of one token.</details>
-#
-# 3. What would the stream lack if a block replaced it instead of adding to it?
-# <details><summary>Answer</summary>All that earlier blocks found and this one does not repeat.</details>
-#
-# 4. A GPT started at 0.02 has a loss of about ln V. What would a first loss far above that tell you?
-# <details><summary>Answer</summary>Its logits, so its start, are too large. (A new head on trained features
-# differs: it may begin far above without a fault, see chapter 9.)</details>
-#
-# 5. Why does weight tying matter more for nano than for gpt2-xl?
-# <details><summary>Answer</summary>The token table is most of nano's parameters and little of the others'.</details>
-#
+# 1. Which part of a block moves information between tokens? <details><summary>Answer</summary>Attention alone; norms and MLP work on each token separately.</details>
+# 2. What does layer norm average over: the batch, the tokens or the channels? <details><summary>Answer</summary>The channels of one token.</details>
+# 3. What would the stream lack if a block replaced it instead of adding to it? <details><summary>Answer</summary>All that earlier blocks found and this one does not repeat.</details>
+# 4. A GPT started at 0.02 has a loss of about ln V. What would a first loss far above that tell you? <details><summary>Answer</summary>Its logits, so its start, are too large. (A new head on trained features differs: it may begin far above without a fault, see chapter 9.)</details>
+# 5. Why does weight tying matter more for nano than for gpt2-xl? <details><summary>Answer</summary>The token table is most of nano's parameters and little of the others'.</details>
 # </details>
 #
 # Next: [4. Pretraining a nano](04_pretraining.ipynb).

@@ -70,7 +70,7 @@ print(f"loss {mine:.3f}, equal to the library's; perplexity, its exponential, {m
 # %% [markdown]
 # ## A tiny GPT of our own
 #
-# What text is at hand? Our messages: very little for a language model, but we have only seconds. To be quick,
+# What text is at hand? Our messages: very little for a **language model**, but we have only seconds. To be quick,
 # the vocabulary holds the commonest tokens only; one more stands for all others, and one for the end of a
 # message. The messages become one long row, from which we draw windows of 33 tokens.
 
@@ -174,11 +174,11 @@ except ImportError:
 networks["finished"] = nano
 
 # %% [markdown]
-# First the loss on 40 held-out messages. Its exponential, the **perplexity**, is the number of equally likely
+# First the loss on 30 held-out messages. Its exponential, the **perplexity**, is the number of equally likely
 # tokens that would give the same loss. The changes from line to line are paired by message, ± for 95 %.
 
 # %%
-messages = [ids for text in held[:100] if 8 <= len(ids := tokenizer.encode(text)) <= 40][:40]
+messages = [ids for text in held[:100] if 8 <= len(ids := tokenizer.encode(text)) <= 40][:30]
 before = None
 for name, network in networks.items():
     with torch.no_grad():
@@ -211,11 +211,11 @@ for name, network in networks.items():
 # %%
 def mean_vectors(network, texts, blocks=True):  # -> (N, C)
     with torch.no_grad():
-        ids = [torch.tensor([tokenizer.encode(text)[:48]]) for text in texts]
+        ids = [torch.tensor([tokenizer.encode(text)[:32]]) for text in texts]
         return torch.stack([(network if blocks else network.wte)(row)[0].mean(dim=0) for row in ids])
 
 
-def my_probe(x, y, train, test):  # (N, C), (N,) -> the share of test rows that are right
+def my_ridge(x, y, train, test):  # (N, C), (N,) -> the share of test rows that are right
     x = (x - x[train].mean(dim=0)) / x[train].std(dim=0)
     targets = torch.nn.functional.one_hot(y[train]).float()  # (n, K)
     offset = targets.mean(dim=0)
@@ -230,10 +230,10 @@ def probes(texts, labels, n):  # -> {network: (20,)}: fitted on n texts, judged 
     vectors = {"table": mean_vectors(stage, texts, blocks=False)}
     vectors |= {name: mean_vectors(network, texts) for name, network in networks.items()}
     orders = [torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)) for seed in range(20)]
-    return {k: torch.tensor([my_probe(x, y, o[:n], o[n:]) for o in orders]) for k, x in vectors.items()}
+    return {k: torch.tensor([my_ridge(x, y, o[:n], o[n:]) for o in orders]) for k, x in vectors.items()}
 
 
-half = frame.groupby("label").head(min(150, *frame.label.value_counts()))  # as much spam as ham
+half = frame.groupby("label").head(min(120, *frame.label.value_counts()))  # as much spam as ham
 tasks = {"spam or not": (list(half.text), list(half.label), 80)}
 if os.path.exists(questions := os.path.join(sys.path[0], "dataset", "questions.tsv")):
     asked = load_data(questions)
@@ -364,17 +364,11 @@ def pair_table(train, held, V):
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. Who wrote the labels for pretraining?
-#    <details><summary>Answer</summary>Nobody: the next token of the text is the label.</details>
-# 2. How many predictions does one forward pass over a text of T tokens train?
-#    <details><summary>Answer</summary>T − 1: the causal mask hides each answer from the position that predicts it.</details>
-# 3. The training loss falls and the held-out loss rises. What is going on?
-#    <details><summary>Answer</summary>Overfitting: the network remembers its training text.</details>
-# 4. Why is "random weights" alone not a fair baseline for nano's probes?
-#    <details><summary>Answer</summary>Its token table was computed from counts, before any step of training.</details>
-# 5. Perplexity falls from one stage to the next. Must a probe get better?
-#    <details><summary>Answer</summary>No: what is learnt need not be what the task asks for.</details>
-#
+# 1. Who wrote the labels for pretraining? <details><summary>Answer</summary>Nobody: the next token of the text is the label.</details>
+# 2. How many predictions does one forward pass over a text of T tokens train? <details><summary>Answer</summary>T − 1: the causal mask hides each answer from the position that predicts it.</details>
+# 3. The training loss falls and the held-out loss rises. What is going on? <details><summary>Answer</summary>Overfitting: the network remembers its training text.</details>
+# 4. Why is "random weights" alone not a fair baseline for nano's probes? <details><summary>Answer</summary>Its token table was computed from counts, before any step of training.</details>
+# 5. Perplexity falls from one stage to the next. Must a probe get better? <details><summary>Answer</summary>No: what is learnt need not be what the task asks for.</details>
 # </details>
 #
 # Next: [5. Loading GPT-2](05_loading.ipynb).

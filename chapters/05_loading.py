@@ -168,7 +168,7 @@ networks = {
     "no weights loaded at all": untrained,
 }
 data = load_data(DATA)
-texts = [text for text in data["text"][data["label"] == "ham"] if len(text) > 40][:40]
+texts = [text for text in data["text"][data["label"] == "ham"] if len(text) > 40][:20]
 n_tokens = sum(len(tokenizer.encode(text)) - 1 for text in texts)
 print(f"{len(data):,} messages; used here: {len(texts)} ham of more than 40 characters, {n_tokens} tokens")
 sums = {name: summed_losses(network, texts) for name, network in networks.items()}
@@ -364,17 +364,11 @@ def find_fault(network, ids):
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. Why does the file hold no matrix for the output head? <details><summary>Answer</summary>It is tied: the
-# logits are the hidden vectors times the transposed token table, which is in the file already.</details>
-# 2. A loader raised no error. Why may it be wrong? <details><summary>Answer</summary>It checked names
-# and shapes. A square matrix that was not transposed, or two exchanged norms, have the right shape.</details>
-# 3. What of a block is transposed? <details><summary>Answer</summary>The matrices of its four linear
-# layers. Biases and norms are vectors, and the two tables are stored as `nn.Embedding` has them.</details>
-# 4. Why must an unknown name be an error? <details><summary>Answer</summary>Else the tensor that it was meant
-# for keeps its random start, and nobody notices.</details>
-# 5. What does temperature 0.5 do, what 2? <details><summary>Answer</summary>The logits are divided by it: 0.5
-# doubles their differences, so likely tokens gain; 2 halves them, so all become more alike.</details>
-#
+# 1. Why does the file hold no matrix for the output head? <details><summary>Answer</summary>It is tied: the logits are the hidden vectors times the transposed token table, which is in the file already.</details>
+# 2. A loader raised no error. Why may it be wrong? <details><summary>Answer</summary>It checked names and shapes. A square matrix that was not transposed, or two exchanged norms, have the right shape.</details>
+# 3. What of a block is transposed? <details><summary>Answer</summary>The matrices of its four linear layers. Biases and norms are vectors, and the two tables are stored as `nn.Embedding` has them.</details>
+# 4. Why must an unknown name be an error? <details><summary>Answer</summary>Else the tensor that it was meant for keeps its random start, and nobody notices.</details>
+# 5. What does temperature 0.5 do, what 2? <details><summary>Answer</summary>The logits are divided by it: 0.5 doubles their differences, so likely tokens gain; 2 halves them, so all become more alike.</details>
 # </details>
 #
 # Next: [6. Asking and probing](06_probing.ipynb)

@@ -39,7 +39,7 @@ model = load_pretrained("gpt2-nano")
 DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 5,574 messages, 0.2 MB
 
 
-def balanced(name, n=120):
+def balanced(name, n=90):
     """n messages of each label, no text twice, and 1 for spam."""
     data = split.drop_duplicates(sources.load_data(name)).groupby("label").sample(n, random_state=0)
     return data["text"].tolist(), torch.tensor((data["label"] == "spam").to_numpy()).double()
@@ -374,7 +374,6 @@ print(np.round(paired(np.array([1, 1, 1, 0] * 25), np.array([1, 1, 0, 0] * 25)),
 # 3. What does a probe train? <details><summary>Answer</summary>One linear layer; the network is frozen.</details>
 # 4. Why probe an untrained network? <details><summary>Answer</summary>To see what pretraining adds to the same design.</details>
 # 5. Why compare on the same messages? <details><summary>Answer</summary>Some are harder: pairs cancel that.</details>
-#
 # </details>
 #
 # Next: [7. The data](07_data.ipynb)

@@ -41,7 +41,7 @@ DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 
 #
 # ## Rows that quoting swallows
 #
-# A line of the file is a label, a tab, a message. People use quotation marks freely; here are four lines.
+# A line of the file is a **label**, a tab, a message. People use quotation marks freely; here are four lines.
 
 # %%
 LINES = """\
@@ -374,7 +374,6 @@ print(sorted(draw_groups(["Ann", "Ben", "Ann", "Cem", "Ben"], n=2, seed=0)), "ar
 # 3. What is stratified? <details><summary>Answer</summary>Each part has each class in its share.</details>
 # 4. Does padding change vectors? <details><summary>Answer</summary>Not under the causal mask.</details>
 # 5. Why not sort all rows by length? <details><summary>Answer</summary>Every epoch would have the same batches.</details>
-#
 # </details>
 #
 # Next: [8. A new head](08_head.ipynb)

@@ -111,7 +111,7 @@ for name in POOLINGS:
 
 # %% [markdown]
 # Under the causal mask a token sees only what stands before it (chapter 2). Hence the zero: to whoever reads
-# the first token, both messages are "You". The last token has seen all; mean and maximum include it.
+# the first token, both messages are "You". The **last token** has seen all; mean and maximum include it.
 #
 # ## Padding must not change the answer
 #
@@ -364,17 +364,11 @@ def train_last(classifier, n):
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. What is left out of GPT-2 for classification, and what takes its place?
-#    <details><summary>Answer</summary>The output layer with a row for each token; a matrix of K rows.</details>
-# 2. Why does the first token's vector say nothing about the rest of the text?
-#    <details><summary>Answer</summary>The causal mask: no token sees what follows it.</details>
-# 3. Why does position −1 give another answer when more padding is added?
-#    <details><summary>Answer</summary>It is a padding token, at another position with more padding.</details>
-# 4. All poolings were compared on the same splits. What does that buy?
-#    <details><summary>Answer</summary>An easy or hard split changes all alike; the difference cancels it.</details>
-# 5. Frozen parameters need no gradients. What else is saved?
-#    <details><summary>Answer</summary>The optimizer's memory; below them even the backward pass.</details>
-#
+# 1. What is left out of GPT-2 for classification, and what takes its place? <details><summary>Answer</summary>The output layer with a row for each token; a matrix of K rows.</details>
+# 2. Why does the first token's vector say nothing about the rest of the text? <details><summary>Answer</summary>The causal mask: no token sees what follows it.</details>
+# 3. Why does position −1 give another answer when more padding is added? <details><summary>Answer</summary>It is a padding token, at another position with more padding.</details>
+# 4. All poolings were compared on the same splits. What does that buy? <details><summary>Answer</summary>An easy or hard split changes all alike; the difference cancels it.</details>
+# 5. Frozen parameters need no gradients. What else is saved? <details><summary>Answer</summary>The optimizer's memory; below them even the backward pass.</details>
 # </details>
 #
 # Next: [9. Training](09_training.ipynb).

@@ -26,11 +26,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from gptcls.core.batches import pad
-from gptcls.core.tokenizer import encode
+from gptcls.core.tokenizer import GPT2
 from gptcls.data.near import near_pairs
 from gptcls.data.sources import load_data
 from gptcls.evaluation import baselines, intervals, style
+from gptcls.fast.features import FeatureCache
 from gptcls.models.pretrained import load_pretrained
 
 DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 5,574 messages, 0.2 MB
@@ -63,44 +63,30 @@ for name, group in (("equal", same), ("equal or nearly so", near)):
     print(f"{(np.bincount(group)[group] > 1).sum():4} rows have another row that is {name}")
 
 # %% [markdown]
-# As in chapter 11, a classifier here is a linear head on frozen features of GPT-2 nano. These are computed
-# once, so that training takes a fraction of a second, and we can afford dozens.
+# As in chapter 11, a classifier here is a linear head on frozen features of GPT-2 nano, the mean of its hidden
+# states. The library computes them once, so that training takes a fraction of a second, and we can afford dozens.
 
 # %%
-backbone = load_pretrained("gpt2-nano").eval()
+backbone, device = load_pretrained("gpt2-nano"), torch.device("cpu")
+x = torch.from_numpy(FeatureCache().mean_vectors(backbone, texts, 256, GPT2, device))  # (N, C)
 
 
-@torch.no_grad()
-def my_features(texts):  # N texts -> (N, 2C) = (N, 512)
-    """Mean and maximum of the hidden states over each text's tokens, in batches of similar length."""
-    ids, rows = [encode(text)[:256] for text in texts], torch.zeros(len(texts), 512)
-    order = np.argsort([len(row) for row in ids], kind="stable")
-    for part in np.array_split(order, max(1, len(ids) // 32)):
-        batch, lengths = pad([ids[i] for i in part])
-        for i, hidden, n in zip(part, backbone(batch, lengths), lengths, strict=True):
-            rows[i] = torch.cat([hidden[:n].mean(dim=0), hidden[:n].amax(dim=0)])
-    return rows
-
-
-def my_fit(rows, seed=0):
-    """A linear head, trained on these rows: 200 steps of AdamW over all of them."""
+def my_fit(inputs, targets, seed=0, steps=200):  # (n, C), (n,)
+    """A linear head: steps of AdamW over all rows at once."""
     torch.manual_seed(seed)
-    head = torch.nn.Linear(512, 2)
+    head = torch.nn.Linear(inputs.shape[1], 2)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.1)  # fixed, not tuned here
-    inputs, targets = x[rows], y[rows]
-    for _ in range(200):
+    for _ in range(steps):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(head(inputs), targets).backward()
         optimizer.step()
     return head.requires_grad_(False)
 
 
-def right(head, rows):
-    """For each row, whether the answer is right (n,)."""
-    return (head(x[rows]).argmax(dim=1) == y[rows]).numpy()
+def right(train, test, seed=0):
+    """For each test row, whether a head trained on the train rows is right (n,)."""
+    return (my_fit(x[train], y[train], seed)(x[test]).argmax(dim=1) == y[test]).numpy()
 
-
-x = my_features(texts)  # (N, 512)
 
 # %% [markdown]
 # ## What a leak adds
@@ -115,7 +101,7 @@ for seed in range(10):
     test, train = np.split(np.random.RandomState(seed).permutation(len(texts)), [len(texts) * 3 // 10])
     clean = train[~np.isin(near[train], near[test])]
     seen = np.isin(near[test], near[train])
-    leaky, honest = right(my_fit(train), test), right(my_fit(clean), test)
+    leaky, honest = right(train, test), right(clean, test)
     found.append([seen.mean(), leaky[seen].mean(), honest[seen].mean(), leaky.mean(), honest.mean()])
 found = 100 * np.array(found)
 
@@ -137,7 +123,7 @@ plt.show()
 # %% [markdown]
 # Read the two printed intervals: what a copy is worth to the rows that have one, and what is left of that in
 # the whole score. How large a leak is depends on how many test rows have copies, and on how much a classifier
-# can memorise; ours has 1,026 numbers to do it with.
+# can memorise; ours has 514 numbers to do it with.
 #
 # Avoiding it costs nothing: drop repeats before splitting, and keep near-repeats on one side. The rest of
 # this chapter uses one row of each group.
@@ -161,8 +147,7 @@ print(f"{len(rows)} rows are left: {len(train)} train, {len(test)} test")
 # the **Wilson interval**. Try every $p$:
 
 # %%
-head = my_fit(train)
-gpt = right(head, test)  # (n,)
+gpt = right(train, test)  # (n,)
 k, n = int(gpt.sum()), len(test)
 p = np.linspace(0, 1, 100_001)
 
@@ -255,9 +240,9 @@ for seed in range(12):
     test_rows, train_rows = np.split(np.random.RandomState(seed).permutation(rows), [n])
     model = baselines.tfidf_baseline().fit([texts[row] for row in train_rows], y[train_rows].numpy())
     words = model.predict([texts[row] for row in test_rows]) == y[test_rows].numpy()
-    scores.append((right(my_fit(train_rows, seed), test_rows).mean(), words.mean()))
+    scores.append((right(train_rows, test_rows, seed).mean(), words.mean()))
 scores = 100 * np.array(scores)  # (12, 2)
-seeds = [100 * right(my_fit(train, seed), test).mean() for seed in range(12)]
+seeds = [100 * right(train, test, seed).mean() for seed in range(12)]
 difference = scores[:, 0] - scores[:, 1]
 sampling = 100 * np.sqrt(gpt.mean() * (1 - gpt.mean()) / n)
 print(f"standard deviation of the accuracy of GPT-2 nano: {scores[:, 0].std(ddof=1):.2f} points over splits,")
@@ -354,16 +339,11 @@ print(f"simulated {accuracy:.3f}, on paper {0.4 + 0.6 / 2}")
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. Why are the test rows kept the same when the copies are removed from train?
-#    <details><summary>Answer</summary>So that nothing but the copies differs.</details>
-# 2. What is a near-repeat, and why does it leak?
-#    <details><summary>Answer</summary>The same text but for a word or a number: what was memorised still fits.</details>
-# 3. Four times as many test messages: what happens to the interval?
-#    <details><summary>Answer</summary>It becomes about half as wide.</details>
-# 4. Two 95 % intervals overlap. Are the classifiers equally good?
-#    <details><summary>Answer</summary>That does not follow: compare them in pairs.</details>
-# 5. What does the Wilson interval of one test set leave out?
-#    <details><summary>Answer</summary>The luck of the training rows and of the seed.</details>
+# 1. Why are the test rows kept the same when the copies are removed from train? <details><summary>Answer</summary>So that nothing but the copies differs.</details>
+# 2. What is a near-repeat, and why does it leak? <details><summary>Answer</summary>The same text but for a word or a number: what was memorised still fits.</details>
+# 3. Four times as many test messages: what happens to the interval? <details><summary>Answer</summary>It becomes about half as wide.</details>
+# 4. Two 95 % intervals overlap. Are the classifiers equally good? <details><summary>Answer</summary>That does not follow: compare them in pairs.</details>
+# 5. What does the Wilson interval of one test set leave out? <details><summary>Answer</summary>The luck of the training rows and of the seed.</details>
 # </details>
 #
 # Next: [13. Deciding](13_deciding.ipynb)

@@ -28,11 +28,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from gptcls.core.batches import pad
-from gptcls.core.tokenizer import encode
+from gptcls.core.tokenizer import GPT2
 from gptcls.data.sources import load_data
 from gptcls.data.split import drop_duplicates
 from gptcls.evaluation import calibration, intervals, style
+from gptcls.fast.features import FeatureCache
 from gptcls.models.pretrained import load_pretrained
 
 DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 5,574 messages, 0.2 MB
@@ -49,25 +49,14 @@ torch.set_num_threads(1)
 # %%
 data = drop_duplicates(load_data(DATA)).sample(frac=1, random_state=0)[:2100]
 texts, y = data["text"].tolist(), torch.tensor((data["label"] == "spam").to_numpy().astype(int))
-backbone = load_pretrained("gpt2-nano").eval()
+backbone, device = load_pretrained("gpt2-nano"), torch.device("cpu")
+x = torch.from_numpy(FeatureCache().mean_vectors(backbone, texts, 256, GPT2, device))  # (N, C)
 
 
-@torch.no_grad()
-def my_features(texts):  # N texts -> (N, 2C) = (N, 512)
-    """Mean and maximum of the hidden states over each text's tokens, in batches of similar length."""
-    ids, rows = [encode(text)[:256] for text in texts], torch.zeros(len(texts), 512)
-    order = np.argsort([len(row) for row in ids], kind="stable")
-    for part in np.array_split(order, max(1, len(ids) // 32)):
-        batch, lengths = pad([ids[i] for i in part])
-        for i, hidden, n in zip(part, backbone(batch, lengths), lengths, strict=True):
-            rows[i] = torch.cat([hidden[:n].mean(dim=0), hidden[:n].amax(dim=0)])
-    return rows
-
-
-def my_fit(inputs, targets, seed=0, steps=200):
+def my_fit(inputs, targets, seed=0, steps=200):  # (n, C), (n,)
     """A linear head: steps of AdamW over all rows at once."""
     torch.manual_seed(seed)
-    head = torch.nn.Linear(512, 2)
+    head = torch.nn.Linear(inputs.shape[1], 2)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=0.1)  # fixed, not tuned here
     for _ in range(steps):
         optimizer.zero_grad()
@@ -81,7 +70,6 @@ def thirds(seed):
     return torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed)).chunk(3)
 
 
-x = my_features(texts)  # (N, 512)
 train, validation, test = thirds(0)
 head = my_fit(x[train], y[train], steps=500)  # rather long: the section on calibration says why
 p_val, p_test = (head(x[rows]).softmax(dim=1)[:, 1].numpy() for rows in (validation, test))
@@ -348,16 +336,11 @@ print(f"{ece:.3f}")
 #
 # <details><summary><b>Five questions</b></summary>
 #
-# 1. Why not choose the threshold on the test messages?
-#    <details><summary>Answer</summary>The choice would fit their luck, and the score flatter.</details>
-# 2. Does temperature scaling change the accuracy?
-#    <details><summary>Answer</summary>No: the larger logit stays the larger.</details>
-# 3. When does a threshold follow from the costs alone?
-#    <details><summary>Answer</summary>When the probabilities are calibrated.</details>
-# 4. What does abstaining cost?
-#    <details><summary>Answer</summary>Somebody's time: the messages that a person must read.</details>
-# 5. Why cross-validate to find wrong labels?
-#    <details><summary>Answer</summary>A classifier that trained on a wrong label may have learnt it.</details>
+# 1. Why not choose the threshold on the test messages? <details><summary>Answer</summary>The choice would fit their luck, and the score flatter.</details>
+# 2. Does temperature scaling change the accuracy? <details><summary>Answer</summary>No: the larger logit stays the larger.</details>
+# 3. When does a threshold follow from the costs alone? <details><summary>Answer</summary>When the probabilities are calibrated.</details>
+# 4. What does abstaining cost? <details><summary>Answer</summary>Somebody's time: the messages that a person must read.</details>
+# 5. Why cross-validate to find wrong labels? <details><summary>Answer</summary>A classifier that trained on a wrong label may have learnt it.</details>
 # </details>
 #
 # Next: [14. What should be trained?](14_what_to_train.ipynb)

@@ -41,11 +41,11 @@ torch.set_num_threads(1)
 # ## The same test messages for all
 #
 # The outputs you see come from UCI's SMS Spam Collection; run without it, the notebook uses the 520 messages that
-# come with the package, and prints other numbers. Half of the messages taken are spam, so guessing gets 50 %. 200
+# come with the package, and prints other numbers. Half of the messages taken are spam, so guessing gets 50 %. 160
 # are the test, the others the pool that labels are drawn from. A network reads the first 32 tokens of a message.
 
 # %%
-N_TEST, TOKENS, DRAWS = 200, 32, 5
+N_TEST, TOKENS, DRAWS = 160, 32, 5
 messages = split.drop_duplicates(sources.load_data(DATA))
 spam = torch.tensor((messages["label"] == "spam").to_numpy())
 order = torch.randperm(len(spam), generator=torch.Generator().manual_seed(0))
@@ -191,9 +191,8 @@ for n in sizes:
 looks = {"few-shot": (style.ORANGE, "D"), "TF-IDF": (style.GREEN, "^")}
 looks |= {"probe": (style.BLUE, "o"), "fine-tuning": (style.VERMILION, "s")}
 figure, axes = plt.subplots(figsize=(8, 5.5))
-axes.axhline(
-    100 * found["zero-shot"][0].mean(), color=style.GREY, ls="--", lw=2, label="zero-shot, wording picked"
-)
+level = 100 * found["zero-shot"][0].mean()
+axes.axhline(level, color=style.GREY, ls="--", lw=2, label="zero-shot, wording picked")
 for shift, (way, (colour, marker)) in enumerate(looks.items()):
     each = 100 * torch.stack([hits.mean(dim=1) for hits in found[way].values()])  # (sizes, draws)
     places = [n * 1.09 ** (shift - 1.5) for n in found[way]]  # side by side
@@ -368,6 +367,7 @@ print([round(p, 3) for p in taught], "the higher T, the more of its doubt is tau
 
 # %% [markdown]
 # ## Quiz
+#
 # <details><summary><b>Five questions</b></summary>
 #
 # 1. Why do all ways get the same test messages and draws? <details><summary>Answer</summary>So that differences can be paired: hard messages and lucky draws hit all of them.</details>

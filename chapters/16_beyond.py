@@ -30,18 +30,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-import gptcls
 from gptcls.core import tasks
 from gptcls.core.tokenizer import encode
 from gptcls.data.corpora import load_parts
-from gptcls.evaluation import style
+from gptcls.evaluation import intervals, style
 from gptcls.evaluation.baselines import tfidf_baseline
 from gptcls.models.pretrained import load_pretrained
 
 style.use_style()
 torch.set_num_threads(1)  # these matrices are too small to share out
-SEEDS, STEPS, BATCH, LR = range(5), 90, 16, 2e-3
-DATASET = os.path.join(os.path.dirname(gptcls.__file__), "..", "dataset")
+STEPS, BATCH, LR = 90, 16, 2e-3
+DATASET = os.path.join(os.path.dirname(tasks.__file__), "..", "..", "dataset")
 DATA = os.environ.get("COURSE_TREC", os.path.join(DATASET, "questions.tsv"))  # or "trec6:FOLDER"
 
 parts = load_parts(DATA)
@@ -122,29 +121,28 @@ example = torch.tensor([[300.0, -1, 0, 2, 1, 0]] * 2)
 torch.testing.assert_close(my_cross_entropy(example, y[:2]), kinds.loss(example, y[:2]))
 
 rows, test_rows = my_hidden(train["text"]), my_hidden(test["text"])
-answers = [my_fit(rows, y, K, my_cross_entropy, seed)(test_rows).argmax(dim=-1).numpy() for seed in SEEDS]
+answers = [my_fit(rows, y, K, my_cross_entropy, seed)(test_rows).argmax(dim=-1).numpy() for seed in range(3)]
 others = {"TF-IDF of words": tfidf_baseline().fit(train["text"], y).predict(test["text"])}
 others["majority class"] = np.full(len(truth), y.bincount().argmax())
 
 
-def my_interval(values):  # (N,) -> 100 x mean, and its 95 % interval by chapter 12's bootstrap
-    draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
-    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
+def interval(values):  # (N,) -> 100 x mean, and its 95 % interval by the bootstrap of chapter 12
+    low, high = intervals.bootstrap_interval(values[:, None], lambda sums: sums[:, 0] / len(values))
     return f"{100 * values.mean():5.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 right = np.mean([run == truth for run in answers], axis=0)  # (N,) in what share of the runs
 each = ", ".join(f"{100 * (run == truth).mean():.1f}" for run in answers)
-print(f"network          {my_interval(right)} % right, mean of five runs: {each}")
+print(f"network          {interval(right)} % right, mean of three runs: {each}")
 for name, other in others.items():
-    print(f"{name:16} {my_interval((other == truth).astype(float))} % right;", end=" ")
-    print(f"network minus this, question by question: {my_interval(right - (other == truth))} points")
+    print(f"{name:16} {interval((other == truth).astype(float))} % right;", end=" ")
+    print(f"network minus this, question by question: {interval(right - (other == truth))} points")
 assert (right - (others["majority class"] == truth)).mean() > 0.2
 
 # %% [markdown]
 # Where the interval of a *difference* leaves out zero, the luck of these test questions does not explain it.
 #
-# With six classes a mistake has a direction. In the picture, all five runs together, a row is a kind of
+# With six classes a mistake has a direction. In the picture, all three runs together, a row is a kind of
 # question, a column what it was taken for. Below it, the kinds from the best to the worst, and a guess put to
 # the test: that "Where…" and "How many…" give the kind away. Of few questions a share says little.
 
@@ -165,7 +163,7 @@ for run in answers:
     np.add.at(confusion, (truth, run), 1)
 share = confusion / confusion.sum(axis=1, keepdims=True)
 heat_map(share, confusion, kinds.labels, kinds.labels, ylabel="kind of question", xlabel="taken for")
-plt.title("What each kind of question is taken for (answers of five runs)")
+plt.title("What each kind of question is taken for (answers of three runs)")
 plt.show()
 for k in share.diagonal().argsort()[::-1]:
     print(f"{kinds.labels[k]:13} {confusion[k, k]:4} of {confusion[k].sum():4} right: {share[k, k]:.0%}")
@@ -178,8 +176,8 @@ for start in ("Where", "Who", "How many", "How", "What"):
 # %% [markdown]
 # ## Any number of labels
 # "Thank you, I never expected that!" is gratitude *and* surprise. Softmax cannot say so: its probabilities
-# sum to 1, and what one emotion gains another loses. So each label gets a yes-or-no question, a **sigmoid**
-# of its own logit. The target is a row of zeros and ones; the loss is the mean over texts and labels of
+# sum to 1, and what one emotion gains another loses. So a **multi-label** task asks a yes-or-no question for each label, a
+# **sigmoid** of its own logit. The target is a row of zeros and ones; the loss is the mean over texts and labels of
 # $-y\log p-(1-y)\log(1-p)$, **binary cross entropy** (BCE).
 
 
@@ -220,7 +218,7 @@ def my_threshold(true, p, cuts):  # of the cuts that with the largest F1; of equ
 
 
 true, hidden, texts = y.bool().numpy(), my_hidden(emotions["text"]), emotions["text"]
-splits = [np.split(np.random.default_rng(seed).permutation(len(texts)), [120, 170]) for seed in SEEDS]
+splits = [np.split(np.random.default_rng(seed).permutation(len(texts)), [120, 170]) for seed in range(5)]
 scores, tops, cuts = {name: [] for name in ("one half", "0.1 to 0.9", "any", "TF-IDF", "top label")}, [], []
 for seed, (fit, val, held) in enumerate(splits):
     tops.append(my_fit([hidden[i] for i in fit], y[fit], len(names), my_bce, seed))
@@ -273,7 +271,7 @@ plt.show()
 # *How many* emotions does a text show? We derive that number from the labels (`neutral` counts 0), to have a
 # small **regression** at hand: one output, whose loss is the mean squared error in standard deviations from
 # the training mean. Its simplest baseline is a constant: the mean has the least squared error, the median the
-# least absolute one. Compare split by split. (On the command line: `--task single`, `multi`, `regression`.)
+# least absolute one. Compare the first three splits one by one. (Commands: `--task single`, `multi`, `regression`.)
 
 # %%
 number = y[:, [name != "neutral" for name in names]].sum(dim=1, keepdim=True)  # (N, 1)
@@ -281,7 +279,7 @@ mse, z = torch.nn.functional.mse_loss, (number - number.mean()) / number.std(cor
 regression = tasks.Regression.for_training([str(x) for x in number[:, 0].tolist()])
 torch.testing.assert_close(mse(y[:, :1], z), regression.loss(y[:, :1], number))
 errors = {"regression": [], "always the mean": [], "always the median": []}
-for seed, (fit, _, held) in enumerate(splits):
+for seed, (fit, _, held) in enumerate(splits[:3]):
     mean, scale = number[fit].mean(), number[fit].std(correction=0)
     top = my_fit([hidden[i] for i in fit], (number[fit] - mean) / scale, 1, mse, seed)
     guesses = top([hidden[i] for i in held]) * scale + mean, mean, number[fit].median()
@@ -367,6 +365,7 @@ print("absolute:", least_absolute, "(the median)  squared:", least_squared, "(th
 
 # %% [markdown]
 # ## Quiz
+#
 # <details><summary><b>Five questions</b></summary>
 #
 # 1. What changes in the network between two classes and six? <details><summary>Answer</summary>Only the head: K rows instead of two. The loss stays.</details>
@@ -374,7 +373,6 @@ print("absolute:", least_absolute, "(the median)  squared:", least_squared, "(th
 # 3. Why can thresholds tuned for F1 hurt exact match? <details><summary>Answer</summary>They say yes more often, and one wrong yes spoils a text.</details>
 # 4. Why compare two classifiers question by question? <details><summary>Answer</summary>Both find the same ones hard; in the difference that cancels.</details>
 # 5. Why standardise the targets of a regression? <details><summary>Answer</summary>A fresh head then starts near the mean, whatever the unit.</details>
-#
 # </details>
 #
 # Next: [17. Chinese](17_chinese.ipynb)

@@ -24,8 +24,6 @@
 # </details>
 
 # %%
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -34,13 +32,14 @@ import torch
 
 from gptcls.core.classifier import Classifier
 from gptcls.core.tokenizer import GPT2
-from gptcls.evaluation import style
+from gptcls.evaluation import intervals, style
 from gptcls.evaluation.baselines import tfidf_baseline
 from gptcls.models import llama, lora
 
 style.use_style()
 torch.set_num_threads(1)  # these matrices are too small to share out
-reviews = pd.read_csv(Path(llama.__file__).parents[2] / "dataset" / "hotel_reviews_zh.tsv", sep="\t")
+ROOT = llama.__file__.rpartition("gptcls")[0]  # the folder that holds the package
+reviews = pd.read_csv(f"{ROOT}dataset/hotel_reviews_zh.tsv", sep="\t")
 reviews = reviews.drop_duplicates("text").sample(frac=1, random_state=1, ignore_index=True)
 print(len(reviews), "reviews, written for this course:", reviews["label"].value_counts().to_dict())
 
@@ -236,17 +235,16 @@ for i in range(4):
 
 
 # %%
-def my_interval(values):  # (N,) -> 100 x mean, and its 95 % interval by chapter 12's bootstrap
-    draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
-    low, high = 100 * np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-    return f"{100 * values.mean():.1f} [{low:.1f}, {high:.1f}]"
+def interval(values):  # (N,) -> 100 x mean, and its 95 % interval by the bootstrap of chapter 12
+    low, high = intervals.bootstrap_interval(values[:, None], lambda sums: sums[:, 0] / len(values))
+    return f"{100 * values.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 right = {name: ((each >= 0.5) == y.numpy()).astype(float) for name, each in p.items()}
 print("right of 240, per cent              the rounds           minus TF-IDF, review by review")
 for name, each in right.items():
     rounds = " ".join(f"{each[fold == i].mean():.0%}" for i in range(4))
-    print(f"{name:14} {my_interval(each):20} {rounds:20} {my_interval(each - right['TF-IDF'])}")
+    print(f"{name:14} {interval(each):20} {rounds:20} {interval(each - right['TF-IDF'])}")
 
 # %% [markdown]
 # Read this first: which intervals leave out 50, the coin, and does any trained network reach TF-IDF, which is
@@ -367,6 +365,7 @@ print(f"{lora_numbers:,} of 494,032,768: {lora_numbers / 494_032_768:.2%}")
 
 # %% [markdown]
 # ## Quiz
+#
 # <details><summary><b>Five questions</b></summary>
 #
 # 1. Why does GPT-2 need about two tokens for a character? <details><summary>Answer</summary>Its byte merges were learnt on English; most characters stay in pieces.</details>
@@ -374,7 +373,6 @@ print(f"{lora_numbers:,} of 494,032,768: {lora_numbers / 494_032_768:.2%}")
 # 3. What does a rotary score depend on? <details><summary>Answer</summary>The two vectors, and the distance of their positions alone.</details>
 # 4. What do grouped heads save? <details><summary>Answer</summary>Keys and values: fewer to compute and to keep.</details>
 # 5. Why does LoRA on random weights do badly? <details><summary>Answer</summary>It adapts knowledge, and there is none.</details>
-#
 # </details>
 #
 # Next: [18. Why it is fast](18_speed.ipynb)

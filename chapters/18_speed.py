@@ -366,6 +366,7 @@ print(f"{factor:.2f}")
 
 # %% [markdown]
 # ## Quiz
+#
 # <details><summary><b>Five questions</b></summary>
 #
 # 1. Why does a trained block cost three forward passes? <details><summary>Answer</summary>Its backward pass has two products for each of the forward pass.</details>
@@ -373,7 +374,6 @@ print(f"{factor:.2f}")
 # 3. With which number of epochs does the cache save nothing? <details><summary>Answer</summary>One.</details>
 # 4. Why must the last block's attention still see all tokens? <details><summary>Answer</summary>The last token mixes their values.</details>
 # 5. What does fusing save, if not multiply-adds? <details><summary>Answer</summary>Trips to memory between small operations.</details>
-#
 # </details>
 #
 # Next: [19. Your own data](19_your_data.ipynb)

@@ -33,7 +33,7 @@ import torch
 
 import gptcls
 from gptcls.audit import audit
-from gptcls.evaluation import style
+from gptcls.evaluation import intervals, style
 from gptcls.evaluation.baselines import tfidf_baseline
 
 style.use_style()
@@ -130,14 +130,13 @@ answers = {"majority class": np.full(len(test), train["label"].mode()[0])}
 answers["TF-IDF of words"] = tfidf_baseline().fit(train["text"], train["label"]).predict(test["text"])
 
 
-def my_interval(values):  # (N,) -> 100 x mean, and its 95 % interval by chapter 12's bootstrap
-    draws = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
-    low, high = 100 * np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
-    return f"{100 * values.mean():.1f} [{low:.1f}, {high:.1f}]"
+def interval(values):  # (N,) -> 100 x mean, and its 95 % interval by the bootstrap of chapter 12
+    low, high = intervals.bootstrap_interval(values[:, None], lambda sums: sums[:, 0] / len(values))
+    return f"{100 * values.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 for name, answer in answers.items():
-    print(f"{name:16} {my_interval((answer == truth).astype(float))} % right")
+    print(f"{name:16} {interval((answer == truth).astype(float))} % right")
 
 # %% [markdown]
 # ## Train
@@ -151,9 +150,9 @@ predictions = pd.read_csv(run.folder / "predictions.csv")
 mine = predictions[predictions["part"] == "test"].set_index("text").loc[test["text"]]
 correct = (mine["answer"] == mine["label"]).to_numpy().astype(float)
 torch.testing.assert_close(correct.mean(), run.scores["test"]["accuracy"])
-print(f"gpt2-nano        {my_interval(correct)} % right of {len(test)}")
+print(f"gpt2-nano        {interval(correct)} % right of {len(test)}")
 for name, answer in answers.items():
-    print(f"minus {name:16} {my_interval(correct - (answer == truth))} points")
+    print(f"minus {name:16} {interval(correct - (answer == truth))} points")
 for name, scores in run.baselines.items():
     print(f"the library's {name:32} {100 * scores['test']['accuracy']:.1f}")
 
@@ -193,7 +192,7 @@ share, accuracy = my_curve(held_sure, held_right)
 threshold = min((p for p in held_sure if held_right[held_sure >= p].mean() >= 0.9), default=1.0)
 kept = sure >= threshold
 print(f"threshold {threshold:.2f}, chosen on {len(held)} validation texts")
-print(f"test: {kept.sum()} of {len(kept)} answered, {my_interval(correct[kept])} % of these right")
+print(f"test: {kept.sum()} of {len(kept)} answered, {interval(correct[kept])} % of these right")
 print(f"      {(~kept).sum()} left to a person; {100 * correct[~kept].mean():.1f} % of these would be right")
 figure, axes = plt.subplots(figsize=(8, 4))
 curves = {"validation": (share, accuracy, style.SKY), "test": (*my_curve(sure, correct), style.BLUE)}
@@ -366,6 +365,7 @@ for wanted in (0.5, 0.75, 1):
 
 # %% [markdown]
 # ## Quiz
+#
 # <details><summary><b>Five questions</b></summary>
 #
 # 1. Why drop repeats before the split? <details><summary>Answer</summary>A text in train and test is a leak: the score flatters.</details>
@@ -373,7 +373,6 @@ for wanted in (0.5, 0.75, 1):
 # 3. Why baselines first? <details><summary>Answer</summary>They say what the file gives away, before effort makes us hope.</details>
 # 4. What does a threshold cost? <details><summary>Answer</summary>Texts without an answer, which a person has to read.</details>
 # 5. What can a card not know by itself? <details><summary>Answer</summary>Who labelled, by what rule, what it must not be used for.</details>
-#
 # </details>
 #
 # That was the course. Next: your own file, with [the README](../README.md) at hand.

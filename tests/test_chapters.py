@@ -12,11 +12,11 @@ pytest.importorskip("jupytext", reason="the course is built with the extra cours
 import nbformat
 from nbformat.v4 import new_output
 
-from chapters import build
+from chapters import build, notebooks
 from chapters.png import SIGNATURE, plain_png
 from gptcls.core.errors import InputError
 
-CHAPTERS = build.find_chapters()
+CHAPTERS = notebooks.find_chapters()
 TEXTS = ("text/plain", "text/html")
 names = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 TOY = '''# %% [markdown]
@@ -56,18 +56,18 @@ a * b
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A course of one small chapter, in a folder of its own."""
-    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     for name in ("CHAPTERS", "NOTEBOOKS"):
         folder = tmp_path / name.lower()
         folder.mkdir()
-        monkeypatch.setattr(build, name, folder)
-    path = build.CHAPTERS / "01_toy.py"
+        monkeypatch.setattr(notebooks, name, folder)
+    path = notebooks.CHAPTERS / "01_toy.py"
     path.write_text(TOY, encoding="utf-8")
     return path
 
 
 def test_every_notebook_is_built_from_its_chapter():
-    assert build.stale_notebooks(CHAPTERS) == []
+    assert notebooks.stale_notebooks(CHAPTERS) == []
 
 
 @pytest.mark.slow
@@ -77,31 +77,31 @@ def test_a_chapter_runs_without_a_network(chapter, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("COURSE_SMS", "COURSE_TREC"):
         monkeypatch.delenv(name, raising=False)
-    build.executed(chapter)
+    notebooks.executed(chapter)
 
 
 @names
 def test_a_chapter_has_what_every_chapter_promises(chapter):
     text = chapter.read_text(encoding="utf-8")
-    cells = build.read_chapter(chapter).cells
-    answers = [tag for cell in cells if (tag := build._tag(cell))]
-    assert answers == [build.YOURS, build.WRONG, build.SOLUTION] * 3
+    cells = notebooks.read_chapter(chapter).cells
+    answers = [tag for cell in cells if (tag := notebooks._tag(cell))]
+    assert answers == [notebooks.YOURS, notebooks.WRONG, notebooks.SOLUTION] * 3
     for part in ("**What you will learn**", "中文提要", "## Exercises", "## Quiz", "★"):
         assert part in text
     assert text.count("<details>") == text.count("</details>") >= 1 + 3 + 1 + 5  # summary, exercises, quiz
     assert len(text.splitlines()) <= 380
-    code = "\n".join(c.source for c in cells if c.cell_type == "code" and build._tag(c) is None)
+    code = "\n".join(c.source for c in cells if c.cell_type == "code" and notebooks._tag(c) is None)
     imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert sum(len(node.names) for node in imports) <= 12
 
 
 @names
 def test_a_notebook_is_small_and_says_nothing_of_where_it_was_built(chapter):
-    path = build.notebook_path(chapter)
+    path = notebooks.notebook_path(chapter)
     assert path.stat().st_size < 400_000
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert notebook.metadata == build.METADATA
+    assert notebook.metadata == notebooks.METADATA
     assert all(cell.metadata == {} for cell in notebook.cells)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     shown = [o.get("text", "") + "".join(o.get("data", {}).get(kind, "") for kind in TEXTS) for o in outputs]
@@ -111,9 +111,9 @@ def test_a_notebook_is_small_and_says_nothing_of_where_it_was_built(chapter):
 
 @pytest.mark.slow
 def test_building_twice_gives_the_same_bytes(toy):
-    first = build.executed(toy)
-    assert nbformat.reads(first, as_version=4).metadata == build.METADATA
-    assert first == build.executed(toy)
+    first = notebooks.executed(toy)
+    assert nbformat.reads(first, as_version=4).metadata == notebooks.METADATA
+    assert first == notebooks.executed(toy)
     cells = nbformat.reads(first, as_version=4).cells
     assert [cell.cell_type for cell in cells] == ["markdown", "code", "code", "markdown", "code"]
     assert [cell.execution_count for cell in cells if cell.cell_type == "code"] == [1, 2, 3]
@@ -131,17 +131,17 @@ def test_building_twice_gives_the_same_bytes(toy):
 
 @pytest.mark.slow
 def test_a_notebook_that_differs_from_its_chapter_is_found(toy):
-    assert build.stale_notebooks([toy]) == ["01_toy.ipynb"]  # there is none yet
+    assert notebooks.stale_notebooks([toy]) == ["01_toy.ipynb"]  # there is none yet
     build.main(build.Options())
-    assert build.stale_notebooks([toy]) == []
-    other = build.NOTEBOOKS / "02_gone.ipynb"
-    other.write_bytes(build.notebook_path(toy).read_bytes())
-    assert build.stale_notebooks([toy]) == ["02_gone.ipynb"]
-    assert build.stale_notebooks([toy], everything=False) == []
+    assert notebooks.stale_notebooks([toy]) == []
+    other = notebooks.NOTEBOOKS / "02_gone.ipynb"
+    other.write_bytes(notebooks.notebook_path(toy).read_bytes())
+    assert notebooks.stale_notebooks([toy]) == ["02_gone.ipynb"]
+    assert notebooks.stale_notebooks([toy], everything=False) == []
     edits = (("print(a, b)", "print(b, a)"), ("return a + b", "return b + a"), ("Add them", "Add these"))
     for old, new in edits:
         toy.write_text(TOY.replace(old, new), encoding="utf-8")
-        assert build.stale_notebooks([toy], everything=False) == ["01_toy.ipynb"]
+        assert notebooks.stale_notebooks([toy], everything=False) == ["01_toy.ipynb"]
         with pytest.raises(InputError, match=r"run python -m chapters\.build"):
             build.main(build.Options(check=True, chapters=("01",)))
 
@@ -162,7 +162,7 @@ def test_an_exercise_whose_check_is_wrong_stops_the_build(toy, old, new, message
     assert TOY.count(old) == 1
     toy.write_text(TOY.replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match=message) as error:
-        build.executed(toy)
+        notebooks.executed(toy)
     assert "exec(" not in str(error.value)
 
 
@@ -180,7 +180,7 @@ def test_timings_are_kept_while_the_code_is_the_same(toy):
     def built(text, **options):
         toy.write_text(text, encoding="utf-8")
         build.main(build.Options(**options))
-        return build.notebook_path(toy).read_text(encoding="utf-8")
+        return notebooks.notebook_path(toy).read_text(encoding="utf-8")
 
     def seconds(text):
         cells = nbformat.reads(text, as_version=4).cells
@@ -213,18 +213,18 @@ plt.show()
 def test_the_picture_of_the_readme_is_that_of_its_notebook(toy):
     toy.write_text(TOY + PICTURE, encoding="utf-8")
     build.main(build.Options())
-    front = build.NOTEBOOKS / "front.png"
+    front = notebooks.NOTEBOOKS / "front.png"
     assert front.read_bytes().startswith(SIGNATURE)
-    assert build.stale_notebooks([toy]) == []
+    assert notebooks.stale_notebooks([toy]) == []
     front.write_bytes(front.read_bytes() + b"\0")
-    assert build.stale_notebooks([toy]) == ["front.png"]
+    assert notebooks.stale_notebooks([toy]) == ["front.png"]
     front.unlink()
-    assert build.stale_notebooks([toy]) == ["front.png"]
+    assert notebooks.stale_notebooks([toy]) == ["front.png"]
 
 
 def test_an_inserted_cell_renames_no_other(toy):
     def ids():
-        cells = build.folded(build.read_chapter(toy)).cells
+        cells = notebooks.folded(notebooks.read_chapter(toy)).cells
         assert len({cell.id for cell in cells}) == len(cells)
         return {cell.source: cell.id for cell in cells if cell.source != "a * b"}  # soon there twice
 
@@ -248,7 +248,7 @@ def test_a_cell_that_fails_or_cannot_be_repeated_stops_the_build(toy, cell, mess
     with pytest.raises(InputError, match=message) as error:
         build.main(build.Options())
     assert f"01_toy.py, cell {cell.splitlines()[-1]!r}" in str(error.value)
-    assert list(build.NOTEBOOKS.iterdir()) == []
+    assert list(notebooks.NOTEBOOKS.iterdir()) == []
 
 
 def test_an_unknown_chapter_is_named(toy):
@@ -256,10 +256,10 @@ def test_an_unknown_chapter_is_named(toy):
     ten.touch()
     for name in ("07", "0", "01_to", ""):
         with pytest.raises(InputError, match=rf"{name!r}.*01_toy, 10_ten"):
-            build.find_chapters((name,))
+            notebooks.find_chapters((name,))
     for name in ("1", "01", "01_toy"):
-        assert build.find_chapters((name,)) == [toy]
-    assert build.find_chapters(("10", "1")) == build.find_chapters() == [toy, ten]
+        assert notebooks.find_chapters((name,)) == [toy]
+    assert notebooks.find_chapters(("10", "1")) == notebooks.find_chapters() == [toy, ten]
 
 
 def test_a_check_takes_no_timings(toy):
@@ -296,6 +296,6 @@ def test_pictures_in_outputs_are_cleaned():
     cell = nbformat.v4.new_code_cell("draw()")
     data = {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": "<Figure size 1x1>"}
     cell.outputs = [new_output("display_data", data)]
-    build._clean(cell.outputs[0], CHAPTERS[0], cell)
+    notebooks._clean(cell.outputs[0], CHAPTERS[0], cell)
     assert list(cell.outputs[0].data) == ["image/png"]
     assert b"Software" not in base64.b64decode(cell.outputs[0].data["image/png"])
