@@ -128,11 +128,10 @@ for mine, theirs in pairs:
 # %% [markdown]
 # ## The whole model
 #
-# A table with a vector for each token, a table with a vector for each position (**embeddings**), the blocks, a
-# last norm.
-# Then each token's vector is compared with all vectors of the token table: the dot products are the
-# **logits** of the next token, which a softmax turns into probabilities. Using the first table again at the
-# end is called **weight tying**.
+# A table with a vector for each token, a table with a vector for each position (both are **embeddings**), the
+# blocks, a last norm. Then each token's vector is compared with all vectors of the token table: the dot products
+# are the **logits** of the next token, which a softmax turns into probabilities. Using the first table again at
+# the end is called **weight tying**.
 
 
 # %%

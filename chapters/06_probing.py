@@ -53,7 +53,7 @@ print(f"{len(sources.load_data(DATA)):,} messages; used here: {len(texts)}, half
 # that come with the package, and prints other numbers. We take as many spam as ham, so that the majority
 # class is right half of the time, and every accuracy can be read against 50 %.
 #
-# ## The question, and what the network expects next
+# ## The prompt, and what the network expects next
 
 # %%
 QUESTION = "Is the following text 'spam'? '{}'\nAnswer:"

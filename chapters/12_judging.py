@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12. Does it really work? Luck
 #
-# A classifier's report says "97 % right". Before you rely on that, ask: had it seen the test messages before?
+# A classifier's report says "**accuracy** 97 %". Before you rely on that, ask: had it seen the test messages before?
 # How much of the number is luck? And what would a simple method have reached on the *same* messages?
 #
 # **What you will learn**
@@ -203,8 +203,8 @@ for name, hit in hits.items():
 #
 # Do the intervals of two lines overlap? That is the wrong question. All answered the *same* messages, and a
 # message that is hard for one is often hard for the other: such luck is in both scores, and cancels in their
-# difference. Only messages on which the two disagree say anything. The **paired bootstrap** draws messages
-# with replacement, both answers to a message together.
+# difference. So make a **paired comparison**: only messages on which the two disagree say anything. The **paired
+# bootstrap** draws messages with replacement, both answers to a message together.
 
 
 # %%

@@ -192,10 +192,10 @@ print(f"W holds {base.weight.numel():,} numbers, A and B {mine.A.weight.numel() 
 #
 # Now train them ourselves, with the `gpt2-nano` that ships. The outputs you see come from UCI's SMS Spam
 # Collection; run without it, the notebook uses the 520 messages that come with the package, and prints other
-# numbers. To be quick, there are 64 labels, and the first 16 tokens of a message are read.
+# numbers. To be quick, there are 64 labels, and the first 20 tokens of a message are read.
 
 # %%
-LABELS, EPOCHS, TOKENS, N_TEST, SEEDS = 64, 4, 16, 100, range(5)  # half of the messages drawn are spam
+LABELS, EPOCHS, TOKENS, N_TEST, SEEDS = 64, 4, 20, 100, range(5)  # half of the messages drawn are spam
 messages = split.drop_duplicates(sources.load_data(DATA))
 spam = torch.tensor((messages["label"] == "spam").to_numpy())
 ids = [torch.tensor(encode(text)[:TOKENS]) for text in messages["text"]]
@@ -205,7 +205,7 @@ print(f"{len(messages):,} messages, {int(spam.sum())} spam; a draw takes {(N_TES
 # %% [markdown]
 # The token table has 50,257 rows. Those of tokens that no drawn message holds get no gradient, so only the
 # others are kept (`used`): the answers stay the same, and training is much faster. Every way gets the same messages,
-# order and steps; its learning rate was chosen beforehand on other draws (seeds 100 to 102; with 5 epochs and 20 tokens).
+# order and steps; its learning rate was chosen beforehand on other draws (seeds 100 to 102), with 5 epochs.
 
 
 # %%

@@ -207,7 +207,7 @@ plt.show()
 # %% [markdown]
 # The more blocks are frozen, the more is saved. With one epoch nothing is gained; with many, the limit is what the
 # trained block costs. Evaluations, not counted here, gain even more: they need no backward pass. A search over learning
-# rates or seeds shares one cache (`--cache DIR` keeps it on disk), so it counts as one long training.
+# rates or seeds shares one **feature cache** (`--cache DIR` keeps it on disk), so it counts as one long training.
 #
 # ## One position is enough
 #

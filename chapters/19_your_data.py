@@ -209,8 +209,8 @@ plt.show()
 # falls below the dotted line? At the left end stand very few texts, and one sure mistake pulls the curve down.
 #
 # ## What you hand on
-# `classifier/` is all that is needed to use it. Its `README.md` is the card: data and split, scores beside
-# baselines, how far to believe a probability, limits. What it cannot know, you add: who labelled, by what
+# `classifier/` is all that is needed to use it. Its `README.md` is the **model card**: data and split, scores
+# beside baselines, how far to believe a probability, limits. What it cannot know, you add: who labelled, by what
 # rule, what it must not be used for, the license.
 
 # %%

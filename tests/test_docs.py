@@ -154,19 +154,17 @@ def test_a_translation_that_says_something_else_is_found(old, new):
     assert len(differences(page, other.replace(old, new))) > 0
 
 
+SET_OFF = r"\*\*(.+?)\*\*|(?<!\*)\*([^*\n]+)\*(?!\*)|^#+ ([^\n]+)"  # bold, italics, a heading
+
+
 def introduces(text: str, english: str, chinese: str) -> bool:
-    """Does a notebook's prose set a term off: in bold or italics, in a heading, or beside its Chinese name?"""
-    marked = re.findall(r"\*\*(.+?)\*\*|(?<!\*)\*([^*\n]+)\*(?!\*)|^#+ (.+)", text, re.MULTILINE | re.DOTALL)
-    marked = " | ".join(" ".join(" ".join(each).split()) for each in marked)
-    beside = " | ".join(" ".join(each) for each in re.findall(r"(\S*) ?[(（]([^()（）]+)[)）]", text))
-    return any(
-        re.search(rf"\b{re.escape(name)}", marked, re.IGNORECASE) for name in english.split(", ")
-    ) or any(
-        re.search(rf"{re.escape(zh)} \|? ?{re.escape(en)}", beside, re.IGNORECASE)
-        for zh in re.split("[、（）]", chinese)
-        for en in english.split(", ")
-        if zh
-    )
+    """Does a notebook's prose set a term off, or give it in brackets behind its Chinese name?"""
+    found = re.findall(SET_OFF, text, re.MULTILINE | re.DOTALL)
+    marked = " | ".join(" ".join("".join(each).split()) for each in found)
+    names, words = english.split(", "), re.findall(r"[^、\uff08\uff09]+", chinese)
+    beside = "|".join(rf"{re.escape(word)} ?[(\uff08]{re.escape(name)}" for word in words for name in names)
+    wanted = "|".join(rf"\b{re.escape(name)}" for name in names)
+    return bool(re.search(wanted, marked, re.IGNORECASE) or re.search(beside, text, re.IGNORECASE))
 
 
 def test_the_terms_of_the_glossary_stand_in_their_chapters():
