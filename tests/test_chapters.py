@@ -4,6 +4,7 @@ import ast
 import base64
 import re
 import struct
+import sys
 import zlib
 
 import pytest
@@ -19,6 +20,11 @@ from gptcls.core.errors import InputError
 CHAPTERS = notebooks.find_chapters()
 TEXTS = ("text/plain", "text/html")
 names = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+QUIZ = (
+    "\n# %% \\[markdown\\]\n# ## Quiz\n#\n# <details><summary><b>Five questions</b></summary>\n#\n"
+    + "".join(rf"# {n}\. .+\? <details><summary>Answer</summary>.+</details>\n" for n in range(1, 6))
+    + "# </details>\n#\n# .*\n$"
+)
 TOY = '''# %% [markdown]
 # # A toy
 #
@@ -89,6 +95,7 @@ def test_a_chapter_has_what_every_chapter_promises(chapter):
     for part in ("**What you will learn**", "中文提要", "## Exercises", "## Quiz", "★"):
         assert part in text
     assert text.count("<details>") == text.count("</details>") >= 1 + 3 + 1 + 5  # summary, exercises, quiz
+    assert len(re.findall(QUIZ, text)) == 1
     assert len(text.splitlines()) <= 380
     code = "\n".join(c.source for c in cells if c.cell_type == "code" and notebooks._tag(c) is None)
     imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -260,6 +267,14 @@ def test_an_unknown_chapter_is_named(toy):
     for name in ("1", "01", "01_toy"):
         assert notebooks.find_chapters((name,)) == [toy]
     assert notebooks.find_chapters(("10", "1")) == notebooks.find_chapters() == [toy, ten]
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.delattr("chapters.notebooks")
+    monkeypatch.delitem(sys.modules, "chapters.notebooks")
+    monkeypatch.setitem(sys.modules, "jupytext", None)
+    with pytest.raises(InputError, match=r"the course needs jupytext: pip install 'gptcls\[course\]'"):
+        build.main(build.Options(check=True))
 
 
 def test_a_check_takes_no_timings(toy):
