@@ -41,12 +41,12 @@ DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 
 # ## Five draws of the messages
 #
 # Each has 120 to train on and 80 to judge by, half spam: chance is 50 %. To be quick, the network reads the
-# first 32 tokens of a message. The outputs you see come from UCI's SMS Spam Collection; run without it, the
+# first 24 tokens of a message. The outputs you see come from UCI's SMS Spam Collection; run without it, the
 # notebook uses the 520 messages that come with the package, and prints other numbers.
 
 # %%
 frame = split.drop_duplicates(sources.load_data(DATA))
-rows = [tokenizer.encode(text, max_length=32) for text in frame["text"]]
+rows = [tokenizer.encode(text, max_length=24) for text in frame["text"]]
 spam = torch.tensor((frame["label"] == "spam").tolist()).long()
 TRAIN, TEST = (torch.tensor([0] * n + [1] * n) for n in (60, 40))  # the classes of a draw's rows
 DRAWS = []  # row numbers of training and test messages, ham before spam in both
