@@ -27,10 +27,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from benchmarks import ablation_report
-from gptcls.core.classifier import Classifier
 from gptcls.core.tokenizer import encode
 from gptcls.data import sources, split
 from gptcls.evaluation import intervals, style
+from gptcls.fast import frozen
 from gptcls.models import lora, pretrained
 
 DATA = os.environ.get("COURSE_SMS", "sms-sample")  # "sms-spam" downloads UCI's 5,574 messages, 0.2 MB
@@ -126,9 +126,8 @@ plt.show()
 #
 # Two rows differ, both far below the default. Under the causal mask the **first position** (row 2) has seen nothing
 # but itself, so the head judges a message by its first token. The **head alone** (row 3) must separate the classes in
-# vectors that were made for predicting the next token; a trained block can move them.
-#
-# The others cannot be told from the default, so this chapter offers no reasons for them. Two pairs matter here:
+# vectors that were made for predicting the next token; a trained block can move them. The others cannot be
+# told from the default, so this chapter offers no reasons for them. Two pairs matter here:
 
 # %%
 pairs = {"last real token minus position -1": (16, 1), "pretrained minus random, all layers": (5, 10)}
@@ -154,11 +153,12 @@ for name, (one, other) in pairs.items():
 
 
 # %%
-class MyLoRA(torch.nn.Module):
-    # A linear layer and the two thin matrices beside it; `my_lora` below freezes the layer.
+class MyLoRA(torch.nn.Module):  # a linear layer, frozen by `my_lora`, and two thin matrices beside it
+    weight = property(lambda self: self.base.weight + self.scale * self.B.weight @ self.A.weight)  # in one
+
     def __init__(self, base, r, alpha):
         super().__init__()
-        self.base, self.scale = base, alpha / r
+        self.base, self.bias, self.scale = base, base.bias, alpha / r
         self.A = torch.nn.Linear(base.in_features, r, bias=False)  # with its usual random start
         self.B = torch.nn.Linear(r, base.out_features, bias=False)
         torch.nn.init.zeros_(self.B.weight)
@@ -171,8 +171,7 @@ def my_lora(model, r=8, alpha=8.0):
     """Put MyLoRA around every linear layer of the blocks; train only A, B and the head."""
     blocks, thin = model.backbone.blocks, []
     for name, layer in lora.linear_layers(blocks).items():
-        mine = MyLoRA(layer, r, alpha)
-        blocks.set_submodule(name, mine)
+        blocks.set_submodule(name, mine := MyLoRA(layer, r, alpha))
         thin += [mine.A.weight, mine.B.weight]
     model.learn([], "lora", thin)  # these and the head; all the rest is frozen
 
@@ -213,7 +212,7 @@ def my_train(model, batch, train, lr, seed):
     """AdamW over shuffled batches of 8, the rate falling to zero."""
     order = torch.Generator().manual_seed(seed)
     steps = [b for _ in range(EPOCHS) for b in train[torch.randperm(len(train), generator=order)].split(8)]
-    optimizer = torch.optim.AdamW(model.trained_parameters().values(), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1, fused=True)  # frozen: no gradient
     for step, chosen in enumerate(steps):
         optimizer.param_groups[0]["lr"] = lr * (1 - step / len(steps))
         optimizer.zero_grad()
@@ -231,17 +230,19 @@ def run(seed, lr, prepare, random=False):
     network = type(nano)(type(nano.config)(**vars(nano.config) | {"vocab_size": len(used)}))  # random weights
     if not random:
         network.load_state_dict(nano.state_dict() | {"wte.weight": nano.wte.weight[used]})
-    model = Classifier(network, 2)
-    prepare(model)
+    classifier = frozen.Classifier(network, 2)  # gptcls.core's own
+    prepare(classifier)
+    model = frozen.Trained(classifier, 0)  # it too, but its last block works at one position (chapter 18)
 
     def batch(chosen):
         small = [torch.searchsorted(used, ids[i]) for i in chosen]  # each token's row in the small table
-        return torch.nn.utils.rnn.pad_sequence(small, batch_first=True), torch.tensor(list(map(len, small)))
+        x = network.embed(torch.nn.utils.rnn.pad_sequence(small, batch_first=True))
+        return x, torch.tensor(list(map(len, small)))
 
     my_train(model, batch, train, lr, seed)
     with torch.no_grad():
         right = (model(*batch(held)).argmax(dim=1) == spam[held]).float()
-    return 100 * right.mean().item(), sum(p.numel() for p in model.trained_parameters().values())
+    return 100 * right.mean().item(), sum(p.numel() for p in classifier.trained_parameters().values())
 
 
 # %%
@@ -270,8 +271,7 @@ for way in ("head", "LoRA, rank 8", "all layers"):
 #
 # ## What pretraining is worth
 #
-# Pretrained minus random, seed by seed: with a thousand labels (rows 5 and 10 of the file, the first nano with all
-# layers trained), and with few.
+# Pretrained minus random, seed by seed: with a thousand labels (rows 5 and 10 of the file), and with few.
 
 # %%
 worth = {"all layers,\nthe book's labels\n(first nano)": paired}
