@@ -73,6 +73,16 @@ def test_a_text_through_it():
     assert (status, out.split()[0], err) == (0, "spam", "")
 
 
+def test_an_answer_imports_no_more_than_it_needs_and_leaves_the_collector_on():
+    code = "import gc, sys; from gptcls.common import cli; sys.argv[1:] = ['classify', 'see you at lunch']\n"
+    code += "cli.main(); print(gc.isenabled(), gc.get_freeze_count() > 0, *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, answer, (enabled, frozen, *modules) = map(str.split, done.stdout.splitlines())
+    assert (answer[0], enabled, frozen) == ("ham", "True", "True")
+    slow = {"pandas", "sklearn", "scipy", "matplotlib", "transformers", "torch._dynamo", "torch._inductor"}
+    assert not slow & set(modules)
+
+
 def test_nothing_heavy_is_imported_before_a_verb_is_known():
     code = "import sys, gptcls; from gptcls.common import cli; sys.argv[1:] = ['--help']; cli.main()"
     code += "; print(sorted({'torch', 'numpy', 'pandas', 'tyro'} & set(sys.modules)))"

@@ -28,7 +28,8 @@ def dataset_logits(model: nn.Module, dataset: Dataset, device: torch.device) -> 
     dataset is like :class:`gptcls.core.batches.TextDataset`; the model has ``n_outputs`` (K), and is left in
     eval mode.
     """
-    model.eval()
+    if model.training:  # asking each of its layers takes longer than a short text
+        model.eval()
     if not len(dataset):
         return torch.zeros(0, model.n_outputs)
     batches, logits = token_budget_batches(dataset.widths, token_budget(device)), []

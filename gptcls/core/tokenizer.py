@@ -7,7 +7,7 @@ functions :func:`encode`, :func:`encode_rows` and :func:`decode` use. Its ranks 
 
 import gzip
 from abc import ABC, abstractmethod
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
@@ -123,8 +123,8 @@ def gpt2_encoding() -> tiktoken.Encoding:
     >>> gpt2_encoding().encode("Hello, I am")
     [15496, 11, 314, 716]
     """
-    lines = gzip.decompress((files("gptcls") / "assets" / "gpt2.tiktoken.gz").read_bytes()).splitlines()
-    ranks = {b64decode(token): int(rank) for token, rank in (line.split() for line in lines)}
+    words = gzip.decompress((files("gptcls") / "assets" / "gpt2.tiktoken.gz").read_bytes()).split()
+    ranks = dict(zip(map(a2b_base64, words[::2]), map(int, words[1::2]), strict=True))
     return tiktoken.Encoding(
         "gpt2",
         pat_str=_PATTERN,

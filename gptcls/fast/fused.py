@@ -7,6 +7,7 @@ stay as they are.
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,12 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)
     if T > SHORT:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-    unseen = torch.full((T, T), -math.inf, dtype=q.dtype, device=q.device).triu(1)
-    scores = torch.baddbmm(unseen.expand(B * H, T, T), q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
+    unseen = _unseen(T, q.dtype).expand(B * H, T, T)
+    scores = torch.baddbmm(unseen, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
     return torch.bmm(scores.softmax(dim=-1), v).view(B, H, T, D)
+
+
+@cache
+def _unseen(width: int, dtype: torch.dtype) -> Tensor:  # (T, T)
+    """What the causal mask adds to the scores of texts of at most :data:`SHORT` tokens."""
+    return torch.full((width, width), -math.inf, dtype=dtype).triu(1)
