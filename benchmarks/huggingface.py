@@ -104,10 +104,11 @@ class HuggingFace:
         return int((logits.argmax(dim=-1) == batch["labels"]).sum())
 
     @torch.inference_mode()
-    def logits(self, rows: Sequence[list[int]]) -> Tensor:
-        """Logits (B, 2) of one batch of token ids."""
+    def logits(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, 2)
+        """Of one padded batch of token ids."""
         self.model.eval()
-        return self.model(**collate(rows)).logits
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        return self.model(input_ids=ids, attention_mask=mask).logits
 
 
 def collate(rows: Sequence[list[int]]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def compare(what: str, ours: Sequence[float], peer: Sequence[float], note: str =
     12.0
     """
     ratios = [b / a for a, b in zip(ours, peer, strict=True)]
-    spread = f"{min(ratios):.1f} to {max(ratios):.1f} in {len(ratios)} turns" if len(ratios) > 1 else ""
+    spread = f"{min(ratios):.3g} to {max(ratios):.3g} in {len(ratios)} turns" if len(ratios) > 1 else ""
     return Row(
         what,
         statistics.median(ours),
@@ -98,16 +98,16 @@ def quiet() -> Iterator[None]:
 
 
 @torch.inference_mode()
-def gemm_peak(dtype: torch.dtype, runs: int = 10) -> float:
+def gemm_peak(dtype: torch.dtype, runs: int = 10, clock: Callable[[], float] = time.perf_counter) -> float:
     """Floating-point operations a second, best of ``runs`` products of two square matrices of GEMM_SIZE."""
     size = GEMM_SIZE
     a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
     out = torch.empty(size, size, dtype=dtype)
     seconds = []
     for _ in range(runs + 2):  # the first ones warm up
-        start = time.perf_counter()
+        start = clock()
         torch.mm(a, b, out=out)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return 2 * size**3 / min(seconds)
 
 
@@ -191,7 +191,7 @@ COLUMNS = {  # field -> (heading, format)
     "what": ("", str),
     "seconds": ("ours, s", _three_digits),
     "peer_seconds": ("theirs, s", _three_digits),
-    "ratio": ("theirs / ours", "{:.1f} x".format),
+    "ratio": ("theirs / ours", "{:.3g} x".format),
     "seconds_per_1k": ("s per 1,000 texts", _three_digits),
     "tokens_per_second": ("tokens/s", "{:,.0f}".format),
     "gemm_share": ("share of GEMM peak", "{:.0%}".format),

@@ -223,13 +223,16 @@ def test_repeats_are_numbered_so_that_none_is_dropped(rows):
 @pytest.mark.slow
 def test_inference_prints_its_table_and_writes_it(options, tmp_path, capsys):
     path = tmp_path / "inference.json"
-    shared = {key: getattr(options, key) for key in ("model", "weights", "data", "repeats", "peer_batches")}
-    inference.run(inference.Options(**shared, messages=2, parts=("many", "one"), json=path))
+    shared = {key: getattr(options, key) for key in ("model", "weights", "data", "repeats")}
+    some = {"messages": 2, "rows": 12, "parts": ("one", "many"), "peers": ("fp32", "transformers", "book")}
+    inference.run(inference.Options(**shared, **some, json=path))
     printed = capsys.readouterr().out
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    assert rows[0]["what"].startswith("60 messages: transformers / ours")
-    assert any(row["what"].startswith("one message") for row in rows)
+    assert [row["what"] for row in rows if row["ratio"] is None] == ["one text: gptcls", "12 texts: gptcls"]
+    assert any(row["what"] == "one text: book" for row in rows)
     assert all(row["what"] in printed for row in rows)
+    (theirs,) = (row for row in rows if row["what"] == "12 texts: transformers")
+    assert "0 of 12 labels differ" in theirs["note"]
 
 
 def test_first_answers_are_labels(options, tmp_path):

@@ -68,17 +68,13 @@ def test_mistakes_in_a_verb_name_the_way_it_was_started():
     assert "gptcls generate --help" in err
 
 
-def test_a_text_through_it():
-    status, out, err = gptcls("classify", "You have won a prize, text WIN to 80000")
-    assert (status, out.split()[0], err) == (0, "spam", "")
-
-
-def test_an_answer_imports_no_more_than_it_needs_and_leaves_the_collector_on():
-    code = "import gc, sys; from gptcls.common import cli; sys.argv[1:] = ['classify', 'see you at lunch']\n"
-    code += "cli.main(); print(gc.isenabled(), gc.get_freeze_count() > 0, *sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *_, answer, (enabled, frozen, *modules) = map(str.split, done.stdout.splitlines())
-    assert (answer[0], enabled, frozen) == ("ham", "True", "True")
+def test_a_text_through_it_with_no_more_imports_than_it_needs():
+    code = "import gc, sys; from gptcls.common import cli; cli.main()\n"
+    code += "print(gc.isenabled(), gc.get_freeze_count() > 0, *sys.modules)"
+    command = [sys.executable, "-c", code, "classify", "You have won a prize, text WIN to 80000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer, (enabled, frozen, *modules) = map(str.split, done.stdout.splitlines())
+    assert (answer[0], done.stderr, enabled, frozen) == ("spam", "", "True", "True")
     slow = {"pandas", "sklearn", "scipy", "matplotlib", "transformers", "torch._dynamo", "torch._inductor"}
     assert not slow & set(modules)
 

@@ -20,7 +20,7 @@ from test_to_transformers import TEXTS, TRAINED_ON, checkpoint, saved_over
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from benchmarks import onnx as benchmark
+from benchmarks import inference as benchmark
 from gptcls.classify.predict import TextClassifier, load_classifier
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.core.batches import TextDataset
@@ -467,9 +467,10 @@ def test_the_benchmark_prints_what_it_measured(gpt2, folder, tmp_path, monkeypat
     save_classifier(tmp_path / "c", gpt2)
     monkeypatch.setattr(benchmark, "to_onnx", lambda _, where, int8: shutil.copytree(folder, where))
     options = {"model": str(tmp_path / "c"), "data": write_csv(tmp_path / "rows.csv"), "rows": 12}
+    options |= {"peers": ("ort", "ort-int8"), "parts": ("one", "many")}
     benchmark.run(benchmark.Options(**options, repeats=2, messages=3))
     printed = capsys.readouterr().out
-    for row in ("one message: ONNX Runtime int8", "12 messages: ONNX Runtime fp32", "% of 12 labels equal"):
+    for row in ("one text: ONNX Runtime int8", "12 texts: ONNX Runtime fp32", "0 of 24 labels differ"):
         assert row in printed
 
 
