@@ -359,7 +359,7 @@ def test_a_trained_one_is_saved_and_read_and_answers_the_same(options, base, tmp
     losses = [row["full_val_loss"] for row in run.history if row.get("full_val_loss") is not None]
     assert losses[-1] < losses[0]
     texts = frame["text"].tolist()[::7]
-    found = load_classifier(tmp_path / "x", "cpu").predict_proba(texts)  # in the number format of the run's
+    found = load_classifier(tmp_path / "x", "cpu", "fp32").predict_proba(texts)
     np.testing.assert_allclose(found, run.predict_proba(texts), atol=1e-5)
     assert load_classifier(tmp_path / "x", "cpu").explain(texts[0]).answer in ("ham", "spam")
 
