@@ -1,35 +1,212 @@
-"""python -m benchmarks.scaling: what one epoch costs as the data grows, features in memory and on disk.
+"""python -m benchmarks.scaling: what training and classifying cost as the data grows.
 
-Each size runs in a process of its own: the frozen blocks once over every text, one epoch on their output, and
-a tenth as many texts to validate on. The texts are those of the collection, repeated, each with its number
-behind it, so that no two are equal. Seconds per 1,000 texts should stay flat.
+Without ``--corpus``, one epoch of ``--model``: each size runs in a process of its own, the frozen blocks once
+over every text, one epoch on their output, and a tenth as many texts to validate on. The texts are those of
+the collection, repeated, each with its number behind it, so that no two are equal.
+
+With ``--corpus``, files of JSON lines that have a ``text``, the whole ``train`` and ``classify`` over distinct
+sentences and messages of 5 to 60 tokens, the label of each made by a rule: CPU seconds and the heap of every
+stage, each size in processes of its own. Seconds per 1,000 texts should stay flat, and beyond
+``--cache-budget`` memory too.
 """
 
+import csv
+import gzip
 import json
+import lzma
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from benchmarks import ours, setup
 from benchmarks.measure import Row, Stopwatch, anonymous_mib, peak_mib, report, run_alone
+from gptcls.classify.run import ClassifyConfig, classify
 from gptcls.common import cli
+from gptcls.core.errors import InputError
 from gptcls.core.loop import Curves, Trainer
+from gptcls.core.tokenizer import GPT2
+from gptcls.data.readers import read_chunks
+from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split
+from gptcls.train.run import train
+from gptcls.train.config import TrainConfig
 from gptcls.train.setup import make_loaders, prepare, stage
+
+LENGTHS = range(5, 61)  # tokens
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+SPEAKER, LISTENER = (
+    re.compile(r"\b(i|me|my|we)\b", re.IGNORECASE),
+    re.compile(r"\b(you|your|u)\b", re.IGNORECASE),
+)
+STAGES = {  # what a stage is made of, by command; what is inside of another is not counted twice
+    "train": {
+        "gptcls.train.rows.load_parts": "reading",
+        "gptcls.train.rows.settle": "repeats",
+        "gptcls.train.rows.make_split": "splitting",
+        "gptcls.train.setup.encode_split": "tokens",
+        "gptcls.fast.features.FeatureCache.datasets": "frozen pass",
+        "gptcls.core.loop.Trainer.fit": "epochs",
+        "gptcls.train.run._look": "scoring",
+        "gptcls.train.run._score": "scoring",
+        "gptcls.train.run._frozen_vectors": "baselines",
+        "gptcls.evaluation.baselines.Baselines.scores": "baselines",
+        "gptcls.train.run.save_split": "writing",
+        "gptcls.train.run.write_run": "writing",
+    },
+    "classify": {
+        "gptcls.classify.run.classify_file": "reading",
+        "gptcls.classify.predict.TextDataset": "tokens",
+        "gptcls.classify.predict.dataset_logits": "network",
+        "gptcls.classify.run.with_answers": "writing",
+        "gptcls.data.writer.ChunkWriter._without_formulas": "writing",
+    },
+}
+SAMPLER = """
+import sys, time
+while True:
+    resident, shared = map(int, open(f"/proc/{sys.argv[1]}/statm").read().split()[1:3])
+    print(time.perf_counter(), resident - shared, flush=True)
+    time.sleep(0.01)
+"""
+
+
+class Stages:
+    """The CPU seconds and the largest heap, in MiB, of each stage of a command that runs in this process.
+    Another process looks at the heap (memory that belongs to no file), since much of the work holds Python's
+    lock."""
+
+    def __init__(self, functions: Mapping[str, str]) -> None:
+        self.seconds: Counter = Counter()
+        self.spans = [(time.perf_counter(), "start")]
+        self.since = 0.0
+        for path, name in functions.items():
+            home, attribute = _home_of(path)
+            setattr(home, attribute, self._timed(getattr(home, attribute), name))
+
+    def _timed(self, function: Callable, name: str) -> Callable:
+        @wraps(function)
+        def timed(*given, **options):
+            outer = self.spans[-1][1]
+            self._turn_to(name)
+            try:
+                return function(*given, **options)
+            finally:
+                self._turn_to(outer)
+
+        return timed
+
+    def _turn_to(self, name: str) -> None:
+        now = time.process_time()
+        self.seconds[self.spans[-1][1]] += now - self.since
+        self.since = now
+        self.spans.append((time.perf_counter(), name))
+
+    def of(self, work: Callable[[], object]) -> dict[str, dict[str, float]]:
+        """Do the work."""
+        with tempfile.TemporaryFile("w+") as file:
+            command = [sys.executable, "-c", SAMPLER, str(os.getpid())]
+            with subprocess.Popen(command, stdout=file) as sampler:
+                try:
+                    work()
+                finally:
+                    self._turn_to("end")
+                    sampler.kill()
+            file.seek(0)
+            samples = [tuple(map(float, line.split())) for line in file if line.endswith("\n")]
+        begins, heaps, page = [moment for moment, _ in self.spans], {}, os.sysconf("SC_PAGE_SIZE") / 2**20
+        for moment, pages in samples:
+            name = self.spans[max(0, bisect(begins, moment) - 1)][1]
+            heaps[name] = max(heaps.get(name, 0.0), pages * page)
+        return {"seconds": dict(self.seconds), "heap_mib": heaps}
+
+
+def _home_of(path: str) -> tuple[object, str]:
+    """The module or class that a dotted name is an attribute of, and its own name."""
+    home, _, attribute = path.rpartition(".")
+    try:
+        return import_module(home), attribute
+    except ModuleNotFoundError:
+        outer, name = _home_of(home)
+        return getattr(outer, name), attribute
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(setup.Options):
     """One epoch over more and more texts."""
 
-    sizes: tuple[int, ...] = (1000, 3000, 10_000)
-    """Training texts."""
+    sizes: tuple[int, ...] = ()
+    """Training texts; with --corpus all texts. By default 1,000 to 10,000 and 6,000 to 100,000."""
     only: int | None = None
     """Run this size alone and print its figures as a line of JSON."""
     cache_budget: float = 2.0
     """With --only: GiB of features in memory; 0 puts them all into a file."""
+    corpus: tuple[Path, ...] = ()
+    """JSON lines with a text each, .gz or .xz: train and classify as whole commands over their sentences."""
+    verb: Literal["train", "classify"] = "train"
+    """With --corpus and --only: which of the two."""
+    rows: Path | None = None
+    """With --corpus and --only: the texts and labels, made before."""
+    out: Path | None = None
+    """With --corpus and --only: where train leaves its classifier and classify finds it."""
+    epochs: int = 2
+    """With --corpus: passes over the training rows."""
+
+
+def texts_in(files: Sequence[Path], count: int) -> Iterator[str]:
+    """``count`` different sentences and lines of 5 to 60 tokens, drawn from all that the files hold."""
+    random.seed(setup.SEED)
+    opened = {".gz": gzip.open, ".xz": lzma.open}
+    pieces: list[str] = []
+    for path in files:
+        with opened.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:
+            pieces += (
+                piece.strip() for line in file for piece in SENTENCE_END.split(json.loads(line)["text"])
+            )
+    random.shuffle(pieces)
+    seen: set[str] = set()
+    for piece in pieces:
+        if (key := text_key(piece)) not in seen and len(GPT2.encode(piece)) in LENGTHS:
+            seen.add(key)
+            yield piece
+            if len(seen) == count:
+                return
+    raise InputError(f"--corpus holds {len(seen):,} texts of {count:,}: name more files")
+
+
+def label_of(text: str) -> str:
+    """Whom it speaks of."""
+    speaker, listener = SPEAKER.search(text), LISTENER.search(text)
+    return ("both" if listener else "speaker") if speaker else "listener" if listener else "others"
+
+
+def grown(options: Options) -> dict[str, object]:
+    """The stages of one command on one size."""
+    stages = Stages(STAGES[options.verb])
+    if options.verb == "train":
+        shared = {"train": "last_block", "epochs": options.epochs, "batch_size": 32}
+        shared["cache_budget"] = options.cache_budget
+        config = TrainConfig.of(data=str(options.rows), model=options.model, out=options.out, **shared)
+        found = stages.of(lambda: train(config))
+    else:
+        labelled = options.rows.with_name("labelled.csv")
+        config = ClassifyConfig(model=str(options.out), data=options.rows, out=labelled)
+        found = stages.of(lambda: classify(config))
+    return found | {"peak_mib": peak_mib()}
 
 
 def numbered_rows(data: Path, count: int) -> Split:
@@ -82,8 +259,39 @@ def row_for(size: int, where: str, figures: dict[str, float | None]) -> Row:
     )
 
 
+def growth(options: Options, folder: Path) -> None:
+    """Both commands on every size."""
+    sizes = options.sizes or (6000, 25_000, 100_000)
+    texts = list(texts_in(options.corpus, max(sizes)))
+    for size in sizes:
+        with (rows := folder / f"{size}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerows([("text", "label"), *((text, label_of(text)) for text in texts[:size])])
+        for verb in ("train", "classify"):
+            arguments = [
+                "--only",
+                str(size),
+                "--verb",
+                verb,
+                "--rows",
+                str(rows),
+                "--out",
+                str(folder / str(size)),
+            ]
+            arguments += ["--cache-budget", str(options.cache_budget), "--model", options.model]
+            found = run_alone("benchmarks.scaling", "--corpus", *map(str, options.corpus), *arguments)
+            print(size, verb, json.dumps(found), flush=True)
+
+
 def run(options: Options) -> None:
     """All sizes, or one."""
+    if options.corpus and options.only is not None:
+        print(json.dumps(grown(options)))
+        return
+    if options.corpus:
+        with tempfile.TemporaryDirectory() as folder:
+            growth(options, Path(folder))
+        return
     load_data(options.data)  # a wrong path is said at once
     with setup.workspace(options) as (_, weights):
         if options.only is not None:
@@ -92,7 +300,7 @@ def run(options: Options) -> None:
         shared = options.arguments(weights.resolve())
         rows = []
         for where, budget in (("in memory", 2.0), ("on disk", 0.0)):
-            for size in options.sizes:
+            for size in options.sizes or (1000, 3000, 10_000):
                 arguments = ["--only", str(size), "--cache-budget", str(budget), *shared]
                 rows.append(row_for(size, where, run_alone("benchmarks.scaling", *arguments)))
         title = f"One epoch of {options.model}, last block, as the data grows"

@@ -5,6 +5,7 @@ is; nothing downstream ever searches for a padding id.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -114,22 +115,28 @@ class BucketSampler(Sampler[list[int]]):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = torch.randperm(len(self.lengths))
-        rows = torch.cat([self._sorted(window) for window in order.split(self.window)])
-        sizes = [len(batch) for batch in rows.split(self.batch_size)]
+        order, size = torch.randperm(len(self.lengths)), self.batch_size
+        windows = order.split(self.window)
+        # All that is random is drawn here; a window is sorted once a batch of it is asked for, since a look
+        # at a few batches must not cost as much as an epoch.
+        held = torch.zeros(len(windows), int(self.classes.max()) + 1, dtype=torch.bool)
+        held[torch.arange(len(order)) // self.window, self.classes[order]] = True
+        shifts = torch.rand(int(held.sum())).split(held.sum(dim=1).tolist())
         # The incomplete batch is any of the last window's, else it would always hold the longest rows.
-        first = (len(rows) - 1) // self.window * self.window // self.batch_size
-        sizes.insert(int(torch.randint(first, len(sizes), ())), sizes.pop())
-        batches = rows.split(sizes)
-        for index in torch.randperm(len(batches)).tolist():
-            yield batches[index].tolist()
+        first, missing = (len(windows) - 1) * self.window // size, -len(order) % size
+        short = int(torch.randint(first, len(self), ()))
+        window_of = cache(lambda number: self._sorted(windows[number], shifts[number]).tolist())
+        for index in torch.randperm(len(self)).tolist():
+            number, place = divmod(index * size, self.window)
+            start = place - missing * (index > short)
+            yield window_of(number)[start : place + size - missing * (index >= short)]
 
-    def _sorted(self, rows: Tensor) -> Tensor:
+    def _sorted(self, rows: Tensor, shifts: Tensor) -> Tensor:
         rows = rows[self.lengths[rows].argsort(stable=True)]
         places = torch.empty(len(rows))
-        for one in self.classes[rows].unique():
+        for one, shift in zip(self.classes[rows].unique(), shifts, strict=True):
             own = self.classes[rows] == one
-            places[own] = (torch.arange(int(own.sum())) + torch.rand(())) / own.sum()
+            places[own] = (torch.arange(int(own.sum())) + shift) / own.sum()
         return rows[places.argsort(stable=True)]
 
 

@@ -8,7 +8,8 @@ computes frozen blocks, a linear model of what these say before any training (Al
 A linear model is the best of several, a linear SVM or a logistic regression, of several strengths, with plain
 or balanced classes. It is the one with the best headline measure on the validation rows or, where these are
 fewer than :data:`FEWEST`, by cross-validation on training and validation rows. It is then fitted on the
-training rows alone, as the network is. Each choice is logged.
+training rows alone, as the network is, or of more than :data:`MOST_FITTED` on so many, drawn at random, for
+neither its memory nor its time to grow further. All of this is logged.
 
 A linear SVM has no probabilities. Its decision values become shares by the sigmoid or softmax of a multiple,
 as those of the logistic regressions do: a temperature (Guo et al. 2017), fitted on rows that the model was
@@ -33,6 +34,8 @@ TFIDF, PROBE = "TF-IDF of words and characters", "probe of the frozen blocks"
 FEWEST = 200  # validation rows that a choice may rest on
 FOLDS = 5
 PROBE_C = (0.001, 0.01, 0.1, 1.0)
+MOST_FITTED = 20_000  # rows that a linear model is fitted on, and chosen by
+SCORED_AT_ONCE = 4_096  # rows
 MOST_COMPARED = 200_000  # rows times outputs that the candidates are fitted on, but 2,000 rows in any case
 LETTERS = re.compile(r"[^\W\d_]")
 # Thai, Lao, Burmese, Khmer, kana, and the Chinese characters of the first two planes.
@@ -53,8 +56,9 @@ class Baselines(ABC):
     measure_name: ClassVar[str]  # by which a model is chosen
     activation: ClassVar[str]  # by which decision values become outputs
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels, self.thresholds = labels, [0.5] * len(labels)
+    def __init__(self, labels: Sequence[str], most: int | None = MOST_FITTED) -> None:
+        """``most`` rows are fitted on, None for all."""
+        self.labels, self.most, self.thresholds = labels, most, [0.5] * len(labels)
         self.outputs: dict[str, dict[str, np.ndarray]] = {}  # baseline -> part -> (N, K)
         self.decided: dict[str, dict[str, np.ndarray]] = {}  # baseline -> part -> what :meth:`decide` says
         self._of_ngrams: tuple[Tfidf, Decide] | None = None
@@ -66,28 +70,47 @@ class Baselines(ABC):
         What cannot be fitted is left out, and that is logged. InputError where there is no part "train", or
         an empty one, and for a target beyond K - 1.
         """
-        _, targets = _training(parts)
-        row = self.constant(targets)
+        row = self.constant(_training(parts)[1])
         results = {self.trivial: self._scored(self.trivial, parts, lambda x: np.tile(row, (len(x), 1)))}
-        if reason := self.unfit(targets):
+        fitted_on = self._drawn_from(parts)
+        if (n := len(parts["train"][1])) > (left := len(fitted_on["train"][1])):
+            log.info(f"the baselines are fitted on {left:,} of {n:,} training rows")
+        if reason := self.unfit(fitted_on["train"][1]):
             log.info(f"{TFIDF} left out: {reason}")
             return results
         tfidf = Tfidf()
-        if (ngrams := ngram_parts(tfidf, parts)) is None:
+        if (ngrams := ngram_parts(tfidf, fitted_on)) is None:
             log.info(f"{TFIDF} left out: its training texts are blank")
         else:
-            results[TFIDF], decide = self._linear(TFIDF, ngrams, self.on_ngrams())
+            whole = {part: rows for part, rows in ngrams.items() if len(rows[1]) == len(parts[part][1])}
+            scored = {**parts, **whole}  # in this order
+            results[TFIDF], decide = self._linear(TFIDF, ngrams, scored, self.on_ngrams(), tfidf)
             self._of_ngrams = tfidf, decide
-        if vectors is not None and not self.unfit(_training(vectors)[1]):
-            results[PROBE], _ = self._linear(PROBE, vectors, self.on_vectors())
+        if vectors is not None:
+            fitted_on = self._drawn_from(vectors)
+            if not self.unfit(fitted_on["train"][1]):
+                results[PROBE], _ = self._linear(PROBE, fitted_on, vectors, self.on_vectors())
         return results
+
+    def _drawn_from(self, parts: Parts) -> Parts:
+        """The rows that models are fitted on and chosen by."""
+        _training(parts)
+        found = {}
+        for part in (part for part in ("train", "validation") if part in parts):
+            inputs, targets = parts[part]
+            rows = _drawn(len(targets), self.most)
+            found[part] = _taken(inputs, rows), np.asarray(targets)[rows]
+        return found
 
     def ngram_model(self) -> NgramModel | None:
         """The model of n-grams that :meth:`scores` fitted, to be kept; None where it was left out."""
         return None if self._of_ngrams is None else NgramModel.of(*self._of_ngrams, self.activation)
 
-    def _linear(self, name: str, parts: Parts, models: dict[str, Model]) -> tuple[dict[str, dict], Decide]:
-        """The scores of the best of ``models``, and its decision values, scaled."""
+    def _linear(
+        self, name: str, parts: Parts, scored: Parts, models: dict[str, Model], tfidf: Tfidf | None = None
+    ) -> tuple[dict[str, dict], Decide]:
+        """The scores on ``scored``, whose texts ``tfidf`` reads, of the model that is best for ``parts``, and
+        its decision values, scaled."""
         inputs, targets = parts["train"]
         by_validation = "validation" in parts and len(parts["validation"][1]) >= FEWEST
         candidates = self._by_validation if by_validation else self._by_folds
@@ -103,7 +126,11 @@ class Baselines(ABC):
             inputs, targets = parts["validation"]
             found[best] = targets, decide(inputs)
         scale, outputs = self.scale(*found[best]), activation_of(self.activation)
-        return self._scored(name, parts, lambda x: outputs(scale * decide(x))), lambda x: scale * decide(x)
+
+        def answer(x: Any) -> np.ndarray:
+            return outputs(scale * decide(tfidf.transform(x) if isinstance(x, list) else x))
+
+        return self._scored(name, scored, answer), lambda x: scale * decide(x)
 
     def _by_validation(self, model: Model, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
         """Targets and decision values of the validation rows, of ``model`` fitted on training rows."""
@@ -126,12 +153,14 @@ class Baselines(ABC):
 
     def _compared(self, n: int) -> np.ndarray:
         """The rows of ``n`` that the candidates are fitted on."""
-        most = max(2_000, MOST_COMPARED // len(self.labels))
-        return np.sort(np.random.RandomState(0).permutation(n)[:most])
+        return _drawn(n, max(2_000, MOST_COMPARED // len(self.labels)))
 
     def _scored(self, name: str, parts: Parts, answer: Callable[[Any], np.ndarray]) -> dict[str, dict]:
-        def answered(inputs: Any) -> np.ndarray:  # scikit-learn refuses an empty list
-            return answer(inputs) if _n_rows(inputs) else np.zeros((0, len(self.labels)))
+        def answered(inputs: Any) -> np.ndarray:
+            starts = range(0, _n_rows(inputs), SCORED_AT_ONCE)
+            ends = (min(start + SCORED_AT_ONCE, _n_rows(inputs)) for start in starts)
+            pieces = (_taken(inputs, np.arange(*ends)) for ends in zip(starts, ends, strict=True))
+            return np.concatenate([np.zeros((0, len(self.labels))), *map(answer, pieces)])
 
         outputs = self.outputs[name] = {part: answered(inputs) for part, (inputs, _) in parts.items()}
         self.decided[name] = {part: self.decide(values) for part, values in outputs.items()}
@@ -342,6 +371,15 @@ def _distinct(inputs: Any) -> tuple[np.ndarray, np.ndarray]:
         keys = [inputs.indices[a:b].tobytes() + inputs.data[a:b].tobytes() for a, b in cuts]
     owners = np.array([places.setdefault(key, len(places)) for key in keys])
     return np.unique(owners, return_index=True)[1], owners
+
+
+def _drawn(n: int, most: int | None) -> np.ndarray:
+    """At most so many of ``n`` rows, in their order."""
+    return np.sort(np.random.RandomState(0).permutation(n)[:most])
+
+
+def _taken(inputs: Any, rows: np.ndarray) -> Any:
+    return [inputs[row] for row in rows] if isinstance(inputs, list | tuple) else inputs[rows]
 
 
 def _training(parts: Parts) -> tuple[Any, np.ndarray]:

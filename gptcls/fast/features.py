@@ -11,10 +11,10 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate, chain, compress, pairwise
+from itertools import accumulate, chain, compress, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,31 @@ from gptcls.fast.frozen import Frozen
 from gptcls.language.tree import TreeBlock
 
 FORMAT = "1"
+Computed = tuple[Tensor, list[int], list[int]]  # vectors (V, C), and of each row the first and how many
+
+
+class Rows(Sequence[Tensor]):
+    """Rows of hidden vectors (T, C), each a view of one of the ``storages`` (V, C) that is made when it is
+    asked for: kept, a tensor for each would take more memory than all else about a short text.
+
+    ``places`` (N, 3): which storage, the first vector in it, and how many.
+    """
+
+    def __init__(self, storages: Sequence[Tensor], places: Sequence[tuple[int, int, int]]) -> None:
+        self.storages, self.places = storages, np.array(places, dtype=np.int64).reshape(-1, 3)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Tensor:
+        storage, start, count = self.places[index].tolist()
+        return self.storages[storage][start : start + count]
 
 
 class FeatureDataset(Dataset):
     """A :class:`TextDataset` after a :class:`Frozen`: rows of hidden vectors (T, C) next to the targets."""
 
-    def __init__(self, source: TextDataset, features: list[Tensor]) -> None:
+    def __init__(self, source: TextDataset, features: Sequence[Tensor]) -> None:
         self.features, self.lengths = features, source.lengths
         self.targets, self.owners = source.targets, source.owners
 
@@ -62,9 +81,17 @@ class FeatureDataset(Dataset):
 
     def means(self) -> Tensor:
         """A vector (N, C) for each text, in fp32: the mean of its tokens', or the frozen pooling's."""
-        rows = zip(self.features, self.lengths, strict=True)
-        means = torch.stack([row[: min(length, len(row))].float().mean(dim=0) for row, length in rows])
+        means = self._means(range(len(self)))
         return means if len(self) == len(self.targets) else mean_of_each(means, self.owners)
+
+    def _means(self, rows: Iterable[int]) -> Tensor:
+        each = ((self.features[row], self.lengths[row]) for row in rows)
+        return torch.stack([row[:length].float().mean(dim=0) for row, length in each])
+
+    @property
+    def vectors(self) -> "Means | np.ndarray":
+        """:meth:`means` as an array or, of texts of one row each, as something that is indexed like one."""
+        return Means(self) if len(self) == len(self.targets) else self.means().numpy()
 
     def collate(self, items: list[tuple[Tensor, int, Tensor]]) -> Batch:
         """Items as one batch ``(hidden (B, T, C), lengths (B,), targets)``, zeros behind shorter rows."""
@@ -73,6 +100,19 @@ class FeatureDataset(Dataset):
         for target, row in zip(hidden, rows, strict=True):
             target[: len(row)] = row
         return hidden, torch.tensor(lengths), torch.stack(targets)
+
+
+class Means:
+    """:meth:`FeatureDataset.means` of the ``texts``, by default all, each made when it is asked for."""
+
+    def __init__(self, dataset: FeatureDataset, texts: Sequence[int] | None = None) -> None:
+        self.dataset, self.texts = dataset, np.arange(len(dataset)) if texts is None else np.array(texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:  # (M,) -> (M, C)
+        return self.dataset._means(self.texts[places].tolist()).numpy()
 
 
 @dataclass(frozen=True)
@@ -98,20 +138,24 @@ class FeatureCache:
         keys = {part: [_row_key(*row) for row in rows[part]] for part in parts}
         todo = {key: row for part in parts for key, row in zip(keys[part], rows[part], strict=True)}
         folder = None if self.folder is None else self.folder / _frozen_key(frozen)
-        found = {}
+        storages, found = [], {}
         if folder is not None:
             if first and not self.read_only:
                 _remove_orphans(folder)
-            found = _read(folder, frozen)
+            storages, found = _read(folder, frozen)
         missing = _missing(todo, found)
         if missing:
             pad_id = next(iter(parts.values())).pad_id
             kept = folder if first and not self.read_only else None
-            computed = self._compute(frozen, [todo[key] for key in missing], kept, missing, pad_id, device)
-            found |= dict(zip(missing, computed, strict=True))
+            rows_missing = [todo[key] for key in missing]
+            storage, offsets, counts = self._compute(frozen, rows_missing, kept, missing, pad_id, device)
+            places = zip(repeat(len(storages)), offsets, counts)
+            found |= dict(zip(missing, places, strict=True))
+            storages.append(storage)
         if folder is not None:
             log.info(f"features: {len(todo) - len(missing):,} texts from {folder}, {len(missing):,} computed")
-        return {part: FeatureDataset(d, [found[key] for key in keys[part]]) for part, d in parts.items()}
+        kept_in = {part: Rows(storages, [found[key] for key in keys[part]]) for part in parts}
+        return {part: FeatureDataset(dataset, kept_in[part]) for part, dataset in parts.items()}
 
     def mean_vectors(
         self, backbone: nn.Module, texts: Sequence[str], max_length: int, tokenizer: Tokenizer,
@@ -130,8 +174,8 @@ class FeatureCache:
     def _compute(
         self, frozen: Frozen, rows: list[tuple[list[int], int]], folder: Path | None, keys: list[bytes],
         pad_id: int, device: torch.device,
-    ) -> list[Tensor]:  # fmt: skip
-        """Features (T, C) of each row; several are views of one storage."""
+    ) -> Computed:  # fmt: skip
+        """The features of all rows, and where each one's begin and how many they are."""
         n_stored = [1 if frozen.pools else width for _, width in rows]
         path = None if folder is None else folder / f"{uuid.uuid4().hex}.bin"
         if path is None:
@@ -148,17 +192,16 @@ class FeatureCache:
     def _fill(
         self, frozen: Frozen, rows: list[tuple[list[int], int]], n_stored: list[int], path: Path | None,
         keys: list[bytes], pad_id: int, device: torch.device,
-    ) -> list[Tensor]:  # fmt: skip
+    ) -> Computed:  # fmt: skip
         storage = self._storage(sum(n_stored), frozen.backbone.config.n_embd, frozen.out_dtype, path)
-        views, offsets, start = [storage] * len(rows), torch.zeros(len(rows), dtype=torch.int64), 0
+        offsets, start = [0] * len(rows), 0
         batches = token_budget_batches([width for _, width in rows], token_budget(device))
         rank, world = processes()
         ends = [0]  # the rows of each process lie behind each other
         for owner in range(world):
             for i in chain.from_iterable(batches[owner::world]):
-                offsets[i], end = start, start + n_stored[i]
-                views[i] = storage[start:end]
-                start = end
+                offsets[i] = start
+                start += n_stored[i]
             ends.append(start)
         own = batches[rank::world]
         total = sum(len(rows[i][0]) for i in chain.from_iterable(own))
@@ -167,15 +210,16 @@ class FeatureCache:
                 ids, lengths = pad([rows[i][0] for i in batch], rows[batch[-1]][1], pad_id)
                 hidden = frozen(ids.to(device), lengths.to(device)).cpu()  # (B, T, C) or (B, 1, C)
                 for i, row in zip(batch, hidden, strict=True):
-                    views[i].copy_(row[: n_stored[i]])
+                    storage[offsets[i] : offsets[i] + n_stored[i]] = row[: n_stored[i]]
                 bar.update(int(lengths.sum()))
             if world > 1:
                 for owner, (start, end) in enumerate(pairwise(ends)):
                     send_rows(storage[start:end], owner)
             if path is not None:
                 flush(path)  # else a power cut could leave zeros behind a valid index
-                _write_index(path.with_suffix(".safetensors"), keys, offsets, torch.tensor(n_stored))
-        return views
+                index = torch.tensor(offsets), torch.tensor(n_stored)
+                _write_index(path.with_suffix(".safetensors"), keys, *index)
+        return storage, offsets, n_stored
 
     def _storage(self, n: int, width: int, dtype: torch.dtype, path: Path | None) -> Tensor:
         """Room for ``n`` vectors: in a new file ``path``, mapped; without one in memory or, beyond budget, in
@@ -280,9 +324,11 @@ def _read_index(path: Path) -> tuple[list[bytes], list[int], list[int]]:
     return [key.tobytes() for key in keys.numpy()], offsets, counts
 
 
-def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:
-    """The features that earlier runs left in ``folder``, memory-mapped, by row key."""
-    found: dict[bytes, Tensor] = {}
+def _read(folder: Path, frozen: Frozen) -> tuple[list[Tensor], dict[bytes, tuple[int, int, int]]]:
+    """The features that earlier runs left in ``folder``, memory-mapped, and the place of each row's, as
+    :class:`Rows` has it, by its key."""
+    storages: list[Tensor] = []
+    found: dict[bytes, tuple[int, int, int]] = {}
     width = frozen.backbone.config.n_embd
     for path in sorted(folder.glob("[!.]*.safetensors")):  # what another run is still writing has a dot
         file = path.with_suffix(".bin")
@@ -295,7 +341,6 @@ def _read(folder: Path, frozen: Frozen) -> dict[bytes, Tensor]:
         except (OSError, RuntimeError, LookupError, ValueError, SafetensorError) as error:
             log.info(f"{path} is incomplete ({error!s:.60}): its features are computed again")
             continue
-        storage = storage.view(-1, width)
-        for key, offset, count in zip(keys, offsets, counts, strict=True):
-            found[key] = storage[offset : offset + count]
-    return found
+        found |= dict(zip(keys, zip(repeat(len(storages)), offsets, counts), strict=True))
+        storages.append(storage.view(-1, width))
+    return storages, found

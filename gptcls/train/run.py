@@ -39,7 +39,7 @@ from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.evaluation.paired import decisions, differences
 from gptcls.evaluation.table import DIFFERENCE
-from gptcls.fast.features import FeatureDataset
+from gptcls.fast.features import FeatureDataset, Means
 from gptcls.fast.parts import by_length
 from gptcls.models.lora import plus_groups
 from gptcls.train.answers import choose_answers
@@ -176,7 +176,7 @@ def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = No
     logits = _logits(setup, trainer.model, ("validation",))
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     if options.stack == "ngrams":
-        rivals = judge_of(saved.task).rivals(saved.task.labels)
+        rivals = judge_of(saved.task).rivals(saved.task.labels, most=None)
         parts = [(part, f) for part, f in split.plain_items() if part != "test"]
         rows = {part: (f["text"].tolist(), saved.task.targets(f["label"].tolist())) for part, f in parts}
         rivals.scores({part: (texts, values.numpy()) for part, (texts, values) in rows.items()})
@@ -433,9 +433,9 @@ def _score(setup: Setup, trainer: Trainer, logits: dict[str, Tensor], extra: dic
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
     texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
-    rivals = judge_of(task).rivals(task.labels)
-    baselines = rivals.scores(texts, _frozen_vectors(setup))
     stacked = setup.config.fit.stack == "ngrams"
+    rivals = judge_of(task).rivals(task.labels, *([None] if stacked else []))  # a part of the answer sees all
+    baselines = rivals.scores(texts, _frozen_vectors(setup))
     if stacked and (ngrams := rivals.ngram_model()) is None:
         log.info("--stack ngrams: there are none, so the network answers alone")
     elif stacked:
@@ -496,12 +496,13 @@ def _frozen_vectors(setup: Setup) -> Parts | None:
     if not isinstance(datasets["train"], FeatureDataset):
         log.info(f"{PROBE} left out: this run trains all of them or keeps no output of theirs")
         return None
-    parts = {part: (x.means().numpy(), x.targets.numpy()) for part, x in datasets.items()}
+    parts = {part: (x.vectors, x.targets.numpy()) for part, x in datasets.items()}
     if split.plain is not None:
         first = {text: row for row, text in reversed(list(enumerate(split.train["text"])))}
         rows = [first[text] for text in split.plain["text"] if text in first]
         vectors, targets = parts["train"]
-        parts["train"] = vectors[rows], targets[rows]
+        own = Means(datasets["train"], rows) if isinstance(vectors, Means) else vectors[rows]
+        parts["train"] = own, targets[rows]
     return parts
 
 
