@@ -39,12 +39,11 @@ from gptcls.common import cli
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Curves, Trainer
 from gptcls.core.tokenizer import GPT2
-from gptcls.data.readers import read_chunks
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split
-from gptcls.train.run import train
 from gptcls.train.config import TrainConfig
+from gptcls.train.run import train
 from gptcls.train.setup import make_loaders, prepare, stage
 
 LENGTHS = range(5, 61)  # tokens

@@ -36,7 +36,7 @@ FOLDS = 5
 PROBE_C = (0.001, 0.01, 0.1, 1.0)
 MOST_FITTED = 20_000  # rows that a linear model is fitted on, and chosen by
 SCORED_AT_ONCE = 4_096  # rows
-MOST_COMPARED = 200_000  # rows times outputs that the candidates are fitted on, but 2,000 rows in any case
+MOST_COMPARED = 10_000  # rows that the candidates are fitted on, where there are no more than 20 outputs
 LETTERS = re.compile(r"[^\W\d_]")
 # Thai, Lao, Burmese, Khmer, kana, and the Chinese characters of the first two planes.
 UNSPACED = re.compile(
@@ -153,7 +153,7 @@ class Baselines(ABC):
 
     def _compared(self, n: int) -> np.ndarray:
         """The rows of ``n`` that the candidates are fitted on."""
-        return _drawn(n, max(2_000, MOST_COMPARED // len(self.labels)))
+        return _drawn(n, max(2_000, MOST_COMPARED * 20 // max(20, len(self.labels))))
 
     def _scored(self, name: str, parts: Parts, answer: Callable[[Any], np.ndarray]) -> dict[str, dict]:
         def answered(inputs: Any) -> np.ndarray:
