@@ -250,6 +250,25 @@ def test_few_validation_rows_do_not_choose(caplog):
     assert f"{best}; the best accuracy of 12 on 310 training and validation rows, by cross" in caplog.text
 
 
+def test_of_many_rows_some_are_fitted_on_and_all_are_scored(monkeypatch, caplog):
+    monkeypatch.setattr("gptcls.evaluation.baselines.SCORED_AT_ONCE", 64)
+    texts, targets = made_up(600, 2)
+    cut = {"train": slice(300), "validation": slice(300, 500), "test": slice(500, None)}
+    parts = {part: (texts[rows], targets[rows]) for part, rows in cut.items()}
+    rows = np.sort(np.random.RandomState(0).permutation(300)[:250])
+    fewer = {"train": ([texts[row] for row in rows], targets[rows])}
+    caplog.set_level(logging.INFO, "gptcls")
+    some, same, whole = ClassBaselines(LABELS, most=250), ClassBaselines(LABELS), ClassBaselines(LABELS, None)
+    scores = some.scores(parts)
+    assert "fitted on 250 of 300 training rows" in caplog.text
+    assert same.scores(parts) == whole.scores(parts)
+    same.scores(parts | fewer)
+    for part in ("validation", "test"):
+        np.testing.assert_allclose(some.outputs[TFIDF][part], same.outputs[TFIDF][part])
+    assert scores[TFIDF]["train"]["n"] == 300
+    assert not np.allclose(some.outputs[TFIDF]["test"], whole.outputs[TFIDF]["test"])
+
+
 def test_shares_keep_the_order_of_the_decision_values():
     """Also those that a class without training texts cannot get."""
     texts, targets = made_up(250, 3)

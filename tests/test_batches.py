@@ -1,5 +1,7 @@
 """Batches: padding, buckets, budgets."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,32 @@ def test_a_batch_holds_every_class_as_often_as_by_chance_or_more():
     ]
     assert sum(ids.numel() for ids, _, _ in parts) < 1.12 * sum(lengths)
     assert len(parts) < 2.5 * len(stratified)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 8), (37, 4), (1200, 8), (1001, 5)])
+def test_a_few_batches_sort_a_few_windows_and_are_the_epochs_first(n, batch_size, monkeypatch):
+    """A look at training rows every 50 steps would else cost more, the more rows there are. The whole epoch
+    is that of the loop over windows that is written out here."""
+    lengths, classes = spam_like(n)
+    sampler, windows = BucketSampler(lengths, batch_size, classes, window=4), []
+    sort = sampler._sorted
+    monkeypatch.setattr(sampler, "_sorted", lambda *given: windows.append(given) or sort(*given))
+    torch.manual_seed(3)
+    few = list(islice(sampler, 2))
+    assert len(windows) <= 2
+    torch.manual_seed(3)
+    split = torch.randperm(n).split(sampler.window)
+    rows = torch.cat([sort(part, torch.rand(len(classes[part].unique()))) for part in split])
+    sizes = [len(batch) for batch in rows.split(batch_size)]
+    first = (n - 1) // sampler.window * sampler.window // batch_size
+    sizes.insert(int(torch.randint(first, len(sizes), ())), sizes.pop())
+    batches = rows.split(sizes)
+    epoch = [batches[index].tolist() for index in torch.randperm(len(batches))]
+    after = torch.get_rng_state()
+    torch.manual_seed(3)
+    assert list(sampler) == epoch
+    assert epoch[:2] == few
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 @given(st.integers(1, 40), st.integers(1, 9))

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers.tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
@@ -15,7 +16,7 @@ from gptcls.core.batches import TextDataset, bucket_loader, pad
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.loop import FitSettings, Trainer
-from gptcls.fast.features import FeatureCache
+from gptcls.fast.features import FeatureCache, Means
 from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
@@ -222,6 +223,23 @@ def test_trained_weights_do_not_change_the_key(tmp_path, counted):
         model.backbone.blocks[2].mlp.fc.weight.add_(1)
     features(counted(model, 2), FeatureCache(tmp_path))
     assert counted.rows == len(ROWS)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_vectors_of_some_texts_are_those_of_all(pooling):
+    """Made when they are asked for, as the probe's; from the plain blocks here."""
+    model = stirred("head" if pooling == "mean" else "last_block", pooling)
+    dataset = data()
+    found = FeatureCache().datasets(Frozen(model, depth_of(model)), {"train": dataset}, CPU)["train"]
+    one = []
+    with torch.no_grad():
+        for ids in dataset.rows:
+            hidden = Frozen(model, depth_of(model))(*pad([ids]))[0]
+            one.append(hidden.mean(dim=0))
+    torch.testing.assert_close(found.means(), torch.stack(one), atol=1e-5, rtol=1e-4)
+    assert np.array_equal(found.vectors[np.array([2, 0])], found.means()[[2, 0]].numpy())
+    assert np.array_equal(Means(found, [3, 1, 2])[np.array([1, 2])], found.means()[[1, 2]].numpy())
+    assert (len(found.vectors), len(Means(found, [3, 1, 2]))) == (len(dataset), 3)
 
 
 def test_past_the_budget_they_lie_in_a_file(caplog):

@@ -115,21 +115,16 @@ class BucketSampler(Sampler[list[int]]):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order, size = torch.randperm(len(self.lengths)), self.batch_size
-        windows = order.split(self.window)
-        # All that is random is drawn here; a window is sorted once a batch of it is asked for, since a look
-        # at a few batches must not cost as much as an epoch.
-        held = torch.zeros(len(windows), int(self.classes.max()) + 1, dtype=torch.bool)
-        held[torch.arange(len(order)) // self.window, self.classes[order]] = True
-        shifts = torch.rand(int(held.sum())).split(held.sum(dim=1).tolist())
+        size, missing = self.batch_size, -len(self.lengths) % self.batch_size
+        windows = torch.randperm(len(self.lengths)).split(self.window)
+        # Chance first: a window is sorted when a batch of it is due, so that a few batches cost little.
+        shifts = [torch.rand(len(self.classes[rows].unique())) for rows in windows]
+        sorted_window = cache(lambda number: self._sorted(windows[number], shifts[number]).tolist())
         # The incomplete batch is any of the last window's, else it would always hold the longest rows.
-        first, missing = (len(windows) - 1) * self.window // size, -len(order) % size
-        short = int(torch.randint(first, len(self), ()))
-        window_of = cache(lambda number: self._sorted(windows[number], shifts[number]).tolist())
+        short = int(torch.randint((len(windows) - 1) * self.window // size, len(self), ()))
         for index in torch.randperm(len(self)).tolist():
-            number, place = divmod(index * size, self.window)
-            start = place - missing * (index > short)
-            yield window_of(number)[start : place + size - missing * (index >= short)]
+            number, start = divmod(index * size - missing * (index > short), self.window)
+            yield sorted_window(number)[start : start + size - missing * (index == short)]
 
     def _sorted(self, rows: Tensor, shifts: Tensor) -> Tensor:
         rows = rows[self.lengths[rows].argsort(stable=True)]
@@ -159,10 +154,8 @@ def token_budget_batches(lengths: Sequence[int], max_tokens: int) -> list[list[i
 
 def classes_of(dataset: Dataset) -> Tensor | None:
     """The class of each row (N,), or None where a row has several labels or numbers."""
-    targets = dataset.targets
-    return (
-        targets[torch.tensor(dataset.owners)] if targets.dtype == torch.int64 and targets.ndim == 1 else None
-    )
+    one_class = dataset.targets.dtype == torch.int64 and dataset.targets.ndim == 1
+    return dataset.targets[torch.tensor(dataset.owners)] if one_class else None
 
 
 def bucket_loader(dataset: Dataset, batch_size: int) -> DataLoader:
