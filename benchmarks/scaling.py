@@ -4,10 +4,11 @@ Without ``--corpus``, one epoch of ``--model``: each size runs in a process of i
 over every text, one epoch on their output, and a tenth as many texts to validate on. The texts are those of
 the collection, repeated, each with its number behind it, so that no two are equal.
 
-With ``--corpus``, files of JSON lines that have a ``text``, the whole ``train`` and ``classify`` over distinct
-sentences and messages of 5 to 60 tokens, the label of each made by a rule: CPU seconds and the heap of every
-stage, each size in processes of its own. Seconds per 1,000 texts should stay flat, and beyond
-``--cache-budget`` memory too.
+With ``--corpus``, files of JSON lines that have a ``text``: the whole ``train`` and ``classify`` over
+distinct sentences and messages of 5 to 60 tokens, the label of each made by a rule; CPU seconds and the heap
+of every stage, each size in processes of its own.
+
+Time a text should stay flat, and beyond ``--cache-budget`` memory too.
 """
 
 import csv
@@ -28,12 +29,13 @@ from dataclasses import asdict, dataclass
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from benchmarks import ours, setup
 from benchmarks.measure import Row, Stopwatch, anonymous_mib, peak_mib, report, run_alone
+from benchmarks.nano_plots import DASHES, MARKERS, panels
 from gptcls.classify.run import ClassifyConfig, classify
 from gptcls.common import cli
 from gptcls.core.errors import InputError
@@ -42,16 +44,18 @@ from gptcls.core.tokenizer import GPT2
 from gptcls.data.same_text import text_key
 from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split
+from gptcls.evaluation.style import CYCLE
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import train
 from gptcls.train.setup import make_loaders, prepare, stage
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LENGTHS = range(5, 61)  # tokens
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-SPEAKER, LISTENER = (
-    re.compile(r"\b(i|me|my|we)\b", re.IGNORECASE),
-    re.compile(r"\b(you|your|u)\b", re.IGNORECASE),
-)
+SPEAKER = re.compile(r"\b(i|me|my|we)\b", re.IGNORECASE)
+LISTENER = re.compile(r"\b(you|your|u)\b", re.IGNORECASE)
 STAGES = {  # what a stage is made of, by command; what is inside of another is not counted twice
     "train": {
         "gptcls.train.rows.load_parts": "reading",
@@ -146,7 +150,7 @@ def _home_of(path: str) -> tuple[object, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(setup.Options):
-    """One epoch over more and more texts."""
+    """What more and more texts cost."""
 
     sizes: tuple[int, ...] = ()
     """Training texts; with --corpus all texts. By default 1,000 to 10,000 and 6,000 to 100,000."""
@@ -162,8 +166,10 @@ class Options(setup.Options):
     """With --corpus and --only: the texts and labels, made before."""
     out: Path | None = None
     """With --corpus and --only: where train leaves its classifier and classify finds it."""
-    epochs: int = 2
+    epochs: int = 1
     """With --corpus: passes over the training rows."""
+    picture: Path | None = None
+    """With --corpus: a file to draw it in."""
 
 
 def texts_in(files: Sequence[Path], count: int) -> Iterator[str]:
@@ -173,9 +179,8 @@ def texts_in(files: Sequence[Path], count: int) -> Iterator[str]:
     pieces: list[str] = []
     for path in files:
         with opened.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:
-            pieces += (
-                piece.strip() for line in file for piece in SENTENCE_END.split(json.loads(line)["text"])
-            )
+            texts = (json.loads(line)["text"] for line in file)
+            pieces += (piece.strip() for text in texts for piece in SENTENCE_END.split(text))
     random.shuffle(pieces)
     seen: set[str] = set()
     for piece in pieces:
@@ -259,27 +264,64 @@ def row_for(size: int, where: str, figures: dict[str, float | None]) -> Row:
 
 
 def growth(options: Options, folder: Path) -> None:
-    """Both commands on every size."""
+    """Both commands on every size, as a table and, with --picture, drawn."""
     sizes = options.sizes or (6000, 25_000, 100_000)
-    texts = list(texts_in(options.corpus, max(sizes)))
+    texts, found = list(texts_in(options.corpus, max(sizes))), {verb: {} for verb in STAGES}
     for size in sizes:
         with (rows := folder / f"{size}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerows([("text", "label"), *((text, label_of(text)) for text in texts[:size])])
-        for verb in ("train", "classify"):
-            arguments = [
-                "--only",
-                str(size),
-                "--verb",
-                verb,
-                "--rows",
-                str(rows),
-                "--out",
-                str(folder / str(size)),
-            ]
-            arguments += ["--cache-budget", str(options.cache_budget), "--model", options.model]
-            found = run_alone("benchmarks.scaling", "--corpus", *map(str, options.corpus), *arguments)
-            print(size, verb, json.dumps(found), flush=True)
+            lines = ((text, label_of(text)) for text in texts[:size])
+            csv.writer(file).writerows([("text", "label"), *lines])
+        shared = [
+            f"--only={size}",
+            f"--rows={rows}",
+            f"--out={folder / str(size)}",
+            f"--model={options.model}",
+        ]
+        shared += [f"--cache-budget={options.cache_budget}", f"--epochs={options.epochs}"]
+        for verb in STAGES:
+            arguments = [f"--verb={verb}", *shared, "--corpus", *map(str, options.corpus)]
+            found[verb][size] = run_alone("benchmarks.scaling", *arguments)
+    for verb, figures in found.items():
+        print(f"\n{verb}: CPU ms a text\n\n{growth_table(figures)}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if options.picture is not None:
+        growth_picture(found).savefig(options.picture, dpi=100)
+
+
+def milliseconds(size: int, figures: dict) -> dict[str, float]:
+    """What each stage takes for a text, and ``"all"``, without the start and the rest."""
+    each = {name: 1000 * spent / size for name, spent in figures["seconds"].items() if name != "start"}
+    return {"all": sum(each.values())} | each
+
+
+def growth_table(figures: dict[int, dict]) -> str:
+    """Of one command by the number of texts, in Markdown."""
+    stages = list(dict.fromkeys(name for each in figures.values() for name in milliseconds(1, each)))
+    heads = ["texts", *stages, "start and rest, s", "heap, MiB", "most in", "with mapped files"]
+    lines = [heads, ["---:"] * len(heads)]
+    for size, each in figures.items():
+        spent, where = milliseconds(size, each), max(each["heap_mib"], key=each["heap_mib"].__getitem__)
+        cells = [f"{size:,}", *(f"{spent.get(name, 0):.2f}" for name in stages)]
+        cells += [f"{each['seconds']['start']:.1f}", f"{each['heap_mib'][where]:,.0f}", where]
+        lines.append([*cells, f"{each['peak_mib']:,.0f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def growth_picture(found: dict[str, dict[int, dict]]) -> "Figure":
+    """Time a text and the heap, by the number of texts."""
+    figure, (time_of, heap_of) = panels(2, height=3.2)
+    for number, (verb, figures) in enumerate(found.items()):
+        style = {"color": CYCLE[number], "marker": MARKERS[number], "ls": DASHES[number], "label": verb}
+        time_of.plot(list(figures), [milliseconds(n, each)["all"] for n, each in figures.items()], **style)
+        heap_of.plot(list(figures), [max(each["heap_mib"].values()) for each in figures.values()], **style)
+    for axes, what in ((time_of, "CPU ms a text"), (heap_of, "largest heap, MiB")):
+        axes.set_xscale("log")
+        axes.set_xticks(list(figures), [f"{size:,}" for size in figures])
+        axes.minorticks_off()
+        axes.set(xlabel="texts", ylabel=what, ylim=(0, 1.15 * axes.get_ylim()[1]))
+    time_of.legend(frameon=False)
+    return figure
 
 
 def run(options: Options) -> None:
