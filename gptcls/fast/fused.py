@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from gptcls.core.gpt2 import Block
 
 PACKED_FOR = 1024  # rows of a batch that the packed weights are laid out for; others work as well
+EVEN = (
+    32  # rows of large batches are a multiple of it: oneDNN keeps 2 MiB of programs for each number of rows
+)
 SHORT = 128  # tokens
 GELU = math.sqrt(8 / math.pi)  # twice the factor in its tanh approximation
 
@@ -61,16 +64,22 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # (B, T, C), (B,) -> (B, T, C)
         linear = torch.ops.mkldnn._linear_pointwise
         B, T, C = x.shape
-        heads = linear(F.layer_norm(x, *self.norms[0]), *self.qkv, "none", [], "")
+        more = -B * T % EVEN if B * T > PACKED_FOR // 4 else 0  # positions, that are computed for nothing
+        x = _longer(x.reshape(B * T, C), more)
+        heads = linear(F.layer_norm(x, *self.norms[0]), *self.qkv, "none", [], "")[: B * T]
         q, k, v = heads.view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
-        mixed = _attention(q, k, v).transpose(1, 2).reshape(B, T, C)
+        mixed = _longer(_attention(q, k, v).transpose(1, 2).reshape(B * T, C), more)
         x = linear.binary(mixed, x, *self.attn_proj, "add")
         normed = F.layer_norm(x, *self.norms[1])
         if self.tanh_is_slow:
-            inner = _gelu(F.linear(normed, *self.fc))  # (B, T, 4C)
+            inner = _gelu(F.linear(normed, *self.fc))  # (B * T + more, 4C)
         else:
             inner = linear(normed, *self.fc, "gelu", [], "tanh")
-        return linear.binary(inner, x, *self.mlp_proj, "add")
+        return linear.binary(inner, x, *self.mlp_proj, "add")[: B * T].view(B, T, C)
+
+
+def _longer(x: Tensor, more: int) -> Tensor:  # (N, C) -> (N + more, C)
+    return F.pad(x, (0, 0, 0, more)) if more else x
 
 
 def _gelu(x: Tensor) -> Tensor:
