@@ -31,6 +31,7 @@ from gptcls.evaluation.baselines import (
 )
 from gptcls.evaluation.intervals import (
     bootstrap_interval,
+    f1_draws,
     f1_interval,
     spearman_interval,
     wilson_interval,
@@ -70,6 +71,13 @@ def strict_json(scores):
 
 
 # --- against scikit-learn and scipy ---
+
+
+def test_the_f1_of_many_texts_is_drawn_in_pieces_of_the_same_stream(monkeypatch):
+    counts = np.random.RandomState(0).randint(2, size=(90, 6))
+    whole = f1_draws([counts, 1 - counts], "macro")
+    monkeypatch.setattr("gptcls.evaluation.intervals.MOST_WEIGHTS", 1000)
+    np.testing.assert_allclose(f1_draws([counts, 1 - counts], "macro"), whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))

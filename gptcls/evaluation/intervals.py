@@ -9,6 +9,7 @@ import numpy as np
 RESAMPLES = 1000
 LIKE_THE_OTHERS = 2.0  # texts that a class's F1 is drawn towards the F1 of all by
 AT_ONCE = 50  # resamples in memory: so many times the number of texts
+MOST_WEIGHTS = 500_000  # of the texts of some resamples, in memory
 
 
 def bootstrap_interval(
@@ -51,11 +52,15 @@ def f1_draws(counts: Sequence[np.ndarray], over: str, seed: int = 0) -> np.ndarr
     # F1 is a share: of the mean of a class's texts and predictions, those that are hits.
     pairs = [np.concatenate([hits, (given + true) / 2], axis=1) for hits, given, true in parts]
     draws = []
+    pieces = np.array_split(np.arange(AT_ONCE), min(AT_ONCE, 1 + AT_ONCE * n // MOST_WEIGHTS))
     for _ in range(0, RESAMPLES, AT_ONCE):
-        weights = texts.exponential(size=(AT_ONCE, n))
+        weighted = [[weights @ each for each in pairs] for weights in
+                    (texts.exponential(size=(len(piece), n)) for piece in pieces)]  # fmt: skip
+        sums = map(np.concatenate, zip(*weighted, strict=True))
         draws.append(
-            [_smoothed_f1(*np.split(weights @ each, 2, axis=1), each, over, prior) for each in pairs]
-        )
+            [_smoothed_f1(*np.split(own, 2, axis=1), each, over, prior)
+             for own, each in zip(sums, pairs, strict=True)]
+        )  # fmt: skip
     return np.concatenate(draws, axis=1)
 
 

@@ -16,9 +16,7 @@ from torch.nn import functional as F
 from gptcls.core.gpt2 import Block
 
 PACKED_FOR = 1024  # rows of a batch that the packed weights are laid out for; others work as well
-EVEN = (
-    32  # rows of large batches are a multiple of it: oneDNN keeps 2 MiB of programs for each number of rows
-)
+EVEN = 32  # rows of large batches are a multiple of it: oneDNN keeps MiB of programs for each
 SHORT = 128  # tokens
 GELU = math.sqrt(8 / math.pi)  # twice the factor in its tanh approximation
 
