@@ -311,13 +311,14 @@ def growth_table(figures: dict[int, dict]) -> str:
 def growth_picture(found: dict[str, dict[int, dict]]) -> "Figure":
     """Time a text and the heap, by the number of texts."""
     figure, (time_of, heap_of) = panels(2, height=3.2)
+    sizes = sorted({size for figures in found.values() for size in figures})
     for number, (verb, figures) in enumerate(found.items()):
         style = {"color": CYCLE[number], "marker": MARKERS[number], "ls": DASHES[number], "label": verb}
         time_of.plot(list(figures), [milliseconds(n, each)["all"] for n, each in figures.items()], **style)
         heap_of.plot(list(figures), [max(each["heap_mib"].values()) for each in figures.values()], **style)
     for axes, what in ((time_of, "CPU ms a text"), (heap_of, "largest heap, MiB")):
         axes.set_xscale("log")
-        axes.set_xticks(list(figures), [f"{size:,}" for size in figures])
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
         axes.set(xlabel="texts", ylabel=what, ylim=(0, 1.15 * axes.get_ylim()[1]))
     time_of.legend(frameon=False)
