@@ -91,13 +91,10 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)
     B, H, T, D = q.shape
     if T > SHORT:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    N = B * H + (-B * H % EVEN if B * H > EVEN else 0)  # see EVEN: matrices that nobody reads
-    own = q.new_empty(3, N, T, D)
-    for place, x in zip(own, (q, k, v), strict=True):
-        place[: B * H].view(B, H, T, D).copy_(x)
-        place[B * H :] = 0
-    q, k, v = own
-    scores = torch.baddbmm(_unseen(T, q.dtype).expand(N, T, T), q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
+    extra = -B * H % EVEN if B * H > EVEN else 0  # matrices that nobody reads
+    q, k, v = (F.pad(x.reshape(B * H, T, D), (0, 0, 0, 0, 0, extra)) for x in (q, k, v))
+    unseen = _unseen(T, q.dtype).expand(B * H + extra, T, T)
+    scores = torch.baddbmm(unseen, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
     return torch.bmm(scores.softmax(dim=-1), v)[: B * H].view(B, H, T, D)
 
 
