@@ -138,7 +138,7 @@ class Trainer:
         self.settings, self.device, self.hooks, self.parts = settings, device, hooks, parts
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for parameter in self.parameters.values():  # a loaded one may be a transposed view of a file
-            parameter.data = parameter.data.contiguous()
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         # fused: one pass over the memory instead of a dozen, ten times as fast on a CPU.
         groups = decay_groups(self.parameters.values(), settings.weight_decay, settings.decay_on)
         self.optimizer = optimizer or torch.optim.AdamW(groups, lr=settings.lr, fused=True)
@@ -203,8 +203,8 @@ class Trainer:
             part.backward()
             self.loss += part.item()
         self._call("on_gradients")
-        # A network of the user's own may have parameters that its output does not depend on.
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]  # not all need be used
+        norm = nn.utils.get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients])
         if not (math.isfinite(self.loss) and math.isfinite(norm)):
             what = "gradient norm" if math.isfinite(self.loss) else "loss"
             raise NonFiniteLossError(f"the {what} is no longer finite at step {progress.step} (lr {lr:.3g})")

@@ -66,7 +66,7 @@ class FusedBlock(nn.Module):
         x = _longer(x.reshape(B * T, C), more)
         heads = linear(F.layer_norm(x, *self.norms[0]), *self.qkv, "none", [], "")[: B * T]
         q, k, v = heads.view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
-        mixed = _longer(_attention(q, k, v).transpose(1, 2).reshape(B * T, C), more)
+        mixed = _longer(attention(q, k, v).transpose(1, 2).reshape(B * T, C), more)
         x = linear.binary(mixed, x, *self.attn_proj, "add")
         normed = F.layer_norm(x, *self.norms[1])
         if self.tanh_is_slow:
@@ -85,7 +85,7 @@ def _gelu(x: Tensor) -> Tensor:
     return (x * x).mul_(GELU * 0.044715).add_(GELU).mul_(x).sigmoid_().mul_(x)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)
     """Causal attention. For short texts its three steps written out take a third less time than torch's
     flash kernel, which is made for long ones."""
     B, H, T, D = q.shape

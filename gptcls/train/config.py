@@ -279,8 +279,9 @@ class RunOptions:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Annotated[Precision | None, by_recipe("precision", Precision)] = None
-    """Number format of the frozen blocks (of the Llama family also in memory), with bf16 on NVIDIA
-    GPUs of every matrix product; auto takes the processor's fastest. What is trained is kept in fp32."""
+    """Number format of the frozen blocks (of the Llama family also in memory), with bf16 also of the
+    matrix products in training: of several blocks of a GPT-2 on a CPU, of everything on NVIDIA GPUs. auto
+    takes the processor's fastest. What is trained is kept in fp32."""
     no_cache: Switch = False
     """The plain loop, in fp32 on a CPU: the frozen blocks run in every step instead of once per text."""
     cache: Path | None = None

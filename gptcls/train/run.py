@@ -40,7 +40,9 @@ from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.evaluation.paired import decisions, differences
 from gptcls.evaluation.table import DIFFERENCE
 from gptcls.fast.features import FeatureDataset, Means
+from gptcls.fast.packed import Packed
 from gptcls.fast.parts import by_length
+from gptcls.fast.table import TableAdamW
 from gptcls.models.lora import plus_groups
 from gptcls.train.answers import choose_answers
 from gptcls.train.card import card
@@ -380,13 +382,15 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     how: dict[str, Any] = {}
     if not setup.saved.model.trained_parameters():  # torch's optimizers refuse an empty list
         how["optimizer"] = torch.optim.SGD([{"params": []}], lr=0.0)
-    if not (book or setup.saved.model.pool.sees_padding or setup.shards):
+    if not (book or setup.saved.model.pool.sees_padding or setup.shards or isinstance(network, Packed)):
         how["parts"] = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = decay_groups(trained, options.weight_decay, options.decay_on)
     if (factor := config.model.lora_plus or 1.0) != 1.0:
-        trained = [p for p in network.parameters() if p.requires_grad]
-        groups = decay_groups(trained, options.weight_decay, options.decay_on)
         groups = plus_groups(groups, setup.saved.model.backbone, factor)
         how["optimizer"] = torch.optim.AdamW(groups, lr=options.lr, fused=True)
+    elif isinstance(network, Packed) and network.table is not None:
+        how["optimizer"] = TableAdamW(groups, options.lr, network.table)
     rows, device = loaders["train"], setup.device
     if world == 1:
         return Trainer(network, task, rows, options.settings, device, hooks, **how)

@@ -30,6 +30,7 @@ from gptcls.data.split import Split
 from gptcls.fast.features import FeatureCache
 from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
+from gptcls.fast.packed import Packed, can_pack
 from gptcls.language.head import LabelClassifier, read_by
 from gptcls.language.prompt import Prompt
 from gptcls.models.families import FAMILIES, known_family, poolings_of
@@ -222,6 +223,8 @@ def stage(
             frozen.compile(dynamic=True)
         cache = FeatureCache(options.cache, options.cache_budget * 2**30)
         datasets = cache.datasets(frozen, datasets, device)
+    if can_pack(model, depth, dtype) and not (options.no_cache or options.compile):
+        network = Packed(model, depth)
     if device.type == "cuda" and dtype == torch.bfloat16:  # fp16 gradients would need loss scaling
         network = Autocast(network, dtype)
     if options.compile:
