@@ -13,6 +13,7 @@ from benchmarks.measure import Stopwatch, scaled, spread
 WARM_UP = 2  # steps that are not counted
 PAD_ID = 50256
 LR, WEIGHT_DECAY = 5e-5, 0.1
+RANK = 16
 
 
 class HuggingFace:
@@ -28,6 +29,7 @@ class HuggingFace:
         parts: Sequence[tuple[list[list[int]], Tensor]] = (),
         batch_size: int = 8,
         eval_size: int = 32,
+        train: str = "last_block",
     ) -> None:
         from transformers import GPT2ForSequenceClassification
         from transformers.utils import logging
@@ -36,16 +38,18 @@ class HuggingFace:
         logging.disable_progress_bar()
         torch.manual_seed(123)
         self.model = GPT2ForSequenceClassification.from_pretrained(weights, num_labels=2, pad_token_id=PAD_ID)
-        self.model.requires_grad_(False)
-        for module in (self.model.transformer.h[-1], self.model.transformer.ln_f, self.model.score):
-            module.requires_grad_(True)
+        self.model.requires_grad_(train == "all")
+        if train == "lora":
+            self._adapt()
+        elif train == "last_block":
+            for module in (self.model.transformer.h[-1], self.model.transformer.ln_f, self.model.score):
+                module.requires_grad_(True)
+        self.optimizer = self._adamw()
         self.parts, self.batch_size, self.eval_size = parts, batch_size, eval_size
 
     def seconds(self, epochs: int, steps: int, eval_batches: int, full: bool = False) -> float:
         """From the loaded model to the trained one with every evaluation: scaled from a part, or measured."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        # fused: Trainer's default too, and the fastest.
-        self.optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+        self.optimizer = self._adamw()
         torch.manual_seed(123)
         if full:
             with Stopwatch() as watch:
@@ -66,6 +70,31 @@ class HuggingFace:
         picked = spread([self._width(*batch) for batch in evaluations], eval_batches)
         of_evaluations = [self._clock(self._evaluate, *evaluations[i]) for i in picked]
         return scaled(of_steps, epochs * len(order)) + scaled(of_evaluations, len(evaluations))
+
+    def _adapt(self) -> None:
+        """PEFT's LoRA on every linear layer of the blocks, as wide as ours is by default."""
+        from peft import LoraConfig, get_peft_model
+
+        every = ["c_attn", "c_proj", "c_fc"]
+        sizes = {"r": RANK, "lora_alpha": RANK, "target_modules": every, "fan_in_fan_out": True}
+        self.model = get_peft_model(self.model, LoraConfig(task_type="SEQ_CLS", **sizes))
+
+    def _adamw(self) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # fused: Trainer's default too, and the fastest.
+        return torch.optim.AdamW(trained, lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+
+    def step_seconds(self, steps: int, clock: Callable[[], float], widest: bool = False) -> float:
+        """Mean seconds of ``steps`` training steps on batches as wide as those of an epoch are; with
+        ``widest`` the epoch's widest is one more that does not count."""
+        order = self._shuffled()[:-1]  # the last one may be incomplete
+        widths = [self._width(0, rows) for rows in order]
+        if widest:
+            self._step(order[widths.index(max(widths))])
+        start = clock()
+        for i in spread(widths, steps):
+            self._step(order[i])
+        return (clock() - start) / min(steps, len(order))
 
     def _final(self) -> list[tuple[int, list[int]]]:
         return [(part, rows) for part in range(3) for rows in self._ordered(part)]

@@ -12,7 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import benchmarks.book
-from benchmarks import book_command, finetune, first_answer, inference, measure, ours, scaling, setup
+from benchmarks import (
+    book_command,
+    finetune,
+    first_answer,
+    inference,
+    measure,
+    ours,
+    scaling,
+    setup,
+    steps,
+)
 from benchmarks.book import WARM_UP, Book, Clocked, book_evaluations, book_model
 from gptcls.data.book import book_split
 from gptcls.data.split import make_split
@@ -167,6 +177,22 @@ def test_finetune_prints_its_table_and_writes_it(options, tmp_path, capsys):
     assert written["machine"]["threads"] == torch.get_num_threads()
     assert written["options"]["peer_steps"] == 2
     assert set(written["gemm_peak_flops"]) >= {"fp32"}
+
+
+@pytest.mark.slow
+def test_steps_prints_both_sides(rows, weights, tmp_path, capsys):
+    pytest.importorskip("peft", reason="needs pip install peft")
+    path = tmp_path / "steps.json"
+    options = steps.Options(models=("gpt2-nano",), weights=weights, data=rows, repeats=1, steps=1, json=path)
+    steps.run(replace(options, parts=("time",)))
+    written = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert [row["what"] for row in written] == [
+        f"gpt2-nano, {what} / ours, {how}"
+        for what in ("all: transformers", "lora: transformers and PEFT")
+        for how in ("the default", "fp32")
+    ]
+    assert all(row["ratio"] > 0 for row in written)
+    assert written[0]["what"] in capsys.readouterr().out
 
 
 def test_share_of_the_peak_by_hand():
