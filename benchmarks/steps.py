@@ -31,9 +31,9 @@ from gptcls.core.tokenizer import encode_rows
 from gptcls.data.book import book_split
 from gptcls.data.sources import load_data
 from gptcls.data.split import Split
+from gptcls.fast.adamw import TableAdamW
 from gptcls.fast.packed import Packed
 from gptcls.fast.parts import by_length
-from gptcls.fast.table import TableAdamW
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 from gptcls.train.run import fit

@@ -43,6 +43,8 @@ def test_it_is_the_mean_of_runs_with_each_seed(split, base, what, caplog):
         assert member["seed"] == seed
         assert member["test"] == pytest.approx(run.scores["test"]["accuracy"])
     assert "3 networks: test accuracy" in caplog.text
+    for one, other in zip(together.history, alone[-1].history, strict=True):  # the last one's curves
+        assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_it_is_one_folder_that_can_be_moved(base, tmp_path):

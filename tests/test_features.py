@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
@@ -15,6 +16,7 @@ from gptcls.core.answer import dataset_logits
 from gptcls.core.batches import TextDataset, bucket_loader, pad
 from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
+from gptcls.core.gpt2 import GPT2
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.fast.features import FeatureCache, Means
 from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
@@ -22,6 +24,9 @@ from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
+from gptcls.train.rows import split_of
+from gptcls.train.run import _trainer
+from gptcls.train.setup import prepare
 
 POLICIES = ["head", "last_block", "last_2"]
 IDS = [[5, 6, 7, 8, 9, 10], [11], [3, 4], [50000, 1, 2, 3]]
@@ -102,6 +107,20 @@ def test_losses_and_predictions_are_those_of_the_plain_loop(policy, pooling, mon
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
     torch.testing.assert_close(logits[1], logits[0], atol=1e-4, rtol=1e-4)
     assert torch.equal(logits[1].argmax(-1), logits[0].argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("policy", "pooling", "minds"),
+    [("last_block", "last", False), ("last_block", "max", True), ("last_2", "last", True)],
+)
+def test_a_step_is_cut_by_length_only_where_padding_costs(policy, pooling, minds):
+    """One block at one position: padding meets no matrix, and a second call would read all weights again."""
+    rows = [(f"{text} {'again ' * 40}" if label == "spam" else text, label) for text, label in ROWS]
+    how = {"train": policy, "pooling": pooling, "batch_size": 8, "device": "cpu", "precision": "fp32"}
+    config = resolve(TrainConfig.of(**how))
+    frame = pd.DataFrame(rows, columns=["text", "label"])
+    trainer = _trainer(prepare(split_of(frame, config), config, GPT2(TINY)))
+    assert (len(trainer.parts(next(iter(trainer.train_loader)))) > 1) == minds
 
 
 def test_dropout_in_the_trained_block_falls_back_to_the_plain_block():

@@ -19,10 +19,10 @@ from torch import nn
 from gptcls.core.batches import pad
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.core.weights import GPT2_NAMES
+from gptcls.fast.adamw import TableAdamW
 from gptcls.fast.frozen import Frozen
 from gptcls.fast.fused import can_fuse
 from gptcls.fast.packed import Packed, can_pack
-from gptcls.fast.table import TableAdamW
 from gptcls.models.lora import LoRAConfig
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import train

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gptcls.common.extras import needed
 from gptcls.core.classifier import Classifier
 from gptcls.fast.fused import FusedBlock, can_fuse
-from gptcls.fast.one_position import at
+from gptcls.fast.one_position import at, is_cheap
 from gptcls.language.head import LabelNodes
 
 
@@ -85,6 +85,14 @@ class Trained(nn.Module):
     def __init__(self, classifier: Classifier, depth: int) -> None:
         super().__init__()
         self.classifier, self.depth, self.n_outputs = classifier, depth, classifier.n_outputs
+
+    @property
+    def minds_padding(self) -> bool:
+        """Whether a batch without padding is the faster one: not where a single block is left, which is
+        computed at one position of each row."""
+        model, one = self.classifier, torch.ones(1, dtype=torch.int64)
+        left = model.backbone.blocks[self.depth :]
+        return len(left) != 1 or not is_cheap(left[0]) or model.pool.positions(one, 1) is None
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, K)
         model, x = self.classifier, hidden.float()

@@ -13,6 +13,11 @@ from torch.nn import functional as F
 from gptcls.core.gpt2 import Attention, Block
 
 
+def is_cheap(block: nn.Module) -> bool:
+    """Whether :func:`at` computes less than the whole block: then padding costs next to nothing."""
+    return type(block) is Block or hasattr(block, "at")
+
+
 def at(block: nn.Module, x: Tensor, positions: Tensor, lengths: Tensor | None = None) -> Tensor:
     """``block(x, lengths)`` at one position (B,) of each row: (B, T, C) -> (B, C)."""
     rows = torch.arange(x.shape[0], device=x.device)

@@ -42,6 +42,8 @@ class Packed(nn.Module):
     or with a ``depth`` a :class:`gptcls.fast.frozen.Frozen`'s output (B, T, C), and lengths (B,) -> logits
     (B, K)."""
 
+    minds_padding = False  # there is none
+
     def __init__(self, classifier: Classifier, depth: int = 0, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
         self.classifier, self.depth, self.dtype = classifier, depth, dtype

@@ -1,6 +1,8 @@
 """--seeds: several networks over one set of frozen blocks, whose mean answers (Lakshminarayanan et al. 2017,
 "deep ensembles")."""
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -8,9 +10,11 @@ from torch import nn
 
 from gptcls.classify.store import SavedClassifier
 from gptcls.common.log import log
+from gptcls.core.batches import Batch
 from gptcls.core.loop import Hook, Trainer
 from gptcls.core.task import Task
 from gptcls.core.weights import State
+from gptcls.train.hooks import EpochLines
 
 MEASURES = {"single_label": "accuracy", "multi_label": "micro_f1", "regression": "mae"}
 
@@ -41,6 +45,23 @@ class Members(Hook):
     def add(self, model: nn.Module) -> None:
         """What is trained of a network, as it is now."""
         self.done.append({name: p.detach().clone() for name, p in model.trained_parameters().items()})
+
+
+class Glances(EpochLines):
+    """:class:`EpochLines` of a network whose curves are not kept: validation rows at the end of an epoch, and
+    no others. Torch's generator gives what it would give to all looks, so that the network becomes that of a
+    run of its own."""
+
+    def _look(self, trainer: Trainer, loader: Iterable[Batch], n: int | None) -> tuple[float, float, int]:
+        if loader is self.val_loader and trainer.progress.step_in_epoch == 0:
+            return super()._look(trainer, loader, n)
+        next(iter(loader))
+        return math.nan, math.nan, 0
+
+    def say(self, trainer: Trainer, where: str, measured: str) -> None:
+        at_end = trainer.progress.step_in_epoch == 0
+        seen = measured[measured.index("validation") :] if at_end else f"loss {trainer.loss:.3f}"
+        super().say(trainer, where, seen)
 
 
 @torch.no_grad()

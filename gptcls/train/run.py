@@ -39,15 +39,15 @@ from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.evaluation.paired import decisions, differences
 from gptcls.evaluation.table import DIFFERENCE
+from gptcls.fast.adamw import AdamW, TableAdamW
 from gptcls.fast.features import FeatureDataset, Means
 from gptcls.fast.packed import Packed
 from gptcls.fast.parts import by_length
-from gptcls.fast.table import TableAdamW
 from gptcls.models.lora import plus_groups
 from gptcls.train.answers import choose_answers
 from gptcls.train.card import card
 from gptcls.train.config import TrainConfig
-from gptcls.train.ensemble import Members, put, spread
+from gptcls.train.ensemble import Glances, Members, put, spread
 from gptcls.train.folder import RunFolder
 from gptcls.train.hooks import (
     BestWeights,
@@ -330,7 +330,8 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
         number = len(members.done)
         log.info(f"network {number + 1} of {len(seeds)}, seed {seeds[number]}")
         restart(setup, seeds[number], start)
-        trainer = _trainer(setup, [*hooks, members], seeds[number])
+        lines = EpochLines if number == len(seeds) - 1 else Glances  # the run's curves are the last one's
+        trainer = _trainer(setup, [*hooks, members], seeds[number], lines)
         yield trainer
         if len(members.done) < len(seeds):  # a checkpoint of the run's end has them all
             members.add(model)
@@ -338,7 +339,9 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
     put(model, members.done[0])
 
 
-def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) -> Trainer:
+def _trainer(
+    setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None, lines: type[EpochLines] = EpochLines
+) -> Trainer:
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
     config, split, lesson = setup.config, setup.split, setup.lesson
     task = loss_of(config, setup.saved.task) if lesson is None else lesson.task
@@ -377,20 +380,18 @@ def _trainer(setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None) 
     rank, world = processes()
     own = [] if rank else [ProgressBar("training")]
     if len(split.validation):
-        own.append(EpochLines(loaders["validation"], freq, n_batches, full, val_iter))
+        own.append(lines(loaders["validation"], freq, n_batches, full, val_iter))
     hooks = [*own, BestWeights(options.patience), *hooks]
     how: dict[str, Any] = {}
-    if not setup.saved.model.trained_parameters():  # torch's optimizers refuse an empty list
-        how["optimizer"] = torch.optim.SGD([{"params": []}], lr=0.0)
-    if not (book or setup.saved.model.pool.sees_padding or setup.shards or isinstance(network, Packed)):
+    padding = not book and getattr(network, "minds_padding", True)
+    if padding and not (setup.saved.model.pool.sees_padding or setup.shards):
         how["parts"] = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = decay_groups(trained, options.weight_decay, options.decay_on)
     if (factor := config.model.lora_plus or 1.0) != 1.0:
         groups = plus_groups(groups, setup.saved.model.backbone, factor)
-        how["optimizer"] = torch.optim.AdamW(groups, lr=options.lr, fused=True)
-    elif isinstance(network, Packed) and network.table is not None:
-        how["optimizer"] = TableAdamW(groups, options.lr, network.table)
+    table = network.table if isinstance(network, Packed) else None
+    how["optimizer"] = AdamW(groups, options.lr) if table is None else TableAdamW(groups, options.lr, table)
     rows, device = loaders["train"], setup.device
     if world == 1:
         return Trainer(network, task, rows, options.settings, device, hooks, **how)
