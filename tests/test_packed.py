@@ -19,7 +19,7 @@ from torch import nn
 from gptcls.core.batches import pad
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.core.weights import GPT2_NAMES
-from gptcls.fast.adamw import TableAdamW
+from gptcls.fast.adamw import TableAdamW, with_all_rows
 from gptcls.fast.frozen import Frozen
 from gptcls.fast.fused import can_fuse
 from gptcls.fast.packed import Packed, can_pack
@@ -186,3 +186,34 @@ def test_an_interrupted_run_ends_with_the_same_bits(base, tmp_path, how):
     one, two = (run.classifier.model.trained_parameters() for run in (whole, cut))
     assert all(torch.equal(parameter, two[name]) for name, parameter in one.items())
     assert whole.history == cut.history
+
+
+@fused
+def test_an_interrupted_run_goes_on_where_nothing_is_packed(base, tmp_path, monkeypatch):
+    shared = {"model": str(base), "data": str(write_csv(tmp_path / "rows.csv")), "device": "cpu"}
+    shared |= {"train": "all", "epochs": 2, "lr": 1e-4, "max_length": 16}
+    whole = train(TrainConfig.of(out=tmp_path / "whole", **shared))
+    with stopped_before(2):
+        train(TrainConfig.of(out=tmp_path / "cut", **shared))
+    monkeypatch.setattr("gptcls.common.hardware._cpu_multiplies_bf16", lambda: False)
+    cut = train(TrainConfig.of(out=tmp_path / "cut", resume=True))
+    one, two = (run.classifier.model.trained_parameters() for run in (whole, cut))
+    for name, parameter in one.items():
+        torch.testing.assert_close(parameter, two[name], atol=5e-4, rtol=0)
+
+
+def test_a_tables_moments_of_some_rows_are_those_of_all():
+    torch.manual_seed(0)
+    start = torch.randn(9, 3)
+    one, other = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    ours = TableAdamW([{"params": [one], "weight_decay": 0.1}], 1e-2, one)
+    theirs = torch.optim.AdamW([other], lr=1e-2, weight_decay=0.1)
+    for rows in ([7, 1], [1, 4], [2]):
+        for table, optimizer, sparse in ((one, ours, True), (other, theirs, False)):
+            optimizer.zero_grad()
+            nn.functional.embedding(torch.tensor(rows), table, sparse=sparse).square().sum().backward()
+            optimizer.step()
+    with_all_rows(ours.state[one], one.detach())
+    assert ours.state[one].keys() == theirs.state[other].keys()
+    for name, value in theirs.state[other].items():
+        torch.testing.assert_close(ours.state[one][name], value)

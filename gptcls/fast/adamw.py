@@ -83,6 +83,12 @@ class TableAdamW(AdamW):
         table[rows] = values
 
 
+def with_all_rows(state: State, table: Tensor) -> None:
+    """What :class:`TableAdamW` remembers of a ``table`` (V, C), in place as AdamW would have it."""
+    rows = state.pop("rows")
+    state |= {name: torch.zeros_like(table).index_copy_(0, rows, state[name]) for name in MOMENTS}
+
+
 def _update(group: dict, parameters: list[Tensor], gradients: list[Tensor], states: list[State]) -> None:
     means, squares, steps = ([state[name] for state in states] for name in (*MOMENTS, "step"))
     adamw(

@@ -28,6 +28,7 @@ from gptcls.common.processes import in_parts, processes, whole
 from gptcls.common.signals import Interrupted
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Curves, Hook, Progress, Trainer, rng_state, set_rng_state
+from gptcls.fast.adamw import TableAdamW, with_all_rows
 
 SILENT_SECONDS = 30  # longer without a line, and a log looks dead
 CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
@@ -299,19 +300,23 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     """Put ``trainer``, built from the same settings and data, where :func:`save_checkpoint` found it;
     InputError when the folder holds no checkpoint, a damaged one, or one of another model."""
     progress, values, tensors = read_checkpoint(folder)
-    weights = _part(tensors, "model.")
-    if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in trainer.parameters.items()}:
+    weights = {_bare(name): value for name, value in _part(tensors, "model.").items()}
+    parameters = {_bare(name): p for name, p in trainer.parameters.items()}
+    if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in parameters.items()}:
         raise InputError(f"{folder} is of a run that trained other parameters; start again without --resume")
     with torch.no_grad():
         for name, value in weights.items():
-            trainer.parameters[name].copy_(in_parts(value, trainer.parameters[name]))
+            parameters[name].copy_(in_parts(value, parameters[name]))
     trainer.progress = progress
     for full, value in _part(tensors, "optimizer.").items():
         key, _, name = full.partition(".")
-        p, value = trainer.parameters[name], value.to(trainer.device)
+        p, value = parameters[_bare(name)], value.to(trainer.device)
         trainer.optimizer.state[p][key] = in_parts(value, p) if value.shape == p.shape else value
     trainer.epoch_rng = _part(tensors, "epoch_rng.")
     try:
+        for p, state in trainer.optimizer.state.items():
+            if "rows" in state and not isinstance(trainer.optimizer, TableAdamW):
+                with_all_rows(state, p.detach())  # the run began on a processor with bf16
         for hook in trainer.hooks:
             kind = type(hook).__name__
             moved = {k: v.to(trainer.device) for k, v in _part(tensors, f"hook.{kind}.").items()}
@@ -327,6 +332,11 @@ def _tensors_of(folder: Path) -> str | None:
         text = (folder / "progress.json").read_text(encoding="utf-8")
         return json.loads(text).get("tensors", STATES[0])
     return None
+
+
+def _bare(name: str) -> str:
+    """A parameter's name in the classifier: what trains it may hold it, on another processor, whole."""
+    return name.removeprefix("classifier.")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
