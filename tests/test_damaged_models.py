@@ -279,6 +279,28 @@ def test_a_checkpoint_is_whole_or_refused(tmp_path):
     assert refused > 5
 
 
+def shorter(moments: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"exp_avg": moments[1:]}
+
+
+def rows_beyond(moments: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"exp_avg": moments[:1], "exp_avg_sq": moments[:1], "rows": torch.tensor([len(moments)])}
+
+
+@pytest.mark.parametrize("spoil", [shorter, rows_beyond])
+def test_moments_of_another_shape_are_refused(tmp_path, spoil):
+    """A fused step would read beyond them."""
+    trainer = tiny_trainer(epochs=1)
+    trainer.fit()
+    save_checkpoint(tmp_path, trainer)
+    (file,) = tmp_path.glob("*.safetensors")
+    tensors, at = load_file(file), "optimizer.{}.head.weight".format
+    spoilt = {at(name): value.clone() for name, value in spoil(tensors[at("exp_avg")]).items()}
+    save_file(tensors | spoilt, file)
+    with pytest.raises(InputError, match="is damaged"):
+        load_checkpoint(tmp_path, trainer)
+
+
 def test_a_damaged_checkpoint_is_found_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {"data": str(write_csv(tmp_path / "x.csv")), "model": "gpt2-nano", "epochs": 1, "out": "run"}

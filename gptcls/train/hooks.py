@@ -315,7 +315,12 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> None:
     trainer.epoch_rng = _part(tensors, "epoch_rng.")
     try:
         for p, state in trainer.optimizer.state.items():
-            if "rows" in state and not isinstance(trainer.optimizer, TableAdamW):
+            rows = state.get("rows")
+            shape = p.shape if rows is None else p.detach().index_select(0, rows).shape
+            # A fused step does not look, and would read what is not its own.
+            if any(value.shape not in (shape, ()) for name, value in state.items() if name != "rows"):
+                raise ValueError("the optimizer remembers parameters of another shape")
+            if rows is not None and not isinstance(trainer.optimizer, TableAdamW):
                 with_all_rows(state, p.detach())  # the run began on a processor with bf16
         for hook in trainer.hooks:
             kind = type(hook).__name__
