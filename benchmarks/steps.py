@@ -77,7 +77,7 @@ class Ours:
         self.rows = make_loaders(datasets, ready.config)["train"]
         how = {} if isinstance(network, Packed) else {"parts": partial(by_length, worth=32)}
         settings = ready.config.fit.settings
-        if (table := getattr(network, "table", None)) is not None:
+        if isinstance(network, Packed) and (table := network.sparse_table()) is not None:
             groups = decay_groups(network.parameters(), settings.weight_decay)
             how["optimizer"] = TableAdamW(groups, settings.lr, table)
         self.trainer = Trainer(network.train(), ready.saved.task, self.rows, settings, CPU, **how)

@@ -51,13 +51,15 @@ class Packed(nn.Module):
         # Copies (out, in) and (out,) in dtype of what never changes, by layer.
         self._frozen: WeakKeyDictionary[nn.Linear, tuple[Tensor, Tensor]] = WeakKeyDictionary()
         self._kept = Kept()
+        self._sparse = False
 
-    @property
-    def table(self) -> nn.Parameter | None:
-        """The token table where it is trained, by one process: its gradient is sparse, for TableAdamW."""
+    def sparse_table(self) -> nn.Parameter | None:
+        """The token table, whose gradient is sparse from now on, as :class:`gptcls.fast.adamw.TableAdamW`
+        takes it; None where it is not trained, or by several processes."""
         wte = self.classifier.backbone.wte
         alone = processes()[1] == 1
-        return wte.weight if alone and type(wte) is nn.Embedding and wte.weight.requires_grad else None
+        self._sparse = alone and type(wte) is nn.Embedding and wte.weight.requires_grad
+        return wte.weight if self._sparse else None
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         model, backbone = self.classifier, self.classifier.backbone
@@ -79,9 +81,8 @@ class Packed(nn.Module):
         backbone = self.classifier.backbone
         if (n := backbone.config.n_positions) < (T := int(positions.max()) + 1):
             raise ValueError(f"{T} tokens do not fit the {n} positions; truncate to config.n_positions first")
-        table = self.table
-        of_tokens = backbone.wte(ids) if table is None else F.embedding(ids, table, sparse=True)
-        return of_tokens + backbone.wpe(positions)
+        x = F.embedding(ids, backbone.wte.weight, sparse=True) if self._sparse else backbone.wte(ids)
+        return x + backbone.wpe(positions)
 
     def _block(self, block: Block, x: Tensor, real: Tensor, shape: torch.Size) -> Tensor:  # (N, C) -> (N, C)
         (B, T), C, H = shape, x.shape[1], block.attn.n_head

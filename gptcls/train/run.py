@@ -390,7 +390,7 @@ def _trainer(
     groups = decay_groups(trained, options.weight_decay, options.decay_on)
     if (factor := config.model.lora_plus or 1.0) != 1.0:
         groups = plus_groups(groups, setup.saved.model.backbone, factor)
-    table = network.table if isinstance(network, Packed) else None
+    table = network.sparse_table() if isinstance(network, Packed) else None
     how["optimizer"] = AdamW(groups, options.lr) if table is None else TableAdamW(groups, options.lr, table)
     rows, device = loaders["train"], setup.device
     if world == 1:
