@@ -157,7 +157,7 @@ class Options(setup.Options):
     only: int | None = None
     """Run this size alone and print its figures as a line of JSON."""
     cache_budget: float = 2.0
-    """With --only: GiB of features in memory; 0 puts them all into a file."""
+    """With --corpus or --only: GiB of features in memory; 0 puts them all into a file."""
     corpus: tuple[Path, ...] = ()
     """JSON lines with a text each, .gz or .xz: train and classify as whole commands over their sentences."""
     verb: Literal["train", "classify"] = "train"

@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,18 +25,15 @@ from benchmarks.measure import DTYPES, Row, compare, gemm_peak, peak_mib, report
 from benchmarks.over_seeds import gain, markdown, over_seeds, shown
 from gptcls.common import cli
 from gptcls.common.log import unlogged
-from gptcls.core.loop import Hook, Trainer, decay_groups
+from gptcls.core.loop import Hook, Trainer
 from gptcls.core.tokenizer import encode_rows
 from gptcls.data.book import book_split
 from gptcls.data.sources import load_data
 from gptcls.data.split import Split
-from gptcls.fast.adamw import TableAdamW
-from gptcls.fast.packed import Packed
-from gptcls.fast.parts import by_length
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
-from gptcls.train.run import fit
-from gptcls.train.setup import make_loaders, prepare, stage
+from gptcls.train.run import _trainer, fit
+from gptcls.train.setup import prepare
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1, 2)
@@ -73,14 +69,9 @@ class Ours:
     def __init__(self, weights: Path, split: Split, train: str, batch_size: int, precision: str) -> None:
         options = {"model": str(weights), "train": train, "pooling": "last", "precision": precision}
         ready = prepare(split, resolve(TrainConfig.of(**options, batch_size=batch_size, device="cpu")))
-        network, datasets = stage(ready.saved.model, ready.datasets, ready.config, CPU)
-        self.rows = make_loaders(datasets, ready.config)["train"]
-        how = {} if isinstance(network, Packed) else {"parts": partial(by_length, worth=32)}
-        settings = ready.config.fit.settings
-        if isinstance(network, Packed) and (table := network.sparse_table()) is not None:
-            groups = decay_groups(network.parameters(), settings.weight_decay)
-            how["optimizer"] = TableAdamW(groups, settings.lr, table)
-        self.trainer = Trainer(network.train(), ready.saved.task, self.rows, settings, CPU, **how)
+        self.trainer = _trainer(ready)
+        self.rows = self.trainer.train_loader
+        self.trainer.model.train()
 
     def step_seconds(self, steps: int, clock: Callable[[], float], widest: bool = False) -> float:
         """As :meth:`benchmarks.huggingface.HuggingFace.step_seconds`, of real tokens in place of widths."""

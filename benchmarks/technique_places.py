@@ -142,9 +142,10 @@ class Place:
             change(loop)
         torch.manual_seed(seed)
         loader, settings = make_loaders(loop.datasets, setup.config)["train"], setup.config.fit.settings
-        cut = partial(by_length, worth=CALL)
-        how = (loop.network, loop.loss, loader, settings, setup.device, loop.hooks, loop.optimizer, cut)
-        Trainer(*how).fit()
+        cut = getattr(loop.network, "minds_padding", True)
+        parts = {"parts": partial(by_length, worth=CALL)} if cut else {}
+        how = (loop.network, loop.loss, loader, settings, setup.device, loop.hooks, loop.optimizer)
+        Trainer(*how, **parts).fit()
         return loop
 
     @cached_property

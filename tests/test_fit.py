@@ -187,7 +187,8 @@ def test_windows_are_judged_as_texts(base, monkeypatch):
     from gptcls.core.answer import dataset_logits
 
     long = FRAME.assign(text=[f"{text} " + "and so on " * (i % 9) for i, text in enumerate(FRAME.text)])
-    run = fit(long, base, long="windows", train="all", patience=1, lr=1e-3, **QUICK | {"max_length": 8})
+    how = QUICK | {"max_length": 8, "precision": "fp32"}
+    run = fit(long, base, long="windows", train="all", patience=1, lr=1e-3, **how)
     model, task = run.classifier.model, run.classifier.task
     from gptcls.core.batches import TextDataset
     from gptcls.data.long_texts import CUTS

@@ -58,8 +58,9 @@ def test_predicting_again_and_again_leaves_nothing_behind():
             issubclass(type(each), torch.Tensor) for each in gc.get_objects()
         ), threading.active_count()
 
+    before = set(multiprocessing.active_children())  # of tests before this one
     assert held(3) == held(60)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) == before
 
 
 @pytest.mark.slow

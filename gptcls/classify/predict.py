@@ -242,9 +242,8 @@ def load_classifier(
     this package by name.
 
     See :func:`gptcls.classify.store.read_classifier` for ``base``, ``allow_download`` and errors,
-    :mod:`gptcls.common.hardware` for ``device`` and ``precision``, the number format of the blocks, but for
-    the last where the head reads one position of it; ``"int8"`` is 8-bit weights through torchao: for CPUs
-    without bf16, where it saves about a quarter.
+    :mod:`gptcls.common.hardware` for ``device`` and ``precision``, the number format of all blocks but the
+    last; ``"int8"`` is 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
     """
     on = pick_device(device)
     if holds_words(found := find_classifier(folder)):

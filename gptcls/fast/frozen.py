@@ -123,18 +123,15 @@ class Autocast(nn.Module):
 
 
 class Staged(nn.Module):
-    """Both stages for inference: the first ``depth`` blocks run in ``dtype``, with ``int8`` weights if asked.
-    By default these are all but the last, of which one position is enough; all with a mean or a maximum."""
+    """Both stages for inference: the first ``depth`` blocks, by default all but the last, run in ``dtype``,
+    with ``int8`` weights if asked: what a run that trains the last block was scored by."""
 
     def __init__(
         self, model: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False,
         depth: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        if depth is None:
-            depth = len(model.backbone.blocks)
-            several = model.pool.positions(torch.ones(1, dtype=torch.int64), 1) is None
-            depth -= not (several and _pools(model, depth))
+        depth = len(model.backbone.blocks) - 1 if depth is None else depth
         self.frozen, self.trained = Frozen(model, depth, dtype, int8), Trained(model, depth)
         self.n_outputs = model.n_outputs
 

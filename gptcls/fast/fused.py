@@ -92,7 +92,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each (B, H, T, D)
     if T > SHORT:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     extra = -B * H % EVEN if B * H > EVEN else 0  # matrices that nobody reads
-    q, k, v = (F.pad(x.reshape(B * H, T, D), (0, 0, 0, 0, 0, extra)) for x in (q, k, v))
+    q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
+    if extra:
+        q, k, v = (F.pad(x, (0, 0, 0, 0, 0, extra)) for x in (q, k, v))
     unseen = _unseen(T, q.dtype).expand(B * H + extra, T, T)
     scores = torch.baddbmm(unseen, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
     return torch.bmm(scores.softmax(dim=-1), v)[: B * H].view(B, H, T, D)

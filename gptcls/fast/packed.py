@@ -53,7 +53,7 @@ class Packed(nn.Module):
         self._kept = Kept()
         self._sparse = False
 
-    def sparse_table(self) -> nn.Parameter | None:
+    def make_table_sparse(self) -> nn.Parameter | None:
         """The token table, whose gradient is sparse from now on, as :class:`gptcls.fast.adamw.TableAdamW`
         takes it; None where it is not trained, or by several processes."""
         wte = self.classifier.backbone.wte

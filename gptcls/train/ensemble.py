@@ -48,20 +48,31 @@ class Members(Hook):
 
 
 class Glances(EpochLines):
-    """:class:`EpochLines` of a network whose curves are not kept: validation rows at the end of an epoch, and
-    no others. Torch's generator gives what it would give to all looks, so that the network becomes that of a
-    run of its own."""
+    """:class:`EpochLines` of ``n`` networks, one after the other, of which the last one's curves are kept:
+    the others look at the validation rows at the end of an epoch, and at one batch of them in between.
+    Torch's generator gives what it would give to all looks: each network is that of a run of its own."""
+
+    def __init__(self, members: Members, n: int, *how: Any) -> None:
+        super().__init__(*how)
+        self.members, self.n = members, n
+
+    def _is_last(self) -> bool:
+        return len(self.members.done) == self.n - 1
 
     def _look(self, trainer: Trainer, loader: Iterable[Batch], n: int | None) -> tuple[float, float, int]:
-        if loader is self.val_loader and trainer.progress.step_in_epoch == 0:
+        if self._is_last():
             return super()._look(trainer, loader, n)
+        if loader is self.val_loader:
+            return super()._look(trainer, loader, n if trainer.progress.step_in_epoch == 0 else 1)
         next(iter(loader))
-        return math.nan, math.nan, 0
+        # A run that goes on between epochs has none yet.
+        return getattr(trainer, "loss", math.nan), math.nan, 0
 
     def say(self, trainer: Trainer, where: str, measured: str) -> None:
-        at_end = trainer.progress.step_in_epoch == 0
-        seen = measured[measured.index("validation") :] if at_end else f"loss {trainer.loss:.3f}"
-        super().say(trainer, where, seen)
+        if not self._is_last():
+            at_end = trainer.progress.step_in_epoch == 0
+            measured = measured[measured.index("validation") :] if at_end else f"loss {trainer.loss:.3f}"
+        super().say(trainer, where, measured)
 
 
 @torch.no_grad()

@@ -118,8 +118,9 @@ class BestWeights(Hook):
     @torch.no_grad()
     def go_back(self, trainer: Trainer) -> None:
         """Put the kept weights into the network."""
-        for name, value in self.kept.items():
-            trainer.parameters[name].copy_(in_parts(value, trainer.parameters[name]))
+        for name, parameter in trainer.parameters.items():
+            if (value := self.kept.get(_bare(name))) is not None:
+                parameter.copy_(in_parts(value, parameter))
 
     def state(self) -> dict[str, Any]:
         values = ("best_loss", "best_epoch", "kept_step", "epochs_without_better")
@@ -128,13 +129,13 @@ class BestWeights(Hook):
     def restore(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             if name.startswith("kept."):
-                self.kept[name.removeprefix("kept.")] = value
+                self.kept[_bare(name.removeprefix("kept."))] = value
             else:
                 setattr(self, name, value)
 
     def _keep(self, trainer: Trainer) -> None:
         self.kept_step = trainer.progress.step
-        self.kept = {name: parameter.detach().clone() for name, parameter in trainer.parameters.items()}
+        self.kept = {_bare(name): p.detach().clone() for name, p in trainer.parameters.items()}
 
 
 class EpochLines(Curves):
@@ -341,7 +342,7 @@ def _tensors_of(folder: Path) -> str | None:
 
 def _bare(name: str) -> str:
     """A parameter's name in the classifier: what trains it may hold it, on another processor, whole."""
-    return name.removeprefix("classifier.")
+    return name.removeprefix("network.").removeprefix("classifier.")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -330,7 +330,7 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
         number = len(members.done)
         log.info(f"network {number + 1} of {len(seeds)}, seed {seeds[number]}")
         restart(setup, seeds[number], start)
-        lines = EpochLines if number == len(seeds) - 1 else Glances  # the run's curves are the last one's
+        lines = partial(Glances, members, len(seeds))  # the run's curves are the last one's
         trainer = _trainer(setup, [*hooks, members], seeds[number], lines)
         yield trainer
         if len(members.done) < len(seeds):  # a checkpoint of the run's end has them all
@@ -340,8 +340,9 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
 
 
 def _trainer(
-    setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None, lines: type[EpochLines] = EpochLines
-) -> Trainer:
+    setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None,
+    lines: Callable[..., EpochLines] = EpochLines,
+) -> Trainer:  # fmt: skip
     """The loop over the part of the network that is trained; what is frozen is computed here, once."""
     config, split, lesson = setup.config, setup.split, setup.lesson
     task = loss_of(config, setup.saved.task) if lesson is None else lesson.task
@@ -390,7 +391,7 @@ def _trainer(
     groups = decay_groups(trained, options.weight_decay, options.decay_on)
     if (factor := config.model.lora_plus or 1.0) != 1.0:
         groups = plus_groups(groups, setup.saved.model.backbone, factor)
-    table = network.sparse_table() if isinstance(network, Packed) else None
+    table = network.make_table_sparse() if isinstance(network, Packed) else None
     how["optimizer"] = AdamW(groups, options.lr) if table is None else TableAdamW(groups, options.lr, table)
     rows, device = loaders["train"], setup.device
     if world == 1:
