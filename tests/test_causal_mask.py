@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.random_gpt2 import TINY as SIZES
 from helpers.random_gpt2 import transformers_gpt2
-from helpers.tiny import CPU, TINY, set_pooling, tiny_classifier, write_csv
+from helpers.tiny import CPU, TINY, set_pooling, stir, tiny_classifier, write_csv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,10 +33,7 @@ def stirred(pooling="last", policy="last_block", causal=False):
     """A classifier with no bias 0 and no norm 1, which would hide mistakes."""
     model = tiny_classifier(policy)
     set_pooling(model, pooling)
-    torch.manual_seed(8)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
+    stir(model)
     if not causal:
         model.backbone.drop_causal_mask()
     return model.eval()

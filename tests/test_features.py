@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.tiny import CPU, ROWS, TINY, set_pooling, tiny_classifier, tiny_task
+from helpers.tiny import CPU, ROWS, TINY, set_pooling, stir, tiny_classifier, tiny_task
 
 from gptcls.common.hardware import pick_dtype
 from gptcls.core.answer import dataset_logits
@@ -36,11 +36,7 @@ def stirred(policy="last_block", pooling="last", config=TINY):
     """A classifier with no bias 0 and no norm 1, which would hide mistakes."""
     model = tiny_classifier(policy, config=config)
     set_pooling(model, pooling)
-    torch.manual_seed(8)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model.eval()
+    return stir(model).eval()
 
 
 def data(pad_to=None):

@@ -8,6 +8,7 @@ from helpers.tiny import (
     CPU,
     TINY,
     set_pooling,
+    stir,
     stopped_before,
     tiny_classifier,
     tiny_lora,
@@ -41,11 +42,7 @@ def stirred(how="all", pooling="last", config=WIDER):
     else:
         model = tiny_classifier(how, config=config)
     set_pooling(model, pooling)
-    torch.manual_seed(8)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model.train()
+    return stir(model, 0.05).train()
 
 
 def gradients(network, model, inputs, lengths):

@@ -73,8 +73,8 @@ class Baselines(ABC):
         row = self.constant(_training(parts)[1])
         results = {self.trivial: self._scored(self.trivial, parts, lambda x: np.tile(row, (len(x), 1)))}
         fitted_on = self._drawn_from(parts)
-        if (n := len(parts["train"][1])) > (left := len(fitted_on["train"][1])):
-            log.info(f"the baselines are fitted on {left:,} of {n:,} training rows")
+        if (n := len(parts["train"][1])) > (n_fitted := len(fitted_on["train"][1])):
+            log.info(f"the baselines are fitted on {n_fitted:,} of {n:,} training rows")
         if reason := self.unfit(fitted_on["train"][1]):
             log.info(f"{TFIDF} left out: {reason}")
             return results
@@ -82,8 +82,8 @@ class Baselines(ABC):
         if (ngrams := ngram_parts(tfidf, fitted_on)) is None:
             log.info(f"{TFIDF} left out: its training texts are blank")
         else:
-            whole = {part: rows for part, rows in ngrams.items() if len(rows[1]) == len(parts[part][1])}
-            scored = {**parts, **whole}  # in this order
+            uncut = {part: rows for part, rows in ngrams.items() if len(rows[1]) == len(parts[part][1])}
+            scored = {**parts, **uncut}  # in this order
             results[TFIDF], decide = self._linear(TFIDF, ngrams, scored, self.on_ngrams(), tfidf)
             self._of_ngrams = tfidf, decide
         if vectors is not None:

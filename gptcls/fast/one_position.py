@@ -15,10 +15,11 @@ from gptcls.core.gpt2 import Attention, Block
 
 def is_cheap(block: nn.Module) -> bool:
     """Whether :func:`at` computes less than the whole block: then padding costs next to nothing."""
-    return (type(block) is Block and not _drops(block)) or hasattr(block, "at")
+    return (type(block) is Block and not drops(block)) or hasattr(block, "at")
 
 
-def _drops(block: nn.Module) -> bool:
+def drops(block: nn.Module) -> bool:
+    """Whether it has dropout, which training then needs."""
     return any(isinstance(module, nn.Dropout) and module.p for module in block.modules())
 
 
@@ -27,7 +28,7 @@ def at(block: nn.Module, x: Tensor, positions: Tensor, lengths: Tensor | None = 
     rows = torch.arange(x.shape[0], device=x.device)
     if type(block) is Block:
         # Dropout needs the weights, keys and values themselves.
-        if not (block.training and _drops(block)):
+        if not (block.training and drops(block)):
             pooled = x[rows, positions] + _attention_at(block.attn, x, positions, block.norm1, lengths)
             return pooled + block.mlp(block.norm2(pooled))
     elif hasattr(block, "at"):

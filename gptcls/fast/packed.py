@@ -19,7 +19,7 @@ from gptcls.common.processes import processes
 from gptcls.core.classifier import Classifier
 from gptcls.core.gpt2 import Block
 from gptcls.fast.fused import attention, can_fuse
-from gptcls.fast.one_position import at
+from gptcls.fast.one_position import at, drops
 from gptcls.models.lora import LoRALinear
 
 
@@ -31,9 +31,9 @@ def can_pack(classifier: Classifier, depth: int, dtype: torch.dtype) -> bool:
         return False
     if classifier.pool.sees_padding or type(classifier.head) is not nn.Linear:
         return False
-    modules = [backbone.drop, *(module for block in blocks for module in block.modules())]
-    if any(isinstance(module, nn.Dropout) and module.p for module in modules):
+    if any(map(drops, (backbone.drop, *blocks))):
         return False
+    modules = (module for block in blocks for module in block.modules())
     return not any(isinstance(module, LoRALinear) and module.config.dora for module in modules)
 
 

@@ -34,7 +34,7 @@ from gptcls.data.repeats import raw_rows, weights_of
 from gptcls.data.split import PARTS, Split, load_split, save_split
 from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation import report
-from gptcls.evaluation.baselines import PROBE, Baselines, Parts
+from gptcls.evaluation.baselines import MOST_FITTED, PROBE, Baselines, Parts
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.mistakes import write_mistakes
 from gptcls.evaluation.paired import decisions, differences
@@ -440,7 +440,8 @@ def _score(setup: Setup, trainer: Trainer, logits: dict[str, Tensor], extra: dic
     rows = {part: (f["text"].tolist(), task.targets(f["label"].tolist())) for part, f in split.plain_items()}
     texts = {part: (texts, values.numpy()) for part, (texts, values) in rows.items()}
     stacked = setup.config.fit.stack == "ngrams"
-    rivals = judge_of(task).rivals(task.labels, *([None] if stacked else []))  # a part of the answer sees all
+    most = None if stacked else MOST_FITTED  # what is a part of the answer sees all rows
+    rivals = judge_of(task).rivals(task.labels, most)
     baselines = rivals.scores(texts, _frozen_vectors(setup))
     if stacked and (ngrams := rivals.ngram_model()) is None:
         log.info("--stack ngrams: there are none, so the network answers alone")

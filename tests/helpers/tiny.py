@@ -73,6 +73,15 @@ def tiny_lora(
     return model.eval()
 
 
+def stir(model: Classifier, scale: float = 0.2) -> Classifier:
+    """``model`` with no bias 0 and no norm 1, which would hide mistakes."""
+    torch.manual_seed(8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * scale)
+    return model
+
+
 def tiny_saved(seed: int = 0) -> SavedClassifier:
     """A classifier as a run would save it."""
     return SavedClassifier(tiny_classifier(seed=seed).eval(), tiny_task(), 64, None, None, {"lr": 0.1}, {})
