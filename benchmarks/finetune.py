@@ -142,7 +142,7 @@ def commands(race: Race) -> Row:
         arguments += [f"--model={race.weights}", f"--out={folder / f'run-{turn}'}", "--save=trained"]
         arguments += [f"--epochs={options.epochs}", f"--batch-size={options.batch_size}", "--device=cpu"]
         arguments += ["--recipe=default", "--train=last_block", "--pooling=last"]
-        seconds["ours"].append(run_command("gptcls.train", *arguments))
+        seconds["ours"].append(run_command("-m", "gptcls.train", *arguments))
         arguments = [f"--data={options.data.resolve()}", f"--weights={race.weights}"]
         arguments += [f"--folder={folder / 'book-command'}", f"--epochs={options.epochs}"]
         arguments += [f"--batch-size={options.batch_size}", f"--steps={options.peer_steps}"]

@@ -10,8 +10,6 @@ book's ``classify_review``, which pads to the longest training text. The last ro
 import gc
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -30,7 +28,7 @@ from torch import Tensor
 from benchmarks import ours, setup
 from benchmarks.book import Book, book_sizes
 from benchmarks.huggingface import HuggingFace
-from benchmarks.measure import DTYPES, ROOT, Row, compare, gemm_peak, report, spread
+from benchmarks.measure import DTYPES, Row, compare, gemm_peak, report, run_command, spread
 from gptcls import load_classifier
 from gptcls.classify.store import SavedClassifier, find_classifier, read_classifier, save_classifier
 from gptcls.common import cli
@@ -204,18 +202,6 @@ def of_texts(what: str, everyone: dict[str, Answering], work: list, options: Opt
     return sorted(rows, key=lambda row: row.peer_seconds or 0)
 
 
-def process_seconds(options: Options, *arguments: str) -> float:
-    """Seconds of ``python arguments`` from start to exit."""
-    before, start = os.times(), time.perf_counter()
-    # With its modules compiled, as an installed package has them.
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, check=True)
-    if not options.cpu_time:
-        return time.perf_counter() - start
-    after = os.times()
-    return sum(after[2:4]) - sum(before[2:4])
-
-
 def starts(folder: Path, book: Path | None, text: str, options: Options) -> list[Row]:
     """Whole processes: imports, loading, one answer; beside them importing torch alone."""
     commands = {
@@ -224,10 +210,12 @@ def starts(folder: Path, book: Path | None, text: str, options: Options) -> list
     }
     if book is not None:
         commands["book"] = ("-m", "benchmarks.first_answer", "book", str(book), text)
+    # With its modules compiled, as an installed package has them.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     seconds = defaultdict(list)
     for turn in range(1 + options.repeats):
         for name, arguments in commands.items():
-            took = process_seconds(options, *arguments)
+            took = run_command(*arguments, env=env, cpu_time=options.cpu_time)
             if turn:  # the first one compiles modules
                 seconds[name].append(took)
     named = {"torch": "import torch alone", "book": "the book"}

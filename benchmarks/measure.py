@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,15 +149,19 @@ def run_alone(module: str, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1]) | {"wall": wall}
 
 
-def run_command(module: str, *arguments: str) -> float:
-    """Seconds from start to exit of ``python -m module arguments``, whatever it prints."""
+def run_command(*arguments: str, env: Mapping[str, str] | None = None, cpu_time: bool = False) -> float:
+    """Seconds of the clock, or of the processor, from start to exit of ``python arguments``, whatever it
+    prints. RuntimeError with what it said if it fails."""
+    before = os.times()
     with Stopwatch() as watch:
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
         )
     if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr}")
-    return watch.seconds
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return spent if cpu_time else watch.seconds
 
 
 def machine() -> dict[str, Any]:

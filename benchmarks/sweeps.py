@@ -5,16 +5,13 @@ apart, n seeds cost n times the first.
 """
 
 import os
-import resource
 import statistics
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from benchmarks import setup
-from benchmarks.measure import ROOT
+from benchmarks.measure import run_command
 from benchmarks.over_seeds import markdown
 from gptcls.common import cli
 from gptcls.common.console import say
@@ -49,16 +46,9 @@ class Options(setup.Options):
 
 
 def cpu_seconds(*arguments: str) -> float:
-    """Of a command from its start to its exit, by one thread. RuntimeError with what it said if it fails."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-m", "gptcls.train", "--device=cpu", *arguments], cwd=ROOT, capture_output=True,
-        text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"gptcls.train {' '.join(arguments)} failed:\n{done.stderr}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    """Of ``gptcls.train`` with these arguments from its start to its exit, by one thread."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return run_command("-m", "gptcls.train", "--device=cpu", *arguments, env=env, cpu_time=True)
 
 
 def table(found: dict[str, list[tuple[float, float]]], seeds: int) -> str:
