@@ -23,7 +23,7 @@ from gptcls.core.weights import GPT2_NAMES
 from gptcls.fast.adamw import TableAdamW, with_all_rows
 from gptcls.fast.frozen import Frozen
 from gptcls.fast.fused import can_fuse
-from gptcls.fast.packed import Packed, can_pack
+from gptcls.fast.packed import Packed, PackedGPT2, can_pack, can_pack_gpt2
 from gptcls.models.lora import LoRAConfig
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import train
@@ -80,15 +80,21 @@ def test_gradients_in_bf16_are_close(how, pooling):
     assert 1e-4 < max(found.values()) < 0.05, found
 
 
+def their_config():
+    from transformers import GPT2Config
+
+    sizes = {"n_layer": 3, "n_embd": 64, "n_head": 4, "n_positions": 64}
+    dropped = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    return GPT2Config(**sizes, **dropped, num_labels=2, pad_token_id=50256)
+
+
 def test_gradients_are_those_of_transformers():
-    from transformers import GPT2Config, GPT2ForSequenceClassification
+    from transformers import GPT2ForSequenceClassification
 
     model = stirred()
     with torch.no_grad():
         model.head.bias.zero_()  # theirs has none
-    sizes = {"n_layer": 3, "n_embd": 64, "n_head": 4, "n_positions": 64}
-    dropped = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    theirs = GPT2ForSequenceClassification(GPT2Config(**sizes, **dropped, num_labels=2, pad_token_id=50256))
+    theirs = GPT2ForSequenceClassification(their_config())
     state = GPT2_NAMES.to_theirs(model.backbone.state_dict()) | {"score.weight": model.head.weight}
     theirs.load_state_dict(state)
     ids, lengths = pad(IDS)
@@ -100,6 +106,23 @@ def test_gradients_are_those_of_transformers():
     ours = GPT2_NAMES.to_theirs({name.removeprefix("backbone."): g for name, g in ours.items()}) | head
     found = off(ours, {name: p.grad for name, p in theirs.named_parameters()})
     assert max(found.values()) < 1e-4, found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(BF16, marks=fused)])
+def test_pretraining_has_the_gradients_of_transformers(dtype):
+    from transformers import GPT2LMHeadModel
+
+    model = stirred().backbone
+    theirs = GPT2LMHeadModel(their_config())
+    theirs.load_state_dict(GPT2_NAMES.to_theirs(model.state_dict()), strict=False)  # the head is the table
+    ids = torch.tensor([IDS[0], [*IDS[3], 9, 2, 7]])
+    theirs(ids, labels=ids).loss.backward()
+    hidden = PackedGPT2(model, dtype)(ids, torch.tensor([7, 7]))
+    logits = model.lm_logits(hidden[:, :-1]).flatten(0, 1)
+    nn.functional.cross_entropy(logits, ids[:, 1:].flatten()).backward()
+    ours = GPT2_NAMES.to_theirs({name: p.grad for name, p in model.named_parameters()})
+    found = off(ours, {name: p.grad for name, p in theirs.named_parameters()})
+    assert max(found.values()) < (1e-4 if dtype == torch.float32 else 0.05), found
 
 
 def test_above_frozen_blocks():
@@ -161,6 +184,9 @@ def test_a_table_has_adamws_steps():
 def test_what_is_packed():
     assert can_pack(stirred(), 0, BF16)
     assert can_pack(stirred("lora"), 1, BF16)
+    assert can_pack_gpt2(stirred().backbone, BF16)
+    assert not can_pack_gpt2(stirred().backbone, torch.float32)
+    assert not can_pack_gpt2(stirred(config=replace(WIDER, dropout=0.1)).backbone, BF16)
     assert not can_pack(stirred(), 0, torch.float32)
     assert not can_pack(stirred(), 2, BF16)  # the last block alone has a faster way
     assert not can_pack(stirred(pooling="position-1"), 0, BF16)  # which reads padding

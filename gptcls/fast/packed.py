@@ -4,7 +4,7 @@ The rows of a batch lie behind each other, (N, C) with N real tokens, in all tha
 linear layers, GELU. Attention alone sees rows, padded to the longest. The weights that are trained stay in
 fp32, and so do the stream between the blocks, the norms and the gradients; a product reads copies in bf16 of
 that step's weights, as under ``torch.autocast``. What is frozen beside an adapter is copied once and has no
-gradient. The last block, where one position is read, is ``fast/one_position.py``'s, in fp32.
+gradient. A classifier's last block, where one position is read, is ``fast/one_position.py``'s, in fp32.
 
 Every other network, and ``--precision fp32``, keeps the plain path.
 """
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gptcls.common.processes import processes
 from gptcls.core.classifier import Classifier
-from gptcls.core.gpt2 import Block
+from gptcls.core.gpt2 import GPT2, Block
 from gptcls.fast.fused import attention, can_fuse
 from gptcls.fast.one_position import at, drops
 from gptcls.models.lora import LoRALinear
@@ -46,12 +46,8 @@ class Packed(nn.Module):
 
     def __init__(self, classifier: Classifier, depth: int = 0, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
-        self.classifier, self.depth, self.dtype = classifier, depth, dtype
-        self.n_outputs = classifier.n_outputs
-        # Copies (out, in) and (out,) in dtype of what never changes, by layer.
-        self._frozen: WeakKeyDictionary[nn.Linear, tuple[Tensor, Tensor]] = WeakKeyDictionary()
-        self._kept = Kept()
-        self._sparse = False
+        self.classifier, self.depth, self.n_outputs = classifier, depth, classifier.n_outputs
+        self._products, self._sparse = Products(dtype), False
 
     def make_table_sparse(self) -> nn.Parameter | None:
         """The token table, whose gradient is sparse from now on, as :class:`gptcls.fast.adamw.TableAdamW`
@@ -70,7 +66,7 @@ class Packed(nn.Module):
         positions = model.pool.positions(lengths, T)
         blocks = backbone.blocks[self.depth :]
         for block in blocks if positions is None else blocks[:-1]:
-            x = self._block(block, x, real, inputs.shape[:2])
+            x = self._products.block(block, x, real, inputs.shape[:2])
         x = _padded(x, real, inputs.shape[:2])
         if positions is None:
             return model.head(model.pool(backbone.norm(x), lengths))
@@ -84,11 +80,44 @@ class Packed(nn.Module):
         x = F.embedding(ids, backbone.wte.weight, sparse=True) if self._sparse else backbone.wte(ids)
         return x + backbone.wpe(positions)
 
-    def _block(self, block: Block, x: Tensor, real: Tensor, shape: torch.Size) -> Tensor:  # (N, C) -> (N, C)
+
+def can_pack_gpt2(model: GPT2, dtype: torch.dtype) -> bool:
+    """Whether :class:`PackedGPT2` computes it: a GPT-2 without dropout on a CPU that multiplies bf16."""
+    return dtype == torch.bfloat16 and not drops(model) and all(can_fuse(b, dtype) for b in model.blocks)
+
+
+class PackedGPT2(nn.Module):
+    """``model`` for pretraining, with products in ``dtype``: ids (B, T) without padding, and lengths, all T,
+    -> hidden (B, T, C)."""
+
+    def __init__(self, model: GPT2, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.model, self._products = model, Products(dtype)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        x = self.model.embed(ids).flatten(0, 1)  # (N, C)
+        for block in self.model.blocks:
+            x = self._products.block(block, x, None, ids.shape)
+        return self.model.norm(x).view(*ids.shape, -1)
+
+
+class Products:
+    """Blocks over rows that lie behind each other, their matrix products in ``dtype``."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        # Copies (out, in) and (out,) in dtype of what never changes, by layer.
+        self._frozen: WeakKeyDictionary[nn.Linear, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+        self._kept = Kept()
+
+    def block(self, block: Block, x: Tensor, real: Tensor | None, shape: torch.Size) -> Tensor:
+        """(N, C) -> (N, C) of rows ``shape`` (B, T), whose tokens ``real`` (N,) of B * T are no padding; None
+        where none is."""
         (B, T), C, H = shape, x.shape[1], block.attn.n_head
         heads = _padded(self._linear(block.attn.qkv, block.norm1(x)), real, shape)  # (B, T, 3C)
         q, k, v = heads.view(B, T, 3, H, C // H).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        mixed = attention(q, k, v).transpose(1, 2).reshape(B * T, C).index_select(0, real)
+        mixed = attention(q, k, v).transpose(1, 2).reshape(B * T, C)
+        mixed = mixed if real is None else mixed.index_select(0, real)
         x = x + self._linear(block.attn.proj, mixed)
         inner = self._linear(block.mlp.fc, block.norm2(x))
         return x + self._linear(block.mlp.proj, F.gelu(inner, approximate="tanh"))
@@ -141,5 +170,7 @@ class _Product(torch.autograd.Function):
         return of_x, None, grad.sum(dim=0, dtype=ctx.bias.dtype) if of_bias else None, None
 
 
-def _padded(x: Tensor, real: Tensor, shape: torch.Size) -> Tensor:  # (N, C) -> (B, T, C)
+def _padded(x: Tensor, real: Tensor | None, shape: torch.Size) -> Tensor:  # (N, C) -> (B, T, C)
+    if real is None:
+        return x.view(*shape, -1)
     return x.new_zeros(shape.numel(), x.shape[1]).index_copy(0, real, x).view(*shape, -1)

@@ -4,8 +4,8 @@ Gradients of a weight matrix are nearly of low rank: a few directions take most 
 the momentum M = U S Vᵀ by U Vᵀ, so that every direction moves as far. It is meant for matrices that map
 hidden vectors to hidden vectors; tables, norms and biases stay with AdamW.
 
-``torch.optim.Muon`` computes the same in bf16, which a processor without bf16 instructions multiplies ten
-times slower than fp32. It also takes query, key and value, which lie in one matrix, for one, and takes no
+``torch.optim.Muon`` computes the same, always in bf16, which a processor without bf16 instructions multiplies
+ten times slower than fp32. It also takes query, key and value, which lie in one matrix, for one, and takes no
 parameters but matrices.
 """
 
@@ -53,9 +53,14 @@ class Muon(torch.optim.Optimizer):
     Args:
         groups: of parameters. One that says ``parts`` has matrices (m, n) for Muon, each of that many equal
             blocks of rows, made orthogonal one by one: 3 of query, key and value in one, else 1.
+        dtype: of the products that make them orthogonal.
     """
 
-    def __init__(self, groups: Iterable[dict], lr: float = 1e-3, weight_decay: float = 0.1) -> None:
+    def __init__(
+        self, groups: Iterable[dict], lr: float = 1e-3, weight_decay: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        self.dtype = dtype
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "parts": 0})
         others = [group for group in self.param_groups if not group["parts"]]
         self.adamw = torch.optim.AdamW(others or [{"params": []}], lr=lr, betas=(0.9, 0.95), fused=True)
@@ -78,8 +83,8 @@ class Muon(torch.optim.Optimizer):
             momentum = state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
             if i % world == rank:
                 direction = p.grad.lerp(momentum, MOMENTUM)  # Nesterov's: one step further on
-                parts = direction.view(group["parts"], -1, p.shape[1])  # (parts, m, n)
-                updates.append(orthogonalize(parts).view_as(p))
+                parts = direction.view(group["parts"], -1, p.shape[1]).to(self.dtype)  # (parts, m, n)
+                updates.append(orthogonalize(parts).to(p.dtype).view_as(p))
             else:
                 updates.append(torch.zeros_like(p))
         if world > 1:

@@ -30,6 +30,7 @@ from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import PAD_ID, decode, encode
 from gptcls.evaluation import report
 from gptcls.fast.frozen import Autocast
+from gptcls.fast.packed import PackedGPT2, can_pack_gpt2
 from gptcls.models.gpt2_files import save_pretrained
 from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sha256
 from gptcls.models.sampling import generate
@@ -196,11 +197,14 @@ def _trainer(
         epochs=1, lr=config.lr, schedule=config.schedule, warmup=config.warmup, decay=config.decay,
         clip=config.clip,
     )  # fmt: skip
-    network = model if dtype == torch.float32 else Autocast(model, dtype)
-    return Trainer(network, task, loader, settings, device, hooks, _optimizer(model, config))
+    if can_pack_gpt2(model, dtype):
+        network = PackedGPT2(model)
+    else:
+        network = model if dtype == torch.float32 else Autocast(model, dtype)
+    return Trainer(network, task, loader, settings, device, hooks, _optimizer(model, config, dtype))
 
 
-def _optimizer(model: GPT2, config: PretrainConfig) -> torch.optim.Optimizer:
+def _optimizer(model: GPT2, config: PretrainConfig, dtype: torch.dtype) -> torch.optim.Optimizer:
     """The token table has a learning rate of its own; Muon takes the blocks' matrices, AdamW the rest."""
     qkv = [block.attn.qkv.weight for block in model.blocks]
     whole = [layer.weight for b in model.blocks for layer in (b.attn.proj, b.mlp.fc, b.mlp.proj)]
@@ -212,7 +216,7 @@ def _optimizer(model: GPT2, config: PretrainConfig) -> torch.optim.Optimizer:
     how = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True, **how)
-    return Muon([{"params": qkv, "parts": 3}, {"params": whole, "parts": 1}, *groups], **how)
+    return Muon([{"params": qkv, "parts": 3}, {"params": whole, "parts": 1}, *groups], dtype=dtype, **how)
 
 
 class TokenTable(Hook):
