@@ -92,13 +92,13 @@ class PackedGPT2(nn.Module):
 
     def __init__(self, model: GPT2, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
-        self.model, self._products = model, Products(dtype)
+        self.network, self._products = model, Products(dtype)  # named as in Autocast, for checkpoints
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        x = self.model.embed(ids).flatten(0, 1)  # (N, C)
-        for block in self.model.blocks:
+        x = self.network.embed(ids).flatten(0, 1)  # (N, C)
+        for block in self.network.blocks:
             x = self._products.block(block, x, None, ids.shape)
-        return self.model.norm(x).view(*ids.shape, -1)
+        return self.network.norm(x).view(*ids.shape, -1)
 
 
 class Products:
