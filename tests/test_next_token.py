@@ -11,7 +11,7 @@ from transformers import GPT2LMHeadModel
 
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.weights import GPT2_NAMES
-from gptcls.pretrain.next_token import CHUNK, Candidates, next_token_loss, perplexity
+from gptcls.pretrain.next_token import CHUNK, UNSEEN, Candidates, chances_of, next_token_loss, perplexity
 
 N, C, V = CHUNK + 100, 8, 1000  # more than a chunk, and no multiple of it
 
@@ -22,6 +22,13 @@ def case():
     hidden = torch.randn(N, C, requires_grad=True)
     table = torch.randn(V, C, requires_grad=True)
     return hidden, table, torch.randint(0, V, (N,))
+
+
+@pytest.fixture
+def chances():
+    """Of 100 candidates, some of them certain."""
+    counts = 1e5 / torch.arange(1, V + 1, dtype=torch.float64)
+    return chances_of(counts, 100)[torch.randperm(V)]
 
 
 def gradients(loss, *tensors):
@@ -43,18 +50,30 @@ def test_bf16_is_close(case):
     torch.testing.assert_close(mine, F.cross_entropy(hidden @ table.T, targets), rtol=0.01, atol=0.01)
 
 
-def test_sampled_loss_is_the_formula(case):
-    """The target once, a common token once, a sampled one as often as the sample leaves out; no other."""
+@pytest.mark.parametrize("number", [1, 100, 999, V, 2 * V])
+def test_chances(number):
+    torch.manual_seed(0)
+    counts = torch.rand(V, dtype=torch.float64).pow(20) * 1e5
+    chances = chances_of(counts, number)
+    assert chances.sum().item() == pytest.approx(min(number, V))
+    assert chances.min() > 0
+    assert chances.max() <= 1
+    drawn = (counts > UNSEEN) & (chances < 1)
+    factors = chances[drawn] / counts[drawn] ** 0.75
+    assert torch.allclose(factors, factors.mean())
+    assert (counts[chances < 1] <= counts[chances == 1].min()).all() if (chances == 1).any() else True
+
+
+def test_sampled_loss_is_the_formula(case, chances):
+    """The target once, a token that was drawn once for each that its chance stands for; no other."""
     hidden, table, targets = case
-    by_count = torch.randperm(V)
-    candidates = Candidates.draw(targets, by_count, 100)
-    common, rare = by_count[:75], by_count[75:]
-    assert set(common.tolist()) <= set(candidates.ids.tolist())
+    candidates = Candidates.draw(targets, chances)
+    certain = (chances == 1).nonzero()[:, 0]
+    assert len(certain)
+    assert set(certain.tolist()) <= set(candidates.ids.tolist())
     weights = dict(zip(candidates.ids.tolist(), candidates.log_weight.exp().tolist(), strict=True))
-    sampled = [token for token in rare.tolist() if weights.get(token, 0) > 0]
-    assert len(sampled) == 25
-    assert {round(weights[token], 3) for token in sampled} == {round(len(rare) / 25, 3)}
-    assert all(weights[token] == 1 for token in common.tolist())
+    for token, weight in weights.items():
+        assert weight == pytest.approx(1 / chances[token].item()) or (weight == 0 and token in targets)
     expected = []
     logits = (hidden @ table.T).double()
     for row, target in enumerate(targets.tolist()):
@@ -65,21 +84,21 @@ def test_sampled_loss_is_the_formula(case):
     torch.testing.assert_close(mine.double(), torch.stack(expected).mean(), rtol=1e-5, atol=1e-5)
 
 
-def test_sampled_sum_has_the_right_expectation():
+def test_sampled_sum_has_the_right_expectation(chances):
     """Over many draws the sum below the fraction is that of the exact softmax."""
     torch.manual_seed(1)
-    logits, targets, by_count = torch.randn(V), torch.tensor([3]), torch.arange(V)
+    logits, targets = torch.randn(V), torch.tensor([3])
     sums = []
     for _ in range(400):
-        candidates = Candidates.draw(targets, by_count, 100)
+        candidates = Candidates.draw(targets, chances)
         sums.append((logits[candidates.ids].exp() * candidates.log_weight.exp()).sum().item())
     error = torch.tensor(sums).std().item() / math.sqrt(len(sums))
     assert abs(sum(sums) / len(sums) - logits.exp().sum().item()) < 4 * error
 
 
-def test_gradient_reaches_candidates_only(case):
+def test_gradient_reaches_candidates_only(case, chances):
     hidden, table, targets = case
-    candidates = Candidates.draw(targets, torch.randperm(V), 100)
+    candidates = Candidates.draw(targets, chances)
     _, d_table = gradients(next_token_loss(hidden, table, targets, torch.float32, candidates), hidden, table)
     touched = d_table.abs().sum(dim=1).nonzero()[:, 0]
     assert set(touched.tolist()) == set(candidates.ids.tolist())

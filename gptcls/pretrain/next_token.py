@@ -5,7 +5,10 @@ multiplications of gpt2-nano, 8 are there, and the logits of 8,192 tokens fill 1
 
 - the tokens go through in chunks, and each chunk's logits become its gradient at once;
 - the softmax may run over *candidates*: the most common tokens, a random sample of the others that stands
-  for all of them, and the target (Jean et al. 2015, "On Using Very Large Target Vocabulary for NMT").
+  for all of them, and the target (Jean et al. 2015, "On Using Very Large Target Vocabulary for NMT"). Of the
+  others the more common are drawn more often (Mikolov et al. 2013, section 2.2): were all drawn alike, a
+  rare token would be pushed up wherever it stands and hardly ever down, and AdamW, whose steps are as long
+  for a small gradient as for a large one, would not make up for it.
 """
 
 import math
@@ -18,35 +21,48 @@ from torch.autograd.function import once_differentiable
 from gptcls.core.gpt2 import GPT2
 
 CHUNK = 512  # tokens at a time: with 8,192 candidates in bf16 their logits fit a processor's cache
-COMMON = 0.75  # share of the candidates that are always the same
+POWER = 0.75  # of the counts, in the chance to be drawn
+UNSEEN = 0.1  # what a token counts for at least, in a million
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The tokens that one step's softmax runs over, and what each counts there: a sampled one for as many as
-    the sample leaves out; a target that was neither common nor sampled, in its own rows alone. So the sum
-    below the fraction has the right expectation."""
+    """The tokens that one step's softmax runs over, and what each counts there: one with a chance of 1/3
+    three times; a target that was not drawn, in its own rows alone. So the sum below the fraction has the
+    right expectation."""
 
     ids: Tensor  # (V',) distinct token ids
     log_weight: Tensor  # (V',) what is added to the logits
     slots: Tensor  # (N,) where in ids each target is
 
     @classmethod
-    def draw(cls, targets: Tensor, by_count: Tensor, number: int) -> "Candidates":
-        """``number`` of them for ``targets`` (N,), by torch's global generator; ``by_count`` (V,) holds all
-        token ids, the most common first."""
-        n_common = round(COMMON * number)
-        common, rare = by_count[:n_common], by_count[n_common:]
-        sampled = rare[torch.randperm(len(rare))[: number - n_common]]
-        weight = torch.zeros(len(by_count))
-        weight[common] = 1.0
-        weight[sampled] = len(rare) / (number - n_common)
-        taken = weight > 0
+    def draw(cls, targets: Tensor, chances: Tensor) -> "Candidates":
+        """For ``targets`` (N,), by torch's global generator, each token with its own of ``chances`` (V,)."""
+        drawn = torch.rand(len(chances), dtype=chances.dtype) < chances
+        taken = drawn.clone()
         taken[targets] = True
         ids = taken.nonzero()[:, 0]
-        slots = torch.empty(len(by_count), dtype=torch.long)
+        slots = torch.empty(len(chances), dtype=torch.long)
         slots[ids] = torch.arange(len(ids))
-        return cls(ids, weight[ids].log(), slots[targets])
+        log_weight = -chances[ids].log()
+        log_weight[~drawn[ids]] = -math.inf
+        return cls(ids, log_weight.float(), slots[targets])
+
+
+def chances_of(counts: Tensor, number: int) -> Tensor:
+    """Each token's chance (V,) to be one of the candidates: they grow with ``counts`` (V,), expected in a
+    million tokens, are 1 for the most common, and add up to ``number``.
+
+    >>> chances_of(torch.tensor([1e6, 16.0, 16.0, 1.0]), 2).tolist()
+    [1.0, 0.470..., 0.470..., 0.058...]
+    """
+    if number >= len(counts):
+        return torch.ones_like(counts)
+    share, order = (counts.clamp(min=UNSEEN) ** POWER).sort(descending=True)
+    rest = share.flip(0).cumsum(0).flip(0)  # of each and of those behind it
+    factor = (number - torch.arange(len(share))) / rest  # if all before it are certain
+    first = int((factor * share <= 1).nonzero()[0])
+    return torch.empty_like(counts).index_copy_(0, order, (factor[first] * share).clamp(max=1.0))
 
 
 def next_token_loss(
@@ -63,11 +79,11 @@ def next_token_loss(
 
 
 class NextToken:
-    """The task of pretraining, as the :class:`gptcls.core.loop.Trainer` knows tasks; ``by_count`` (V,) holds
-    all token ids, the most common first, and 0 for ``n_candidates`` takes all."""
+    """The task of pretraining, as the :class:`gptcls.core.loop.Trainer` knows tasks; ``chances`` (V,) are
+    those of the tokens to be candidates, and None takes all."""
 
-    def __init__(self, model: GPT2, by_count: Tensor, n_candidates: int, dtype: torch.dtype) -> None:
-        self.model, self.by_count, self.n_candidates, self.dtype = model, by_count, n_candidates, dtype
+    def __init__(self, model: GPT2, chances: Tensor | None, dtype: torch.dtype) -> None:
+        self.model, self.chances, self.dtype = model, chances, dtype
 
     def loss_weight(self, targets: Tensor) -> float:
         """How many tokens the loss is a mean over."""
@@ -76,8 +92,8 @@ class NextToken:
     def loss(self, hidden: Tensor, targets: Tensor) -> Tensor:  # (B, T, C), (B, T) -> ()
         """See :func:`next_token_loss`."""
         targets, candidates = targets.flatten(), None
-        if self.n_candidates:
-            candidates = Candidates.draw(targets.cpu(), self.by_count, self.n_candidates)
+        if self.chances is not None:
+            candidates = Candidates.draw(targets.cpu(), self.chances)
         table = (self.model.wte if self.model.lm_head is None else self.model.lm_head).weight
         return next_token_loss(hidden.flatten(0, 1).float(), table, targets, self.dtype, candidates)
 

@@ -36,7 +36,7 @@ from gptcls.models.pretrained import load_pretrained, load_tokenizer, weights_sh
 from gptcls.models.sampling import generate
 from gptcls.pretrain.config import PretrainConfig
 from gptcls.pretrain.muon import Muon
-from gptcls.pretrain.next_token import NextToken, perplexity
+from gptcls.pretrain.next_token import NextToken, chances_of, perplexity
 from gptcls.pretrain.table import start_from_counts
 from gptcls.pretrain.text import Stream, WindowLoader, read_streams
 from gptcls.train.folder import RunFolder
@@ -190,9 +190,9 @@ def _trainer(
     hooks: list[Hook],
 ) -> Trainer:  # fmt: skip
     """One long epoch."""
-    # The most common tokens first: the candidates of a step are mostly they.
-    by_count = loader.counts(len(model.wte.weight)).argsort(descending=True, stable=True)
-    task = NextToken(model, by_count, config.candidates, dtype)
+    counts = loader.counts(len(model.wte.weight))
+    chances = chances_of(counts, config.candidates) if config.candidates else None
+    task = NextToken(model, chances, dtype)
     settings = FitSettings(
         epochs=1, lr=config.lr, schedule=config.schedule, warmup=config.warmup, decay=config.decay,
         clip=config.clip,
