@@ -22,6 +22,8 @@ from gptcls.fast.fused import attention, can_fuse
 from gptcls.fast.one_position import at, drops
 from gptcls.models.lora import LoRALinear
 
+SHORT = 256  # tokens up to which attention written out is faster, forward and backward together
+
 
 def can_pack(classifier: Classifier, depth: int, dtype: torch.dtype) -> bool:
     """Whether :class:`Packed` computes the classifier above ``depth`` blocks: two or more causal GPT-2 blocks
@@ -116,7 +118,7 @@ class Products:
         (B, T), C, H = shape, x.shape[1], block.attn.n_head
         heads = _padded(self._linear(block.attn.qkv, block.norm1(x)), real, shape)  # (B, T, 3C)
         q, k, v = heads.view(B, T, 3, H, C // H).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        mixed = attention(q, k, v).transpose(1, 2).reshape(B * T, C)
+        mixed = attention(q, k, v, SHORT).transpose(1, 2).reshape(B * T, C)
         mixed = mixed if real is None else mixed.index_select(0, real)
         x = x + self._linear(block.attn.proj, mixed)
         inner = self._linear(block.mlp.fc, block.norm2(x))
