@@ -433,10 +433,7 @@ def _judged(run: Run, alone: Run, teacher: Teachers, on_cpu: Teachers) -> Distil
         decided[name] = decisions(one.classifier.task, one.outputs["test"], one.classifier.decision)
     student = load_classifier(run.folder, "cpu")
     costs = {
-        "teacher": (
-            texts_per_second(on_cpu.scored, texts),
-            _bytes_of_all(run.config.teaching, on_cpu),
-        ),
+        "teacher": (texts_per_second(on_cpu.scored, texts), _bytes_of_all(run.config.teaching, on_cpu)),
         DISTILLED: (texts_per_second(student.scored, texts), bytes_on_disk(run.folder, student)),
     }
     if (ngrams := rivals.ngram_model()) is not None:

@@ -48,13 +48,7 @@ from gptcls.models.heads import published_head
 from gptcls.models.hub import cached_file, hub_file, is_hub_name
 from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import CONFIG, TENSORS, load_adapter, save_adapter
-from gptcls.models.pretrained import (
-    UnaskedError,
-    check_tensor,
-    load_pretrained,
-    shapes_only,
-    weights_sha256,
-)
+from gptcls.models.pretrained import UnaskedError, check_tensor, load_pretrained, shapes_only, weights_sha256
 from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.models.weight_files import read_object
 

@@ -17,14 +17,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2, GPT2Config
 from gptcls.core.weights import NameMap, State
 from gptcls.models import bert_files, deberta_files, gpt2_files, llama_files, modern_bert_files
-from gptcls.models.bert import (
-    Bert,
-    BertConfig,
-    DistilBertConfig,
-    ElectraConfig,
-    ErnieConfig,
-    RobertaConfig,
-)
+from gptcls.models.bert import Bert, BertConfig, DistilBertConfig, ElectraConfig, ErnieConfig, RobertaConfig
 from gptcls.models.deberta import Deberta, DebertaConfig
 from gptcls.models.llama import Llama, LlamaConfig
 from gptcls.models.modern_bert import ModernBert, ModernBertConfig

@@ -22,14 +22,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.weights import State
 from gptcls.models.config_json import ConfigReader
 from gptcls.models.families import FAMILIES, family_name
-from gptcls.models.lora import (
-    TABLE,
-    LoRAConfig,
-    LoRAEmbedding,
-    LoRALinear,
-    linear_layers,
-    lora_layers,
-)
+from gptcls.models.lora import TABLE, LoRAConfig, LoRAEmbedding, LoRALinear, linear_layers, lora_layers
 from gptcls.models.pretrained import RELEASES, check_tensor
 from gptcls.models.weight_files import read_object, read_state
 
