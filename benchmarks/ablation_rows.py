@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gptcls.core.errors import InputError
-from gptcls.models.pretrained import declared_size
+from gptcls.core.gpt2 import PRESETS
+from gptcls.models.pretrained import weights_file
+from gptcls.models.weight_files import read_object
 from gptcls.train.config import LORA, RECIPES, TrainConfig
 from gptcls.train.presets import NARROW
 from gptcls.train.resolve import resolve
@@ -154,10 +156,21 @@ def settings(model: str) -> dict[str, Any]:
     The book's 5e-5 hardly moves a narrow network: it has the rate that the tables in ``ablations-nano`` were
     measured with, and for steps that large a warm-up, a schedule and clipping. The epochs stay the book's.
     """
-    if (declared_size(model)[0] or NARROW) >= NARROW:
+    if not is_narrow(model):
         return {}
     steps = {name: RECIPES["default"][name] for name in ("schedule", "warmup", "clip")}
     return steps | {"lr": 1e-3}
+
+
+def is_narrow(model: str) -> bool:
+    """Whether the network has fewer channels than :data:`gptcls.train.presets.NARROW`, by its preset or the
+    config.json of its weights; without a word of either it has not."""
+    if model in PRESETS:
+        return PRESETS[model].n_embd < NARROW
+    file = weights_file(model).with_name("config.json")
+    declared = read_object(file) if file.is_file() else {}
+    width = declared.get("n_embd", declared.get("hidden_size"))
+    return isinstance(width, int) and width < NARROW
 
 
 def config_of(row: Ablation, n_positions: int, **shared: Any) -> TrainConfig:

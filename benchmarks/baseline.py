@@ -8,8 +8,11 @@ thresholds of 0.5. The seconds are those of the whole baseline: vectors, choice,
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.datasets import DATA, SETS
 from benchmarks.over_seeds import markdown
@@ -18,7 +21,7 @@ from gptcls.core.tasks import TASKS
 from gptcls.data.corpora import load_parts
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.split import drop_duplicates, make_split
-from gptcls.evaluation.baselines import TFIDF, Parts, class_probabilities, tfidf_baseline
+from gptcls.evaluation.baselines import TFIDF, Model, Parts, tfidf_baseline
 from gptcls.evaluation.judge import Judge, judge_of
 
 ROWS = 10_000
@@ -56,7 +59,7 @@ def compared(name: str, options: Options) -> list[str]:
     targets = {part: judge.task.targets(frame["label"].tolist()).numpy() for part, frame in split.items()}
     parts = {part: (frame["text"].tolist(), targets[part]) for part, frame in split.items()}
     before = time.process_time()
-    found = judge.baselines(parts)[TFIDF]["test"]
+    found = judge.rivals(judge.task.labels).scores(parts)[TFIDF]["test"]
     seconds = time.process_time() - before
     texts, labels = parts["train"][0], judge.task.labels
     shape = [f"{len(texts):,}", f"{sum(map(len, texts)) / len(texts):,.0f}", str(len(labels))]
@@ -76,6 +79,14 @@ def _of_words(parts: Parts, judge: Judge) -> dict:
             OneVsRestClassifier(tfidf_baseline(texts=texts)).fit(texts, targets).predict_proba(test_texts)
         )
     return judge.scores(test_targets, shares)
+
+
+def class_probabilities(model: Model, texts: Sequence[str], n_classes: int) -> np.ndarray:
+    """``model.predict_proba`` as (N, K), with zeros for the classes that its training texts lacked."""
+    probabilities = np.zeros((len(texts), n_classes))
+    if len(texts):  # scikit-learn refuses an empty list
+        probabilities[:, model.classes_] = model.predict_proba(list(texts))
+    return probabilities
 
 
 def _shown(scores: dict) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.ablation_rows import is_narrow
 from benchmarks.cells import Cells
 from benchmarks.datasets import DATA, SETS, SETTINGS_SEED, few_labels, split_parts
 from benchmarks.over_seeds import Interval, gain, markdown, over_seeds, shown
@@ -28,9 +29,9 @@ from gptcls.core.task import SingleLabel
 from gptcls.data.sources import load_data
 from gptcls.data.split import Split
 from gptcls.evaluation.paired import differences
-from gptcls.models.pretrained import declared_size, weights_sha256
+from gptcls.models.pretrained import weights_sha256
 from gptcls.train.config import TrainConfig
-from gptcls.train.presets import NARROW, NARROW_RATE, WIDE_RATE
+from gptcls.train.presets import NARROW_RATE, WIDE_RATE
 from gptcls.train.resolve import resolve
 from gptcls.train.run import fit_classifier
 
@@ -129,8 +130,7 @@ def split_for(source: str, options: Options, seed: int) -> Split:
 def tuned_run(variant: Variant, model: str, source: str, rate: float, seed: int, part: str, options: Options):
     """Train, and answer the texts of a part: accuracy, the answers, CPU seconds of training."""
     split = split_for(source, options, seed)
-    narrow = (declared_size(model)[0] or NARROW) < NARROW
-    lr = variant.lr * rate * (NARROW_RATE / WIDE_RATE if narrow else 1)
+    lr = variant.lr * rate * (NARROW_RATE / WIDE_RATE if is_narrow(model) else 1)
     shared = {"model": model, "epochs": options.epochs, "device": options.device, "batch_size": 16}
     shared |= {"calibrate": "none", "seed": seed, "lr": lr}
     before = time.process_time()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 import tyro
 
 from benchmarks import nano_plots
+from benchmarks.baseline import class_probabilities
 from benchmarks.cells import Cells
 from benchmarks.contestants import backbone_of, scores_of
 from benchmarks.datasets import DATA, SMS
@@ -32,7 +33,7 @@ from benchmarks.nano_tokens import Tokens
 from benchmarks.over_seeds import gain, markdown, over_seeds, shown
 from gptcls.common import cli
 from gptcls.common.files import atomic_file
-from gptcls.evaluation.baselines import class_probabilities, tfidf_baseline, tfidf_char_baseline
+from gptcls.evaluation.baselines import tfidf_baseline, tfidf_char_baseline
 from gptcls.models.pretrained import weights_sha256
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve

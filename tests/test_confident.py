@@ -75,7 +75,7 @@ def test_a_number_far_from_what_other_rows_say():
     outputs, targets = true + 0.1 * random.normal(size=(200, 1)), true.copy()
     targets[17] += 5
     found = suspects_of(Regression(("label",)), [str(value) for (value,) in targets], targets, outputs)
-    assert found.rows[0] == found.order[0] == 17
+    assert found.rows[0] == found.own.argmin() == 17
     assert float(found.suggested[17]) == pytest.approx(true[17, 0], abs=0.5)
     assert len(found.rows) < 5
     several = suspects_of(
@@ -99,7 +99,7 @@ def test_flipped_labels_are_the_least_probable():
     outputs = held_out(rivals, VECTORS, Tfidf().fit_transform(TEXTS), targets, known)
     assert outputs.sum(axis=1) == pytest.approx(np.ones(120))
     found = suspects_of(SingleLabel(("a", "b", "c")), ["abc"[k] for k in targets], targets, outputs)
-    assert set(found.order[: len(flipped)]) == set(flipped) == set(found.rows)
+    assert set(np.argsort(found.own)[: len(flipped)]) == set(flipped) == set(found.rows)
     assert found.suggested == {row: "abc"[TRUE[row]] for row in found.rows}
 
 

@@ -144,7 +144,8 @@ def by_hand(run):
     log.addHandler(handler)
     log.setLevel("INFO")
     texts = {part: (f["text"].tolist(), run.targets[part]) for part, f in run.split.items()}
-    train_run.judge_of(run.classifier.task).baselines(texts)
+    task = run.classifier.task
+    train_run.judge_of(task).rivals(task.labels).scores(texts)
     log.removeHandler(handler)
     log.setLevel(level)
     return "\n".join(lines)

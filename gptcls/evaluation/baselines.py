@@ -519,11 +519,3 @@ def tfidf_char_baseline(seed: int = 0, class_weight: str | dict | None = None) -
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
     regression = LogisticRegression(C=10, max_iter=1000, class_weight=class_weight, random_state=seed)
     return make_pipeline(vectorizer, regression)
-
-
-def class_probabilities(model: Model, texts: Sequence[str], n_classes: int) -> np.ndarray:
-    """``model.predict_proba`` as (N, K), with zeros for the classes that its training texts lacked."""
-    probabilities = np.zeros((len(texts), n_classes))
-    if len(texts):  # scikit-learn refuses an empty list
-        probabilities[:, model.classes_] = model.predict_proba(list(texts))
-    return probabilities

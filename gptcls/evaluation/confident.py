@@ -36,11 +36,6 @@ class Suspects(NamedTuple):
     doubtful: np.ndarray
     suggested: dict[int, str]
 
-    @property
-    def order(self) -> np.ndarray:
-        """All N rows, the least probable first."""
-        return np.argsort(self.own, kind="stable")
-
 
 def held_out(
     rivals: Baselines, vectors: np.ndarray, ngrams: Any | None, targets: np.ndarray, known: np.ndarray
@@ -140,9 +135,8 @@ def _sorted(
     """From masks (N,) of the suspects, and of all rows whose label is not the models' answer."""
     order = np.argsort(own, kind="stable")
     rows, doubtful = order[wrong[order]], order[(other & ~wrong)[order]]
-    return Suspects(
-        own, rows, doubtful, {row: suggested(row) for row in [*rows.tolist(), *doubtful.tolist()]}
-    )
+    others = {row: suggested(row) for row in [*rows.tolist(), *doubtful.tolist()]}
+    return Suspects(own, rows, doubtful, others)
 
 
 OF_KIND = {"single_label": _of_classes, "multi_label": _of_lists, "regression": _of_numbers}

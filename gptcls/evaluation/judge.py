@@ -70,19 +70,12 @@ class Judge(ABC):
         self, targets: np.ndarray, outputs: np.ndarray, scores: dict, positive: str
     ) -> Pictures:
         """The same drawn; ``positive`` is the second of two classes."""
-        confidence, right = (
-            self.decision.confidence(self.task, outputs),
-            self.decision.right(self.task, targets, outputs),
-        )
+        confidence = self.decision.confidence(self.task, outputs)
+        right = self.decision.right(self.task, targets, outputs)
         return {
             "reliability.png": plots.plot_reliability(scores["calibration"], positive),
             "coverage.png": plots.plot_coverage(confidence, right, self.decision.abstain),
         }
-
-    def baselines(self, parts: baselines.Parts, vectors: baselines.Parts | None = None) -> baselines.Scores:
-        """Baseline name -> part name -> scores, fitted on the texts of ``parts["train"]`` and, for the probe,
-        on the frozen vectors of ``vectors["train"]``."""
-        return self.rivals(self.task.labels).scores(parts, vectors)
 
     def table(self, rows: table.Rows) -> str:
         """The table of (name, scores) for the terminal."""
@@ -164,9 +157,8 @@ class MultiLabelJudge(Judge):
         return weighted.multilabel_scores(targets, outputs, self.task.thresholds, weights)
 
     def pictures(self, targets: np.ndarray, outputs: np.ndarray, scores: dict) -> Pictures:
-        return {"labels.png": plots.plot_label_scores(scores["per_class"])} | self.trust_pictures(
-            targets, outputs, scores, ""
-        )
+        labels = {"labels.png": plots.plot_label_scores(scores["per_class"])}
+        return labels | self.trust_pictures(targets, outputs, scores, "")
 
     def tuned(self, targets: np.ndarray, outputs: np.ndarray) -> MultiLabel:
         """With the thresholds of the largest F1; a label that no row has keeps 0.5, and the log says so."""

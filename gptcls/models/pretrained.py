@@ -150,16 +150,6 @@ def load_tokenizer(name_or_path: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def declared_size(name_or_path: str | Path) -> tuple[int | None, bool]:
-    """C of the network of that name, None where neither a preset nor a config.json says it, and whether it is
-    a decoder; without its tensors being read."""
-    if (name := str(name_or_path)) in PRESETS:
-        return PRESETS[name].n_embd, True
-    _, declared, _, family = _found(name)
-    width = declared.get("n_embd", declared.get("hidden_size"))
-    return (width if isinstance(width, int) else None), family.decoder
-
-
 @contextmanager
 def shapes_only() -> Iterator[None]:
     """Networks built inside have tensors without memory or values: for what a file replaces at once."""
