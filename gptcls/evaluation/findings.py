@@ -38,16 +38,8 @@ def leaks(rows: "pd.DataFrame", text: np.ndarray, pairs: Pairs) -> Iterator[Find
     first = {place: at for at, place in reversed(list(enumerate(zip(text.tolist(), part, strict=True))))}
     for at, (own, where) in enumerate(zip(text.tolist(), part, strict=True)):
         for before in PARTS[: PARTS.index(where)]:
-            alike = [
-                (share, first[other, before])
-                for other, share in near.get(own, ())
-                if (other, before) in first
-            ]
-            if (own, before) in first:
-                alike = [(1.0, first[own, before])]
-            if alike:
-                share, like = max(alike, key=lambda each: (each[0], -each[1]))
-                yield _alike(LEAK, rows, at, like, share, text[at] == text[like])
+            if (found := _nearest(own, before, near, first)) is not None:
+                yield _alike(LEAK, rows, at, *found, text[at] == text[found[0]])
                 break
 
 
@@ -59,13 +51,8 @@ def repeats(rows: "pd.DataFrame", text: np.ndarray, pairs: Pairs) -> Iterator[Fi
         if place in first:
             yield _alike(REPEAT, rows, at, first[place], 1.0, True)
             continue
-        own, where = place
-        alike = [
-            (share, first[other, where]) for other, share in near.get(own, ()) if (other, where) in first
-        ]
-        if alike:
-            share, like = max(alike, key=lambda each: (each[0], -each[1]))
-            yield _alike(NEAR, rows, at, like, share, False)
+        if (found := _nearest(*place, near, first)) is not None:
+            yield _alike(NEAR, rows, at, *found, False)
         first[place] = at
 
 
@@ -77,17 +64,22 @@ def _neighbours(pairs: Pairs) -> dict[int, list[tuple[int, float]]]:
     return near
 
 
+def _nearest(
+    text: int, part: str, near: dict[int, list[tuple[int, float]]], first: dict[tuple[int, str], int]
+) -> tuple[int, float] | None:
+    """The first row of a part with a text, or with the one that is most like it, and how much it is."""
+    if (text, part) in first:
+        return first[text, part], 1.0
+    alike = [(first[other, part], share) for other, share in near.get(text, ()) if (other, part) in first]
+    return max(alike, key=lambda each: (each[1], -each[0]), default=None)
+
+
 def _alike(finding: str, rows: "pd.DataFrame", at: int, like: int, share: float, same: bool) -> Finding:
     part, row, label = rows.loc[like, ["part", "row", "label"]]
     what = "the same text as" if same else f"{share:.0%} alike:"
     other = "" if label == rows.at[at, "label"] else f", which is {label}"
-    return {
-        "finding": finding,
-        "at": at,
-        "score": share,
-        "like": like,
-        "said": f"{what} {part} {row}{other}",
-    }
+    said = f"{what} {part} {row}{other}"
+    return {"finding": finding, "at": at, "score": share, "like": like, "said": said}
 
 
 def conflicts(rows: "pd.DataFrame", text: np.ndarray, kind: LabelKind) -> Iterator[Finding]:

@@ -176,7 +176,8 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _with_ends(name: str, value: float | None, interval: tuple[float, float] | None) -> dict:
+def with_ends(name: str, value: float | None, interval: tuple[float, float] | None) -> dict:
+    """A score and the ends of its interval, as they stand in JSON."""
     low, high = interval or (None, None)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
@@ -184,11 +185,11 @@ def _with_ends(name: str, value: float | None, interval: tuple[float, float] | N
 def _share_right(name: str, right: np.ndarray) -> dict:
     """The share of the texts (N,) that are right, with Wilson's interval."""
     n, hits = len(right), int(right.sum())
-    return _with_ends(name, _ratio(hits, n), wilson_interval(hits, n) if n else None)
+    return with_ends(name, _ratio(hits, n), wilson_interval(hits, n) if n else None)
 
 
 def _f1(name: str, value: float | None, counts: np.ndarray, over: str) -> dict:
-    return _with_ends(name, value, None if value is None else f1_interval(counts, over, value))
+    return with_ends(name, value, None if value is None else f1_interval(counts, over, value))
 
 
 def averages_of(
@@ -272,9 +273,9 @@ def _scores_of_one(targets: np.ndarray, predicted: np.ndarray) -> dict:
     ends = None if correlation is None else spearman_interval(correlation, n)
     return {
         "n": n,
-        **_with_ends("mae", mae, bootstrap_interval(squares, lambda sums: sums[:, 0] / n)),
-        **_with_ends("rmse", rmse, bootstrap_interval(squares, lambda sums: np.sqrt(sums[:, 1] / n))),
-        **_with_ends("spearman", correlation, ends),
+        **with_ends("mae", mae, bootstrap_interval(squares, lambda sums: sums[:, 0] / n)),
+        **with_ends("rmse", rmse, bootstrap_interval(squares, lambda sums: np.sqrt(sums[:, 1] / n))),
+        **with_ends("spearman", correlation, ends),
     }
 
 

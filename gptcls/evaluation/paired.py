@@ -10,13 +10,8 @@ import numpy as np
 
 from gptcls.core.task import Task
 from gptcls.evaluation.decision import PLAIN, Decision
-from gptcls.evaluation.intervals import (
-    bootstrap_interval,
-    f1_draws,
-    quantiles,
-    share_difference_interval,
-)
-from gptcls.evaluation.metrics import counts_per_text, f1_of_sums
+from gptcls.evaluation.intervals import bootstrap_interval, f1_draws, quantiles, share_difference_interval
+from gptcls.evaluation.metrics import counts_per_text, f1_of_sums, with_ends
 
 HEADLINES = {"single_label": "accuracy", "multi_label": "subset_accuracy", "regression": "mae"}
 
@@ -84,7 +79,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _of_shares(name: str, first: np.ndarray, second: np.ndarray) -> dict:
     n, gained, lost = len(first), int((first & ~second).sum()), int((second & ~first).sum())
     ends = share_difference_interval(gained, lost, n)
-    found = _with_ends(name, (gained - lost) / n, ends)
+    found = with_ends(name, (gained - lost) / n, ends)
     return found | {"only_first": gained, "only_second": lost, "p": mcnemar(gained, lost)}
 
 
@@ -92,10 +87,10 @@ def _of_f1(name: str, counts: Sequence[np.ndarray], over: str) -> dict:
     first, second = (f1_of_sums(each.sum(axis=0)[None], over).item() for each in counts)
     value = first - second
     if len(counts[0]) < 2:
-        return _with_ends(name, value, None)
+        return with_ends(name, value, None)
     one, other = f1_draws(counts, over)
     low, high = quantiles(one - other)
-    return _with_ends(name, value, (min(low, value), max(high, value)))
+    return with_ends(name, value, (min(low, value), max(high, value)))
 
 
 def _of_numbers(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict:
@@ -111,10 +106,5 @@ def _of_numbers(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> d
             return (of_each[:, :n_numbers] - of_each[:, n_numbers:]).mean(axis=1)
 
         ends = bootstrap_interval(rows, less) if n_numbers == 1 else None
-        found |= _with_ends(name, float(less(rows.sum(axis=0)[None])[0]), ends)
+        found |= with_ends(name, float(less(rows.sum(axis=0)[None])[0]), ends)
     return found
-
-
-def _with_ends(name: str, value: float, ends: tuple[float, float] | None) -> dict:
-    low, high = ends or (None, None)
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
