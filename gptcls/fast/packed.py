@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from gptcls.common.processes import processes
 from gptcls.core.classifier import Classifier
 from gptcls.core.gpt2 import GPT2, Block
+from gptcls.fast.frozen import Trained
 from gptcls.fast.fused import attention, can_fuse
-from gptcls.fast.one_position import at, drops
+from gptcls.fast.one_position import drops
 from gptcls.models.lora import LoRALinear
 
 SHORT = 256  # tokens up to which attention written out is faster, forward and backward together
@@ -50,6 +51,7 @@ class Packed(nn.Module):
         super().__init__()
         self.classifier, self.depth, self.n_outputs = classifier, depth, classifier.n_outputs
         self._products, self._sparse = Products(dtype), False
+        self._last = Trained(classifier, len(classifier.backbone.blocks) - 1)
 
     def make_table_sparse(self) -> nn.Parameter | None:
         """The token table, whose gradient is sparse from now on, as :class:`gptcls.fast.adamw.TableAdamW`
@@ -65,15 +67,12 @@ class Packed(nn.Module):
         real = (torch.arange(T) < lengths[:, None]).flatten().nonzero()[:, 0]  # (N,), of B * T
         flat = inputs.flatten(0, 1).index_select(0, real)
         x = flat.float() if self.depth else self._embed(flat, real % T)  # (N, C)
-        positions = model.pool.positions(lengths, T)
+        at_one = model.pool.positions(lengths, T) is not None
         blocks = backbone.blocks[self.depth :]
-        for block in blocks if positions is None else blocks[:-1]:
+        for block in blocks[:-1] if at_one else blocks:
             x = self._products.block(block, x, real, inputs.shape[:2])
         x = _padded(x, real, inputs.shape[:2])
-        if positions is None:
-            return model.head(model.pool(backbone.norm(x), lengths))
-        x = backbone.norm(at(blocks[-1], x, positions, lengths))[:, None]
-        return model.head(model.pool(x, torch.ones_like(lengths)))
+        return self._last(x, lengths) if at_one else model.head(model.pool(backbone.norm(x), lengths))
 
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:  # (N,), (N,) -> (N, C)
         backbone = self.classifier.backbone
