@@ -7,7 +7,7 @@ row of padding that counts for nothing.
 """
 
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from gptcls.common.processes import exchange, whole
 from gptcls.core.classifier import Classifier
 from gptcls.core.loop import Hook, Trainer
 from gptcls.core.task import Task
+from gptcls.train.stand_in import StandIn
 
 
 class Shards:
@@ -59,14 +60,11 @@ class SumLoss(Hook):
         trainer.loss = loss.item()
 
 
-class EvenOfNoRows:
+@dataclass(frozen=True)
+class EvenOfNoRows(StandIn):
     """``task``, whose loss of no rows is 0, with gradients, where a mean would be none."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
+    task: Task
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self.task.loss(logits, targets) if len(targets) else logits.sum()

@@ -49,10 +49,6 @@ class SoftTargets(StandIn):
     temperature: float
     share: float
 
-    @property
-    def n_outputs(self) -> int:
-        return self.task.n_outputs
-
     def targets(self, labels: Sequence[str], outputs: np.ndarray) -> Tensor:
         """The targets of texts with these labels and, behind them, of texts without: ``outputs`` (N, K) are
         the teacher's probabilities or numbers of all of them."""

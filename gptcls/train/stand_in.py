@@ -1,6 +1,6 @@
 """Losses in the place of a task's own."""
 
-from torch import Tensor
+from typing import Any
 
 from gptcls.core.task import Task
 
@@ -11,18 +11,5 @@ class StandIn:
 
     task: Task
 
-    @property
-    def measure_name(self) -> str:
-        return self.task.measure_name
-
-    @property
-    def measure_format(self) -> str:
-        return self.task.measure_format
-
-    def loss_weight(self, targets: Tensor) -> float:
-        """What the loss is a mean over."""
-        return self.task.loss_weight(targets)
-
-    def measure(self, logits: Tensor, targets: Tensor) -> float:
-        """See :meth:`gptcls.core.task.Task.measure`."""
-        return self.task.measure(logits, targets)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
