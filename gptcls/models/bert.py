@@ -79,7 +79,7 @@ class ErnieConfig(BertConfig):
 class Attention(nn.Module):
     """Self-attention with H heads: every token looks at all real tokens of its text."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
         C, self.n_head, self.dropout = config.n_embd, config.n_head, config.attn_dropout
         self.q, self.k, self.v, self.proj = (nn.Linear(C, C) for _ in range(4))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gptcls.models import bert
 from gptcls.models.bert import Block, Encoder, EncoderConfig, Pooler, require_pooler_act
 
 
@@ -32,9 +33,8 @@ class DebertaConfig(EncoderConfig):
         super().__post_init__()
         require_pooler_act(self.pooler_act)
         if not 4 <= self.n_distances < 2 * (self.farthest - 1):
-            raise ValueError(
-                f"{self.n_distances} distances do not reach {self.farthest} tokens by logarithms"
-            )
+            said = f"{self.n_distances} distances do not reach {self.farthest} tokens"
+            raise ValueError(f"{said} by logarithms")
 
 
 class Distances(nn.Module):
@@ -58,13 +58,11 @@ class Distances(nn.Module):
         return (torch.where(near, distance, bucket * distance.sign()) + self.n).clamp(0, 2 * self.n - 1)
 
 
-class Attention(nn.Module):
+class Attention(bert.Attention):
     """Disentangled self-attention with H heads: every token looks at all real tokens of its text."""
 
     def __init__(self, config: DebertaConfig, distances: Distances) -> None:
-        super().__init__()
-        C, self.n_head = config.n_embd, config.n_head
-        self.q, self.k, self.v, self.proj = (nn.Linear(C, C) for _ in range(4))
+        super().__init__(config)
         self.drop, self.attn_drop = nn.Dropout(config.dropout), nn.Dropout(config.attn_dropout)
         self._shared = (distances,)  # in a tuple: it is the network's, not this block's
 
@@ -89,9 +87,6 @@ class Attention(nn.Module):
             scores = scores.masked_fill(lengths[:, None, None, None] <= T, torch.finfo(scores.dtype).min)
         mixed = self.attn_drop(scores.softmax(dim=-1)) @ v  # (B, H, Q, D)
         return self.proj(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, H, T, D)
-        return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
 
 
 class Deberta(Encoder):
