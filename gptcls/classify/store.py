@@ -50,7 +50,7 @@ from gptcls.models.lora import freeze, merged
 from gptcls.models.peft_files import CONFIG, TENSORS, load_adapter, save_adapter
 from gptcls.models.pretrained import UnaskedError, check_tensor, load_pretrained, shapes_only, weights_sha256
 from gptcls.models.tokenizer_file import FileTokenizer
-from gptcls.models.weight_files import read_object
+from gptcls.models.weight_files import read_object, saving
 
 # Classifiers that ship with the package.
 BUNDLED = {"sms-spam-nano": Path(__file__).parents[1] / "assets" / "sms-spam-nano"}
@@ -116,6 +116,7 @@ WAYS_OUT = (
     "add --allow-download (in Python allow_download=True)",
     "say where they are with --base (in Python base=), or train again with --save full",
 )
+NO_ROOM = "free space or choose another --out"
 AS_THEY_ARE = (  # in classifier.json
     "base", "max_length", "pad_to", "long", "cleaning", "text_columns", "fields", "training",
     "scores",
@@ -163,8 +164,7 @@ def save_classifier(
         "decision": None if saved.decision == PLAIN else saved.decision.to_json(),
         "versions": library_versions(),
     }
-    # Writing it, whole or not at all.
-    try:
+    with saving("the classifier", folder, NO_ROOM):
         if folder.exists() and any(folder.iterdir()) and not (folder / "classifier.json").is_file():
             raise InputError(f"{folder} holds other files and no classifier to replace; choose another")
         with atomic_folder(folder) as temporary:
@@ -185,9 +185,6 @@ def save_classifier(
                 (temporary / "README.md").write_text(readme, encoding="utf-8")
             if tokenizer is not None:
                 (temporary / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        way_out = "free space or choose another --out"
-        raise InputError(f"cannot save the classifier to {folder}: {error}; {way_out}") from error
 
 
 def find_classifier(folder: Path | str) -> Path:

@@ -9,13 +9,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from gptcls.classify.description import words_description
-from gptcls.classify.store import DAMAGE, SavedClassifier, library_versions
+from gptcls.classify.store import DAMAGE, NO_ROOM, SavedClassifier, library_versions
 from gptcls.classify.words import BUCKETS, WEIGHTS, Words
 from gptcls.common.files import atomic_folder, write_json
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import task_from_json
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
+from gptcls.models.weight_files import saving
 
 FORMAT_VERSION = 1
 AS_THEY_ARE = ("cleaning", "text_columns", "fields", "training", "scores")  # in classifier.json
@@ -33,13 +34,9 @@ def save_words(folder: Path, saved: SavedClassifier) -> None:
         "versions": library_versions(),
     }  # fmt: skip
     tensors = {"idf": words.idf, "coefficients": words.coefficients, "intercept": words.intercept}
-    try:
-        with atomic_folder(folder) as temporary:
-            save_file(tensors, temporary / WEIGHTS)
-            write_json(temporary / "classifier.json", description)
-    except (OSError, SafetensorError) as error:
-        way_out = "free space or choose another --out"
-        raise InputError(f"cannot save the classifier to {folder}: {error}; {way_out}") from error
+    with saving("the classifier", folder, NO_ROOM), atomic_folder(folder) as temporary:
+        save_file(tensors, temporary / WEIGHTS)
+        write_json(temporary / "classifier.json", description)
 
 
 def read_words(folder: Path) -> SavedClassifier:

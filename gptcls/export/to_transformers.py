@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gptcls.classify.store import SavedClassifier
-from gptcls.common.files import atomic_folder
+from gptcls.classify.store import NO_ROOM, SavedClassifier
+from gptcls.common.files import atomic_folder, write_json
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.core.tasks import MultiLabel, Regression
@@ -35,6 +34,7 @@ from gptcls.models.families import FAMILIES, Family, family_name, poolings_of
 from gptcls.models.heads import bias_into_norm, weight_and_bias
 from gptcls.models.llama import LlamaConfig
 from gptcls.models.lora import merged
+from gptcls.models.weight_files import saving
 
 PROBLEMS = {
     SingleLabel: "single_label_classification", MultiLabel: "multi_label_classification",
@@ -97,15 +97,10 @@ def to_transformers(classifier: SavedClassifier, folder: Path) -> None:
     side = {"truncation_side": TRUNCATION[classifier.long], "split_special_tokens": True}
     if getattr(classifier.model.backbone.config, "sep_id", None) is not None:
         side["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    try:
-        with atomic_folder(folder) as temporary:
-            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            content = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
-            (temporary / "config.json").write_text(content, encoding="utf-8")
-            save_tokenizer(temporary, tokenizer, classifier.max_length, pad_token, **side)
-    except (OSError, SafetensorError) as error:
-        way_out = "free space or choose another --out"
-        raise InputError(f"cannot write the classifier to {folder}: {error}; {way_out}") from error
+    with saving("the classifier", folder, NO_ROOM), atomic_folder(folder) as temporary:
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_json(temporary / "config.json", entries)
+        save_tokenizer(temporary, tokenizer, classifier.max_length, pad_token, **side)
 
 
 def _converted(saved: SavedClassifier) -> tuple[dict[str, Any], State, str, str]:

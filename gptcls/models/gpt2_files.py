@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from gptcls.core.tokenizer import ENDOFTEXT, PAD_ID, Tokenizer
 from gptcls.core.weights import GPT2_NAMES, NameMap, State, parse, some
 from gptcls.models.auto_tokenizer import save_tokenizer, tokenizer_json
 from gptcls.models.config_json import ConfigReader
+from gptcls.models.weight_files import saving
 
 BOOK_NAMES = NameMap(
     what="a GPT-2",
@@ -175,13 +175,10 @@ def save_pretrained(
         **dict.fromkeys(("bos_token_id", "eos_token_id"), PAD_ID),
         "torch_dtype": torch_dtype,
     }
-    try:
-        with atomic_folder(folder) as temporary:
-            save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-            (temporary / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-            if tokenizer is not None:
-                ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), ENDOFTEXT)
-                text = tokenizer_json(tokenizer)
-                save_tokenizer(temporary, text, config.n_positions, ENDOFTEXT, **ends)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot save the weights to {folder}: {error}; free space") from error
+    with saving("the weights", folder), atomic_folder(folder) as temporary:
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        (temporary / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), ENDOFTEXT)
+            text = tokenizer_json(tokenizer)
+            save_tokenizer(temporary, text, config.n_positions, ENDOFTEXT, **ends)

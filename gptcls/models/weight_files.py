@@ -7,7 +7,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tens
         if tensor.is_floating_point():  # masks need not be; whether a weight is, load_pretrained checks
             state[name] = tensor.detach().to(dtype)
     return state
+
+
+@contextmanager
+def saving(what: str, folder: Path, way_out: str = "free space") -> Iterator[None]:
+    """InputError where ``what`` cannot be saved to a folder, be it the system or safetensors that says so."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot save {what} to {folder}: {error}; {way_out}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from gptcls.common.signals import Interrupted
 from gptcls.core.errors import InputError
 from gptcls.core.loop import Curves, Hook, Progress, Trainer, rng_state, set_rng_state
 from gptcls.fast.adamw import TableAdamW, with_all_rows
+from gptcls.models.weight_files import saving
 
 SILENT_SECONDS = 30  # longer without a line, and a log looks dead
 CHECKPOINT_SECONDS = 60  # what a crash may cost; a checkpoint is four times the size of what is trained
@@ -259,15 +260,13 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> None:
         return
     state = folder / STATES[_tensors_of(folder) == STATES[0]]  # never the one that the earlier one needs
     description = {"progress": asdict(trainer.progress), "hooks": values, "tensors": state.name}
-    try:
+    with saving("the checkpoint", folder):
         with atomic_file(state) as temporary:
             save_file(tensors, temporary)
         with atomic_file(folder / "progress.json") as temporary:
             temporary.write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         for name in {*STATES} - {state.name}:
             (folder / name).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot save the checkpoint to {folder}: {error}; free space") from error
 
 
 def read_checkpoint(folder: Path) -> tuple[Progress, dict[str, dict], dict[str, Tensor]]:
