@@ -18,7 +18,7 @@ from gptcls.common.console import say
 from gptcls.common.files import atomic_file
 from gptcls.common.lazy import pd
 from gptcls.common.log import log
-from gptcls.common.options import check_seed, own_first
+from gptcls.common.options import check_at_least, check_seed, own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.columns import columns_of, find_text_columns, text_values
@@ -28,6 +28,7 @@ from gptcls.data.readers import read_chunks, suffix_of
 from gptcls.data.sources import NAMES, load_data
 from gptcls.data.writer import WRITERS, ChunkWriter
 from gptcls.evaluation import marked, page
+from gptcls.evaluation.table import aligned
 
 MOST_PANELS = 6  # texts and labels in one picture
 DATA_HELP = f"Data set ({', '.join(NAMES)}) or file whose texts are explained together. {TEXTS_HELP}"
@@ -111,9 +112,7 @@ def _check(config: ExplainConfig) -> None:
         raise InputError("--gradients goes with texts, not with --data")
     if config.data is None and (config.text_column or config.separator or config.encoding or config.columns):
         raise InputError("--text-column, --separator, --encoding and --columns go with --data")
-    for name, value in (("rows", config.rows), ("least", config.least), ("top", config.top)):
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value} is too small; use 1 or more")
+    check_at_least(vars(config), {"rows": 1, "least": 1, "top": 1})
     check_seed(config.seed)
     if config.out is not None and _kind(config.out) not in (".html", ".png", *WRITERS):
         known = ", ".join((".html", ".png", *WRITERS))
@@ -167,7 +166,7 @@ HEADS = ("texts", "mean", "95 % CI", "answers turned")
 
 def _listed(rows: "pd.DataFrame", title: str, by: str) -> list[str]:
     cells = [[by, *HEADS], *([marked.printable(row[0]), *row[1:]] for row in _cells(rows))]
-    return [f"{title}, mean over the texts that have it", *marked.aligned(cells, left=(0,)), ""]
+    return [f"{title}, mean over the texts that have it", *aligned(cells, left=(0,)), ""]
 
 
 def _say(lines: Iterable[str], colours: bool = False) -> None:
@@ -219,16 +218,13 @@ def _write_table(config: ExplainConfig, table: "pd.DataFrame", n: int, classifie
     if _kind(out) == ".html":
         captions = ((_title(classifier, str(label)), rows[: config.top]) for label, rows in groups)
         tables = (marked.table(title, [config.by, *HEADS], list(_cells(rows))) for title, rows in captions)
-        notes = (
-            f"Means over the texts that have the {config.by}, of {n:,} texts. Digits count as 0. {LEFT_OUT}"
-        )
-        body = f'<div class="why">{"<br>".join(tables)}<p class="note">{notes}</p></div>'
+        notes = f"Means over the texts that have the {config.by}, of {n:,} texts. Digits count as 0."
+        body = f'<div class="why">{"<br>".join(tables)}<p class="note">{notes} {LEFT_OUT}</p></div>'
         _write_page(out, f"Why: the {config.by}s that add most", body)
     elif _kind(out) == ".png":
         if len(groups) > MOST_PANELS:
-            raise InputError(
-                f"{out}: {len(groups)} labels are too many for a picture; name some with --label"
-            )
+            said = f"{out}: {len(groups)} labels are too many for a picture"
+            raise InputError(f"{said}; name some with --label")
         panels = [
             (f"{label}: the strongest {config.by}s of {n:,} texts", rows["piece"].tolist(),
              rows["mean"].tolist(), list(zip(rows["low"], rows["high"], strict=True)))

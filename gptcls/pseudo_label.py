@@ -27,7 +27,7 @@ from gptcls.common.files import is_stream, require_writable, workplace
 from gptcls.common.lazy import pd
 from gptcls.common.lock import locked_output
 from gptcls.common.log import log
-from gptcls.common.options import own_first
+from gptcls.common.options import check_at_least, own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.columns import column_of, label_values, require_column
@@ -36,6 +36,7 @@ from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.split import Split, load_split
 from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation.judge import judge_of
+from gptcls.evaluation.table import aligned
 from gptcls.fast.features import FeatureCache
 from gptcls.models.families import FAMILIES, known_family
 from gptcls.models.weight_files import read_object
@@ -166,8 +167,7 @@ def pseudo_label(config: PseudoLabelConfig) -> list[Round]:
     thousand rows at a time, with several rounds also the rows taken: a text that stands twice is written
     twice; ``--extra`` then goes by ``--repeats``. InputError, leaving no file, for what cannot be read, and
     when no text was taken."""
-    if config.rounds < 1:
-        raise InputError(f"--rounds {config.rounds} is too small; use 1 or more")
+    check_at_least({"rounds": config.rounds}, {"rounds": 1})
     for each in config.confidence if isinstance(config.confidence, tuple | list) else [config.confidence]:
         least_of([str(each).rpartition("=")[2]], ())  # before anything is loaded
     if config.rounds > 1 and is_stream(config.data):
@@ -208,10 +208,8 @@ def _label(sure: Sure, config: PseudoLabelConfig, out: Path) -> tuple[dict[str, 
                 require_column(list(chunk.columns), config.truth, "--truth", config.data)
                 known = label_values(column_of(chunk, config.truth, config.data))
                 if len(known) and not {*known} & {*saved.task.labels}:
-                    labels = ", ".join(saved.task.labels)
-                    raise InputError(
-                        f"--truth {config.truth} holds none of the labels {labels}; name another column"
-                    )
+                    said = f"--truth {config.truth} holds none of the labels {', '.join(saved.task.labels)}"
+                    raise InputError(f"{said}; name another column")
                 wrong += sum(known[i] != label for i, label in found["label"].items())
             writer.write(in_columns(found, saved.fields))
             taken.update(found["label"])
@@ -309,8 +307,7 @@ def table(rounds: Sequence[Round]) -> str:
         lines.append([str(number), taken, wrong, f"{value:.2f} [{low:.2f}, {high:.2f}]"])
     if all(found.wrong is None for found in rounds):
         lines = [[line[0], line[1], line[3]] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)
+    return "\n".join(aligned(lines))
 
 
 def _label_and_print(config: PseudoLabelConfig) -> None:

@@ -12,6 +12,7 @@ from gptcls.core.task import Task
 from gptcls.data.fields import SIGN
 from gptcls.evaluation import marked
 from gptcls.evaluation.intervals import mean_interval
+from gptcls.evaluation.table import aligned
 
 MOST = 12  # pieces of a text that are listed
 LEFT_OUT = (
@@ -86,7 +87,7 @@ class Explanation:
             rows = [[*row, said[0], said[1]] for row, said in zip(rows, said, strict=True)]
             if self.gradients is not None:
                 rows = [[*heads, "", ""], *rows]
-            yield from ("  " + line for line in marked.aligned(rows, left=(len(heads), len(heads) + 1)))
+            yield from ("  " + line for line in aligned(rows, left=(len(heads), len(heads) + 1)))
             rest = int(np.isfinite(values).sum()) - len(said)
             unread = int(np.isnan(values).sum())
             if rest:
@@ -99,10 +100,8 @@ class Explanation:
 
     def section(self) -> str:
         """As HTML, to stand in a page with :data:`gptcls.evaluation.marked.STYLE`."""
-        parts, said = (
-            [],
-            [f"without it: {plain(each)}" if each is not None else "not read" for each in self.without],
-        )
+        said = [f"without it: {plain(each)}" if each is not None else "not read" for each in self.without]
+        parts = []
         for k in self.shown:
             values = self.attributions[:, k]
             notes = [f"{value:+.3f}; {note}" for value, note in zip(values, said, strict=True)]
@@ -157,9 +156,8 @@ class Explanation:
 
     def _said(self, piece: int) -> tuple[str, str]:
         word = marked.printable(self.pieces[piece].strip()) or repr(self.pieces[piece])
-        return word, f"without it: {marked.printable(plain(self.without[piece]))}" if self.turns(
-            piece
-        ) else ""
+        said = f"without it: {marked.printable(plain(self.without[piece]))}" if self.turns(piece) else ""
+        return word, said
 
     def _what(self, k: int) -> str:
         label = self.task.labels[k]
@@ -170,9 +168,8 @@ class Explanation:
         if not self.task.has_probabilities:
             return f"{label}: {self.outputs[k]:.6g}"
         given = self.answer if isinstance(self.answer, list) else [self.answer]
-        said = (
-            "" if self.task.labels[k] in given else f" (the answer is {marked.printable(plain(self.answer))})"
-        )
+        other = f" (the answer is {marked.printable(plain(self.answer))})"
+        said = "" if self.task.labels[k] in given else other
         return f"{label}: {self.outputs[k]:.2%}, log-odds {self.scores[k]:+.2f}{said}"
 
     def _completeness(self, k: int) -> str:

@@ -10,7 +10,7 @@ from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation import page
 from gptcls.evaluation.findings import CONFLICT, CUT, DOUBT, LEAK, LENGTH, NEAR, REPEAT, SCRIPT, SUSPECT
 from gptcls.evaluation.mistakes import CONTROLS
-from gptcls.evaluation.table import shortened
+from gptcls.evaluation.table import aligned, shortened
 
 SHOWN, ON_PAGE, LONGEST = 8, 200, 600  # rows in the terminal, of a kind on the page, characters there
 
@@ -71,24 +71,14 @@ def as_page(found: Audit) -> str:
         if (each := found.of(finding)).empty:
             continue
         first = f" The first {ON_PAGE:,} of {len(each):,}; audit.csv has all." if len(each) > ON_PAGE else ""
-        shown = ["part", found.unit, "label", "why", "text"]
-        lines = (
-            (
-                row.part,
-                str(row.row),
-                row.label,
-                row.said,
-                shortened(CONTROLS.sub("\ufffd", row.text), LONGEST),
-            )
-            for row in each.head(ON_PAGE).itertuples()
-        )
+        shown, rows = ["part", found.unit, "label", "why", "text"], each.head(ON_PAGE)
+        texts = [shortened(CONTROLS.sub("\ufffd", text), LONGEST) for text in rows["text"]]
+        lines = zip(rows["part"], rows["row"].map(str), rows["label"], rows["said"], texts, strict=True)
         said = page.paragraph(f"{meaning[0].upper()}{meaning[1:]}.{first}")
         parts.append(page.section(f"{finding.capitalize()}: {len(each):,}", said, page.table(shown, lines)))
+    confused = "Rows that models fitted on other rows take for another."
     tables = {
-        "Classes that are confused": (
-            found.confused,
-            "Rows that models fitted on other rows take for another.",
-        ),
+        "Classes that are confused": (found.confused, confused),
         "Tokens of a text": (found.lengths, ""),
         "Rows in each script": (found.scripts, "A text of several counts in each."),
     }
@@ -111,17 +101,9 @@ def _counts(found: Audit) -> list[list[object]]:
 
 def in_words(found: Audit) -> str:
     """The table and the first suspects for the terminal."""
-    lines = [
-        ["", *found.parts],
-        *([str(line[0]), *(f"{n:,}" for n in line[1:-1])] for line in _counts(found)),
-    ]
-    said = ["", "", *found.meanings.values()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    shown = []
-    for line, meaning in zip(lines, said, strict=True):
-        numbers = "  ".join(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        shown.append(f"{line[0]:<{widths[0]}}  {numbers}  {meaning}".rstrip())
-    shown += ["", *found.notes]
+    counts = ([kind, *(f"{n:,}" for n in numbers), said] for kind, *numbers, said in _counts(found))
+    lines = [["", *found.parts, ""], *counts]
+    shown = [*aligned(lines, left=(0, len(lines[0]) - 1)), "", *found.notes]
     for finding in (LEAK, CONFLICT, SUSPECT):
         each = found.of(finding)
         if not each.empty:
@@ -130,10 +112,7 @@ def in_words(found: Audit) -> str:
             text = shortened(" ".join(CONTROLS.sub("\ufffd", row.text).split()), 60)
             shown.append(f"  {row.part} {row.row}, {shortened(row.label, 30)}: {text!r} ({row.said})")
     if "taken for" in found.confused:
-        pairs = found.confused.head(SHOWN).itertuples(index=False, name=None)
-        shown += [
-            "",
-            "classes that are confused: "
-            + ", ".join(f"{a} for {b} {n:,} of {own:,}" for a, b, n, own in pairs),
-        ]
+        rows = found.confused.head(SHOWN).itertuples(index=False, name=None)
+        pairs = ", ".join(f"{a} for {b} {n:,} of {own:,}" for a, b, n, own in rows)
+        shown += ["", f"classes that are confused: {pairs}"]
     return "\n".join(shown)

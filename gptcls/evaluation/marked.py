@@ -6,7 +6,7 @@ browser as a command.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
@@ -131,14 +131,3 @@ def plot_bars(panels: Sequence[Bars], xlabel: str) -> "Figure":
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(xlabel, **style)
     return figure
-
-
-def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> Iterator[str]:
-    """Cells as lines, in columns to the right but for those numbered ``left``."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (
-            cell.ljust(width) if n in left else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )  # fmt: skip
-        yield "  ".join(cells).rstrip()

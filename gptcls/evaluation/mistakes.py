@@ -52,21 +52,13 @@ def class_mistakes(
     answers = probabilities.argmax(axis=1) if answers is None else answers
     rows = np.flatnonzero(answers != targets)
     name, shown = [code(label) for label in labels], "{:.1%}".format
-    each = [
-        Mistake(
-            row,
-            own[answer],
-            f"{shown(own[answer])} sure of {name[answer]}; it is {name[true]} ({shown(own[true])})",
-        )
-        for row, answer, true, own in zip(
-            rows.tolist(), answers[rows], targets[rows], probabilities[rows].astype(float), strict=True
-        )
-    ]
-    pairs = Counter(zip(targets[rows].tolist(), answers[rows].tolist(), strict=True))
+    each, columns = [], (rows.tolist(), answers[rows], targets[rows], probabilities[rows].astype(float))
+    for row, answer, true, own in zip(*columns, strict=True):
+        said = f"{shown(own[answer])} sure of {name[answer]}; it is {name[true]} ({shown(own[true])})"
+        each.append(Mistake(row, own[answer], said))
+    pairs = Counter(zip(targets[rows].tolist(), answers[rows].tolist(), strict=True)).most_common()
     support = np.bincount(targets, minlength=len(labels))
-    counted = [
-        [name[true], name[answer], f"{n:,} of {support[true]:,}"] for (true, answer), n in pairs.most_common()
-    ]
+    counted = [[name[true], name[answer], f"{n:,} of {support[true]:,}"] for (true, answer), n in pairs]
     return Mistakes(each, [["label", "answer", "texts of the label"], *counted])
 
 
@@ -87,10 +79,8 @@ def label_mistakes(
             ", ".join(f"{name[k]} ({p[row, k]:.3f})" for k in np.flatnonzero(wrong[row]).tolist())
             for wrong in (given & ~true, true & ~given)
         ]
-        words = ("given, and wrong: ", "missed: ")
-        each.append(
-            Mistake(row, sure[row].max(), "; ".join(w + s for w, s in zip(words, said, strict=True) if s))
-        )
+        parts = (w + s for w, s in zip(("given, and wrong: ", "missed: "), said, strict=True) if s)
+        each.append(Mistake(row, sure[row].max(), "; ".join(parts)))
     wrong, missed = (given & ~true).sum(axis=0), (true & ~given).sum(axis=0)
     order = [k for k in np.argsort(-(wrong + missed), kind="stable").tolist() if wrong[k] + missed[k]]
     counted = [[name[k], f"{wrong[k]:,}", f"{missed[k]:,} of {true[:, k].sum():,}"] for k in order]
@@ -105,11 +95,10 @@ def number_errors(targets: np.ndarray, predictions: np.ndarray, labels: Sequence
     sizes = (abs(errors) / np.where(scales > 0, scales, 1)).max(axis=1, initial=0)
     each = []
     for row, size in enumerate(sizes.tolist()):
+        columns = labels, predictions[row], targets[row], errors[row]
         said = [
             f"{code(label) + ' ' if len(labels) > 1 else ''}{predicted:.6g}; it is {true:.6g} ({error:+.4g})"
-            for label, predicted, true, error in zip(
-                labels, predictions[row], targets[row], errors[row], strict=True
-            )
+            for label, predicted, true, error in zip(*columns, strict=True)
         ]
         each.append(Mistake(row, size, ", ".join(said)))
     return Mistakes(each, [])
@@ -120,12 +109,8 @@ def number_errors(targets: np.ndarray, predictions: np.ndarray, labels: Sequence
 
 def write_mistakes(path: Path, parts: Mapping[str, tuple[Sequence[str], Mistakes]], files: str) -> None:
     """The texts of each part with their mistakes; ``files`` says where all rows of a part are."""
-    lines = [
-        "# Mistakes",
-        "",
-        f"The worst come first: wrong answers that it was surest of, the largest errors. {files}",
-        "",
-    ]
+    order = "The worst come first: wrong answers that it was surest of, the largest errors."
+    lines = ["# Mistakes", "", f"{order} {files}", ""]
     for part, (texts, found) in parts.items():
         lines += _part(part, texts, found)
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -134,9 +119,8 @@ def write_mistakes(path: Path, parts: Mapping[str, tuple[Sequence[str], Mistakes
 
 def _part(part: str, texts: Sequence[str], found: Mistakes) -> list[str]:
     each = sorted(found.each, key=lambda mistake: -mistake.size)[:MOST]
-    what = (
-        f"{len(found.each):,} of {len(texts):,} texts are wrong" if found.counted else f"{len(texts):,} texts"
-    )
+    wrong = f"{len(found.each):,} of {len(texts):,} texts are wrong"
+    what = wrong if found.counted else f"{len(texts):,} texts"
     lines = [f"## {part.capitalize()}: {what}", ""]
     if len(found.counted) > 1:
         # Within a table an upright bar ends a cell, even in code.

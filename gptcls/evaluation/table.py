@@ -1,7 +1,7 @@
 """Scores as a table for the terminal, and the report of each class or number below it."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gptcls.common.console import escaped
@@ -14,8 +14,6 @@ MISSING = "\N{EN DASH}"
 FORMATS = {"accuracy": ".2%", "subset_accuracy": ".2%", "mae": ".4g", "rmse": ".4g"}  # of the others ".3f"
 DIFFERENCE = "difference"  # in a baseline's scores: what the classifier's are more, on the same texts
 Rows = Sequence[tuple[str, dict]]  # (name, scores)
-
-
 PAIRED = "Difference: what the classifier has more than the line above, text by text, with its own interval."
 
 
@@ -166,6 +164,15 @@ def _below_one_another(values: Sequence[str]) -> list[str]:
     return [f"{value:>{left}} {interval:<{right}}" if right else value for value, interval in pairs]
 
 
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> Iterator[str]:
+    """Cells as lines, in columns to the right but for those numbered ``left``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        columns = enumerate(zip(row, widths, strict=True))
+        cells = (cell.ljust(n) if number in left else cell.rjust(n) for number, (cell, n) in columns)
+        yield GAP.join(cells).rstrip()
+
+
 def shortened(name: str, most: int) -> str:
     """A name in ``most`` characters, the middle left out: labels often begin with the same words.
 
@@ -195,8 +202,7 @@ def format_differences(pairs: Mapping[tuple[str, str], dict]) -> str:
     lines = [_line(["", *heads, *more], widths), _rule(widths), *(_line(cells, widths) for cells in body)]
     notes = ["CI: of pairs, Bonett and Price's of shares, else the bootstrap's."]
     if tested:
-        notes.append(
-            "Right alone: texts that one of the two has right and the other has not. p: McNemar's exact"
-        )
-        notes[-1] += " test that either is right as often; Holm's is for all pairs of this table."
+        notes.append("Right alone: texts that one of the two has right and the other has not.")
+        notes.append("p: McNemar's exact test that either is right as often;")
+        notes.append("Holm's is for all pairs of this table.")
     return "\n".join([*lines, *textwrap.wrap(" ".join(notes), WIDTH)])
