@@ -23,7 +23,7 @@ from gptcls.common.files import require_writable
 from gptcls.common.hardware import pick_device, pick_dtype
 from gptcls.common.lock import locked_output
 from gptcls.common.log import log
-from gptcls.common.options import check_seed, own_first
+from gptcls.common.options import check_at_least, check_seed, own_first
 from gptcls.core.errors import InputError
 from gptcls.data.columns import columns_of, find_text_columns, text_values
 from gptcls.data.fields import column_names, fields_named, fields_of, join_fields, n_fields, on_one_line
@@ -193,9 +193,7 @@ def label(config: LabelConfig) -> dict[int, str]:
     """Ask until there are no more rows or answers, and return the labels by row. InputError for what cannot
     be read; each answer that was given is in ``config.out``."""
     check_seed(config.seed)
-    for name, value, least in (("batch", config.batch, 1), ("check", config.check, 0)):
-        if value < least:
-            raise InputError(f"--{name} {value} is too small; use {least} or more")
+    check_at_least(vars(config), {"batch": 1, "check": 0})
     if suffix_of(config.out) != ".jsonl" or config.out.suffix != ".jsonl":
         raise InputError(f"--out {config.out}: answers are JSON lines; give a name that ends with .jsonl")
     if config.out.exists() and config.out.samefile(config.data):
@@ -231,13 +229,11 @@ def _vectors(config: LabelConfig, texts: list[str]) -> np.ndarray:
     tokenizer.require_fit(config.model, backbone.config.vocab_size)
     most = backbone.config.n_positions
     if config.max_length is not None and not 1 <= config.max_length <= most:
-        raise InputError(
-            f"--max-length {config.max_length} is out of range; {config.model} reads 1 to {most}"
-        )
+        given = f"--max-length {config.max_length}"
+        raise InputError(f"{given} is out of range; {config.model} reads 1 to {most}")
     tokenizer = for_fields(tokenizer, n_fields(texts), backbone)
-    return FeatureCache(config.cache).mean_vectors(
-        backbone, texts, config.max_length or most, tokenizer, device
-    )
+    max_length = config.max_length or most
+    return FeatureCache(config.cache).mean_vectors(backbone, texts, max_length, tokenizer, device)
 
 
 # --- the conversation ---

@@ -21,7 +21,7 @@ from gptcls.common.files import atomic_file, require_writable, workplace
 from gptcls.common.lazy import pd
 from gptcls.common.lock import LOCK, locked
 from gptcls.common.log import log, unlogged
-from gptcls.common.options import flag
+from gptcls.common.options import check_at_least, flag
 from gptcls.common.processes import require_one_process
 from gptcls.compare import Comparison, compare
 from gptcls.core.errors import InputError
@@ -130,8 +130,7 @@ def _optuna() -> Any:
 
 def _check(config: SearchConfig) -> None:
     asked = config.search
-    if asked.trials < 1:
-        raise InputError(f"--trials {asked.trials} is too small; use 1 or more")
+    check_at_least(vars(asked), {"trials": 1})
     if asked.minutes is not None and not 0 < asked.minutes < np.inf:
         raise InputError(f"--minutes {asked.minutes} is no time; use more than 0")
     if config.run.resume:
@@ -342,9 +341,8 @@ def _importances(optuna: Any, study: "optuna.Study") -> dict[str, float]:
     values = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
     if len(values) < 4 or len(set(values)) < 2:
         return {}
-    return optuna.importance.get_param_importances(
-        study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
-    )
+    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=fanova)
 
 
 def plot_search(
@@ -367,9 +365,8 @@ def plot_search(
             order = sorted(set(whole[name]))
             axes.scatter([str(each) for each in order], [measure.iloc[0]] * len(order), alpha=0)
         for rows, colour, marker, size, label in marked:
-            axes.scatter(
-                values.loc[rows], measure.loc[rows], color=colour, marker=marker, s=size, label=label
-            )
+            dot = {"color": colour, "marker": marker, "s": size, "label": label}
+            axes.scatter(values.loc[rows], measure.loc[rows], **dot)
         if name in ("lr", "lora_rank"):
             axes.set_xscale("log")
             ends = np.geomspace(values.min(), values.max(), 3)
@@ -381,9 +378,8 @@ def plot_search(
         axes.tick_params(labelleft=place == 0)
         if place == 0:
             axes.set_ylabel(f"validation {task.measure_name}")
-            figure.legend(
-                *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
-            )
+            shown = axes.get_legend_handles_labels()
+            figure.legend(*shown, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from gptcls.classify.explanation import Explanation, Gradients
 from gptcls.classify.store import SavedClassifier
+from gptcls.common.options import check_at_least
 from gptcls.core.answer import dataset_logits, token_budget
 from gptcls.core.batches import TextDataset, pad
 from gptcls.core.classifier import Classifier
@@ -109,9 +110,8 @@ class Pieces:
 
     def without(self, piece: int) -> dict[int, tuple[int, ...]]:
         """Of each row with a token of the piece, by the row's number, the ids without them."""
-        return {
-            r: tuple(self.ids[i] for i in self.rows[r] if self.owners[i] != piece) for r in self.places[piece]
-        }
+        ids, owners = self.ids, self.owners
+        return {r: tuple(ids[i] for i in self.rows[r] if owners[i] != piece) for r in self.places[piece]}
 
     @cached_property
     def places(self) -> list[list[int]]:
@@ -169,9 +169,8 @@ def _starts(text: str, spans: Sequence[tuple[int, int]], by: By) -> list[int]:
     if by == "token":
         return sorted({0} | {start for start in tokens if not inside[start]})
     end = len(text.rstrip())
-    gaps = (
-        match.span() for match in BETWEEN_WORDS.finditer(text) if match.start() > 0 and match.end() <= end
-    )
+    found = BETWEEN_WORDS.finditer(text)
+    gaps = (match.span() for match in found if match.start() > 0 and match.end() <= end)
     cuts = (next((i for i in range(a, b + 1) if not inside[i]), None) for a, b in gaps)
     return sorted({0} | {cut for cut in cuts if cut is not None})
 
@@ -229,8 +228,7 @@ def explanations(
     """
     if by not in ("word", "token"):
         raise InputError(f"--by {by!r} is neither word nor token")
-    if steps < 1:
-        raise InputError(f"--steps {steps} is too small; use 1 or more")
+    check_at_least({"steps": steps}, {"steps": 1})
     shown = asked_labels(saved.task, labels)
     with tqdm(total=len(texts), desc="explain", unit=" texts", delay=1, disable=None) as bar:
         for group in _groups(saved, texts, by):

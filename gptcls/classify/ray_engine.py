@@ -31,6 +31,7 @@ from gptcls.common.files import atomic_folder, require_writable, tidy
 from gptcls.common.lazy import pd
 from gptcls.common.lock import LOCK, locked
 from gptcls.common.log import log
+from gptcls.common.options import check_at_least
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.data.columns import columns_of, find_text_columns, text_values
@@ -62,9 +63,7 @@ class RayOptions:
 
     def checked(self) -> "RayOptions":
         """InputError for what cannot be."""
-        for name, value in (("actors", self.actors), ("piece", self.piece)):
-            if value is not None and value < 1:
-                raise InputError(f"--{name} {value} is too small; use 1 or more")
+        check_at_least(vars(self), {"actors": 1, "piece": 1})
         return self
 
 
@@ -187,9 +186,8 @@ class Labeller:
         answers = answers_of(saved.task, saved.decision)
         require_free(rows, (*job.added, *WHERE), piece.source)
         where = piece.source, range(piece.first, piece.first + len(rows))
-        labelled = with_answers(rows, answers, job.added, outputs).assign(
-            **dict(zip(WHERE, where, strict=True))
-        )
+        labelled = with_answers(rows, answers, job.added, outputs)
+        labelled = labelled.assign(**dict(zip(WHERE, where, strict=True)))
         with ExitStack() as stack:
             folder = job.out if job.system is None else stack.enter_context(tempfile.TemporaryDirectory())
             target = Path(folder, piece.name)
@@ -494,9 +492,8 @@ def _require_reachable(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
-            raise InputError(
-                f"--cluster {address} does not answer ({error}); is it the head's port?"
-            ) from None
+            said = f"--cluster {address} does not answer ({error})"
+            raise InputError(f"{said}; is it the head's port?") from None
 
 
 def _stream(job: Job, sources: Sequence[Source], actors: int, gpus: float) -> Iterator[Part]:
@@ -510,9 +507,8 @@ def _stream(job: Job, sources: Sequence[Source], actors: int, gpus: float) -> It
     limits = context.execution_options.resource_limits
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # a piece is a block: what is done again after a failure
-    context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=READ_AHEAD * actors
-    )
+    ahead = ExecutionResources.for_limits(object_store_memory=READ_AHEAD * actors)
+    context.execution_options.resource_limits = ahead
 
     def read(row: dict[str, Any]) -> Iterator[dict[str, bytes]]:
         for piece in pieces(job, row["number"], pickle.loads(row["source"])):
