@@ -155,9 +155,8 @@ def _read(config: AuditConfig, labels: Any) -> tuple["pd.DataFrame", str, str]:
     else:
         given = data if isinstance(data, Mapping) and labels is None else {"train": data}
         if "train" not in given or not given.keys() <= set(PARTS):
-            raise InputError(
-                f"parts {', '.join(map(str, given))}: give train and, perhaps, validation and test"
-            )
+            parts = ", ".join(map(str, given))
+            raise InputError(f"parts {parts}: give train and, perhaps, validation and test")
         frames = {part: labelled_rows(frame, labels, config.text_columns) for part, frame in given.items()}
         how = columns if labels is None else (fields_named(frames["train"].columns), "label")
         parts = {part: from_frame(frame, *how, layout, numbered=True) for part, frame in frames.items()}
@@ -175,9 +174,7 @@ def _read(config: AuditConfig, labels: Any) -> tuple["pd.DataFrame", str, str]:
 def _parts(rows: "pd.DataFrame", config: AuditConfig, kind: LabelKind, notes: list[str]) -> list[str]:
     """The part of each row: the one it is given in, or that training would draw it for. Where training would
     refuse the rows, they stay together, and a note says why."""
-    parts = {
-        part: rows[rows["part"] == part].assign(at=lambda each: each.index) for part in set(rows["part"])
-    }
+    parts = {part: own.assign(at=own.index) for part, own in rows.groupby("part")}
     found = rows["part"].tolist()
     try:
         with unlogged():  # training will say it
@@ -188,9 +185,8 @@ def _parts(rows: "pd.DataFrame", config: AuditConfig, kind: LabelKind, notes: li
         notes.append(f"gptcls.train would refuse these rows: {error}.")
         return found
     if drawn := [part for part in PARTS[1:] if part not in parts]:
-        notes.append(
-            f"{' and '.join(drawn).capitalize()}: split off as gptcls.train does with seed {config.seed}."
-        )
+        said = f"{' and '.join(drawn).capitalize()}: split off as gptcls.train does"
+        notes.append(f"{said} with seed {config.seed}.")
     for part in drawn:
         for at in getattr(split, part)["at"]:
             found[at] = part
@@ -226,19 +222,12 @@ def _task(config: AuditConfig, rows: "pd.DataFrame", first: np.ndarray) -> Task:
 
 
 def _held_out(
-    task: Task,
-    rows: "pd.DataFrame",
-    text: np.ndarray,
-    first: np.ndarray,
-    kind: LabelKind,
+    task: Task, rows: "pd.DataFrame", text: np.ndarray, first: np.ndarray, kind: LabelKind,
     vectors: np.ndarray,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Outputs (D, K) for each text, by models fitted on others, each under the label of most of its rows."""
-    votes = (
-        rows["label"]
-        .groupby(text)
-        .agg(lambda own: kind.vote(own.tolist()) if own.nunique() > 1 else own.iat[0])
-    )
+    own_labels = rows["label"].groupby(text)
+    votes = own_labels.agg(lambda own: kind.vote(own.tolist()) if own.nunique() > 1 else own.iat[0])
     known = votes.notna().to_numpy()
     labels = [vote if is_known else other for vote, is_known, other in
               zip(votes, known, rows["label"].iloc[first], strict=True)]  # fmt: skip

@@ -140,9 +140,8 @@ def _decided(task: Task, decision: Decision, table: "pd.DataFrame") -> np.ndarra
 
 def _require_same(first: Finished, other: Finished) -> None:
     if (first.task.kind, first.task.labels) != (other.task.kind, other.task.labels):
-        raise InputError(
-            f"{first.name} and {other.name} answer other questions: their tasks or labels differ"
-        )
+        both = f"{first.name} and {other.name}"
+        raise InputError(f"{both} answer other questions: their tasks or labels differ")
     pairs = ([*zip(run.rows["text"], run.rows["label"], strict=True)] for run in (first, other))
     one, two = pairs
     if one != two:

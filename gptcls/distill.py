@@ -152,9 +152,7 @@ class Distilled:
         judge, width = judge_of(self.run.classifier.task), max(map(len, self.costs))
         lines = [f"{'':{width}}  texts/s  bytes on disk"]
         lines += [f"{name:{width}}  {rate:7,.0f}  {size:13,}" for name, (rate, size) in self.costs.items()]
-        lines.append(
-            "Texts a second: of one thread of a CPU. Bytes: with the weights that it was trained on."
-        )
+        lines += ["Texts a second: of one thread of a CPU. Bytes: with the weights that it was trained on."]
         tables = judge.table(list(self.scores.items())), format_differences(self.pairs), "\n".join(lines)
         return "\n\n".join(tables)
 
@@ -221,10 +219,8 @@ def distill(
     on_cpu = _teachers(teaching, "cpu")
     distilled = _judged(run, alone, teacher, on_cpu)
     found = {"scores": distilled.scores, "temperature": teaching.temperature, "soft": teaching.soft}
-    found |= {"differences": {other: pair for (_, other), pair in distilled.pairs.items()}}
-    found |= {
-        "costs": {name: {"texts_per_second": r, "bytes": n} for name, (r, n) in distilled.costs.items()}
-    }
+    costs = {name: {"texts_per_second": r, "bytes": n} for name, (r, n) in distilled.costs.items()}
+    found |= {"differences": {other: pair for (_, other), pair in distilled.pairs.items()}, "costs": costs}
     write_json(run.folder / "distillation.json", found)
     return distilled
 
@@ -257,9 +253,8 @@ def _teachers(teaching: TeachingOptions, device: str) -> Teachers:
         if (other.labels, other.saved.task.kind) != (found[0].labels, first.task.kind):
             raise InputError(f"--beside {name} has other labels than --teacher {names[0]}; leave it out")
         if other.saved.cleaning != first.cleaning:
-            raise InputError(
-                f"--beside {name} cleans texts otherwise than --teacher {names[0]}; leave it out"
-            )
+            said = f"--beside {name} cleans texts otherwise than --teacher {names[0]}"
+            raise InputError(f"{said}; leave it out")
     return Teachers(found)
 
 

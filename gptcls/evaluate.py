@@ -258,9 +258,8 @@ def _sample(classifier: TextClassifier, rows: "pd.DataFrame", held: "pd.DataFram
     saved, task = classifier.saved, classifier.saved.task
     rows = rows.sample(min(MOST, len(rows)), random_state=0)
     texts, cut = rows["text"].map(saved.as_read).tolist(), cut_of(saved.long, saved.tokenizer)
-    dataset = TextDataset(
-        texts, torch.zeros(len(texts)), saved.max_length, saved.pad_to, saved.tokenizer, cut
-    )
+    how = saved.max_length, saved.pad_to, saved.tokenizer, cut
+    dataset = TextDataset(texts, torch.zeros(len(texts)), *how)
     frozen = Frozen(saved.model, len(saved.model.backbone.blocks), classifier.model.frozen.dtype)
     vectors = FeatureCache().datasets(frozen, {"rows": dataset}, classifier.device)["rows"].means().numpy()
     judged = rows[rows["held"]] if "held" in rows else rows if held is None else held

@@ -133,9 +133,8 @@ class TextEstimator(BaseEstimator):
             settings = TrainConfig.of(**{"repeats": "keep", **(settings or {})})
         refuse_files(settings.data)
         if settings.run.recipe == "book":
-            raise InputError(
-                "recipe book splits its rows in its own way; run it with gptcls.train or gptcls.fit"
-            )
+            said = "recipe book splits its rows in its own way"
+            raise InputError(f"{said}; run it with gptcls.train or gptcls.fit")
         options |= {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
         if self.model is not None:
             own = isinstance(self.model, nn.Module)
@@ -164,9 +163,8 @@ class TextEstimator(BaseEstimator):
         if not read.any():
             raise ValueError("there is nothing to train on: every text is blank or has a weight of zero")
         if n_left_out := int((~read).sum()):
-            log.info(
-                f"{n_left_out:,} of {len(texts):,} texts are blank or have a weight of zero: not trained on"
-            )
+            left_out = f"{n_left_out:,} of {len(texts):,} texts are blank or have a weight of zero"
+            log.info(f"{left_out}: not trained on")
         rows = np.flatnonzero(read)
         if len(rows) == 1:
             raise ValueError("n_samples = 1: there is nothing to tell apart; give two texts or more")
@@ -199,9 +197,8 @@ class TextEstimator(BaseEstimator):
         self.classifier_.log_truncated(n_longer)
         blank = np.isnan(outputs).any(axis=1)
         if blank.any():
-            log.info(
-                f"{blank.sum():,} of {len(texts):,} texts are blank: answered by the training rows' mean"
-            )
+            said = f"{blank.sum():,} of {len(texts):,} texts are blank"
+            log.info(f"{said}: answered by the training rows' mean")
             outputs[blank] = self._mean[self._columns]
         return outputs
 
@@ -224,9 +221,8 @@ class TextEstimator(BaseEstimator):
         try:
             y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
         except ValueError:  # NumPy's says nothing of labels
-            raise ValueError(
-                "y has rows of several lengths; MultiLabelBinarizer makes a matrix of lists"
-            ) from None
+            said = "y has rows of several lengths"
+            raise ValueError(f"{said}; MultiLabelBinarizer makes a matrix of lists") from None
         if pd.isna(y).any():
             raise ValueError("Input y contains NaN.")
         check_consistent_length(texts, y)
@@ -307,9 +303,8 @@ class GPTMultiLabelClassifier(ClassifierMixin, TextEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = tags.target_tags.two_d_labels = tags.target_tags.multi_output = (
-            True
-        )
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.two_d_labels = tags.target_tags.multi_output = True
         tags.target_tags.single_output = False
         return tags
 
@@ -320,9 +315,8 @@ class GPTMultiLabelClassifier(ClassifierMixin, TextEstimator):
         texts, y = self._pairs(X, y)
         if y.ndim != 2 or not np.isin(y, (0, 1)).all():
             kind = type_of_target(y)
-            raise ValueError(
-                f"Unknown label type: {kind}; y is a matrix (N, K) of 0 and 1, a column per label"
-            )
+            wanted = "y is a matrix (N, K) of 0 and 1, a column per label"
+            raise ValueError(f"Unknown label type: {kind}; {wanted}")
         self.classes_ = np.arange(y.shape[1]) if names is None else np.array(names)
         self._names = list(map(str, self.classes_.tolist()))
         flags = y.astype(bool)

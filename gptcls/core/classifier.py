@@ -167,9 +167,8 @@ def trained_blocks(policy: str, n_layer: int) -> int:
         return named[policy]
     match = re.fullmatch(r"last_([1-9]\d*)", policy)
     if match is None:
-        raise InputError(
-            f"--train {policy!r} is unknown; use head, last_block, last_2, …, blocks, all or lora"
-        )
+        known = "head, last_block, last_2, …, blocks, all or lora"
+        raise InputError(f"--train {policy!r} is unknown; use {known}")
     if int(match[1]) > n_layer:
         raise InputError(f"--train {policy!r}: the model has only {n_layer} blocks; use all")
     return int(match[1])

@@ -76,9 +76,8 @@ def find_columns(
         options = "/".join(f"--{what}-column" for what, *_ in asked)
         log.info(f"{source}: {said} (guessed; set {options})")
     if not texts and f"{text}_2" in columns:
-        log.info(
-            f"{source}: {text!r} alone is read; for both texts of a row set --text-column {text} {text}_2"
-        )
+        both = f"--text-column {text} {text}_2"
+        log.info(f"{source}: {text!r} alone is read; for both texts of a row set {both}")
     return texts or (text,), None if label_option is None else label
 
 

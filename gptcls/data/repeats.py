@@ -56,9 +56,8 @@ def settle(
         settled = "each gets the mean" if kind is NUMBERS else f"the majority settles {len(votes) - n_tied:,}"
         tied = f"; {n_tied:,} have none ({_example(frame['text'][~decided])}), their" if n_tied else ""
         tied += f" {(~decided).sum():,} rows are dropped" if n_tied else ""
-        conflicts = (
-            f"{len(votes):,} texts ({_example(frame['text'][differ])}) stand under several {kind.differ}"
-        )
+        conflicts = f"{len(votes):,} texts ({_example(frame['text'][differ])})"
+        conflicts += f" stand under several {kind.differ}"
         log.info(f"{said}{conflicts}: {settled}, which changes {changed:,} rows{tied}")
     if n_repeats := len(used) - n_left:
         how = {"drop": "dropped", "keep": "kept", "weight": "weighed by"}[repeats]

@@ -125,10 +125,8 @@ def _draw(frame: "pd.DataFrame", fractions: dict[str, float], seed: int, kind: L
     for name, texts in rows_by_group(kind.strata(first)).items():
         if len(texts) < needed:
             if kind.every_class:
-                said = (
-                    f"class {name!r} has too few texts ({len(texts)}): {needed} are needed, one for each of"
-                )
-                raise InputError(f"{said} train, {' and '.join(fractions)}: add rows or leave it out")
+                said = f"class {name!r} has too few texts ({len(texts)}): {needed} are needed, one for each"
+                raise InputError(f"{said} of train, {' and '.join(fractions)}: add rows or leave it out")
             parts[0].append(texts)
             continue
         texts = random.permutation(texts)
@@ -184,12 +182,9 @@ def drop_duplicates(frame: "pd.DataFrame", kind: LabelKind = ONE_CLASS) -> "pd.D
 
 
 def with_extra(
-    split: Split,
-    extra: "pd.DataFrame",
-    source: object,
-    kind: LabelKind = ONE_CLASS,
+    split: Split, extra: "pd.DataFrame", source: object, kind: LabelKind = ONE_CLASS,
     repeats: Repeats = "drop",
-) -> Split:
+) -> Split:  # fmt: skip
     """The split with the rows of ``extra`` behind its training rows. Of a text that stands in the split none
     is taken; what becomes of repeats and conflicts among the others is as in :func:`settle`. The log counts
     them, and the labels taken. InputError for a label that train lacks, and for no new row."""
@@ -272,9 +267,8 @@ def load_split(folder: str | Path) -> Split:
         try:
             found = json.loads(report.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{report} is damaged ({error!s:.80}); delete it, or split the data anew"
-            ) from None
+            said = f"{report} is damaged ({error!s:.80})"
+            raise InputError(f"{said}; delete it, or split the data anew") from None
     return Split(**frames, report=found)
 
 

@@ -52,9 +52,8 @@ class ChunkWriter:
             theirs = suffix_of(Path(source)) if source is not None else ""
             self.suffix = theirs if theirs in WRITERS else ".csv"
         if self.suffix not in WRITERS:
-            raise InputError(
-                f"{self.path}: unknown format {self.path.suffix!r} to write; give {', '.join(WRITERS)}"
-            )
+            said = f"{self.path}: unknown format {self.path.suffix!r} to write"
+            raise InputError(f"{said}; give {', '.join(WRITERS)}")
         if streams and self.suffix == ".parquet":
             raise InputError(f"{self.path}: a Parquet file cannot be streamed; give .csv or .jsonl")
         self.escape_formulas = escape_formulas if self.suffix in DELIMITED else None

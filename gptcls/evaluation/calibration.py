@@ -171,9 +171,8 @@ def fit_calibration(targets: np.ndarray, probabilities: np.ndarray) -> Calibrati
     if not own and shared == 1.0:
         log.info(f"probabilities as they are: not too sure on {rows}")
         return None
-    log.info(
-        f"probabilities calibrated, {own} of {len(pairs)} labels by a line of their own, fitted on {rows}"
-    )
+    how = f"{own} of {len(pairs)} labels by a line of their own"
+    log.info(f"probabilities calibrated, {how}, fitted on {rows}")
     return Calibration(temperatures, shifts)
 
 

@@ -89,10 +89,8 @@ class Decision:
         found = {"abstain": self.abstain, **_answered(right[confidence >= self.abstain], len(right))}
         if self.costs is not None and len(right):
             found["cost"] = self.cost(task, targets, outputs)
-        levels = sorted({*LEVELS, self.abstain} - {0.0})
-        found["levels"] = [
-            {"confidence": level, **_answered(right[confidence >= level], len(right))} for level in levels
-        ]
+        at = {level: right[confidence >= level] for level in sorted({*LEVELS, self.abstain} - {0.0})}
+        found["levels"] = [{"confidence": x, **_answered(sure, len(right))} for x, sure in at.items()]
         return found
 
     def cost(self, task: Task, targets: np.ndarray, outputs: np.ndarray) -> float:
@@ -116,10 +114,8 @@ class Decision:
         """What :meth:`to_json` gave; None is the plain one."""
         if spec is None:
             return PLAIN
-        costs = spec["costs"]
-        return cls(
-            costs and tuple(tuple(map(float, row)) for row in costs), spec["threshold"], spec["abstain"]
-        )
+        costs = spec["costs"] and tuple(tuple(map(float, row)) for row in spec["costs"])
+        return cls(costs, spec["threshold"], spec["abstain"])
 
 
 PLAIN = Decision()

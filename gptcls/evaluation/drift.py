@@ -127,9 +127,8 @@ def _length(reference: Sample, new: Sample) -> Change:
     before, after = (np.array([len(ids) for ids in side.ids]) for side in (reference, new))
     middle = [float(np.median(before)), float(np.median(after))]
     high = [float(np.quantile(each, 0.95)) for each in (before, after)]
-    said = (
-        f"median {middle[1]:g} tokens, was {middle[0]:g}; 95 % have at most {high[1]:.4g}, was {high[0]:.4g}"
-    )
+    most = f"95 % have at most {high[1]:.4g}, was {high[0]:.4g}"
+    said = f"median {middle[1]:g} tokens, was {middle[0]:g}; {most}"
     figures = {"median": middle[1], "median_reference": middle[0]}
     return Change("length", float(ks_2samp(before, after).pvalue), said, figures)
 
@@ -144,9 +143,8 @@ def _unseen(reference: Sample, new: Sample) -> Change:
     known = {token for row in order[:half] for token in reference.ids[row]}
     before = np.array([_share_unseen(reference.ids[row], known) for row in order[half:]])
     after = np.array([_share_unseen(ids, known) for ids in new.ids])
-    said = (
-        f"{after.mean():.1%} of a text's tokens are new to half of the training rows, was {before.mean():.1%}"
-    )
+    new_to = "of a text's tokens are new to half of the training rows"
+    said = f"{after.mean():.1%} {new_to}, was {before.mean():.1%}"
     figures = {"share": float(after.mean()), "share_reference": float(before.mean())}
     return Change("unseen tokens", _p(mannwhitneyu(before, after).pvalue), said, figures)
 

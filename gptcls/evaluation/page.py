@@ -21,8 +21,6 @@ td { border-bottom: 1px solid var(--soft); overflow-wrap: break-word; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .text { min-width: 20rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 """
-
-
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -58,9 +58,8 @@ def drawable(labels: Sequence[str], kind: str = "class", longest: int = LONGEST)
         if not name or not glyphs.issuperset(map(ord, name)):
             name = f"{kind} {number}"
             what = "label" if kind == "class" else kind
-            log.info(
-                f"{what} {label!r}: no font here can draw it, so it is {name!r} (install Noto Sans CJK?)"
-            )
+            instead = f"so it is {name!r} (install Noto Sans CJK?)"
+            log.info(f"{what} {label!r}: no font here can draw it, {instead}")
         names.append(name)
     return names, {"parse_math": False, "fontfamily": families}
 
@@ -358,9 +357,8 @@ def plot_predictions(targets: np.ndarray, predictions: np.ndarray, labels: Seque
 def plot_differences(pairs: Mapping[tuple[str, str], Mapping], name: str) -> "Figure":
     """The difference of one score with its interval, a line for each pair of runs; 0 is no difference."""
     unit = 1 if name in ("mae", "rmse") else 100
-    names, style = drawable(
-        [f"{shortened(one, 40)} less {shortened(other, 40)}" for one, other in pairs], longest=90
-    )
+    named = [f"{shortened(one, 40)} less {shortened(other, 40)}" for one, other in pairs]
+    names, style = drawable(named, longest=90)
     figure, axes = new_figure(8.0, 1.4 + 0.4 * len(pairs))
     axes.axvline(0, color=GREY, ls="--")
     for row, found in enumerate(pairs.values()):

@@ -71,6 +71,5 @@ def _explained(error: Exception, repo: str, hub: str) -> InputError:
     if status in said:
         return InputError(f"{hub} did not take {repo} (status {status}): {said[status]}")
     reason = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no answer':.200}"
-    return InputError(
-        f"{hub} did not take {repo} ({reason}): try again; what arrived whole is not sent again"
-    )
+    way_out = "try again; what arrived whole is not sent again"
+    return InputError(f"{hub} did not take {repo} ({reason}): {way_out}")

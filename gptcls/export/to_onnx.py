@@ -88,9 +88,8 @@ class Answers(nn.Module):
             joined = logits.log_softmax(dim=-1).logsumexp(dim=0) if len(self.own) > 1 else logits[0]
         if self.calibration is None:
             return joined
-        temperatures, shifts = (
-            joined.new_tensor(each) for each in (self.calibration.temperatures, self.calibration.shifts)
-        )
+        by = self.calibration
+        temperatures, shifts = joined.new_tensor(by.temperatures), joined.new_tensor(by.shifts)
         if several:
             return joined.clamp(LEAST_LOG, MOST_LOGIT) / temperatures + shifts
         return joined.log_softmax(dim=-1).clamp(min=LEAST_LOG) / temperatures
@@ -151,15 +150,11 @@ def _tokenizer(saved: SavedClassifier) -> Any:
     if isinstance(saved.model, LabelClassifier):
         raise InputError("a classifier by its language-model head (--head lm) has no ONNX form: distill it")
     if saved.mixture is not None:
-        raise InputError(
-            "this classifier's answers are mixed with those of n-grams, which are no network: train it "
-            "without --stack ngrams"
-        )
+        mixed = "this classifier's answers are mixed with those of n-grams, which are no network"
+        raise InputError(f"{mixed}: train it without --stack ngrams")
     if saved.long not in CUT_FROM:
-        raise InputError(
-            f"this classifier reads long texts by --long {saved.long}, which tokenizer.json cannot say: "
-            f"train it with --long {' or '.join(CUT_FROM)}"
-        )
+        said = f"this classifier reads long texts by --long {saved.long}, which tokenizer.json cannot say"
+        raise InputError(f"{said}: train it with --long {' or '.join(CUT_FROM)}")
     tokenizer = tokenizers.Tokenizer.from_str(tokenizer_of(saved))
     tokenizer.enable_truncation(saved.max_length, direction=CUT_FROM[saved.long])
     pad_id = saved.tokenizer.pad_id
@@ -176,9 +171,8 @@ def _write(answers: Answers, saved: SavedClassifier, path: Path, beside: bool) -
     outputs = ["probabilities", "given", "sure"] if answers.task.has_probabilities else ["numbers"]
     try:
         with torch.no_grad():
-            traced = torch.export.export(
-                answers, (ids, lengths), dynamic_shapes=({0: batch, 1: length}, {0: batch})
-            )
+            shapes = {0: batch, 1: length}, {0: batch}
+            traced = torch.export.export(answers, (ids, lengths), dynamic_shapes=shapes)
             program = torch.onnx.export(
                 traced, dynamo=True, input_names=["ids", "lengths"], output_names=outputs,
                 dynamic_shapes=({0: "batch", 1: "length"}, {0: "batch"}), verbose=False,

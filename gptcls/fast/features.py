@@ -268,16 +268,8 @@ def _frozen_key(frozen: Frozen) -> str:
     kernels = {type(block).__name__ for block in frozen.blocks} | {next(backbone.parameters()).device.type}
     # The blocks too may depend on the pooling: by what it counts as padding.
     pooling = frozen.classifier.pooling if frozen.pools or frozen.classifier.pool.sees_padding else ""
-    settings = (
-        FORMAT,
-        torch.__version__,
-        backbone.config,
-        depth,
-        frozen.dtype,
-        frozen.int8,
-        sorted(kernels),
-        pooling,
-    )
+    frozen_as = depth, frozen.dtype, frozen.int8, sorted(kernels), pooling
+    settings = FORMAT, torch.__version__, backbone.config, *frozen_as
     settings += tuple(block.tree for block in backbone.blocks[:1] if isinstance(block, TreeBlock))
     digest = hashlib.sha256(repr(settings).encode())
     unread = [*backbone.blocks[depth:], *([] if frozen.pools else [backbone.norm])]

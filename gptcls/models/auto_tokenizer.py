@@ -66,9 +66,8 @@ def with_padding(text: str, tokenizer: Tokenizer) -> tuple[str, str, int]:
     """
     import tokenizers
 
-    special = {
-        token["id"]: token["content"] for token in json.loads(text)["added_tokens"] if token["special"]
-    }
+    added = json.loads(text)["added_tokens"]
+    special = {token["id"]: token["content"] for token in added if token["special"]}
     own = tokenizer.pad_id
     if own in special and own not in (*tokenizer.suffix[-1:], *getattr(tokenizer, "between", ())):
         return text, special[own], own

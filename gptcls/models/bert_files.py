@@ -55,8 +55,6 @@ ROBERTA = NameMap(
     ),
     kinds=KINDS,
 )  # fmt: skip
-
-
 DISTILBERT = NameMap(
     what="a DistilBERT",
     table={

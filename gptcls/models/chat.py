@@ -37,9 +37,8 @@ class ChatTemplate:
             raise InputError(f"the model's chat template refuses: {message:.200}")
 
         # As transformers' chat_template_utils.py: a stranger wrote the template, so it may call nothing.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
+        blocks = {"trim_blocks": True, "lstrip_blocks": True}
+        environment = ImmutableSandboxedEnvironment(**blocks, extensions=["jinja2.ext.loopcontrols"])
         environment.globals["raise_exception"] = refuse
         return environment.from_string(self.source)
 
@@ -48,9 +47,8 @@ class ChatTemplate:
         from jinja2 import TemplateError
 
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=add_generation_prompt, **self.names
-            )
+            asked = {"messages": messages, "add_generation_prompt": add_generation_prompt}
+            return self._template.render(**asked, **self.names)
         except (TemplateError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise

@@ -13,8 +13,6 @@ SIZES = {  # our names of those that all families but GPT-2 spell alike
     "n_positions": "max_position_embeddings",
     "vocab_size": "vocab_size",
 }
-
-
 LARGEST = 2**20  # of any size: no network comes near, and the products of three of them fit 64 bits
 
 

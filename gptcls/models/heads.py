@@ -123,9 +123,8 @@ def published_head(model: Classifier) -> State | None:
         return None
     weight, bias = (tensor.float() for tensor in weight_and_bias(model.head))
     if not family.decoder:
-        own = {
-            name: p for name, p in backbone.state_dict(prefix="backbone.").items() if ".norm.dense." in name
-        }
+        named = backbone.state_dict(prefix="backbone.").items()
+        own = {name: p for name, p in named if ".norm.dense." in name}
         theirs = {family.names.theirs(name.removeprefix("backbone.")): p.cpu() for name, p in own.items()}
         theirs = {name: p for name, p in theirs.items() if "classifier" in name}  # else it is the network's
         return theirs | {f"{family.head}.weight": weight, f"{family.head}.bias": bias}

@@ -176,12 +176,9 @@ def _smollm3(reader: ConfigReader) -> dict[str, Any]:
     every, n_layer = reader.whole("no_rope_layer_interval", 4), reader.whole("num_hidden_layers")
     turned = [int(i % every > 0) for i in range(1, n_layer + 1)]
     if (said := reader.values.get("no_rope_layers", turned)) != turned:
-        all_turned = isinstance(said, list) and said == [1] * n_layer
-        if not all_turned:
-            what = f"{reader.source} says no_rope_layers {said!r:.80}"
-            raise InputError(
-                f"{what}, which is not each block of no_rope_layer_interval {every}: {turned!r:.80}"
-            )
+        if said != [1] * n_layer:  # else all are turned
+            wanted = f"each block of no_rope_layer_interval {every}: {turned!r:.80}"
+            raise InputError(f"{reader.source} says no_rope_layers {said!r:.80}, which is not {wanted}")
         every = None
     return _llama(reader) | {"rope_left_out": every, "tied": reader.flag("tie_word_embeddings", True)}
 

@@ -30,23 +30,10 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 # Entries of adapter_config.json that do not change what an adapter computes.
 HARMLESS = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "fan_in_fan_out",
-    "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "megatron_core",
-    "modules_to_save",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "target_modules",
-    "task_type",
-)
+    "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode",
+    "layers_pattern", "layers_to_transform", "loftq_config", "megatron_core", "modules_to_save",
+    "peft_version", "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
+)  # fmt: skip
 READ = (
     "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
 )  # fmt: skip
@@ -76,9 +63,8 @@ def save_adapter(folder: Path, backbone: nn.Module, base: str, head: State | Non
     usual = Counter(layer.config for layer in layers.values()).most_common(1)[0][0]
     others = {name: layer.config for name, layer in layers.items() if layer.config != usual}
     release, names = RELEASES.get(base), FAMILIES[family_name(backbone)].names
-    normed = [
-        name.split(".")[-2] for name in head or () if name.endswith("bias") and "classifier" not in name
-    ]
+    biases = [name for name in head or () if name.endswith("bias")]
+    normed = [name.split(".")[-2] for name in biases if "classifier" not in name]
     description = {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if head else None,
@@ -131,9 +117,8 @@ def load_adapter(backbone: nn.Module, folder: Path | str) -> dict[str, Tensor]:
         layers[names[name]] = layer = kind(base, config, device="meta")
         own = _parameters(layer)
         if (copy := found.pop(BASE, None)) is not None and not _same(copy, base.weight):
-            raise InputError(
-                f"{path} holds {name}.{BASE}, which is not this network's: it is for another one"
-            )
+            theirs = f"{path} holds {name}.{BASE}, which is not this network's"
+            raise InputError(f"{theirs}: it is for another one")
         for end in (*own, *found):
             if end not in own:
                 raise InputError(f"{path} holds {name}.{end}, of which {CONFIG} says nothing")

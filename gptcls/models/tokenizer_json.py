@@ -133,9 +133,6 @@ def _lowercase_first(normalizer: Any, value: bool) -> bool:
 
 def _inner(part: Any) -> list:
     """The parts of a sequence."""
-    lists = (
-        (part.get(key) for key in ("normalizers", "pretokenizers", "decoders"))
-        if isinstance(part, dict)
-        else ()
-    )
+    found = part if isinstance(part, dict) else {}
+    lists = (found.get(key) for key in ("normalizers", "pretokenizers", "decoders"))
     return next((each for each in lists if isinstance(each, list)), [])

@@ -73,9 +73,8 @@ class Muon(torch.optim.Optimizer):
         self.adamw.state = self.state
         self.adamw.step()
         rank, world = processes()
-        matrices = [
-            (g, p) for g in self.param_groups if g["parts"] for p in g["params"] if p.grad is not None
-        ]
+        theirs = [(group, p) for group in self.param_groups if group["parts"] for p in group["params"]]
+        matrices = [(group, p) for group, p in theirs if p.grad is not None]
         updates = []
         for i, (group, p) in enumerate(matrices):
             if "momentum" not in (state := self.state[p]):

@@ -19,17 +19,15 @@ class Metrics:
     def __init__(self, waiting: Callable[[], float]) -> None:
         self._registry = CollectorRegistry()
         own = {"registry": self._registry}
+        timed = {"buckets": SECONDS, **own}
         by = ("path", "status")
         self.requests = Counter("gptcls_requests", "Requests answered", by, **own)
-        self.request_seconds = Histogram(
-            "gptcls_request_seconds", "From a request to its answer", ("path",), buckets=SECONDS, **own
-        )
+        answered = "From a request to its answer"
+        self.request_seconds = Histogram("gptcls_request_seconds", answered, ("path",), **timed)
         self.texts = Counter("gptcls_texts", "Texts scored, blank ones too", **own)
         self.longer = Counter("gptcls_longer_texts", "Texts of more tokens than are read", **own)
         self.batch_texts = Histogram("gptcls_batch_texts", "Texts of a batch", buckets=TEXTS, **own)
-        self.batch_seconds = Histogram(
-            "gptcls_batch_seconds", "What a batch took to compute", buckets=SECONDS, **own
-        )
+        self.batch_seconds = Histogram("gptcls_batch_seconds", "What a batch took to compute", **timed)
         self.explanations = Counter("gptcls_explanations", "Texts explained", **own)
         Gauge("gptcls_waiting_texts", "Texts that wait for a batch", **own).set_function(waiting)
 

@@ -23,9 +23,8 @@ WAYS_OUT = {
 def listening(host: str, port: int) -> socket.socket:
     """A socket bound to an address; InputError where it cannot be had. Port 0 takes a free one."""
     try:
-        ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
     except (OSError, UnicodeError) as error:  # UnicodeError: a name with an empty part
         raise InputError(f"--host {host!r} is no address or name of this machine ({error})") from None
     sock = socket.socket(family, kind, protocol)

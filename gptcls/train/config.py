@@ -38,8 +38,6 @@ LORA = {
     "lora_kind": "lora", "lora_rank": 16, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": ("*",),
     "lora_plus": 1.0, "lr": 8e-4,
 }  # fmt: skip
-
-
 Balance = Literal["none", "undersample", "oversample", "weights"]
 Schedule = Literal["cosine", "constant"]
 DecayOn = Literal["matrices", "all"]

@@ -31,9 +31,7 @@ class Members(Hook):
         self.saved.members = tuple(self.done)
 
     def state(self) -> dict[str, Any]:
-        return {
-            f"{i}.{name}": tensor for i, member in enumerate(self.done) for name, tensor in member.items()
-        }
+        return {f"{i}.{name}": p for i, member in enumerate(self.done) for name, p in member.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         count = 1 + max((int(key.partition(".")[0]) for key in state), default=-1)

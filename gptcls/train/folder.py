@@ -251,9 +251,8 @@ class RunFolder:
                 "state": state_of(out, self.result), "sha256": dict(description.get("sha256", {})),
             }  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(
-                f"{out}/config.json is damaged ({error!r:.80}); start in another --out"
-            ) from None
+            said = f"{out}/config.json is damaged ({error!r:.80})"
+            raise InputError(f"{said}; start in another --out") from None
         if description["state"] == "finished":
             if self.writes:  # what a process killed at its last step left
                 shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
@@ -262,11 +261,10 @@ class RunFolder:
         self.config, self.description = saved.changed(resume=True, out=out), description
         defaults, were = config.defaults(), self.config.flat()
         differ = {name: value for name, value in config.flat().items() if value != were[name]}
-        changed = [
-            flag(name) for name, value in differ.items() if name in explicit or value != defaults[name]
-        ]
+        changed = [name for name, value in differ.items() if name in explicit or value != defaults[name]]
         if changed:
-            raise InputError(f"{', '.join(changed)} cannot change on --resume; leave out or start a new run")
+            named = ", ".join(map(flag, changed))
+            raise InputError(f"{named} cannot change on --resume; leave out or start a new run")
         for name, sha256 in description["sha256"].items():
             file = out / name  # the files that were read have absolute names
             if not file.exists() and Path(name).is_absolute():

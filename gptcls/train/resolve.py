@@ -47,16 +47,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if values["shots"] and values["epochs"] is None:
         values["epochs"] = 0
     for check in (
-        _check_shard,
-        _check_language,
-        _check_task,
-        _check_seeds,
-        _check_answers,
-        _check_what_trains,
-        _check_numbers,
-        _check_files,
-        _check_models_of_augment,
-    ):
+        _check_shard, _check_language, _check_task, _check_seeds, _check_answers, _check_what_trains,
+        _check_numbers, _check_files, _check_models_of_augment,
+    ):  # fmt: skip
         check(values)
     config = type(config).of(**values)
     # These check themselves.
@@ -230,14 +223,11 @@ def _check_models_of_augment(values: dict[str, Any]) -> None:
             raise InputError(f"--augment {operation} needs {flag(name)}, a model's name or folder")
     for name, operation in (owners | {"paraphrase_prefix": "paraphrase"}).items():
         if operation not in asked and _changed(values, (name,)):
-            raise InputError(
-                f"{flag(name)} {values[name]} goes with --augment {operation}; add that, or leave it out"
-            )
+            given = f"{flag(name)} {values[name]}"
+            raise InputError(f"{given} goes with --augment {operation}; add that, or leave it out")
     if values["augment_judge"] and not asked:
-        raise InputError(
-            f"--augment-judge {values['augment_judge']} goes with --augment {' or '.join(BY_MODEL)};"
-            " add that, or leave it out"
-        )
+        given = f"--augment-judge {values['augment_judge']}"
+        raise InputError(f"{given} goes with --augment {' or '.join(BY_MODEL)}; add that, or leave it out")
     judged = "paraphrase" in asked or values["augment_judge"]
     if judged and values["task"] == "regression":
         raise InputError("--augment with a judge is about labels, not numbers (--task regression)")

@@ -82,9 +82,8 @@ class Writer:
             batches = list(enumerate(_batches(order)))
             todo = {n: [(key, text) for key, text in batch if key not in known] for n, batch in batches}
             missing = sum(map(len, todo.values()))
-            log.info(
-                f"{self.option}: {len(order) - missing:,} texts from {place / FILE}, {missing:,} to write"
-            )
+            there = f"{len(order) - missing:,} texts from {place / FILE}"
+            log.info(f"{self.option}: {there}, {missing:,} to write")
             if missing:
                 chain = [_load(self.option, name, device) for name in self.models]
                 with tqdm(total=missing, desc=self.option.strip("-"), unit=" texts", disable=None) as bar:

@@ -171,9 +171,8 @@ def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = No
     for name, default in () if held else NEED_VALIDATION.items():
         if getattr(options, name) not in default:
             given = f"{flag(name)} {getattr(options, name)}"
-            raise InputError(
-                f"{given} is judged on validation rows, and there are none: draw some, or leave it out"
-            )
+            said = f"{given} is judged on validation rows, and there are none"
+            raise InputError(f"{said}: draw some, or leave it out")
     trainer = trained(setup)
     logits = _logits(setup, trainer.model, ("validation",))
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
@@ -472,10 +471,9 @@ def _score(setup: Setup, trainer: Trainer, logits: dict[str, Tensor], extra: dic
         found[DIFFERENCE] = differences(task, targets[part], *pair)
         if saved.decision.costs is not None and len(theirs):  # their answers by the same rule
             found["cost"] = saved.decision.cost(task, targets[part], theirs)
-    progress, epoch = trainer.progress, _best(trainer).best_epoch
-    return Run(
-        setup.config, split, saved, *measured, progress.history, epoch, progress.seconds, extra, rivals=rivals
-    )
+    progress = trainer.progress
+    end = progress.history, _best(trainer).best_epoch, progress.seconds
+    return Run(setup.config, split, saved, *measured, *end, extra, rivals=rivals)
 
 
 def _logits(setup: Setup, network: nn.Module, parts: Collection[str] = PARTS) -> dict[str, Tensor]:

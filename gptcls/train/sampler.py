@@ -34,9 +34,8 @@ class WeightedBucketSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.randperm(len(self.lengths))
         ends = self.weights[order].cumsum(0)  # whole numbers: the last is the exact sum
-        marks = (
-            (ends * len(order) / ends[-1] + torch.rand((), dtype=torch.float64)).long().clamp(max=len(order))
-        )
+        due = ends * len(order) / ends[-1] + torch.rand((), dtype=torch.float64)
+        marks = due.long().clamp(max=len(order))
         rows = order.repeat_interleave(marks.diff(prepend=marks.new_zeros(1))).tolist()
         classes = None if self.classes is None else self.classes[rows]
         for batch in BucketSampler([self.lengths[row] for row in rows], self.batch_size, classes):

@@ -90,9 +90,8 @@ def counted(task: Task, targets: Tensor, weights: Tensor) -> Task:
         return replace(task, class_weights=tuple((whole / (task.n_outputs * rows)).tolist()))
     if isinstance(task, MultiLabel) and task.positive_weights:
         rows = weights @ targets.double()
-        return replace(
-            task, positive_weights=tuple(ratio or 1.0 for ratio in ((whole - rows) / rows).tolist())
-        )
+        ratios = ((whole - rows) / rows).tolist()
+        return replace(task, positive_weights=tuple(ratio or 1.0 for ratio in ratios))
     if isinstance(task, Regression) and task != Regression(task.labels):
         means = weights @ targets.double() / whole
         scales = (weights @ (targets.double() - means) ** 2 / whole).sqrt()
