@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from importlib.resources import files
 
+import numpy as np
 import pytest
 
 from gptcls import classify_review, load_classifier
@@ -80,6 +82,18 @@ def test_common_sense_ham(answers, text):
 
 def test_it_is_right_on_at_least_thirty_messages_of_common_sense():
     assert len(SPAM) + len(HAM) - len(MISTAKES) >= 30
+
+
+def test_a_narrow_format_changes_one_answer_of_260_at_most():
+    """The last block in it too, of which a maximum is read."""
+    sample = files("gptcls") / "assets" / "sms_sample.tsv"
+    texts = [line.split("\t")[1] for line in sample.read_text(encoding="utf-8").splitlines()[1::2]]
+    narrow, exact = (load_classifier(device="cpu", precision=precision) for precision in ("auto", "fp32"))
+    probabilities = [classifier.predict_proba(texts) for classifier in (narrow, exact)]
+    answers = [classifier.answers(p) for classifier, p in zip((narrow, exact), probabilities, strict=True)]
+    assert len(texts) == 260
+    assert sum(one != two for one, two in zip(*answers, strict=True)) <= 1
+    assert np.abs(probabilities[0] - probabilities[1]).max() < 0.05
 
 
 def test_one_text_and_many_agree(answers):

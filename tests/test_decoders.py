@@ -139,10 +139,10 @@ def test_a_narrow_classifier_is_not_copied_on_loading(narrow: Run) -> None:
     file = str(narrow.folder / "classifier" / "model.safetensors")
     model = load_classifier(narrow.folder, "cpu", "bf16").model
     ranges = [line.split()[0].split("-") for line in maps.read_text().splitlines() if file in line]
-    for name, parameter in model.trained.classifier.named_parameters():
+    for name, parameter in model.frozen.classifier.named_parameters():
         address = parameter.data_ptr()
         assert any(int(first, 16) <= address < int(last, 16) for first, last in ranges), name
-    blocks = model.trained.classifier.backbone.blocks
+    blocks = model.frozen.classifier.backbone.blocks
     assert all(mine is theirs for mine, theirs in zip(model.frozen.blocks, blocks[:-1], strict=True))
 
 

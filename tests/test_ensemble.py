@@ -109,7 +109,7 @@ def test_the_scores_of_each_network_are_of_its_answers(split, base, tmp_path):
     (tmp_path / "costs.csv").write_text("true,ham,spam\nham,0,9\nspam,1,0\n")
     run = fit(split, base, seeds=SEEDS, costs=tmp_path / "costs.csv", **QUICK)
     for member, network in zip(run.extra["networks"], run.predictor.models, strict=True):
-        alone = replace(run.classifier, model=network.trained.classifier, members=())
+        alone = replace(run.classifier, model=network.frozen.classifier, members=())
         answers = TextClassifier(alone, torch.device("cpu"), "fp32").predict(split.test["text"].tolist())
         assert member["test"] == pytest.approx(np.mean(np.array(answers) == split.test["label"].to_numpy()))
 

@@ -19,7 +19,7 @@ from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.loop import FitSettings, Trainer
 from gptcls.fast.features import FeatureCache, Means
-from gptcls.fast.frozen import Autocast, Frozen, Staged, Trained
+from gptcls.fast.frozen import Answering, Autocast, Frozen, Staged, Trained
 from gptcls.fast.fused import FusedBlock, can_fuse
 from gptcls.fast.one_position import at
 from gptcls.train.config import TrainConfig
@@ -346,6 +346,31 @@ def test_bf16_is_close_and_trained_weights_stay_fp32():
     assert all(p.dtype == torch.float32 for p in model.parameters())
     blocks = Frozen(model, 2, torch.bfloat16).blocks
     assert all(p.dtype == torch.bfloat16 for p in blocks.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pooling", ["last", "first", "mean", "max"])
+def test_a_run_that_keeps_features_scores_with_the_bits_of_its_classifier(pooling, dtype):
+    model, (ids, lengths) = stirred(pooling=pooling), pad(IDS)
+    several = pooling in ("mean", "max")
+    with torch.no_grad():
+        expected = Staged(model, dtype)(ids, lengths)
+        for depth in range(4 if several and dtype != torch.float32 else 3):
+            got = Answering(model, depth, dtype)(Frozen(model, depth, dtype)(ids, lengths), lengths)
+            assert torch.equal(got, expected), depth
+    close = {"atol": 2e-6, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0}
+    torch.testing.assert_close(expected, model(ids, lengths), **close)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize(
+    ("dtype", "int8"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
+)
+def test_the_last_block_is_narrow_where_all_its_positions_are_read(pooling, dtype, int8):
+    if int8:
+        pytest.importorskip("torchao", reason="needs pip install 'gptcls[int8]'")
+    narrow = pooling != "last" and dtype == torch.bfloat16 and not int8
+    assert len(Staged(stirred(pooling=pooling), dtype, int8).above.between.blocks) == 2 + narrow
 
 
 def test_int8_weights_are_close():

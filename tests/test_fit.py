@@ -9,7 +9,8 @@ import pytest
 import torch
 from helpers.tiny import ROWS, TINY, write_csv
 
-from gptcls import InputError, fit, train
+from gptcls import InputError, fit, load_classifier, train
+from gptcls.classify.store import save_classifier
 from gptcls.core.gpt2 import GPT2
 from gptcls.core.loop import Hook
 from gptcls.data.split import Split
@@ -180,6 +181,27 @@ def test_options_that_rows_in_memory_exclude(options, words, folder):
     with pytest.raises(InputError, match=words):
         fit(FRAME, **options, **QUICK)
     assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"train": "last_block", "pooling": pooling} for pooling in ("max", "mean", "last")),
+        {"train": "last_block", "pooling": "max", "seeds": (1, 2)},
+        {"train": "last_2", "pooling": "max"},
+        {"train": "all", "pooling": "last"},
+        {"train": "lora", "pooling": "mean"},
+        {"train": "last_block", "pooling": "max", "no_cache": True},
+    ],
+    ids=str,
+)
+def test_a_run_is_scored_by_what_its_classifier_answers(base, folder, options):
+    run = fit(FRAME, base, precision="bf16", lr=1e-2, **options, **QUICK)
+    save_classifier(folder / "x", run.classifier, True)
+    saved = load_classifier(folder / "x", "cpu", "bf16")
+    for part in ("validation", "test"):
+        texts = getattr(run.split, part)["text"].tolist()
+        np.testing.assert_allclose(saved.predict_proba(texts), run.outputs[part], rtol=0, atol=1e-6)
 
 
 def test_windows_are_judged_as_texts(base, monkeypatch):

@@ -237,7 +237,7 @@ def explanations(
             for pieces in group:
                 each = None if pieces is None else next(found)
                 if each is not None and gradients:
-                    networks = [model.trained.classifier for model in models]
+                    networks = [model.frozen.classifier for model in models]
                     integral = integrated_gradients(saved, networks, device, pieces, each.shown, steps)
                     each = replace(each, gradients=integral, covers=NETWORK_ALONE if saved.mixture else "")
                 yield each

@@ -60,7 +60,7 @@ class TextClassifier:
         frozen blocks say of a text is taken from ``cache`` where it has it."""
         models = networks_of(saved, device)
         self.saved, self.device, self.cache = replace(saved, model=models[0]), device, cache
-        depth = None if cache is None else models[0].frozen_blocks
+        depth = 0 if cache is None else models[0].frozen_blocks
         how = _dtype(precision, device), precision == "int8", depth
         self.models = [Staged(each, *how) for each in models]
 
@@ -145,7 +145,7 @@ class TextClassifier:
             yield from (dataset_logits(model, dataset, self.device) for model in self.models)
             return
         features = self.cache.datasets(self.models[0].frozen, {"texts": dataset}, self.device)["texts"]
-        yield from (dataset_logits(model.trained, features, self.device) for model in self.models)
+        yield from (dataset_logits(model.above, features, self.device) for model in self.models)
 
     def explain(
         self, texts: Any, labels: str | Sequence[str] | None = None, by: By = "word",
@@ -242,8 +242,9 @@ def load_classifier(
     this package by name.
 
     See :func:`gptcls.classify.store.read_classifier` for ``base``, ``allow_download`` and errors,
-    :mod:`gptcls.common.hardware` for ``device`` and ``precision``, the number format of all blocks but the
-    last; ``"int8"`` is 8-bit weights through torchao: for CPUs without bf16, where it saves about a quarter.
+    :mod:`gptcls.common.hardware` for ``device`` and ``precision``, the number format of the blocks, but for
+    the last where the head reads one position of it; ``"int8"`` is 8-bit weights through torchao: for CPUs
+    without bf16, where it saves about a quarter.
     """
     on = pick_device(device)
     if holds_words(found := find_classifier(folder)):

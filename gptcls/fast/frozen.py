@@ -27,25 +27,28 @@ class Frozen(nn.Module):
     blocks, also the final norm and a pooling without parameters: then the output is one vector per text.
 
     Blocks whose weights are in ``dtype`` share them with the classifier as far as their layout allows; others
-    are copies of them as they are now. With ``int8`` their weights are rounded to 8 bits.
+    are copies of them as they are now. With ``int8`` their weights are rounded to 8 bits. With ``first`` it
+    goes on from the output of another of that depth, in place of ids.
     """
 
     def __init__(
-        self, classifier: Classifier, depth: int, dtype: torch.dtype = torch.float32, int8: bool = False
-    ) -> None:
+        self, classifier: Classifier, depth: int, dtype: torch.dtype = torch.float32, int8: bool = False,
+        first: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.classifier, self.backbone, self.dtype, self.int8 = classifier, classifier.backbone, dtype, int8
+        self.first = first
         self.pools = _pools(classifier, depth)
         self.out_dtype = torch.float32 if self.pools else dtype
-        blocks = self.backbone.blocks[:depth]
+        blocks = self.backbone.blocks[first:depth]
         form = FusedBlock if all(can_fuse(block, dtype) for block in blocks) else _in_dtype
         self.blocks = _int8_blocks(blocks, dtype) if int8 else nn.ModuleList(form(b, dtype) for b in blocks)
         self.eval()
 
     @torch.no_grad()
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, T, C) or (B, 1, C)
-        x = self.backbone.embed(ids).to(self.dtype)
-        seen = self.classifier.seen(lengths, ids.shape[1])
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, T, C) or (B, 1, C)
+        x = (self.backbone.embed(inputs) if self.first is None else inputs).to(self.dtype)
+        seen = self.classifier.seen(lengths, inputs.shape[1])
         for block in self.blocks:
             x = block(x, seen)
         if self.pools:
@@ -122,18 +125,36 @@ class Autocast(nn.Module):
             return self.network(inputs, lengths).float()  # the loss needs more than bf16
 
 
-class Staged(nn.Module):
-    """Both stages for inference: the first ``depth`` blocks, by default all but the last, run in ``dtype``,
-    with ``int8`` weights if asked: what a run that trains the last block was scored by."""
+class Answering(nn.Module):
+    """What is left above a :class:`Frozen` of the same ``depth``, ``dtype`` and ``int8``, for inference: what
+    a classifier answers with and what its run is scored by. The last block too is in ``dtype`` where a mean
+    or maximum reads all its positions, but not with ``int8``."""
 
     def __init__(
-        self, model: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False,
-        depth: int | None = None,
-    ) -> None:  # fmt: skip
+        self, model: Classifier, depth: int, dtype: torch.dtype = torch.float32, int8: bool = False
+    ) -> None:
         super().__init__()
-        depth = len(model.backbone.blocks) - 1 if depth is None else depth
-        self.frozen, self.trained = Frozen(model, depth, dtype, int8), Trained(model, depth)
+        n, one = len(model.backbone.blocks), torch.ones(1, dtype=torch.int64)
+        several = _pools(model, n) and model.pool.positions(one, 1) is None
+        top = max(depth, n if several and dtype != torch.float32 and not int8 else n - 1)
+        self.between = Frozen(model, top, dtype, int8, depth) if top > depth else None
+        self.trained, self.n_outputs = Trained(model, top), model.n_outputs
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:  # (B, T, C), (B,) -> (B, K)
+        if self.between is not None:
+            hidden = self.between(hidden, lengths)
+        return self.trained(hidden, lengths)
+
+
+class Staged(nn.Module):
+    """Both stages for inference. Where the first one's output is kept, :attr:`above` goes on from it."""
+
+    def __init__(
+        self, model: Classifier, dtype: torch.dtype = torch.float32, int8: bool = False, depth: int = 0
+    ) -> None:
+        super().__init__()
+        self.frozen, self.above = Frozen(model, depth, dtype, int8), Answering(model, depth, dtype, int8)
         self.n_outputs = model.n_outputs
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:  # (B, T), (B,) -> (B, K)
-        return self.trained(self.frozen(ids, lengths), lengths)
+        return self.above(self.frozen(ids, lengths), lengths)

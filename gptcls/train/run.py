@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gptcls.classify.answers import answered
 from gptcls.classify.mixture import NETWORK, fit_mixture, mean_outputs
-from gptcls.classify.predict import TextClassifier, ready
+from gptcls.classify.predict import TextClassifier, networks_of, ready
 from gptcls.classify.store import SavedClassifier, save_classifier
 from gptcls.common.console import SaidElsewhereError
 from gptcls.common.files import require_writable, write_json
@@ -41,6 +41,7 @@ from gptcls.evaluation.paired import decisions, differences
 from gptcls.evaluation.table import DIFFERENCE
 from gptcls.fast.adamw import AdamW, TableAdamW
 from gptcls.fast.features import FeatureDataset, Means
+from gptcls.fast.frozen import Answering, Staged
 from gptcls.fast.packed import Packed
 from gptcls.fast.parts import by_length
 from gptcls.models.lora import plus_groups
@@ -174,7 +175,7 @@ def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = No
             said = f"{given} is judged on validation rows, and there are none"
             raise InputError(f"{said}: draw some, or leave it out")
     trainer = trained(setup)
-    logits = _logits(setup, trainer.model, ("validation",))
+    logits = _logits(setup, trainer, ("validation",))
     targets = {part: dataset.targets.numpy() for part, dataset in setup.datasets.items()}
     if options.stack == "ngrams":
         rivals = judge_of(saved.task).rivals(saved.task.labels, most=None)
@@ -429,7 +430,7 @@ def _look(setup: Setup, trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, 
         looks = {part: evaluate_loader(model, task, x, device, len(x)) for part, x in loaders.items()}
         by_loader = {part: accuracy for part, (_, accuracy) in looks.items()}
         extra = {"before_training": setup.look_before, "accuracy_by_loader": by_loader}
-    return _logits(setup, trainer.model), extra
+    return _logits(setup, trainer), extra
 
 
 def _score(setup: Setup, trainer: Trainer, logits: dict[str, Tensor], extra: dict[str, Any]) -> Run:
@@ -476,22 +477,24 @@ def _score(setup: Setup, trainer: Trainer, logits: dict[str, Tensor], extra: dic
     return Run(setup.config, split, saved, *measured, *end, extra, rivals=rivals)
 
 
-def _logits(setup: Setup, network: nn.Module, parts: Collection[str] = PARTS) -> dict[str, Tensor]:
-    """Of each part (N, K); of an ensemble of each network, (M, N, K)."""
-    saved, model = setup.saved, setup.saved.model
-
-    def of_each() -> dict[str, Tensor]:
-        return {part: dataset_logits(network, setup.datasets[part], setup.device) for part in parts}
-
-    found = [of_each()]
-    if not saved.members:
-        return found[0]
-    first = {name: p.detach().clone() for name, p in model.trained_parameters().items()}
-    for member in saved.members:
-        put(model, member)
-        found.append(of_each())
-    put(model, first)
-    return {part: torch.stack([logits[part] for logits in found]) for part in found[0]}
+def _logits(setup: Setup, trainer: Trainer, parts: Collection[str] = PARTS) -> dict[str, Tensor]:
+    """Of each part (N, K); of an ensemble of each network, (M, N, K). They come from the form in which the
+    classifier answers, on features where the run has them; with ``--shard``, which no card may hold whole,
+    from the form that trained."""
+    saved, config, device = setup.saved, setup.config, setup.device
+    dtype = pick_dtype(config.run.precision, device)
+    saved.model.eval()
+    if config.run.shard:
+        networks = [trainer.model]
+    elif isinstance(setup.datasets["train"], FeatureDataset):
+        depth = saved.model.frozen_blocks
+        networks = (Answering(each, depth, dtype) for each in networks_of(saved, device))
+    else:
+        networks = (Staged(each, dtype) for each in networks_of(saved, device))
+    found = [
+        {part: dataset_logits(each, setup.datasets[part], device) for part in parts} for each in networks
+    ]
+    return {part: torch.stack([x[part] for x in found]) for part in parts} if saved.members else found[0]
 
 
 def _frozen_vectors(setup: Setup) -> Parts | None:
