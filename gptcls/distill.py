@@ -168,8 +168,9 @@ def checked(config: DistillConfig) -> DistillConfig:
         raise InputError(f"--temperature {teaching.temperature} is too small; use more than 0, such as 2")
     if not 0 <= teaching.soft <= 1:
         raise InputError(f"--soft {teaching.soft} is not a share; use 0 to 1")
-    if values["objective"] == "tokens":
-        raise InputError("--objective tokens learns labels, not a teacher's answers; leave it out")
+    if values["objective"] == "tokens" or values["mix"]:
+        given = "--mix" if values["mix"] else "--objective tokens"
+        raise InputError(f"{given} learns labels, not a teacher's answers; leave it out")
     if values["recipe"] == "book":
         raise InputError("--recipe book has no teacher; leave it out")
     if values["balance"] == "weights" and values["task"] == "single":

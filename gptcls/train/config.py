@@ -3,6 +3,7 @@
 :func:`gptcls.train.resolve.resolve` fills in what is None here, by recipe, model and what is trained.
 """
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -12,6 +13,7 @@ import tyro
 from gptcls.common.help import ADVANCED
 from gptcls.common.options import Options, own_first
 from gptcls.core.classifier import POOLERS
+from gptcls.core.errors import InputError
 from gptcls.core.loop import FitSettings
 from gptcls.data.augment import Augmentation, Operation
 from gptcls.data.corpora import CORPORA, corpus_of
@@ -198,6 +200,25 @@ class LanguageOptions:
     content_free: Literal["auto", "none"] = "auto"
     """auto: where the head is asked as it is, how likely each label is behind a text without content is
     divided out."""
+    mix: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE=SHARE …")] = ()
+    """More labelled files, each with labels of its own, and the share of the training rows that is drawn from
+    each, beside all of --data: so the network learns to answer from the words. What is validated, tested and
+    answered is --data's alone."""
+    mix_patterns: tuple[str, ...] = ()
+    """The words around text and label of each of these, as --pattern; otherwise those of --pattern itself,
+    where labels are called by their names."""
+
+    @property
+    def mixed(self) -> tuple[tuple[str, float], ...]:
+        """The files of --mix with their shares; InputError for what is none."""
+        named = [re.fullmatch(r"(.+)=(0?\.\d*[1-9]\d*)", each) for each in self.mix]
+        if None in named:
+            given = self.mix[named.index(None)]
+            raise InputError(f"--mix {given!r}: write FILE=SHARE, a share between 0 and 1: more.csv=0.3")
+        found = tuple((each[1], float(each[2])) for each in named)
+        if (whole := sum(share for _, share in found)) >= 1:
+            raise InputError(f"--mix: shares of {whole:g} leave none to --data; lower them")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ with the same bits as one that was never interrupted.
 """
 
 import json
+import re
 import signal
 import time
 from contextlib import ExitStack, suppress
@@ -341,7 +342,7 @@ def _tensors_of(folder: Path) -> str | None:
 
 def _bare(name: str) -> str:
     """A parameter's name in the classifier: what trains it may hold it, on another processor, whole."""
-    return name.removeprefix("network.").removeprefix("classifier.")
+    return re.sub(r"^(network\.)*(classifier\.)?", "", name)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

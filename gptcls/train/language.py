@@ -15,7 +15,7 @@ from gptcls.core.task import SingleLabel, Task
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.data.split import Split
 from gptcls.language.head import LabelClassifier, content_free, require_language_model
-from gptcls.language.pattern import read_pattern
+from gptcls.language.pattern import Pattern, read_pattern
 from gptcls.language.prompt import Prompt, Prompted
 from gptcls.models.tokenizer_file import FileTokenizer
 from gptcls.train.config import TrainConfig
@@ -48,12 +48,14 @@ def loss_of(config: TrainConfig, task: Task) -> Task | LabelTokens:
     return LabelTokens(task) if config.language.objective == "tokens" else task
 
 
-def make_prompt(config: TrainConfig, task: Task, split: Split, start: Start) -> Prompt:
-    """The prompt of a run, with shots of its training rows. InputError for a network that is no language
-    model, a pattern that cannot be used, and one that leaves no room for a text."""
+def make_prompt(
+    config: TrainConfig, task: Task, split: Split, start: Start, pattern: Pattern | None = None
+) -> Prompt:
+    """The prompt of a run, by this ``pattern`` or its own, with shots of its training rows. InputError for a
+    network that is no language model, a pattern that cannot be used or that leaves no room for a text."""
     options, name, sizes = config.language, config.model.model, start.backbone.config
     require_language_model(start.backbone, name)
-    pattern = read_pattern(options.pattern, options.verbalizers)
+    pattern = pattern or read_pattern(options.pattern, options.verbalizers)
     shots = list(_shots(split, task, options.shots, config.run.seed))
     positions = min(config.model.max_length or sizes.n_positions, sizes.n_positions)
     chat = options.chat == "auto" and isinstance(start.tokenizer, FileTokenizer) and start.tokenizer.chat

@@ -1,6 +1,7 @@
 """From the options that were given to those of a run: defaults filled in, what excludes what refused, before
 anything is read or downloaded."""
 
+from dataclasses import fields
 from typing import Any
 
 from gptcls.common.log import log
@@ -9,7 +10,7 @@ from gptcls.core.classifier import POOLERS, trained_blocks
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import PRESETS
 from gptcls.data.augment import BY_MODEL
-from gptcls.train.config import FROM_RANDOM, LORA, RECIPES, TrainConfig
+from gptcls.train.config import FROM_RANDOM, LORA, RECIPES, LanguageOptions, TrainConfig
 from gptcls.train.presets import preset_settings
 
 AT_LEAST = {
@@ -53,7 +54,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         check(values)
     config = type(config).of(**values)
     # These check themselves.
-    _ = config.data.label_layout, config.data.dialect, config.data.augmentation
+    _ = config.data.label_layout, config.data.dialect, config.data.augmentation, config.language.mixed
     return config
 
 
@@ -127,7 +128,7 @@ def _check_shard(values: dict[str, Any]) -> None:
 
 def _check_language(values: dict[str, Any]) -> None:
     """What goes with --head lm, and what does not."""
-    given = _changed(values, ("pattern", "verbalizers", "shots", "chat", "objective", "content_free"))
+    given = _changed(values, tuple(each.name for each in fields(LanguageOptions) if each.name != "head"))
     epochs = values["epochs"]
     if values["head"] != "lm":
         if given:
@@ -155,8 +156,15 @@ def _check_language(values: dict[str, Any]) -> None:
         raise InputError(f"--shots are for a head that is asked as it is; leave out --epochs {epochs}")
     if values["train"] == "head" and epochs != 0:
         raise InputError("--train head trains a new head, and --head lm has none; use last_block or more")
-    if epochs == 0 and _changed(values, ("objective",)):
-        raise InputError("--objective is about training, and --epochs 0 has none; leave one of the two out")
+    if epochs == 0 and (given := _changed(values, ("objective", "mix"))):
+        said = f"{flag(given[0])} is about training, and --epochs 0 has none"
+        raise InputError(f"{said}; leave one of the two out")
+    smoothing = values["label_smoothing"]
+    for name, value in (("balance", "weights"), ("repeats", "weight"), ("label_smoothing", smoothing)):
+        if values["mix"] and value and values[name] == value:
+            raise InputError(f"{flag(name)} {value} is not for --mix; leave one of the two out")
+    if (n := len(values["mix_patterns"])) not in (0, m := len(values["mix"])):
+        raise InputError(f"--mix-patterns has {n} for {m} of --mix; give one for each, or none")
 
 
 def _check_answers(values: dict[str, Any]) -> None:

@@ -1,12 +1,14 @@
 """The rows of a run: from files or from memory to a :class:`gptcls.data.split.Split`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gptcls.common.lazy import pd
+from gptcls.common.log import log
 from gptcls.common.options import flag
+from gptcls.common.processes import require_one_process
 from gptcls.core.errors import InputError
 from gptcls.data import book
 from gptcls.data.clean import cleaned
@@ -15,10 +17,10 @@ from gptcls.data.fields import column_names, fields_named, n_fields
 from gptcls.data.in_memory import labelled_rows
 from gptcls.data.labels import KINDS, Layout
 from gptcls.data.readers import read_chunks
-from gptcls.data.repeats import expanded, one_of_each, settle
+from gptcls.data.repeats import WEIGHT, expanded, one_of_each, settle
 from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import from_frame, load_data
-from gptcls.data.split import PARTS, Split, make_split, with_extra
+from gptcls.data.split import PARTS, Split, make_split, with_extra, without
 from gptcls.train.config import DataOptions, TrainConfig
 from gptcls.train.rewrite import rewrites_of
 
@@ -45,10 +47,29 @@ def read_split(config: TrainConfig) -> Split:
 
 def files_read(config: TrainConfig) -> list[Path]:
     """The user's files behind the rows; not those of a data set that is bundled or downloaded."""
-    corpus = corpus_of(config.data.data)
-    named = sorted(corpus[1].glob("[!.]*")) if corpus else [Path(config.data.data)]
-    named += (value for value in vars(config.data).values() if isinstance(value, Path))
+    named = [value for value in vars(config.data).values() if isinstance(value, Path)]
+    for source in (config.data.data, *(file for file, _ in config.language.mixed)):
+        corpus = corpus_of(source)
+        named += sorted(corpus[1].glob("[!.]*")) if corpus else [Path(source)]
     return [path for path in named if path.is_file()]
+
+
+def mixed_rows(config: TrainConfig, split: Split) -> Iterator["pd.DataFrame"]:
+    """The rows of each file of ``--mix``, without the texts that are validated or tested on. InputError for
+    one of fewer than two labels, and beside rows that have weights."""
+    require_one_process("train --mix")
+    if WEIGHT in split.train:
+        raise InputError("--mix is not for rows that have weights; leave one of the two out")
+    for file, share in config.language.mixed:
+        rows, _ = settle(cleaned(load_parts(file)["train"], config.data.cleaning), source=file)
+        for name in ("validation", "test"):
+            rows = without(rows, getattr(split, name), file, name)
+        if (n := rows["label"].nunique()) < 2:
+            raise InputError(
+                f"--mix {file}: labels in the {len(rows)} rows left are {n}, not two; leave it out"
+            )
+        log.info(f"--mix {file}: {share:.0%} of the training rows, drawn from {len(rows):,}")
+        yield rows
 
 
 def split_of(rows: Any, config: TrainConfig, labels: Any = None) -> Split:

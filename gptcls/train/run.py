@@ -59,6 +59,7 @@ from gptcls.train.hooks import (
     read_checkpoint,
 )
 from gptcls.train.language import loss_of
+from gptcls.train.mix import MixedNetwork, mixed_loader
 from gptcls.train.processes import CheckpointsTogether, SharedTrainer, StopTogether, SumGradients
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
@@ -351,12 +352,19 @@ def _trainer(
         setup.network, setup.datasets = stage(setup.saved.model, parts, config, setup.device)
         if lesson is not None:
             lesson.dataset = setup.datasets.pop(LESSON)
+        for other in setup.others:
+            network, found = stage(other.model, {"train": other.dataset}, config, setup.device)
+            other.model, other.dataset = network, found["train"]
+        if setup.others:
+            setup.network = MixedNetwork(setup.network, [other.model for other in setup.others])
         setup.shards = Shards(setup.saved.model, setup.device) if config.run.shard else None
     network = setup.network
     weights = raw_rows(split.train) if config.data.repeats == "weight" else None
     setup.loaders = loaders = make_loaders(setup.datasets, config, weights)
     if lesson is not None:
         loaders["train"] = lesson.loader(config.fit.batch_size)
+    if setup.others:
+        loaders["train"] = mixed_loader(setup.datasets["train"], setup.others, config.fit.batch_size)
     for part, frame in split.items():
         if labels := frame["label"].tolist():
             log.info(f"{part}: {len(labels):,} texts, {judge_of(setup.saved.task).summary(labels)}")

@@ -1,4 +1,5 @@
-"""Training with ``--repeats weight``: one row of each text, drawn as often as the data repeats it."""
+"""Training rows drawn by weights: with ``--repeats weight`` one of each text, as often as the data repeats
+it; with ``--mix`` those of other files."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,8 +11,8 @@ from gptcls.core.batches import BucketSampler
 
 
 class WeightedBucketSampler(Sampler[list[int]]):
-    """Batches of a :class:`BucketSampler` over as many draws as there are rows, each row in proportion to its
-    weight: whole numbers, (N,); ``classes`` are as there.
+    """Batches of a :class:`BucketSampler` over ``draws``, by default as many as there are rows, each row in
+    proportion to its weight, (N,); ``classes`` are as there.
 
     The weights are in the draw, not in the loss. There a text that weighs thousands would fill its batch
     alone, or make one huge step that clipping and Adam cut down to a usual one; drawn, it counts in as many
@@ -23,19 +24,22 @@ class WeightedBucketSampler(Sampler[list[int]]):
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, weights: Sequence[int], classes: Tensor | None = None
-    ) -> None:
+        self, lengths: Sequence[int], batch_size: int, weights: Sequence[float],
+        classes: Tensor | None = None, draws: int | None = None,
+    ) -> None:  # fmt: skip
         self.lengths, self.batch_size, self.classes = list(lengths), batch_size, classes
         self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.draws = len(self.lengths) if draws is None else draws
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-self.draws // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.randperm(len(self.lengths))
-        ends = self.weights[order].cumsum(0)  # whole numbers: the last is the exact sum
-        due = ends * len(order) / ends[-1] + torch.rand((), dtype=torch.float64)
-        marks = due.long().clamp(max=len(order))
+        ends = self.weights[order].cumsum(0)
+        due = ends * self.draws / ends[-1] + torch.rand((), dtype=torch.float64)
+        marks = due.long().clamp(max=self.draws)
+        marks[-1] = self.draws  # exactly
         rows = order.repeat_interleave(marks.diff(prepend=marks.new_zeros(1))).tolist()
         classes = None if self.classes is None else self.classes[rows]
         for batch in BucketSampler([self.lengths[row] for row in rows], self.batch_size, classes):

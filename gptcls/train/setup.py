@@ -1,6 +1,8 @@
 """From rows and options to what the loop needs: :func:`prepare` does all that can be refused, :func:`stage`
 begins the long work."""
 
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,7 @@ from gptcls.core.batches import TextDataset, bucket_loader, classes_of, plain_lo
 from gptcls.core.classifier import POOLERS, Classifier
 from gptcls.core.errors import InputError
 from gptcls.core.gpt2 import GPT2
-from gptcls.core.task import Task
+from gptcls.core.task import SingleLabel, Task
 from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
@@ -32,14 +34,18 @@ from gptcls.fast.frozen import Autocast, Frozen, Trained
 from gptcls.fast.fused import FusedBlock
 from gptcls.fast.packed import Packed, can_pack
 from gptcls.language.head import LabelClassifier, read_by
-from gptcls.language.prompt import Prompt
+from gptcls.language.pattern import Pattern, read_pattern
+from gptcls.language.prompt import Prompt, Prompted
+from gptcls.language.tree import without_trees
 from gptcls.models.families import FAMILIES, known_family, poolings_of
 from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.lora import LoRAConfig, adapt, freeze
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
 from gptcls.train.language import divide_out, make_prompt
+from gptcls.train.mix import OtherTask
 from gptcls.train.resolve import TASK_OPTIONS, settle
+from gptcls.train.rows import mixed_rows
 from gptcls.train.sampler import WeightedBucketSampler
 from gptcls.train.shards import Shards
 from gptcls.train.soft import Lesson
@@ -63,6 +69,7 @@ class Setup:
     network: nn.Module | None = None  # what the loop trains, once the frozen blocks have run
     shards: Shards | None = None  # while the network is in parts
     lesson: Lesson | None = None  # what is learnt in place of the training rows' labels
+    others: Sequence[OtherTask] = ()  # whose rows are drawn among those of training
 
     def gather(self) -> None:
         """Put a network that is in parts together, in all processes."""
@@ -102,7 +109,8 @@ def prepare(
     if config.run.save == "trained" and start.origin and saved.base is None:
         why = f"{options.model} differs from all base weights in more than this run trains"
         raise InputError(f"--save trained: {why}; leave it out")
-    return Setup(config, split, saved, datasets, device, start.origin, start.head is not None)
+    others = other_tasks(config, split, start, model) if config.language.mix else []
+    return Setup(config, split, saved, datasets, device, start.origin, start.head is not None, others=others)
 
 
 def make_task(split: Split, config: TrainConfig) -> Task:
@@ -154,6 +162,25 @@ def build_classifier(
     everything = sum(p.numel() for p in model.parameters())
     log.info(f"{options.model}: training {options.train}, {trained:,} of {everything:,} parameters")
     return model if config.run.shard else model.to(device)
+
+
+def other_tasks(config: TrainConfig, split: Split, start: Start, model: LabelClassifier) -> list[OtherTask]:
+    """What ``--mix`` names, each with a classifier whose parameters are those of the run's ``model``."""
+    options, found = config.language, []
+    patterns = list(map(read_pattern, options.mix_patterns))
+    patterns = patterns or [Pattern(read_pattern(options.pattern).pattern)] * len(options.mix)
+    files = zip(options.mixed, mixed_rows(config, split), patterns, strict=True)
+    for (_, share), rows, pattern in files:
+        task = SingleLabel.of(rows["label"])
+        prompt = make_prompt(config, task, split, start, pattern)
+        backbone = deepcopy(model.backbone, {id(p): p for p in model.backbone.parameters()})  # all but these
+        without_trees(backbone)
+        other = LabelClassifier(backbone, prompt).to(model.head.paths.device)
+        freeze(other, config.model.train)
+        alone, reader = Split(rows, rows[:0], rows[:0]), Prompted(start.tokenizer, prompt)
+        datasets, *_ = encode_split(alone, task, config, other, reader)
+        found.append(OtherTask(share, other, datasets["train"]))
+    return found
 
 
 def restart(setup: Setup, seed: int, start: State) -> None:
