@@ -160,7 +160,8 @@ assert min(held_losses.values()) < min(by_share, held_losses[0] - 1.5)
 # named after the tokens seen by then. Random weights are our zero point.
 #
 # But nano's **token table did not start random**: it was computed from counts of which tokens stand near which,
-# and moved in the last stage only. So "better than random?" is not enough; we also ask "better than the table?".
+# and stood still for the first 13.1 million tokens. So "better than random?" is not enough; we also ask
+# "better than the table?".
 
 # %%
 networks = {"random": gpt2.GPT2(nano.config).eval()}
@@ -189,8 +190,8 @@ for name, network in networks.items():
     before = loss
 
 # %% [markdown]
-# Most of it is learnt early. (The last stage, says the card, read a larger share of messages than those before; that
-# may be why it gains more here than the one before it.) What do they write? Two prompts and one seed for all:
+# Most of it is learnt early. (Between the last two lines lie 32 million tokens, in which the table learnt too, says the
+# card; that may be why the last one gains more here than the one before.) What do they write? Two prompts, one seed:
 
 # %%
 for name, network in networks.items():
@@ -199,7 +200,7 @@ for name, network in networks.items():
         print(f"{name:9}: {tokenizer.decode(ids.tolist())!r}")
 
 # %% [markdown]
-# From noise to something like sentences; among the later stages these few samples show no clear difference.
+# From noise to something like sentences; to put the later stages in order, these samples are too few.
 #
 # ## What could a classifier read from it?
 #

@@ -236,9 +236,9 @@ for name in ("as it should be", "attn.proj not transposed"):
         print(f"{name}, temperature {temperature}: {tokenizer.decode(written)!r}")
 
 # %% [markdown]
-# Nano sounds like a message and makes little sense. From these few lines alone one would not know which network
-# was loaded wrongly; from the losses above one does. A classifier never writes. But to predict the next word
-# takes some record of what a text is about, and the next chapters read it out.
+# Nano sounds like a chat and makes little sense; loaded wrongly, it makes still less. But seen alone, those lines
+# might be put down to the network's size; the losses above are the better test. A classifier never writes. But to
+# predict the next word takes some record of what a text is about, and the next chapters read it out.
 #
 # ## Exercises
 #

@@ -226,8 +226,8 @@ print("sms-spam-nano pools", repr(load_classifier("sms-spam-nano").saved.model.p
 # %% [markdown]
 # `auto` is the last token for a GPT; it is the quickest, since the last block then computes one position only.
 # The presets' maximum was chosen where blocks learn along with the head, by one run on each of five data sets
-# (in `benchmarks/LOG.md`; not compared here). In `sms-spam-nano` it is one of the settings that, says its card,
-# were chosen by scores on a few seeds. With all blocks frozen, or on other texts, another may win: measure it.
+# (in `benchmarks/LOG.md`; not compared here). In `sms-spam-nano` it is one of the settings that, says its card, are
+# those of the classifier before it. With all blocks frozen, or on other texts, another may win: measure it.
 #
 # ## Freezing
 #
