@@ -13,7 +13,7 @@
 # <details><summary>中文提要</summary>
 #
 # logit lens 把每一层的隐藏状态 (hidden state) 直接接到输出头上，看模型在这一深度“会写什么”；微调 (fine-tuning) 之后，同样看每一层的垃圾短信得分。
-# 探针 (probe) 是在隐藏状态上拟合的逻辑回归：平均向量里的信息微调前就有，看起来微调把它带到了输出头读取的最后一个词元 (last token)。
+# 探针 (probe) 是在隐藏状态上拟合的逻辑回归：平均向量里的信息微调前就有，微调可能把它带到了输出头读取的最后一个词元 (last token)，但五次抽样未必能证实。
 # 再把这些向量投影到二维 (PCA)，比较微调前后两类是否分开。最后逐个关掉注意力头 (attention head)，看判断变差多少。
 # 数字来自五次抽样，附 95% 置信区间 (confidence interval)。微调之后，它不宜再当语言模型用。
 #
@@ -205,7 +205,7 @@ assert runs[1][:, L].mean() > runs[0][:, L].mean()
 
 # %% [markdown]
 # The mean vectors held it before: where an interval holds 0, no gain is shown. The last token, which the head
-# reads, held less and gains: it looks as if fine-tuning brings what the network knew to where the head reads.
+# reads, held less: does fine-tuning bring there what the network knew, or can five draws not tell?
 #
 # ## The picture: before and after
 #

@@ -271,9 +271,9 @@ assert np.subtract(*percent["ham", "and a number"].mean(axis=0)) > 5
 
 # %% [markdown]
 # Look for three things: what the copies were made for, what they help beyond that (a form of number that no
-# copy had), and what they cost, in the lines "as it is". There an interval that holds 0 does not prove that they
-# cost nothing: how many points does it allow? Augmentation mends what it shows; other ways to slip through need
-# copies of their own, or more real data.
+# copy had), and what they cost, in the lines "as it is". There an interval above 0 shows a cost, and one that
+# holds 0 does not prove that they cost nothing: how many points does it allow? Augmentation can mend what it
+# shows; other ways to slip through need copies of their own, or more real data.
 #
 # To keep a head, save its weights, and say on which base it stands. The mended one, saved and loaded, beside
 # the plain one on the messages of the first picture (where a number stands in the middle; in the copies it

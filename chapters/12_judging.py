@@ -260,8 +260,8 @@ axes.grid(axis="y")
 plt.show()
 
 # %% [markdown]
-# One point of this picture is what a single run reports. (Where one marker is missing, both are equal.) Compare
-# the mean difference over the splits with the one that the single split above gave.
+# One point of this picture is what a single run reports. (Where one marker is missing, both are equal.) How
+# far does the difference in one split, its grey line, lie from the mean difference over the splits?
 
 # %% [markdown]
 # ## Exercises

@@ -265,8 +265,8 @@ for way in ("head", "LoRA, rank 8", "all layers"):
     print(f"{way:13} minus last block: {mean:+6.1f} [{low:+6.1f}, {high:+6.1f}] points")
 
 # %% [markdown]
-# An interval that holds 0 says that these five draws cannot tell the two apart. (Draws share some messages, so
-# with $o = 0$ these are a little too narrow.) What does differ is how much is trained: LoRA needs a fraction of a block's
+# An interval that holds 0 says that these five draws cannot tell the two apart. (Draws share some messages, so with
+# $o = 0$ these are a little too narrow.) What differs in any case is how much is trained: LoRA needs a fraction of a block's
 # parameters, so the optimizer's state is small; but its gradients must still pass through every block.
 #
 # ## What pretraining is worth

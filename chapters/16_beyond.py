@@ -251,7 +251,7 @@ for name, other in (("0.1 to 0.9", "one half"), ("any", "one half"), ("0.1 to 0.
 # little.) **Choose thresholds for the measure that counts for you, and report the others.**
 #
 # Single sentences, with the first split's classifier and thresholds from 0.1 to 0.9. A frame marks what
-# reaches its threshold; a row may have several frames or none, and some are wrong:
+# reaches its threshold; a row may have several frames or none, and a frame may be wrong or missing:
 
 # %%
 sentences = [

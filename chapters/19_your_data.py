@@ -206,7 +206,7 @@ plt.show()
 
 # %% [markdown]
 # A threshold from a few dozen texts is a rough one: where does the test curve lie when that of validation
-# falls below the dotted line? At the left end stand very few texts, and one sure mistake pulls the curve down.
+# falls below the dotted line? At the left end stand very few texts: a sure mistake there pulls the curve far down.
 #
 # ## What you hand on
 # `classifier/` is all that is needed to use it. Its `README.md` is the **model card**: data and split, scores
