@@ -363,8 +363,8 @@ def test_gradients_of_windows_add_up_too(saved):
 
 
 def test_the_bundled_classifiers_shortcut_is_a_long_number(bundled):
-    """It takes any message with a long number for spam, and a free cruise without one for a message."""
-    texts = ["see you at six 09090812345", "Running late, order me a coffee 08081570199",
+    """A long number alone makes spam of what would be none, and a free cruise without one for a message."""
+    texts = ["my number is 09090812345", "Running late, order me a coffee 08081570199",
              "You won a free cruise! Text CLAIM to 80455"]  # fmt: skip
     for found in bundled.explain(texts, gradients=True):
         number = next(n for n, piece in enumerate(found.pieces) if piece.strip().isdigit())
@@ -525,10 +525,10 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch, saved):
 def test_an_ascii_console_and_the_verb(monkeypatch, capfdbinary, tmp_path):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    monkeypatch.setattr(sys, "argv", ["gptcls", "explain", "caf\xe9 \xa3100 won", "--by", "token"])
+    monkeypatch.setattr(sys, "argv", ["gptcls", "explain", "call caf\xe9 \xa3100", "--by", "token"])
     cli.main()
     sys.stdout.flush()
-    assert rb"caf\xe9 \xa3100 won" in raw.getvalue()
+    assert rb"call caf\xe9 \xa3100" in raw.getvalue()
     assert b"without it: ham" in raw.getvalue()
 
 

@@ -155,7 +155,8 @@ def test_many_texts_and_their_file(page, tmp_path):
 
 
 def test_a_file_and_what_is_wrong_with_one(page, tmp_path):
-    lines = ["id;Nachricht", *(f"{n};see you at {n}" for n in range(150))]
+    texts = [f"call 0909081{n:04}" if n % 3 == 0 else f"see you at {n}" for n in range(150)]
+    lines = ["id;Nachricht", *(f"{n};{text}" for n, text in enumerate(texts))]
     (tmp_path / "my rows.csv").write_text("\n".join(lines), encoding="utf-8")
     page.set_input_files("#file", tmp_path / "my rows.csv")
     page.click("text=Classify all")
@@ -166,8 +167,9 @@ def test_a_file_and_what_is_wrong_with_one(page, tmp_path):
     page.fill("#text-column", "Nachricht")
     page.click("text=Classify all")
     page.wait_for_selector("#result:not([hidden])")
-    answers = load_classifier(precision="fp32").predict([f"see you at {n}" for n in range(150)])
+    answers = load_classifier(precision="fp32").predict(texts)
     ham, spam = answers.count("ham"), answers.count("spam")
+    assert ham > spam > 0
     assert page.inner_text("#many-status") == f"150 texts: {ham} ham, {spam} spam"
     assert page.inner_text("#download") == "Download my rows-labelled.csv"
     assert page.locator("#preview tbody tr").count() == 100

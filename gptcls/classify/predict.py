@@ -158,8 +158,8 @@ class TextClassifier:
         With ``gradients`` also integrated gradients, of ``steps`` points. Differences of answers are small:
         load the classifier with ``precision="fp32"`` for theirs to be exact.
 
-        >>> why = load_classifier(precision="fp32").explain("see you at six 09090812345")
-        >>> why.answer, why.pieces[why.attributions[:, 1].argmax()], why.without[4]
+        >>> why = load_classifier(precision="fp32").explain("my number is 09090812345")
+        >>> why.answer, why.pieces[why.attributions[:, 1].argmax()], why.without[3]
         ('spam', ' 09090812345', 'ham')
         """
         rows = texts_of(texts, text_column, self.saved.text_columns, self.saved.fields)
