@@ -67,8 +67,8 @@ class ExplainConfig(TableOptions, ClassifierOptions):
     seed: int = 123
     """Of the draw of --rows."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "fp32"
-    """Number format of the blocks, but for a last one that is read at one position; a narrow one is faster,
-    and its rounding shows in differences of answers."""
+    """Number format of the blocks, but for a last one that is read at one position, and with int8 any last
+    one; a narrow one is faster, and its rounding shows in differences of answers."""
 
 
 def explain(config: ExplainConfig) -> "list[Explanation | None] | pd.DataFrame":

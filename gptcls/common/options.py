@@ -130,5 +130,5 @@ class HardwareOptions:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps; auto takes the first of cuda, mps and cpu that is there."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Number format of the blocks, but for a last one that is read at one position; auto takes the fastest
-    that the processor has."""
+    """Number format of the blocks, but for a last one that is read at one position, and with int8 any last
+    one; auto takes the fastest that the processor has."""

@@ -84,8 +84,8 @@ class PretrainConfig(Options):
     dropout: float = 0.0
     """Share of the activations dropped in training; worth 0.1 where the text is read many times."""
     candidates: int = 4096
-    """Tokens that the softmax of a training step runs over: the most common, a sample that stands for the
-    rest, and the target. 0 takes all 50,257: with a small model several times slower."""
+    """About how many tokens the softmax of a training step runs over, drawn by how common they are, besides
+    the targets. 0 takes all 50,257: with a small model several times slower."""
     table: Literal["random", "counts"] = "random"
     """The token table at the start: random, or from counts of which tokens stand near which in --data,
     which takes minutes; with --init random."""

@@ -1,12 +1,12 @@
-"""The loss of next-token prediction: exact, or with the rare part of the softmax sampled.
+"""The loss of next-token prediction: exact, or over a sample of the tokens.
 
 With a vocabulary of 50,257 the output layer is the largest part of a small GPT by far: of every 10
 multiplications of gpt2-nano, 8 are there, and the logits of 8,192 tokens fill 1.6 GB in fp32. So
 
 - the tokens go through in chunks, and each chunk's logits become its gradient at once;
-- the softmax may run over *candidates*: the most common tokens, a random sample of the others that stands
-  for all of them, and the target (Jean et al. 2015, "On Using Very Large Target Vocabulary for NMT"). Of the
-  others the more common are drawn more often (Mikolov et al. 2013, section 2.2): were all drawn alike, a
+- the softmax may run over *candidates*: a random sample that stands for all tokens, and the target (Jean et
+  al. 2015, "On Using Very Large Target Vocabulary for NMT"). The more common are drawn more often, the most
+  common always (powers of counts: Mikolov et al. 2013, section 2.2): were all rare ones drawn alike, a
   rare token would be pushed up wherever it stands and hardly ever down, and AdamW, whose steps are as long
   for a small gradient as for a large one, would not make up for it.
 """
@@ -51,7 +51,7 @@ class Candidates:
 
 def chances_of(counts: Tensor, number: int) -> Tensor:
     """Each token's chance (V,) to be one of the candidates: they grow with ``counts`` (V,), expected in a
-    million tokens, are 1 for the most common, and add up to ``number``.
+    million tokens, are 1 at most, and add up to ``number``.
 
     >>> chances_of(torch.tensor([1e6, 16.0, 16.0, 1.0]), 2).tolist()
     [1.0, 0.470..., 0.470..., 0.058...]

@@ -300,9 +300,10 @@ class RunOptions:
     precision: Annotated[Precision | None, by_recipe("precision", Precision)] = None
     """Number format of the frozen blocks (of the Llama family also in memory), with bf16 also of the
     matrix products in training: of several blocks of a GPT-2 on a CPU, of everything on NVIDIA GPUs. auto
-    takes the processor's fastest. What is trained is kept in fp32."""
+    takes the processor's fastest. What is trained is kept in fp32, and scored as it will answer."""
     no_cache: Switch = False
-    """The plain loop, in fp32 on a CPU: the frozen blocks run in every step instead of once per text."""
+    """The plain loop, that trains in fp32 on a CPU: the frozen blocks run in every step instead of once per
+    text."""
     cache: Path | None = None
     """Folder that keeps the frozen blocks' output between runs, for sweeps. Texts that were computed in other
     batches may differ in their last bits."""

@@ -65,10 +65,9 @@ def mixed_rows(config: TrainConfig, split: Split) -> Iterator["pd.DataFrame"]:
         for name in ("validation", "test"):
             rows = without(rows, getattr(split, name), file, name)
         if (n := rows["label"].nunique()) < 2:
-            raise InputError(
-                f"--mix {file}: labels in the {len(rows)} rows left are {n}, not two; leave it out"
-            )
-        log.info(f"--mix {file}: {share:.0%} of the training rows, drawn from {len(rows):,}")
+            said = f"--mix {file}: labels in the {len(rows)} rows left are {n}, not two"
+            raise InputError(f"{said}; leave it out")
+        log.info(f"--mix {file}: {share:.3g} of the training rows, drawn from {len(rows):,}")
         yield rows
 
 

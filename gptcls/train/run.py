@@ -60,7 +60,13 @@ from gptcls.train.hooks import (
 )
 from gptcls.train.language import loss_of
 from gptcls.train.mix import MixedNetwork, mixed_loader
-from gptcls.train.processes import CheckpointsTogether, SharedTrainer, StopTogether, SumGradients
+from gptcls.train.processes import (
+    CheckpointsTogether,
+    SharedAnswers,
+    SharedTrainer,
+    StopTogether,
+    SumGradients,
+)
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.second_try import save_somewhere
@@ -499,9 +505,10 @@ def _logits(setup: Setup, trainer: Trainer, parts: Collection[str] = PARTS) -> d
         networks = (Answering(each, depth, dtype) for each in networks_of(saved, device))
     else:
         networks = (Staged(each, dtype) for each in networks_of(saved, device))
-    found = [
-        {part: dataset_logits(each, setup.datasets[part], device) for part in parts} for each in networks
-    ]
+    if isinstance(trainer, SharedTrainer) and not config.run.shard:
+        networks = map(SharedAnswers, networks)
+    rows = {part: setup.datasets[part] for part in parts}
+    found = [{part: dataset_logits(each, rows[part], device) for part in parts} for each in networks]
     return {part: torch.stack([x[part] for x in found]) for part in parts} if saved.members else found[0]
 
 

@@ -12,4 +12,6 @@ class StandIn:
     task: Task
 
     def __getattr__(self, name: str) -> Any:
+        if name == "task":  # of one that is being copied, before it has any
+            raise AttributeError(name)
         return getattr(self.task, name)
