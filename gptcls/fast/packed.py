@@ -29,12 +29,10 @@ SHORT = 256  # tokens up to which attention written out is faster, forward and b
 def can_pack(classifier: Classifier, depth: int, dtype: torch.dtype) -> bool:
     """Whether :class:`Packed` computes the classifier above ``depth`` blocks: two or more causal GPT-2 blocks
     on a CPU that multiplies bf16, no dropout, plain LoRA or none, its own head, no padding that counts."""
-    backbone, blocks = classifier.backbone, classifier.backbone.blocks[depth:]
-    if dtype != torch.bfloat16 or len(blocks) < 2 or not all(can_fuse(block, dtype) for block in blocks):
+    blocks = classifier.backbone.blocks[depth:]
+    if len(blocks) < 2 or not can_pack_gpt2(classifier.backbone, dtype, depth):
         return False
     if classifier.pool.sees_padding or type(classifier.head) is not nn.Linear:
-        return False
-    if any(map(drops, (backbone.drop, *blocks))):
         return False
     modules = (module for block in blocks for module in block.modules())
     return not any(isinstance(module, LoRALinear) and module.config.dora for module in modules)
@@ -82,9 +80,13 @@ class Packed(nn.Module):
         return x + backbone.wpe(positions)
 
 
-def can_pack_gpt2(model: GPT2, dtype: torch.dtype) -> bool:
-    """Whether :class:`PackedGPT2` computes it: a GPT-2 without dropout on a CPU that multiplies bf16."""
-    return dtype == torch.bfloat16 and not drops(model) and all(can_fuse(b, dtype) for b in model.blocks)
+def can_pack_gpt2(model: GPT2, dtype: torch.dtype, depth: int = 0) -> bool:
+    """Whether :class:`Products` compute its blocks above ``depth``, and :class:`PackedGPT2` all: a causal
+    GPT-2 without dropout on a CPU that multiplies bf16."""
+    blocks = model.blocks[depth:]
+    if dtype != torch.bfloat16 or not all(can_fuse(block, dtype) for block in blocks):
+        return False
+    return not any(map(drops, (model.drop, *blocks)))
 
 
 class PackedGPT2(nn.Module):

@@ -38,15 +38,13 @@ class Candidates:
     @classmethod
     def draw(cls, targets: Tensor, chances: Tensor) -> "Candidates":
         """For ``targets`` (N,), by torch's global generator, each token with its own of ``chances`` (V,)."""
-        drawn = torch.rand(len(chances), dtype=chances.dtype) < chances
-        taken = drawn.clone()
+        weight = (torch.rand(len(chances), dtype=chances.dtype) < chances) / chances  # 0 if not drawn
+        taken = weight > 0
         taken[targets] = True
         ids = taken.nonzero()[:, 0]
         slots = torch.empty(len(chances), dtype=torch.long)
         slots[ids] = torch.arange(len(ids))
-        log_weight = -chances[ids].log()
-        log_weight[~drawn[ids]] = -math.inf
-        return cls(ids, log_weight.float(), slots[targets])
+        return cls(ids, weight[ids].log().float(), slots[targets])
 
 
 def chances_of(counts: Tensor, number: int) -> Tensor:

@@ -159,9 +159,12 @@ def _check_language(values: dict[str, Any]) -> None:
     if epochs == 0 and (given := _changed(values, ("objective", "mix"))):
         said = f"{flag(given[0])} is about training, and --epochs 0 has none"
         raise InputError(f"{said}; leave one of the two out")
-    weighs = values["balance"] == "weights", values["repeats"] == "weight", bool(values["label_smoothing"])
-    for name, given in zip(("balance", "repeats", "label_smoothing"), weighs, strict=True):
-        if values["mix"] and given:
+    for name, weighs in (
+        ("balance", values["balance"] == "weights"),
+        ("repeats", values["repeats"] == "weight"),
+        ("label_smoothing", values["label_smoothing"]),
+    ):
+        if values["mix"] and weighs:
             raise InputError(f"{flag(name)} {values[name]} is not for --mix; leave one of the two out")
     if (n := len(values["mix_patterns"])) not in (0, m := len(values["mix"])):
         raise InputError(f"--mix-patterns has {n} for {m} of --mix; give one for each, or none")

@@ -500,13 +500,12 @@ def _logits(setup: Setup, trainer: Trainer, parts: Collection[str] = PARTS) -> d
     saved.model.eval()
     if config.run.shard:
         networks = [trainer.model]
-    elif isinstance(setup.datasets["train"], FeatureDataset):
-        depth = saved.model.frozen_blocks
-        networks = (Answering(each, depth, dtype) for each in networks_of(saved, device))
     else:
-        networks = (Staged(each, dtype) for each in networks_of(saved, device))
-    if isinstance(trainer, SharedTrainer) and not config.run.shard:
-        networks = map(SharedAnswers, networks)
+        kept = isinstance(setup.datasets["train"], FeatureDataset)
+        form = partial(Answering, depth=saved.model.frozen_blocks) if kept else Staged
+        networks = (form(each, dtype=dtype) for each in networks_of(saved, device))
+        if isinstance(trainer, SharedTrainer):
+            networks = map(SharedAnswers, networks)
     rows = {part: setup.datasets[part] for part in parts}
     found = [{part: dataset_logits(each, rows[part], device) for part in parts} for each in networks]
     return {part: torch.stack([x[part] for x in found]) for part in parts} if saved.members else found[0]
