@@ -25,7 +25,7 @@ from gptcls.data.split import Split
 from gptcls.evaluation.calibration import calibration_scores, fit_calibration
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
-from gptcls.train.run import _carry_out, _trainer
+from gptcls.train.run import carry_out, trainer_of
 from gptcls.train.setup import prepare
 
 HELD, LISTS_HELD, MAX_LENGTH = 500, 700, 48  # validation rows and test rows at most, tokens
@@ -73,8 +73,8 @@ def logits_of(name: str, options: Options, seed: int) -> Logits:
         task = "multi" if name == "goemotions" else "single"
         own = {"task": task, "seed": seed, "device": "cpu", "eval_freq": 10**6, "preset": "quick"}
         setup = prepare(parts_of(name, options, seed), resolve(TrainConfig.of(max_length=MAX_LENGTH, **own)))
-        trainer = _trainer(setup)
-        _carry_out(trainer)
+        trainer = trainer_of(setup)
+        carry_out(trainer)
         found = {}
         for part in ("validation", "test"):
             found[f"{part}_logits"] = dataset_logits(

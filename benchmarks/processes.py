@@ -23,7 +23,7 @@ from gptcls.data.sources import labelled_frame, load_data
 from gptcls.data.split import Split
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
-from gptcls.train.run import _trainer
+from gptcls.train.run import trainer_of
 from gptcls.train.setup import prepare, stage
 
 
@@ -56,7 +56,7 @@ def once(options: Options) -> dict[str, float]:
     started = time.perf_counter()
     setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, setup.config, setup.device)
     frozen = time.perf_counter() - started
-    trainer = _trainer(setup)
+    trainer = trainer_of(setup)
     trainer.hooks = [hook for hook in trainer.hooks if not isinstance(hook, Curves)]
     started = time.perf_counter()
     trainer.fit()

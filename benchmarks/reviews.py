@@ -43,7 +43,7 @@ from gptcls.models.pretrained import weights_sha256
 from gptcls.train.config import TrainConfig
 from gptcls.train.hooks import BestWeights
 from gptcls.train.resolve import resolve
-from gptcls.train.run import _trainer, fit_classifier
+from gptcls.train.run import fit_classifier, trainer_of
 from gptcls.train.setup import prepare, stage
 
 WORDS, NANO, SMALL, BASE = "logistic regression", "gpt2-nano", "gpt2-small", "bert-base"
@@ -148,7 +148,7 @@ def part(split: Split, config: TrainConfig, clock: Callable[[], float], steps: i
     started = clock()
     setup.network, setup.datasets = stage(setup.saved.model, setup.datasets, setup.config, setup.device)
     a_text = (clock() - started) / len(few) if setup.saved.model.frozen_blocks else 0.0  # repeats run once
-    trainer, timer = _trainer(setup), Clock(clock)
+    trainer, timer = trainer_of(setup), Clock(clock)
     trainer.hooks = [*(hook for hook in trainer.hooks if isinstance(hook, BestWeights)), timer]
     trainer.fit()
     n, epochs = len(split.train), setup.config.fit.epochs

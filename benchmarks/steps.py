@@ -32,7 +32,7 @@ from gptcls.data.sources import load_data
 from gptcls.data.split import Split
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
-from gptcls.train.run import _trainer, fit
+from gptcls.train.run import fit, trainer_of
 from gptcls.train.setup import prepare
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ class Ours:
     def __init__(self, weights: Path, split: Split, train: str, batch_size: int, precision: str) -> None:
         options = {"model": str(weights), "train": train, "pooling": "last", "precision": precision}
         ready = prepare(split, resolve(TrainConfig.of(**options, batch_size=batch_size, device="cpu")))
-        self.trainer = _trainer(ready)
+        self.trainer = trainer_of(ready)
         self.rows = self.trainer.train_loader
         self.trainer.model.train()
 

@@ -310,7 +310,7 @@ def test_a_damaged_checkpoint_is_found_before_anything_is_computed(tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_run, "_carry_out", killed)
+        patch.setattr(train_run, "carry_out", killed)
         with pytest.raises(KeyboardInterrupt):
             train_run.train(TrainConfig.of(**options))
     state = tmp_path / "run" / "checkpoint" / "state.safetensors"

@@ -25,7 +25,7 @@ from gptcls.fast.one_position import at
 from gptcls.train.config import TrainConfig
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import split_of
-from gptcls.train.run import _trainer
+from gptcls.train.run import trainer_of
 from gptcls.train.setup import prepare
 
 POLICIES = ["head", "last_block", "last_2"]
@@ -115,7 +115,7 @@ def test_a_step_is_cut_by_length_only_where_padding_costs(policy, pooling, minds
     how = {"train": policy, "pooling": pooling, "batch_size": 8, "device": "cpu", "precision": "fp32"}
     config = resolve(TrainConfig.of(**how))
     frame = pd.DataFrame(rows, columns=["text", "label"])
-    trainer = _trainer(prepare(split_of(frame, config), config, GPT2(TINY)))
+    trainer = trainer_of(prepare(split_of(frame, config), config, GPT2(TINY)))
     assert (len(trainer.parts(next(iter(trainer.train_loader)))) > 1) == minds
 
 

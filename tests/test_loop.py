@@ -25,7 +25,7 @@ from gptcls.core.loop import (
 )
 from gptcls.fast.parts import by_length
 from gptcls.train.hooks import Checkpoints, StoppedError, load_checkpoint, save_checkpoint
-from gptcls.train.run import _carry_out as carry_out
+from gptcls.train.run import carry_out
 
 
 def weights(trainer):

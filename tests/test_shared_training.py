@@ -32,7 +32,7 @@ from gptcls.train.hooks import StoppedError
 from gptcls.train.processes import SharedTrainer, SumGradients
 from gptcls.train.resolve import resolve
 from gptcls.train.rows import split_of
-from gptcls.train.run import _carry_out, _look, _trainers, train
+from gptcls.train.run import _look, _trainers, carry_out, train
 from gptcls.train.setup import prepare
 
 FRAME = pd.DataFrame(ROWS[:49], columns=["text", "label"])
@@ -50,7 +50,7 @@ def trained(base, hooks=(), **options):
     setup = prepare(split_of(FRAME, config), config)
     assert len(setup.datasets["train"]) % config.fit.batch_size == 1
     for trainer in _trainers(setup, hooks):
-        _carry_out(trainer)
+        carry_out(trainer)
     setup.gather()
     logits, _ = _look(setup, trainer)
     weights = {name: p.detach() for name, p in setup.saved.model.trained_parameters().items()}

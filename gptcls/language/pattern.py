@@ -93,9 +93,9 @@ def read_pattern(given: str | None, verbalizers: Sequence[str] = ()) -> Pattern:
     TOML or JSON with ``pattern``, or ``patterns``, of which ``file.toml:2`` is the second, and perhaps the
     tables ``verbalizers`` and ``descriptions``. In a text ``\\n`` is a new line. InputError for others."""
     values: dict[str, Any] = {"pattern": DEFAULT if given is None else given.replace("\\n", "\n")}
-    named = re.fullmatch(r"(.+\.(?:toml|json))(?::(\d+))?", given or "")
+    named = pattern_file(given)
     if named:
-        values = _read_file(Path(named[1]).expanduser(), None if named[2] is None else int(named[2]))
+        values = _read_file(*named)
     elif given and "{" not in given and Path(given).suffix and Path(given).is_file():
         raise InputError(f"--pattern {given} is a file; its name must end in .toml or .json")
     words = dict(values.get("verbalizers", {}))
@@ -105,6 +105,12 @@ def read_pattern(given: str | None, verbalizers: Sequence[str] = ()) -> Pattern:
             raise InputError(f"--verbalizers {each!r} has no =; write LABEL=WORDS")
         words[label] = spelled
     return Pattern(values["pattern"], words, values.get("descriptions", {}))
+
+
+def pattern_file(given: str | None) -> tuple[Path, int | None] | None:
+    """The file that ``--pattern`` names, and which of its patterns; None of a pattern that is a text."""
+    named = re.fullmatch(r"(.+\.(?:toml|json))(?::(\d+))?", given or "")
+    return (Path(named[1]).expanduser(), None if named[2] is None else int(named[2])) if named else None
 
 
 def _read_file(path: Path, number: int | None) -> dict[str, Any]:

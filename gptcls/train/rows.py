@@ -21,6 +21,7 @@ from gptcls.data.repeats import WEIGHT, expanded, one_of_each, settle
 from gptcls.data.resample import oversample, undersample
 from gptcls.data.sources import from_frame, load_data
 from gptcls.data.split import PARTS, Split, make_split, with_extra, without
+from gptcls.language.pattern import pattern_file
 from gptcls.train.config import DataOptions, TrainConfig
 from gptcls.train.rewrite import rewrites_of
 
@@ -46,8 +47,11 @@ def read_split(config: TrainConfig) -> Split:
 
 
 def files_read(config: TrainConfig) -> list[Path]:
-    """The user's files behind the rows; not those of a data set that is bundled or downloaded."""
+    """The user's files behind the rows and the words around them; not those of a data set that is bundled or
+    downloaded."""
     named = [value for value in vars(config.data).values() if isinstance(value, Path)]
+    patterns = (config.language.pattern, *config.language.mix_patterns)
+    named += [found[0] for found in map(pattern_file, patterns) if found]
     for source in (config.data.data, *(file for file, _ in config.language.mixed)):
         corpus = corpus_of(source)
         named += sorted(corpus[1].glob("[!.]*")) if corpus else [Path(source)]

@@ -163,7 +163,7 @@ def trained(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
     """Train what :func:`gptcls.train.setup.prepare` made ready, and return the loop at its end; of an
     ensemble the last network's."""
     for trainer in _trainers(setup, hooks):
-        _carry_out(trainer)
+        carry_out(trainer)
     setup.gather()
     return trainer
 
@@ -285,7 +285,7 @@ def train_in(
     try:
         for trainer in _trainers(setup, hooks):
             with home.running(trainer, save, f"saved so far: {folder}"):
-                _carry_out(trainer)
+                carry_out(trainer)
             home.resume = home.continues = False  # what the checkpoint held is done
     except NonFiniteLossError as error:
         if _best(trainer).kept_step:
@@ -330,7 +330,7 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
     next. A checkpoint that is loaded into the first has those that were done before."""
     model, seeds, members = setup.saved.model, setup.config.fit.seeds, Members(setup.saved)
     if not seeds:
-        yield _trainer(setup, hooks)
+        yield trainer_of(setup, hooks)
         return
     start = {name: p.detach().clone() for name, p in model.trained_parameters().items()}
     while len(members.done) < len(seeds):
@@ -338,7 +338,7 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
         log.info(f"network {number + 1} of {len(seeds)}, seed {seeds[number]}")
         restart(setup, seeds[number], start)
         lines = partial(Glances, members, len(seeds))  # the run's curves are the last one's
-        trainer = _trainer(setup, [*hooks, members], seeds[number], lines)
+        trainer = trainer_of(setup, [*hooks, members], seeds[number], lines)
         yield trainer
         if len(members.done) < len(seeds):  # a checkpoint of the run's end has them all
             members.add(model)
@@ -346,7 +346,7 @@ def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
     put(model, members.done[0])
 
 
-def _trainer(
+def trainer_of(
     setup: Setup, hooks: Sequence[Hook] = (), seed: int | None = None,
     lines: Callable[..., EpochLines] = EpochLines,
 ) -> Trainer:  # fmt: skip
@@ -422,7 +422,7 @@ def _best(trainer: Trainer) -> BestWeights:
     return next(hook for hook in trainer.hooks if isinstance(hook, BestWeights))
 
 
-def _carry_out(trainer: Trainer) -> None:
+def carry_out(trainer: Trainer) -> None:
     """Train; where it diverges, go back to the last good weights."""
     try:
         trainer.fit()
