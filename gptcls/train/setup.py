@@ -170,7 +170,7 @@ def other_tasks(config: TrainConfig, split: Split, start: Start, model: LabelCla
     patterns = list(map(read_pattern, options.mix_patterns))
     patterns = patterns or [Pattern(read_pattern(options.pattern).pattern)] * len(options.mix)
     files = zip(options.mixed, mixed_rows(config, split), patterns, strict=True)
-    for (_, share), rows, pattern in files:
+    for (file, share), rows, pattern in files:
         task = SingleLabel.of(rows["label"])
         prompt = make_prompt(config, task, split, start, pattern)
         backbone = deepcopy(model.backbone, {id(p): p for p in model.backbone.parameters()})  # all but these
@@ -178,7 +178,7 @@ def other_tasks(config: TrainConfig, split: Split, start: Start, model: LabelCla
         other = LabelClassifier(backbone, prompt).to(model.head.paths.device)
         freeze(other, config.model.train)
         alone, reader = Split(rows, rows[:0], rows[:0]), Prompted(start.tokenizer, prompt)
-        datasets, *_ = encode_split(alone, task, config, other, reader)
+        datasets, *_ = encode_split(alone, task, config, other, reader, f"--mix {file}")
         found.append(OtherTask(share, other, datasets["train"]))
     return found
 
@@ -215,9 +215,11 @@ def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:
 
 
 def encode_split(
-    split: Split, task: Task, config: TrainConfig, model: Classifier, tokenizer: Tokenizer = GPT2_TOKENIZER
-) -> tuple[dict[str, TextDataset], int, int | None]:
-    """Each part as a dataset, the tokens kept of each text, and the length that all are padded to, if any."""
+    split: Split, task: Task, config: TrainConfig, model: Classifier,
+    tokenizer: Tokenizer = GPT2_TOKENIZER, file: str = "",
+) -> tuple[dict[str, TextDataset], int, int | None]:  # fmt: skip
+    """Each part as a dataset, the tokens kept of each text, and the length that all are padded to, if any.
+    The log names ``file`` where the rows are not of --data."""
     options, n_positions = config.model, model.backbone.config.n_positions
     max_length, pad_to = options.max_length or n_positions, options.pad_to
     if max(max_length, pad_to or 0) > n_positions:
@@ -231,7 +233,7 @@ def encode_split(
             pad_to = max_length = max(dataset.lengths)  # the book's length: the longest training text
         dataset.pad_to = pad_to
         if dataset.truncated:
-            log.info(f"{part}: {describe_cut(dataset.truncated, max_length, options.long)}")
+            log.info(f"{file or part}: {describe_cut(dataset.truncated, max_length, options.long)}")
             if len(dataset) > len(frame):
                 log.info(f"{part}: {len(dataset):,} windows of {len(frame):,} texts")
         datasets[part] = dataset
