@@ -1,12 +1,13 @@
 """What torch promises to nobody may be missing in another version: then it is slower, and nothing else."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.tiny import tiny_classifier
 
-from gptcls.common.hardware import pick_dtype
+from gptcls.common.hardware import cpu_quota, pick_device, pick_dtype
 from gptcls.fast.frozen import Staged
 from gptcls.fast.fused import can_fuse
 
@@ -38,3 +39,47 @@ def test_blocks_are_not_fused_where_torch_has_no_operators_for_it(monkeypatch, m
             assert not can_fuse(model.backbone.blocks[0], dtype)
             close = {"atol": 5e-2, "rtol": 5e-2} if dtype == torch.bfloat16 else {}
             torch.testing.assert_close(Staged(model, dtype)(ids, lengths), expected, **close)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [  # as Docker, Kubernetes and systemd leave them, by the kernel's documentation of both versions
+        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/", {"cpu.max": "max 100000"}, math.inf),
+        ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        (
+            "4:memory:/x\n2:cpu,cpuacct:/x",
+            {"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "20000"},
+            2.5,
+        ),
+        # version 1 shows a container its own group as the root, and the host's path to it
+        ("1:cpu:/docker/1f", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        ("3:cpuset:/", {"cpu.max": "100000 100000"}, math.inf),
+        (None, {}, math.inf),  # not Linux
+    ],
+)
+def test_the_quota_of_a_container(own, files, expected, tmp_path) -> None:
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text + "\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own + "\n")
+    assert cpu_quota(tmp_path / "cgroup", tmp_path / "own") == expected
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(1.5, 2), (0.5, 1), (math.inf, 3), (8, 3)])
+def test_torch_gets_no_more_threads_than_a_container_may_use(quota, threads, monkeypatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("gptcls.common.hardware.cpu_quota", lambda: quota)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    try:
+        torch.set_num_threads(3)
+        pick_device("cpu")
+        assert torch.get_num_threads() == threads
+        torch.set_num_threads(3)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")  # who sets it knows better
+        pick_device("cpu")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -10,8 +10,8 @@ README.md is for people, and for the hub.
 
 import json
 import platform
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -110,8 +110,6 @@ class SavedClassifier:
         return isinstance(self.task, MultiLabel)
 
 
-# What reading a file that is not as it was written may raise.
-DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
 WAYS_OUT = (
     "add --allow-download (in Python allow_download=True)",
     "say where they are with --base (in Python base=), or train again with --save full",
@@ -228,6 +226,19 @@ def _from_hub(repo: str) -> Path:
     return folder
 
 
+@contextmanager
+def intact(folder: Path) -> Iterator[None]:
+    """While its files are read: InputError for what a file that is not as it was written may raise."""
+    damage = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError)
+    try:
+        yield
+    except InputError:
+        raise
+    except (*damage, SafetensorError) as error:
+        said = f"damaged ({type(error).__name__}: {error!s:.200})"
+        raise InputError(f"{folder} is {said}; save or copy it again") from error
+
+
 def read_classifier(
     folder: Path | str, dtype: torch.dtype = torch.float32, base: Path | str | None = None,
     allow_download: bool = False, ways_out: tuple[str, str] = WAYS_OUT,
@@ -247,7 +258,7 @@ def read_classifier(
     folder = find_classifier(folder)
     if holds_words(folder):
         raise InputError(f"{folder} holds n-grams and no network; give a classifier that is a network")
-    try:
+    with intact(folder):
         text = (folder / "classifier.json").read_text(encoding="utf-8")
         spec = checked_description(json.loads(text), folder)
         stored, sizes = spec["tensors"], dict(spec["architecture"])
@@ -284,20 +295,12 @@ def read_classifier(
         freeze(model, spec["trained"])
         _assign(model, tensors, stored, folder / "model.safetensors", dtype)
         _require_one_head(model, copy, folder)
-        as_they_are = {field: spec[field] for field in AS_THEY_ARE}
-        as_they_are["text_columns"] = tuple(spec["text_columns"])
-        members = _read_members(folder / "members.safetensors", spec["members"], model)
-        mixture = spec["mixture"] and Mixture.read(spec["mixture"], folder, task)
-        calibration = spec["calibration"] and Calibration.from_json(spec["calibration"])
-        decision = Decision.from_json(spec["decision"])
-    except InputError:
-        raise
-    except (*DAMAGE, SafetensorError) as error:
-        damage = f"damaged ({type(error).__name__}: {error!s:.200})"
-        raise InputError(f"{folder} is {damage}; save or copy it again") from error
-    own = {"tokenizer": read_by(tokenizer, prompt), "mixture": mixture, "members": members}
-    own |= {"calibration": calibration, "decision": decision}
-    return SavedClassifier(model.eval(), task, **as_they_are, **own)
+        own = {field: spec[field] for field in AS_THEY_ARE} | {"text_columns": tuple(spec["text_columns"])}
+        own["members"] = _read_members(folder / "members.safetensors", spec["members"], model)
+        own["mixture"] = spec["mixture"] and Mixture.read(spec["mixture"], folder, task)
+        own["calibration"] = spec["calibration"] and Calibration.from_json(spec["calibration"])
+        own["decision"] = Decision.from_json(spec["decision"])
+    return SavedClassifier(model.eval(), task, tokenizer=read_by(tokenizer, prompt), **own)
 
 
 def _load(

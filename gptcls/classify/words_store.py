@@ -5,14 +5,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from gptcls.classify.description import words_description
-from gptcls.classify.store import DAMAGE, NO_ROOM, SavedClassifier, library_versions
+from gptcls.classify.store import NO_ROOM, SavedClassifier, intact, library_versions
 from gptcls.classify.words import BUCKETS, WEIGHTS, Words
 from gptcls.common.files import atomic_folder, write_json
-from gptcls.core.errors import InputError
 from gptcls.core.tasks import task_from_json
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
@@ -41,7 +39,7 @@ def save_words(folder: Path, saved: SavedClassifier) -> None:
 
 def read_words(folder: Path) -> SavedClassifier:
     """What :func:`save_words` wrote; InputError where it is damaged or newer than this gptcls."""
-    try:
+    with intact(folder):
         spec = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         spec, tensors = words_description(spec, folder, FORMAT_VERSION), load_file(folder / WEIGHTS)
         task, n = task_from_json(spec["task"]), 2 * BUCKETS
@@ -56,9 +54,4 @@ def read_words(folder: Path) -> SavedClassifier:
         calibration = spec["calibration"] and Calibration.from_json(spec["calibration"])
         decision = Decision.from_json(spec["decision"])
         own = {field: spec[field] for field in AS_THEY_ARE} | {"text_columns": tuple(spec["text_columns"])}
-    except InputError:
-        raise
-    except (*DAMAGE, SafetensorError) as error:
-        damage = f"damaged ({type(error).__name__}: {error!s:.200})"
-        raise InputError(f"{folder} is {damage}; save or copy it again") from error
     return SavedClassifier(words, task, 0, None, None, calibration=calibration, decision=decision, **own)

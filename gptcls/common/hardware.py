@@ -1,17 +1,25 @@
 """Where the arithmetic happens, and in which number format all of a network but what is trained (fp32)."""
 
+import math
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
+from gptcls.common.log import log
 from gptcls.common.processes import processes
 from gptcls.core.errors import InputError
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU. Of several processes of one run each has an
-    NVIDIA GPU of its own. InputError for what is not here."""
+    NVIDIA GPU of its own. In a container torch's threads are no more than the processors it may use.
+    InputError for what is not here."""
+    quota, threads = cpu_quota(), torch.get_num_threads()
+    if threads > max(quota, 1) and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(math.ceil(quota))
+        log.info(f"{torch.get_num_threads()} threads: this container may use {quota:.3g} of the processors")
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [kind for kind, is_available in has.items() if is_available]
     if name == "auto":
@@ -33,6 +41,28 @@ def _own(device: torch.device) -> torch.device:
         raise InputError(f"more processes than the {count} GPUs here; start as many, or give --device cpu")
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """How many processors' time Linux gives this process: the least quota of its control group and those
+    above it, as ``docker run --cpus`` and Kubernetes set it; infinity without one. torch counts all that it
+    sees, and threads that wait for each other within a quota of fewer hardly get on."""
+    found = [math.inf]
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):  # version 2 has one group for all of them
+            mount = groups / "cpu" if controllers else groups
+            group = mount / path.lstrip("/")
+            found += map(_quota_of, [group, *(each for each in group.parents if each.is_relative_to(mount))])
+    return min(found)
+
+
+def _quota_of(group: Path) -> float:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2 and 1
+        with suppress(OSError, ValueError):  # "max 100000" and -1 are no quota
+            quota, period = map(int, " ".join((group / name).read_text() for name in names).split())
+            return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

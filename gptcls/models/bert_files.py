@@ -106,8 +106,7 @@ def read_roberta(tensors: State, declared: dict[str, Any], source: str) -> tuple
     unused = reader.whole("pad_token_id", 1, least=0) + 1
     rows, table = reader.whole("max_position_embeddings"), state.get("wpe.weight")
     if unused >= rows:
-        said = f"{source} says pad_token_id {unused - 1}"
-        raise InputError(f"{said}, which leaves none of {rows} positions")
+        raise InputError(f"{source} says pad_token_id {unused - 1}, which leaves none of {rows} positions")
     if table is not None:
         if not table.ndim or len(table) != rows:
             found = f"{ROBERTA.both('wpe.weight')} has the shape {list(table.shape)}"
