@@ -1,5 +1,6 @@
 """The page of gptcls.serve in a real browser, as people use it: by keyboard, on a phone, in the dark."""
 
+import contextlib
 import csv
 import re
 import shutil
@@ -7,9 +8,12 @@ import threading
 import time
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
+import torch
 
-from gptcls import load_classifier
+from gptcls import fit, load_classifier
+from gptcls.classify.predict import TextClassifier
 from gptcls.serve.limits import Limits
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
@@ -22,14 +26,15 @@ TEXT = "URGENT! You have won a £900 prize, call 09061701461 to claim"
 EVIL = "<img src=x onerror=document.title='run'> <script>document.title='run'</script>"
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+@contextlib.contextmanager
+def served(classifier: TextClassifier, name: str) -> Iterator[str]:
+    """The address at which it is served."""
     import uvicorn
 
     from gptcls.serve.app import create_app
     from gptcls.serve.server import listening
 
-    app = create_app(load_classifier(precision="fp32"), "sms-spam-nano", Limits(max_explained=500))
+    app = create_app(classifier, name, Limits(max_explained=500))
     with listening("127.0.0.1", 0) as sock:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
@@ -40,6 +45,12 @@ def url() -> Iterator[str]:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}/"
         server.should_exit = True
         thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with served(load_classifier(precision="fp32"), "sms-spam-nano") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +66,10 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(url, browser, request):
+@contextlib.contextmanager
+def opened(url, browser, **how):
     """The page, ready; a message of its console, an error or a request to elsewhere fails the test."""
-    context = browser.new_context(**getattr(request, "param", {}))
+    context = browser.new_context(**how)
     page, wrong = context.new_page(), []
     page.set_default_timeout(20_000)
     page.on("console", lambda message: wrong.append(message.text))
@@ -71,6 +82,12 @@ def page(url, browser, request):
     # What the browser itself says of an answer that is a refusal, and of none.
     wrong = [line for line in wrong if "status of 4" not in line and "ERR_FAILED" not in line]
     assert not wrong, wrong
+
+
+@pytest.fixture
+def page(url, browser, request):
+    with opened(url, browser, **getattr(request, "param", {})) as page:
+        yield page
 
 
 def test_a_text_by_the_keyboard_alone(page):
@@ -259,3 +276,40 @@ def test_it_can_be_read_in_light_and_dark_and_fits_a_phone(page):
         assert (high + 0.05) / (low + 0.05) >= 4.5, front
     ground = page.eval_on_selector("body", "each => getComputedStyle(each).backgroundColor")
     assert (luminance(ground) < 0.1) == dark
+
+
+def test_texts_that_are_read_together(browser, tmp_path):
+    rows = [(f"Is it {a}?", f"It is {b}.", "yes" if a == b else "no") for a in "abcde" for b in "abcde"]
+    data = pd.DataFrame(rows, columns=["question", "answer", "label"])
+    columns = ("question", "answer")
+    trained = fit(data, text_column=columns, train="head", epochs=1, device="cpu", precision="fp32")
+    classifier = TextClassifier(trained.classifier, torch.device("cpu"), "fp32")
+    with served(classifier, "pairs") as url, opened(url, browser) as page:
+        page.keyboard.type("Is it a?")
+        page.keyboard.press("Tab")
+        page.keyboard.type("It is b.")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector(".pieces")
+        expected = classifier.predict([("Is it a?", "It is b.")])[0]
+        assert page.inner_text("#answer").startswith(f"{expected}, ")
+        assert page.locator("#fields label").all_inner_texts() == ["question", "answer"]
+        assert "Is it a?" in page.inner_text(".pieces")
+        assert "It is b." in page.inner_text(".pieces")
+        assert not page.is_visible("#texts")
+        page.click("text=Classify all")
+        assert page.inner_text("#many-error") == "choose a file"
+        file = tmp_path / "pairs.csv"
+        data.drop(columns="label").to_csv(file, index=False)
+        page.set_input_files("#file", file)
+        page.click("text=Classify all")
+        page.wait_for_selector("#preview table")
+        shown = page.locator("#preview tbody tr td:nth-child(2)").all_inner_texts()
+        pairs = list(data[list(columns)].itertuples(index=False, name=None))
+        expected = classifier.predict_proba(pairs)[:, 0]
+        assert shown == [f"{100 * p:.2f}%" for p in expected]
+        assert len(set(shown)) > 20, "each row has its own"
+        page.fill("#text", " ")
+        page.fill("#text-2", "")
+        page.press("#text-2", "Control+Enter")
+        page.wait_for_function("document.querySelector('#one-error').textContent")
+        assert page.inner_text("#one-error") == "there is no text"

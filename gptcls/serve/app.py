@@ -83,8 +83,7 @@ def create_app(
     ``name`` is what the page calls it. ``names`` are host names by which others reach it, besides addresses
     and localhost.
     """
-    limits = limits or Limits()
-    saved = classifier.saved
+    limits, saved = limits or Limits(), classifier.saved
     has_probabilities = saved.task.has_probabilities
 
     def score(texts: list[str]) -> list[Scored]:
@@ -124,6 +123,7 @@ def create_app(
             "name": name,
             "kind": saved.task.kind,
             "labels": classifier.labels,
+            "fields": saved.text_columns or [f"text {n}" for n in range(1, saved.fields + 1)],
             "max_length": saved.max_length,
             "long": saved.long,
             "abstain": saved.decision.abstain if has_probabilities else None,
