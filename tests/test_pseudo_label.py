@@ -120,7 +120,7 @@ def test_extra_rows_that_cannot_be_used():
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"p.csv: label 'z' is not among the labels .* x, y"):
         with_extra(split, frame(("e", "z")), "p.csv")
-    with pytest.raises(InputError, match=r"p.csv: every text stands in the data already"):
+    with pytest.raises(InputError, match=r"p.csv: every text stands in the data already; give others"):
         with_extra(split, frame(("a", "x"), ("d", "y")), "p.csv")
     with pytest.raises(InputError, match="leave out --extra"):
         resolve(TrainConfig.of(recipe="book", extra="p.csv"))

@@ -196,7 +196,7 @@ def with_extra(
     for name, part in reversed(list(split.items())):
         extra = without(extra, part, str(source), name)
     if extra.empty:
-        raise InputError(f"{source}: every text stands in the data already; leave out --extra")
+        raise InputError(f"{source}: every text stands in the data already; give others")
     counts = Counter(chain.from_iterable(map(kind.names, extra.label)))
     taken = ", ".join(f"{counts[name]:,} {name}" for name in known)
     log.info(f"{source}: {len(extra):,} rows added to train ({taken})")
