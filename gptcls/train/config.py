@@ -88,8 +88,8 @@ class DataOptions(LabelOptions):
     """Share of the rows split off for testing."""
     repeats: Repeats = "drop"
     """Of a text in several rows: one row, all of them, or one that is drawn as often as all would be. It has
-    the label of most of its rows, without such a one it is dropped; it stands in one part. Of files to
-    validate and test on all rows stay."""
+    the label of most of its rows, without such a one it is dropped; it stands in one part. Files to
+    validate and test on keep their repeats."""
     balance: Annotated[Balance | None, by_recipe("balance", Balance)] = None
     """Classes as they are; of the training rows, each cut to the smallest or repeated up to the largest; or
     weighted in the loss (of several labels, texts that have one against those that lack it)."""

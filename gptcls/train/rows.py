@@ -127,8 +127,8 @@ def refuse_files(data: DataOptions) -> None:
 
 def _drawn(parts: dict[str, Any], config: TrainConfig) -> Split:
     """Cleaned, each text under one label, and with the parts that are missing drawn from the training rows.
-    Parts that are given stay row for row, repeats and conflicts too, so that scores on a published test part
-    are those that others report."""
+    Parts that are given keep repeats and conflicts, so that scores on a published test part are those that
+    others report; what is tested on is validated on no more."""
     data, kind = config.data, KINDS[config.data.task]
     parts = {part: cleaned(frame, data.cleaning) for part, frame in parts.items()}
     shares = {"validation_fraction": data.validation_fraction, "test_fraction": data.test_fraction}
