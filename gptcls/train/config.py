@@ -233,7 +233,7 @@ class FitOptions:
     temperature that are fitted on the validation rows."""
     calibrate: Annotated[Calibrate | None, by_recipe("calibrate", Calibrate)] = None
     """auto: probabilities as sure as the validation rows say, by a temperature (of several labels a line for
-    each), where enough of these are wrong to tell. No answer changes."""
+    each), where enough of these are wrong to tell. It changes no answer but by --costs or --abstain."""
     threshold: Threshold = "none"
     """What is answered of two classes: the likelier; the second above the threshold with the best F1 on the
     validation rows; or, of any number of classes, the one that costs least by --costs. Of several labels the
