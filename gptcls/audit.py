@@ -68,7 +68,7 @@ class AuditConfig(LabelOptions):
     """Share of their runs of 4 letters or digits, of all that either has, from which on two texts are near
     duplicates; more than 0, at most 1."""
     model: str = "gpt2-nano"
-    """Network whose tokens are counted and whose frozen vectors labels are judged by, as in gptcls.train."""
+    """Pretrained network whose tokens are counted and whose frozen vectors labels are judged by."""
     max_length: int | None = None
     """Tokens kept of each text; otherwise what the model can read."""
     seed: int = 123

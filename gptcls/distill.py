@@ -79,7 +79,7 @@ class TeachingOptions:
     """Who teaches, and how."""
 
     teacher: str | None = None
-    """Folder that gptcls.train or gptcls.distill left; or sms-spam-nano, which ships with this package."""
+    """Folder that gptcls.train or gptcls.distill left, owner/name of one on the hub, or sms-spam-nano."""
     beside: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FOLDER …")] = ()
     """More teachers, of the same rows and labels, such as one for each pattern of --head lm: what is learnt
     is the mean of what all answer."""

@@ -43,7 +43,7 @@ from gptcls.fast.frozen import Frozen
 
 TRAIN = "train"  # as a reference: the run's training rows
 MOST = 10_000  # rows of either side that are compared
-OF_CORPORA = "as for training, of which the test part is taken; otherwise the run's own test rows"
+OF_CORPORA = "as for training, and of it the test part where it has one; otherwise the run's own test rows"
 
 
 @own_first
@@ -55,7 +55,7 @@ class EvaluateConfig(LabelOptions, AnswerOptions):
     data: Annotated[str | None, data_help(OF_CORPORA)] = None
     reference: Annotated[str | None, tyro.conf.arg(metavar="DATA")] = None
     """Also say whether the texts, labelled or not, are like these rows: train, those that the run was trained
-    on; or a file or data set, as for --data."""
+    on; or a file or data set, as for --data (of public data the training part)."""
     out: Path | None = None
     """Folder for metrics.json and the pictures; nothing is written without it."""
 
@@ -76,9 +76,9 @@ def evaluate(
     classifier, nothing can be left out, and the log says so. The run's own test rows are all scored.
     Every row counts, also of a text that stands in several: ``distinct`` has the scores with each text once.
 
-    With ``reference`` the result has ``drift`` as well (:func:`gptcls.evaluation.drift.drift`), which counts
-    all rows, also those of training, as often as they stand in the data. Texts may then be without labels:
-    ``drift`` is all there is, and the log says so.
+    With ``reference`` the result has ``drift`` as well (:func:`gptcls.evaluation.drift.drift`), also of rows
+    of training, as often as they stand in the data (of more than 10,000 so many, drawn). Texts may then be
+    without labels: ``drift`` is all there is.
     """
     config = EvaluateConfig(**options) if config is None else replace(config, **options)
     split = getattr(config.model, "split", None)  # of a run in memory

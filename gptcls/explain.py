@@ -61,7 +61,7 @@ class ExplainConfig(TableOptions, ClassifierOptions):
     rows: int | None = 1000
     """Most texts of --data that are explained, drawn at random; None takes all."""
     least: int = 3
-    """Texts of --data that a word must stand in to be listed."""
+    """Texts of --data that a word must stand in to be listed; two at least."""
     top: int = 15
     """Words listed of each label with --data."""
     seed: int = 123

@@ -71,7 +71,7 @@ class LabelConfig(TableOptions):
     """Every so many-th row is drawn at random, and its label guessed before: that tells how often guesses are
     right; 0 draws none."""
     model: str = "gpt2-nano"
-    """Network whose frozen vectors are learned from, as in gptcls.train."""
+    """Network whose frozen vectors are learned from, as in gptcls.train, but no classifier of gptcls."""
     max_length: int | None = None
     """Tokens read of each text; otherwise what the model can read."""
     cache: Path | None = None

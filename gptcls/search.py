@@ -88,7 +88,7 @@ class SearchConfig(TrainConfig):
 @dataclass(frozen=True)
 class Search:
     """What was found: the ``best`` options, the ``trials`` with a value on validation each, and the tests of
-    the run with the best settings and the one with the preset's, ``None`` where the preset's are the best."""
+    the run with the best settings and the preset's, ``None`` where the preset's are the best or diverged."""
 
     best: dict[str, Any]
     trials: "pd.DataFrame"
@@ -99,7 +99,7 @@ class Search:
 def search(config: SearchConfig | None = None, **options: Any) -> Search:
     """Search as the options say (``search(data="reviews.csv", trials=20)``). In the folder stand
     ``trials.csv``, ``search.png``, ``trials.log`` (optuna's journal, by which it goes on) and the runs that
-    were tested, ``trial-0`` with the preset's settings and that of the best.
+    were tested, that of the best and that of the preset, ``trial-0`` unless it was cut short.
 
     InputError for options that cannot be used, and a folder that holds another search; KeyboardInterrupt
     after Ctrl-C: finished trials stay.
@@ -163,12 +163,12 @@ def _search(optuna: Any, config: SearchConfig, fixed: TrainConfig, folder: Path,
         done = _finished(study)
         _write_trials(folder, done, space, task)
     frame = _write_trials(folder, done, space, task)
-    if all(trial.value is None for trial in done):
+    if all(trial.state.name != "COMPLETE" for trial in done):  # what diverged may have an epoch's value
         raise InputError(f"none of {len(done)} trials came to its end; try a smaller --lr")
     preset, best = done[0], study.best_trial
     with atomic_file(folder / "search.png") as temporary:
         plot_search(frame, list(space), task, _importances(optuna, study)).savefig(temporary, dpi=150)
-    compared = [best] if preset.value is None or preset.number == best.number else [best, preset]
+    compared = [best, preset] if best.number != preset.number and preset.state.name == "COMPLETE" else [best]
     runs = [_tested(config, folder / f"trial-{each.number}", each.params) for each in compared]
     found = compare(*runs) if len(runs) > 1 else None
     return Search(dict(best.params), frame, runs[0], found)
@@ -386,10 +386,11 @@ def plot_search(
 def _search_and_print(config: SearchConfig) -> None:
     found = search(config)
     options = " ".join(f"{flag(name)} {_short(value)}" for name, value in found.best.items())
-    if found.comparison is None:
+    if found.comparison is None and found.trials["state"].iloc[0] == "complete":
         say("the preset's own settings are the best on validation")
     else:
-        say(f"best on validation: {options}\n\n{found.comparison.table()}")
+        rest = f"\n\n{found.comparison.table()}" if found.comparison else "; the preset's diverged"
+        say(f"best on validation: {options}{rest}")
     given = '"…"' if len(config.data.text_columns) < 2 else "--data FILE --out FILE"
     say(f"\nsaved in {found.folder}; try: {cli.command('classify')} --model {found.folder} {given}")
 

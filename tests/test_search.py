@@ -143,6 +143,31 @@ def test_a_rate_that_diverges_is_a_trial_without_a_value(base, tmp_path, monkeyp
     assert table["accuracy"].isna().tolist() == [False, True, False]
 
 
+def test_what_diverges_after_an_epoch_is_neither_the_best_nor_compared(base, tmp_path, monkeypatch, capsys):
+    from gptcls.core.loop import NonFiniteLossError
+
+    real, diverging = gptcls.search.trained, {1, 4, 5}
+    calls = []
+
+    def diverges(setup, hooks):
+        calls.append(1)
+        if len(calls) in diverging:
+            hooks[0].trial.report(0.99, 5)  # which optuna takes for the value of a trial that was pruned
+            raise NonFiniteLossError("loss is nan")
+        return real(setup, hooks)
+
+    monkeypatch.setattr(gptcls.search, "trained", diverges)
+    given = options(base, tmp_path, tune=("lr",), train="head")
+    found = search(trials=3, out=tmp_path / "x", **given)
+    assert found.comparison is None
+    assert found.folder.name in ("trial-1", "trial-2")
+    assert not (tmp_path / "x" / "trial-0").exists()
+    gptcls.search._search_and_print(SearchConfig.of(trials=3, out=tmp_path / "x", **given))
+    assert "; the preset's diverged" in capsys.readouterr().out
+    with pytest.raises(InputError, match="none of 2 trials came to its end"):
+        search(trials=2, out=tmp_path / "y", **given)
+
+
 def test_numbers_are_searched_downwards(base, tmp_path):
     rows = [(f"{text} {i}", i % 7) for i, (text, _) in enumerate(ROWS)]
     data = write_csv(tmp_path / "numbers.csv", rows)

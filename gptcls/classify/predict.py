@@ -280,8 +280,8 @@ class AnswerOptions(ClassifierOptions):
     """A classifier that may abstain."""
 
     abstain: float | None = None
-    """Answer unsure below this confidence, the probability that the answer is right; 0 always answers;
-    otherwise as the classifier was trained to."""
+    """Answer unsure below this confidence, the probability that the answer (of several labels, its least sure
+    decision) is right; 0 always answers; otherwise as the classifier was trained to."""
 
     def load(self) -> TextClassifier:
         """As :meth:`ClassifierOptions.load`; InputError where there is nothing to be unsure about."""

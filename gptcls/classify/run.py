@@ -64,8 +64,8 @@ class ClassifyConfig(TableOptions, AnswerOptions):
     data: Annotated[Place | None, tyro.conf.arg(aliases=["--input"], metavar="FILE", help=DATA_HELP)] = None
     out: Annotated[Place | None, tyro.conf.arg(aliases=["--output"], metavar="FILE")] = None
     """File for the rows of --data with a label column and a probability column for each label; of a
-    regression, with a column for each number. A pipe or /dev/stdout is written row by row. With --engine ray
-    a folder of parts, new or empty, or a URI."""
+    regression, with a column for each number. A pipe or /dev/stdout is written 4,096 rows at a time. With
+    --engine ray a folder of parts, new or empty, or a URI."""
     engine: Literal["local", "ray"] = "local"
     """What labels the rows of --data: this process, or actors of Ray, on the cores here or on a cluster."""
     escape_formulas: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

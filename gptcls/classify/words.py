@@ -1,7 +1,7 @@
 """A classifier without a network: hashed n-grams, weighed as TF-IDF, into a linear layer (as fastText hashes
 its n-grams: Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification").
 
-Hashing needs no vocabulary: what is kept are two numbers and K weights of each bucket, and any text is read,
+Hashing needs no vocabulary: what is kept is a number and K weights of each bucket, and any text is read,
 in a fraction of the time of a network.
 """
 

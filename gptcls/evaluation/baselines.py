@@ -5,11 +5,11 @@ the most frequent label, the mean), a linear model of TF-IDF that nobody need ca
 computes frozen blocks, a linear model of what these say before any training (Alain and Bengio 2017,
 "Understanding Intermediate Layers Using Linear Classifier Probes").
 
-A linear model is the best of several, a linear SVM or a logistic regression, of several strengths, with plain
-or balanced classes. It is the one with the best headline measure on the validation rows or, where these are
-fewer than :data:`FEWEST`, by cross-validation on training and validation rows. It is then fitted on the
-training rows alone, as the network is, or of more than :data:`MOST_FITTED` on so many, drawn at random, for
-neither its memory nor its time to grow further. All of this is logged.
+A linear model is the best of several, a linear SVM or a logistic regression, of several strengths with plain
+or balanced classes (of numbers ridge regressions). It is the one with the best headline measure on the
+validation rows or, where these are fewer than :data:`FEWEST`, by cross- validation on training and validation
+rows. It is then fitted on the training rows alone, as the network is, or of more than :data:`MOST_FITTED` on
+so many, drawn at random, for neither its memory nor its time to grow further. All of this is logged.
 
 A linear SVM has no probabilities. Its decision values become shares by the sigmoid or softmax of a multiple,
 as those of the logistic regressions do: a temperature (Guo et al. 2017), fitted on rows that the model was

@@ -33,7 +33,7 @@ class ExportConfig:
     """
 
     model: str
-    """Folder that gptcls.train left: a run, or the classifier inside it."""
+    """Folder that gptcls.train left, owner/name of one on the hub, or sms-spam-nano."""
     to: Literal["transformers", "onnx"] | None = None
     """What is written: a folder for transformers, and for what loads its folders (vLLM, …); or one for ONNX
     Runtime."""

@@ -108,8 +108,8 @@ class Answers(nn.Module):
 
 
 def to_onnx(classifier: SavedClassifier, folder: Path, int8: bool = False) -> None:
-    """Write it to ``folder``, whole or not at all, replacing what stands there; with ``int8`` the matrices of
-    all linear layers have 8 bits and meet inputs rounded to 8 bits as they come.
+    """Write it to ``folder``, whole or not at all, replacing what stands there; with ``int8`` linear layers
+    and tables have 8 bits, and layers meet inputs rounded to 8 bits as they come.
 
     ONNX Runtime has computed its answers to a batch of another size than the one traced, and they were within
     :data:`TOLERANCE` of ours. InputError where they are not or there are none, as may happen with a network

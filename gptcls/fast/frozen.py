@@ -1,9 +1,9 @@
 """The fast path: a classifier as two stages, of which the first is a fixed function of the text.
 
-``Trained(Frozen(ids)) == Classifier(ids)``, exactly in fp32. Two facts make it fast: what lies below the
-lowest trained block never changes, so it may run once per text, in a narrow number format
-(``fast/features.py``); and the head reads one position, so the last block needs its attention and MLP at that
-position alone (``fast/one_position.py``).
+``Trained(Frozen(ids)) == Classifier(ids)``, in fp32 up to rounding. Two facts make it fast: what lies below
+the lowest trained block never changes, so it may run once per text, in a narrow number format
+(``fast/features.py``); and where the head reads one position, the last block needs its attention and MLP at
+that position alone (``fast/one_position.py``).
 
 The plain path, :class:`gptcls.core.classifier.Classifier`, knows nothing of all this and stays the reference.
 """

@@ -6,7 +6,7 @@ fp32, and so do the stream between the blocks, the norms and the gradients; a pr
 that step's weights, as under ``torch.autocast``. What is frozen beside an adapter is copied once and has no
 gradient. A classifier's last block, where one position is read, is ``fast/one_position.py``'s, in fp32.
 
-Every other network, and ``--precision fp32``, keeps the plain path.
+Every other network, ``--precision fp32``, ``--no-cache`` and ``--compile`` keep the plain path.
 """
 
 from weakref import WeakKeyDictionary
@@ -28,7 +28,7 @@ SHORT = 256  # tokens up to which attention written out is faster, forward and b
 
 def can_pack(classifier: Classifier, depth: int, dtype: torch.dtype) -> bool:
     """Whether :class:`Packed` computes the classifier above ``depth`` blocks: two or more causal GPT-2 blocks
-    on a CPU that multiplies bf16, no dropout, plain LoRA or none, its own head, no padding that counts."""
+    on a CPU that multiplies bf16, no dropout, no DoRA, its own head, no padding that counts."""
     blocks = classifier.backbone.blocks[depth:]
     if len(blocks) < 2 or not can_pack_gpt2(classifier.backbone, dtype, depth):
         return False

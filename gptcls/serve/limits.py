@@ -18,7 +18,7 @@ class Limits:
     max_texts: int = 1000
     """Most texts of a request."""
     max_characters: int = 20_000
-    """Most characters of a text."""
+    """Most characters of a text that is sent by itself; a file has --max-bytes."""
     max_explained: int = 2000
     """Most characters of a text that is explained, which costs as many texts as it has words."""
     max_bytes: int = 10_000_000

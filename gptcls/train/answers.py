@@ -46,7 +46,7 @@ def choose_answers(
     targets: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Give ``saved`` what validation rows say, and return the outputs (N, K) of each part; ``logits`` (N, K)
-    are the network's. Without such rows nothing is chosen."""
+    are the network's, of an ensemble (M, N, K). Without such rows nothing is chosen."""
     held, texts = targets["validation"], {part: getattr(split, part)["text"].tolist() for part in logits}
     plain = {part: saved.uncalibrated(values, texts[part]) for part, values in logits.items()}
     if not len(held):

@@ -147,8 +147,7 @@ class ModelOptions:
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,blocks,all,lora}")] = None
-    """The new head alone, or with the last blocks and final norm, all blocks, everything with the tables, or
-    small matrices (LoRA)."""
+    """The new head alone, or with the last blocks and final norm, all blocks, all and the tables, or LoRA."""
     lora_kind: Annotated[LoRAKind | None, with_lora("lora", "{lora,rslora,dora}")] = None
     """What --train lora adds: plain LoRA; the same scaled by alpha / sqrt(rank); or with the length of each
     row of a matrix trained apart from where it points (DoRA)."""
@@ -230,10 +229,10 @@ class FitOptions:
     depend on the network's width and the number of rows. best also has --stack ngrams."""
     stack: Annotated[Stack | None, by_recipe("stack", Stack)] = None
     """ngrams: the answers are a mixture of the network's and of the n-gram baseline's, by a weight and a
-    temperature that are fitted on the validation rows."""
+    temperature that are fitted on the validation rows (of fewer than 200 the weight is one half)."""
     calibrate: Annotated[Calibrate | None, by_recipe("calibrate", Calibrate)] = None
-    """auto: probabilities as sure as the validation rows say, by a temperature (of several labels a line for
-    each), where enough of these are wrong to tell. It changes no answer but by --costs or --abstain."""
+    """auto: probabilities no surer than the validation rows say, by a temperature (of several labels one for
+    all, and a line of a label's own where rows tell). Changes no answer but by --costs or --abstain."""
     threshold: Threshold = "none"
     """What is answered of two classes: the likelier; the second above the threshold with the best F1 on the
     validation rows; or, of any number of classes, the one that costs least by --costs. Of several labels the
@@ -242,8 +241,8 @@ class FitOptions:
     """CSV file of what errors cost, which sets --threshold cost: a first line of answers, and below it for
     each true label a line of its cost under each answer; of several labels, lines of label, missed, false."""
     abstain: float | None = None
-    """Answer unsure where the probability that the answer is right is below this, such as 0.9; the scores say
-    how many texts are then answered, and how many of them right. Otherwise every text has an answer."""
+    """Answer unsure where the probability that the answer is right (of several labels, the least sure of its
+    decisions) is below this, such as 0.9; the scores say how many texts are then answered, how many right."""
     seeds: tuple[int, ...] = ()
     """Seeds of an ensemble: a network is trained with each, on one split (that of --seed), and the classifier
     gives the mean of their probabilities. It takes as many times as long to answer."""

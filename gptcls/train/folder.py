@@ -102,7 +102,7 @@ class RunFolder:
         """Create the folder with ``config.json``: the options, what the run starts from (weights with their
         sha256), the sha256 of each file that it ``reads``, and what else the last digits of its result depend
         on; then ``write_rows`` into a folder in it. When resumed these must be the same: InputError,
-        ``changed``, for another ``origin``, a log line for threads, device and precision."""
+        ``changed``, for another ``origin``, a log line for threads, processes, device and precision."""
         here = {"threads": torch.get_num_threads(), "device": str(device), "precision": str(dtype)}
         here["processes"] = processes()[1]
         begun = self.resume and self.state != ADAPTING

@@ -97,7 +97,7 @@ class Run:
     history: list[dict]  # the curves
     best_epoch: int  # where the weights are from; 0: the last
     seconds: float  # of training
-    extra: dict[str, Any] = field(default_factory=dict)  # what the book's recipe prints besides
+    extra: dict[str, Any] = field(default_factory=dict)  # the book's recipe prints; each network of several
     folder: Path | None = None
     rivals: Baselines | None = None  # the baselines, fitted
 
@@ -169,7 +169,7 @@ def trained(setup: Setup, hooks: Sequence[Hook] = ()) -> Trainer:
 
 
 def fit_classifier(split: Split, config: TrainConfig, own: nn.Module | None = None) -> SavedClassifier:
-    """The classifier of :func:`fit` and nothing else: neither scores nor baselines, and no test part is read.
+    """The classifier of :func:`fit` and nothing else: no scores, no baselines; its test part is to be empty.
     ``config`` is resolved. Rows may have weights in the loss (:mod:`gptcls.data.repeats`).
 
     Without validation rows probabilities are as they come out and labels are given from 0.5; InputError for
