@@ -43,7 +43,7 @@ from gptcls.fast.frozen import Frozen
 
 TRAIN = "train"  # as a reference: the run's training rows
 MOST = 10_000  # rows of either side that are compared
-OF_CORPORA = "as for training, and of it the test part where it has one; otherwise the run's own test rows"
+OF_CORPORA = "as for training (its test part, where it has one); without it the run's own test rows"
 
 
 @own_first
@@ -77,7 +77,7 @@ def evaluate(
     Every row counts, also of a text that stands in several: ``distinct`` has the scores with each text once.
 
     With ``reference`` the result has ``drift`` as well (:func:`gptcls.evaluation.drift.drift`), also of rows
-    of training, as often as they stand in the data (of more than 10,000 so many, drawn). Texts may then be
+    of training, as often as they stand in the data (at most 10,000, drawn at random). Texts may then be
     without labels: ``drift`` is all there is.
     """
     config = EvaluateConfig(**options) if config is None else replace(config, **options)

@@ -99,7 +99,7 @@ class Search:
 def search(config: SearchConfig | None = None, **options: Any) -> Search:
     """Search as the options say (``search(data="reviews.csv", trials=20)``). In the folder stand
     ``trials.csv``, ``search.png``, ``trials.log`` (optuna's journal, by which it goes on) and the runs that
-    were tested, that of the best and that of the preset, ``trial-0`` unless it was cut short.
+    were tested: the best, and the preset's (``trial-0``, or the next where that was cut short).
 
     InputError for options that cannot be used, and a folder that holds another search; KeyboardInterrupt
     after Ctrl-C: finished trials stay.
@@ -355,7 +355,8 @@ def plot_search(
     whole = frame[frame["state"] == "complete"]
     measure = whole[task.measure_name].astype(float)
     best = measure.idxmin() if task.kind == "regression" else measure.idxmax()
-    marked = ((whole.index, GREY, "o", 18, None), (whole.index[:1], BLUE, "s", 50, "the preset's"),
+    marked = ((whole.index, GREY, "o", 18, None),
+              (whole.index.intersection([0]), BLUE, "s", 50, "the preset's"),
               ([best], VERMILION, "D", 50, "the best"))  # fmt: skip
     for place, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), place + 1)

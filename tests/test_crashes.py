@@ -481,6 +481,16 @@ def test_changed_rows_are_not_resumed(cut, data, tmp_path):
     assert train(out=cut, resume=True).scores["test"]["n"] == 12
 
 
+def test_changed_costs_are_not_resumed(data, base, tmp_path):
+    costs = tmp_path / "costs.csv"
+    costs.write_text("label,ham,spam\nham,0,5\nspam,1,0\n")
+    with stopped_before(1):
+        train(tiny_run(data, base, tmp_path / "x").changed(costs=costs, threshold="cost"))
+    costs.write_text("label,ham,spam\nham,0,50\nspam,1,0\n")
+    with pytest.raises(InputError, match=r"costs\.csv changed since .*x was started"):
+        train(out=tmp_path / "x", resume=True)
+
+
 def test_changed_rows_in_memory_are_not_resumed(base, tmp_path):
     rows = pd.DataFrame(ROWS, columns=["text", "label"])
     options = {"model": str(base), "epochs": 1, "max_length": 16, "device": "cpu", "out": tmp_path / "x"}

@@ -44,18 +44,21 @@ def test_blocks_are_not_fused_where_torch_has_no_operators_for_it(monkeypatch, m
 @pytest.mark.parametrize(
     ("own", "files", "expected"),
     [  # as Docker, Kubernetes and systemd leave them, by the kernel's documentation of both versions
-        ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
         ("0::/", {"cpu.max": "max 100000"}, math.inf),
         ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
         (
             "4:memory:/x\n2:cpu,cpuacct:/x",
             {"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "20000"},
-            2.5,
+            3,
         ),
         # version 1 shows a container its own group as the root, and the host's path to it
         ("1:cpu:/docker/1f", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
         ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
         ("3:cpuset:/", {"cpu.max": "100000 100000"}, math.inf),
+        ("0::/", {"cpu.max": "20000 100000"}, 1),
+        ("", {"cpu.max": "100000 100000"}, math.inf),
+        ("no group", {"cpu.max": "100000 100000"}, math.inf),
         (None, {}, math.inf),  # not Linux
     ],
 )
@@ -68,15 +71,18 @@ def test_the_quota_of_a_container(own, files, expected, tmp_path) -> None:
     assert cpu_quota(tmp_path / "cgroup", tmp_path / "own") == expected
 
 
-@pytest.mark.parametrize(("quota", "threads"), [(1.5, 2), (0.5, 1), (math.inf, 3), (8, 3)])
-def test_torch_gets_no_more_threads_than_a_container_may_use(quota, threads, monkeypatch) -> None:
+@pytest.mark.parametrize(("quota", "threads"), [(2, 2), (1, 1), (math.inf, 3), (8, 3)])
+def test_torch_gets_no_more_threads_than_a_container_may_use(quota, threads, monkeypatch, caplog) -> None:
     before = torch.get_num_threads()
     monkeypatch.setattr("gptcls.common.hardware.cpu_quota", lambda: quota)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     try:
         torch.set_num_threads(3)
-        pick_device("cpu")
+        with caplog.at_level("INFO", "gptcls"):
+            for _ in range(3):
+                pick_device("cpu")
         assert torch.get_num_threads() == threads
+        assert len(caplog.messages) == (threads < 3), "said once"
         torch.set_num_threads(3)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")  # who sets it knows better
         pick_device("cpu")

@@ -11,6 +11,7 @@ from helpers.tiny import ROWS, write_csv
 import gptcls.search
 import gptcls.train.run as run_of_training
 from gptcls.core.errors import InputError
+from gptcls.core.task import SingleLabel
 from gptcls.search import SearchConfig, search
 from gptcls.train.config import TrainConfig
 from gptcls.train.run import train
@@ -161,6 +162,10 @@ def test_what_diverges_after_an_epoch_is_neither_the_best_nor_compared(base, tmp
     found = search(trials=3, out=tmp_path / "x", **given)
     assert found.comparison is None
     assert found.folder.name in ("trial-1", "trial-2")
+    figure = gptcls.search.plot_search(found.trials, ["lr"], SingleLabel(("ham", "spam")), {})
+    marked = {dots.get_label(): len(dots.get_offsets()) for dots in figure.axes[0].collections}
+    assert marked["the preset's"] == 0
+    assert marked["the best"] == 1
     assert not (tmp_path / "x" / "trial-0").exists()
     gptcls.search._search_and_print(SearchConfig.of(trials=3, out=tmp_path / "x", **given))
     assert "; the preset's diverged" in capsys.readouterr().out

@@ -115,6 +115,16 @@ def changed(saved, how):
     }[how]
 
 
+def test_the_page_is_told_which_texts_are_read_together(tiny):
+    for own, expected in (
+        ({}, ["text"]),
+        ({"text_columns": ("title", "body")}, ["text"]),  # joined, as earlier versions did
+        ({"text_columns": ("title", "body"), "fields": 2}, ["title", "body"]),
+    ):
+        with of(TextClassifier(replace(tiny, **own), CPU, "fp32")) as client:
+            assert client.get("/classifier").json()["fields"] == expected
+
+
 @pytest.mark.parametrize("how", ["calibrated", "unsure", "labels", "numbers"])
 def test_every_kind_of_answer_is_that_of_predict(tiny, how):
     classifier = TextClassifier(changed(tiny, how), CPU, "fp32")

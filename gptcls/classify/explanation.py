@@ -212,8 +212,8 @@ def strongest(found: Sequence[Explanation | None], label: int, least: int = 3) -
     Columns: ``piece``, as :func:`spelled`; ``texts`` that have it; the ``mean`` over these texts of what it
     adds, summed where it stands there twice, with ``low`` and ``high``, the ends of Student's 95 % interval;
     ``turned``, in how many of them the answer is another one without it. Those of fewer than ``least`` texts,
-    or 2, are left out. The order is that of the end nearest to 0, so that few texts must agree; an interval
-    around 0 comes last.
+    and of one, are left out. The order is that of the end nearest to 0, so that few texts must agree; an
+    interval around 0 comes last.
     """
     sums: dict[str, list[tuple[float, bool]]] = {}
     for each in found:

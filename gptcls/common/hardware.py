@@ -16,10 +16,10 @@ def pick_device(name: str = "auto") -> torch.device:
     """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU. Of several processes of one run each has an
     NVIDIA GPU of its own. In a container torch's threads are no more than the processors it may use.
     InputError for what is not here."""
-    quota, threads = cpu_quota(), torch.get_num_threads()
-    if threads > max(quota, 1) and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(math.ceil(quota))
-        log.info(f"{torch.get_num_threads()} threads: this container may use {quota:.3g} of the processors")
+    quota = cpu_quota()
+    if torch.get_num_threads() > quota and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(int(quota))
+        log.info(f"torch has {int(quota)} threads, as many processors as this process may use")
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     available = [kind for kind, is_available in has.items() if is_available]
     if name == "auto":
@@ -45,16 +45,17 @@ def _own(device: torch.device) -> torch.device:
 
 def cpu_quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """How many processors' time Linux gives this process: the least quota of its control group and those
-    above it, as ``docker run --cpus`` and Kubernetes set it; infinity without one. torch counts all that it
-    sees, and threads that wait for each other within a quota of fewer hardly get on."""
-    found = [math.inf]
-    for line in own.read_text().splitlines() if own.exists() else ():
-        _, controllers, path = line.split(":", 2)
-        if not controllers or "cpu" in controllers.split(","):  # version 2 has one group for all of them
-            mount = groups / "cpu" if controllers else groups
-            group = mount / path.lstrip("/")
-            found += map(_quota_of, [group, *(each for each in group.parents if each.is_relative_to(mount))])
-    return min(found)
+    above it, as ``docker run --cpus`` and Kubernetes set it, rounded up; infinity without one. torch counts
+    all that it sees, and threads that wait for each other within a quota of fewer hardly get on."""
+    least = math.inf
+    with suppress(OSError, ValueError):  # not Linux, or nothing that is known here
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "cpu" in controllers.split(","):  # version 2 has one group for all of them
+                mount = groups / "cpu" if controllers else groups
+                group = mount / path.lstrip("/")
+                least = min(least, *map(_quota_of, [group, *group.parents]))
+    return least if least == math.inf else max(1, math.ceil(least))
 
 
 def _quota_of(group: Path) -> float:

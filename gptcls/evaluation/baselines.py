@@ -7,7 +7,7 @@ computes frozen blocks, a linear model of what these say before any training (Al
 
 A linear model is the best of several, a linear SVM or a logistic regression, of several strengths with plain
 or balanced classes (of numbers ridge regressions). It is the one with the best headline measure on the
-validation rows or, where these are fewer than :data:`FEWEST`, by cross- validation on training and validation
+validation rows or, where these are fewer than :data:`FEWEST`, by cross-validation on training and validation
 rows. It is then fitted on the training rows alone, as the network is, or of more than :data:`MOST_FITTED` on
 so many, drawn at random, for neither its memory nor its time to grow further. All of this is logged.
 

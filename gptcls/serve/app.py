@@ -40,7 +40,7 @@ from gptcls.classify.store import SavedClassifier
 from gptcls.core.errors import InputError
 from gptcls.data.clean import CLEANERS
 from gptcls.data.columns import is_blank
-from gptcls.data.fields import join_fields, without_boundary
+from gptcls.data.fields import column_names, join_fields, without_boundary
 from gptcls.data.long_texts import describe_cut
 from gptcls.data.options import TableOptions
 from gptcls.serve.batching import Batcher, BusyError
@@ -123,7 +123,7 @@ def create_app(
             "name": name,
             "kind": saved.task.kind,
             "labels": classifier.labels,
-            "fields": saved.text_columns or [f"text {n}" for n in range(1, saved.fields + 1)],
+            "fields": saved.text_columns if saved.fields > 1 else column_names(1),
             "max_length": saved.max_length,
             "long": saved.long,
             "abstain": saved.decision.abstain if has_probabilities else None,

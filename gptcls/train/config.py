@@ -147,7 +147,7 @@ class ModelOptions:
     init: Literal["pretrained", "random"] = "pretrained"
     """Start from the model's pretrained weights, or a preset from random ones."""
     train: Annotated[str | None, by_recipe("train", "{head,last_block,last_2,…,blocks,all,lora}")] = None
-    """The new head alone, or with the last blocks and final norm, all blocks, all and the tables, or LoRA."""
+    """The new head alone, or with the last blocks and final norm, all blocks, all and the table, or LoRA."""
     lora_kind: Annotated[LoRAKind | None, with_lora("lora", "{lora,rslora,dora}")] = None
     """What --train lora adds: plain LoRA; the same scaled by alpha / sqrt(rank); or with the length of each
     row of a matrix trained apart from where it points (DoRA)."""
@@ -189,8 +189,7 @@ class LanguageOptions:
     verbalizers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL=WORDS …")] = ()
     """Words for labels, where these are not their names."""
     shots: int = 0
-    """Training rows that stand in the prompt, with their labels, above each text; the head is then asked as
-    it is."""
+    """Training rows that stand with their labels above each text; the head is then asked as it is."""
     chat: Literal["auto", "none"] = "auto"
     """auto: the pattern is put into the words of the chat template that the tokenizer has, if it has one."""
     objective: Literal["labels", "tokens"] = "labels"
@@ -232,7 +231,7 @@ class FitOptions:
     temperature that are fitted on the validation rows (of fewer than 200 the weight is one half)."""
     calibrate: Annotated[Calibrate | None, by_recipe("calibrate", Calibrate)] = None
     """auto: probabilities no surer than the validation rows say, by a temperature (of several labels one for
-    all, and a line of a label's own where rows tell). Changes no answer but by --costs or --abstain."""
+    all, or a line for a label with rows enough). It changes no answer but by --costs or --abstain."""
     threshold: Threshold = "none"
     """What is answered of two classes: the likelier; the second above the threshold with the best F1 on the
     validation rows; or, of any number of classes, the one that costs least by --costs. Of several labels the
@@ -301,8 +300,7 @@ class RunOptions:
     matrix products in training: of several blocks of a GPT-2 on a CPU, of everything on NVIDIA GPUs. auto
     takes the processor's fastest. What is trained is kept in fp32, and scored as it will answer."""
     no_cache: Switch = False
-    """The plain loop, that trains in fp32 on a CPU: the frozen blocks run in every step instead of once per
-    text."""
+    """The plain loop, in fp32 on a CPU: the frozen blocks run in every step instead of once per text."""
     cache: Path | None = None
     """Folder that keeps the frozen blocks' output between runs, for sweeps. Texts that were computed in other
     batches may differ in their last bits."""

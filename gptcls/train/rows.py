@@ -47,9 +47,8 @@ def read_split(config: TrainConfig) -> Split:
 
 
 def files_read(config: TrainConfig) -> list[Path]:
-    """The user's files behind the rows and the words around them; not those of a data set that is bundled or
-    downloaded."""
-    named = [value for value in vars(config.data).values() if isinstance(value, Path)]
+    """The user's files behind rows, words around them and costs; none of a bundled or downloaded data set."""
+    named = [x for own in (config.data, config.fit) for x in vars(own).values() if isinstance(x, Path)]
     patterns = (config.language.pattern, *config.language.mix_patterns)
     named += [found[0] for found in map(pattern_file, patterns) if found]
     for source in (config.data.data, *(file for file, _ in config.language.mixed)):
