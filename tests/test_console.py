@@ -35,8 +35,9 @@ def folder(tmp_path_factory):
     """A classifier with a label that would clear the screen."""
     saved = tiny_saved()
     saved.task = SingleLabel((HOSTILE, HOSTILE + "2"))
-    save_classifier(tmp_path_factory.mktemp("classifier") / "x", saved)
-    return tmp_path_factory.getbasetemp() / "classifier0" / "x"
+    place = tmp_path_factory.mktemp("classifier") / "x"
+    save_classifier(place, saved)
+    return place
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess:
