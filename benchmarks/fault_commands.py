@@ -85,9 +85,16 @@ class Running:
         with _STARTING:
             self.process.start()
 
+    @property
+    def code(self) -> int | None:
+        """Its exit status, None while it runs. Asked by one thread at a time: of two that read the end of a
+        process the second is told 255, and whoever starts one looks at all others."""
+        with _STARTING:
+            return self.process.exitcode
+
     def send(self, signum: int) -> None:
         """A signal, if it still runs."""
-        if self.process.exitcode is None:
+        if self.code is None:
             os.kill(self.process.pid, signum)
 
     def text(self) -> str:
@@ -98,7 +105,7 @@ class Running:
         """Wait until its stderr has ``text``; False where it ends without."""
         end = time.perf_counter() + limit
         while time.perf_counter() < end:
-            alive = self.process.exitcode is None
+            alive = self.code is None
             if text in self.text():
                 return True
             if not alive:
@@ -108,11 +115,14 @@ class Running:
 
     def wait(self, limit: float = LIMIT) -> Done:
         """Its end, or after ``limit`` seconds SIGKILL."""
-        self.process.join(limit)
-        if hung := self.process.exitcode is None:
+        end = time.perf_counter() + limit
+        while (code := self.code) is None and time.perf_counter() < end:
+            time.sleep(0.002)
+        if hung := code is None:
             self.process.kill()
-            self.process.join()
-        seconds, code = time.perf_counter() - self.started, self.process.exitcode
+            while self.code is None:
+                time.sleep(0.002)
+        seconds = time.perf_counter() - self.started
         self.process.close()
         count = _text(self.log / "changes")
         done = Done(

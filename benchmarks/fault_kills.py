@@ -221,7 +221,7 @@ class Kills:
             return self.command(recipe, folder, trap, resume).wait()
         running = self.command(recipe, folder, None, resume)
         end = time.perf_counter() + share * reference.seconds
-        while time.perf_counter() < end and running.process.exitcode is None:
+        while time.perf_counter() < end and running.code is None:
             time.sleep(0.002)
         running.send(signum)
         return running.wait()

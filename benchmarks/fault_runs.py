@@ -66,7 +66,7 @@ def a_checkpoint_an_epoch(place: Place) -> None:
     running = Running("train", arguments, folder, None, blank_pictures)
     checkpoint = folder / "run" / "checkpoint" / "progress.json"
     # Less than a minute, after which there is one anyway; not each of epochs of milliseconds has one.
-    _wait_for(lambda: checkpoint.exists() or running.process.exitcode is not None, 45)
+    _wait_for(lambda: checkpoint.exists() or running.code is not None, 45)
     written = checkpoint.exists()
     running.send(signal.SIGKILL)
     done = running.wait()
@@ -231,11 +231,11 @@ def two_files(place: Place) -> None:
     arguments = ["--model", place.classifier, "--data", place.texts, "--out", "out.csv"]
     # All is written and has not yet its name.
     first = Running("classify", arguments, folder, Trap(0, signal.SIGSTOP, path="out.csv", event="os.rename"))
-    _wait_for(lambda: first.process.exitcode is not None or _state(first.process.pid) == "T", 60)
+    _wait_for(lambda: first.code is not None or _state(first.process.pid) == "T", 60)
     try:
         refused(warm("classify", arguments, folder), "out.csv", what="the second:")
     finally:
-        while first.process.exitcode is None:
+        while first.code is None:
             first.send(signal.SIGCONT)
             time.sleep(PAUSE)
         done = first.wait()
