@@ -36,7 +36,7 @@ from gptcls.core.tasks import MultiLabel, task_from_json
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.core.weights import State, parse
-from gptcls.data.fields import BOUNDARY, in_lines
+from gptcls.data.fields import BOUNDARY, column_names, in_lines
 from gptcls.data.long_texts import Long
 from gptcls.evaluation.calibration import Calibration
 from gptcls.evaluation.decision import PLAIN, Decision
@@ -77,16 +77,19 @@ class SavedClassifier:
     decision: Decision = PLAIN  # from probabilities to answers
     fields: int = 1  # texts of a row, which the tokenizer tells apart; those of several columns may be one
 
+    def __post_init__(self) -> None:
+        if self.fields > 1 and not self.text_columns:  # of rows in memory: as files of this package call them
+            self.text_columns = column_names(self.fields)
+
     def as_read(self, text: str) -> str:
         """A row as this classifier was trained on such: of ``fields`` texts, or as one text in lines.
         InputError for a row of another number of texts."""
         if self.fields == 1:
             return in_lines(text)
         if (found := text.count(BOUNDARY) + 1) != self.fields:
-            named = f" ({', '.join(self.text_columns)})" if self.text_columns else ""
-            what = "a text alone" if found == 1 else f"{found} texts"
+            named, what = ", ".join(self.text_columns), "a text alone" if found == 1 else f"{found} texts"
             way_out = "give a table with --data and --text-column, in Python a list of tuples or a DataFrame"
-            said = f"this classifier reads {self.fields} texts together{named}, and a row has {what}"
+            said = f"this classifier reads {self.fields} texts together ({named}), and a row has {what}"
             raise InputError(f"{said}; {way_out}")
         return text
 

@@ -16,8 +16,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """``"auto"``: an NVIDIA GPU, else an Apple GPU, else the CPU. Of several processes of one run each has an
     NVIDIA GPU of its own. In a container torch's threads are no more than the processors it may use.
     InputError for what is not here."""
-    quota = cpu_quota()
-    if torch.get_num_threads() > quota and "OMP_NUM_THREADS" not in os.environ:
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > (quota := cpu_quota()):
         torch.set_num_threads(int(quota))
         log.info(f"torch has {int(quota)} threads, as many processors as this process may use")
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

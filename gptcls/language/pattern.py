@@ -93,8 +93,7 @@ def read_pattern(given: str | None, verbalizers: Sequence[str] = ()) -> Pattern:
     TOML or JSON with ``pattern``, or ``patterns``, of which ``file.toml:2`` is the second, and perhaps the
     tables ``verbalizers`` and ``descriptions``. In a text ``\\n`` is a new line. InputError for others."""
     values: dict[str, Any] = {"pattern": DEFAULT if given is None else given.replace("\\n", "\n")}
-    named = pattern_file(given)
-    if named:
+    if named := pattern_file(given):
         values = _read_file(*named)
     elif given and "{" not in given and Path(given).suffix and Path(given).is_file():
         raise InputError(f"--pattern {given} is a file; its name must end in .toml or .json")

@@ -24,7 +24,7 @@ from gptcls.core.tasks import TASKS
 from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.core.weights import State
-from gptcls.data.fields import column_names, n_fields
+from gptcls.data.fields import n_fields
 from gptcls.data.labels import KINDS
 from gptcls.data.long_texts import cut_of, describe_cut
 from gptcls.data.repeats import expanded, weights_of
@@ -102,10 +102,9 @@ def prepare(
     datasets, max_length, pad_to = encode_split(split, task, config, model, tokenizer)
     if prompt is not None and not config.fit.epochs and config.language.content_free == "auto":
         divide_out(model, tokenizer, max_length, device)
-    columns = config.data.text_columns or (column_names(fields) if fields > 1 else ())
     saved = SavedClassifier(
         model, task, max_length, pad_to, start.base_of(model), config.to_json(), {}, tokenizer, options.long,
-        config.data.cleaning, columns, decision=decision, fields=fields,
+        config.data.cleaning, config.data.text_columns, decision=decision, fields=fields,
     )  # fmt: skip
     if config.run.save == "trained" and start.origin and saved.base is None:
         why = f"{options.model} differs from all base weights in more than this run trains"
