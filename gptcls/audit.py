@@ -31,7 +31,7 @@ from gptcls.data.same_text import text_key
 from gptcls.data.sources import from_frame, load_data
 from gptcls.data.split import PARTS, make_split
 from gptcls.evaluation.audit_report import Audit, in_words, meanings_of, write_report
-from gptcls.evaluation.confident import FEWEST, Suspects, held_out, suspects_of
+from gptcls.evaluation.confident import FEWEST, held_out, suspects_of
 from gptcls.evaluation.findings import (
     as_frame,
     conflicts,
@@ -125,7 +125,8 @@ def audit(
         texts = rows["text"].iloc[first].tolist()
         vectors = FeatureCache(config.cache).mean_vectors(backbone, texts, max_length, tokenizer, device)
         outputs = _held_out(task, rows, text, first, kind, vectors)[text]
-        suspects = _suspects(task, rows, outputs)
+        written = rows["label"].tolist()
+        suspects = suspects_of(task, written, task.targets(written).numpy(), outputs)
         rows["own"] = suspects.own
         found += of_suspects(rows, suspects)
         confused = confused_classes(task, rows, outputs)
@@ -234,11 +235,6 @@ def _held_out(
     targets = task.targets(labels).numpy()
     ngrams = Tfidf().fit_transform(rows["text"].iloc[first].tolist())
     return held_out(judge_of(task).rivals(task.labels), vectors, ngrams, targets, known)
-
-
-def _suspects(task: Task, rows: "pd.DataFrame", outputs: np.ndarray) -> Suspects:
-    labels = rows["label"].tolist()
-    return suspects_of(task, labels, task.targets(labels).numpy(), outputs)
 
 
 def main() -> None:

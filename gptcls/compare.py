@@ -78,7 +78,8 @@ def compare(*runs: str | Path) -> Comparison:
     and runs of other test rows, labels or tasks, which no test of pairs can compare."""
     if len(runs) < 2:
         raise InputError(f"{len(runs)} run{'s' * (len(runs) != 1)} given: name two or more folders of runs")
-    if twice := [run for run in runs if [*map(_place, runs)].count(_place(run)) > 1]:
+    places = [Path(run).resolve() for run in runs]
+    if twice := [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]:
         raise InputError(f"{twice[0]} is given twice: compare different runs")
     found = [_finished(Path(run)) for run in runs]
     first, *others = found
@@ -93,10 +94,6 @@ def compare(*runs: str | Path) -> Comparison:
     for name, p in zip(shares, holm([pairs[name]["p"] for name in shares]), strict=True):
         pairs[name]["p_holm"] = p
     return Comparison({run.name: run.scores for run in found}, pairs, first.task)
-
-
-def _place(run: str | Path) -> Path:
-    return Path(run).resolve()
 
 
 def _finished(folder: Path) -> Finished:

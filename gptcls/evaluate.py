@@ -99,18 +99,17 @@ def evaluate(
         raise InputError(f"--reference {config.reference}: {said}; leave it out")
     # The rows, cleaned as those of the split were.
     layout, source = config.layout(KINDS[task.name]), config.data
+    columns = config.text_columns, config.label_column
     alone = labels is None and source is not None and config.reference is not None
     if alone and _unlabelled(config, layout, classifier, source):
         rows = _without_labels(config, classifier, source)
     elif source is None:
         rows = _own_test_rows(config, layout, split, where)
     elif isinstance(source, str | Path) and labels is None:
-        columns = config.text_columns, config.label_column
         parts = load_parts(source, *columns, layout, config.dialect, classifier.saved.text_columns)
         rows = parts.get("test", parts["train"])
     else:
         rows = labelled_rows(source, labels, config.text_columns)
-        columns = config.text_columns, config.label_column
         if labels is not None:
             columns = fields_named(rows.columns), "label"
         trained_on = classifier.saved.text_columns if labels is None else ()
@@ -137,7 +136,8 @@ def evaluate(
     if show and labelled:
         say(report.scores_table(task, {str(source or "test"): scores}, {}))
     if show and found:
-        say(("\n" if labelled else "") + in_words(found["drift"], _named(config)))
+        reference = "the run's training rows" if config.reference == TRAIN else str(config.reference)
+        say(("\n" if labelled else "") + in_words(found["drift"], reference))
     return scores | found
 
 
@@ -270,10 +270,6 @@ def _sample(classifier: TextClassifier, rows: "pd.DataFrame", held: "pd.DataFram
     answered = answers_of(task, outputs, saved.decision)
     labels = labels_of(task, rows["label"].tolist()) if "label" in rows else None
     return Sample(texts, saved.tokenizer.encode_rows(texts), vectors, answered, labels)
-
-
-def _named(config: EvaluateConfig) -> str:
-    return "the run's training rows" if config.reference == TRAIN else str(config.reference)
 
 
 class _Verb(ModuleType):

@@ -38,7 +38,7 @@ from gptcls.data.writer import ChunkWriter
 from gptcls.evaluation.judge import judge_of
 from gptcls.evaluation.table import aligned
 from gptcls.fast.features import FeatureCache
-from gptcls.models.families import FAMILIES, known_family
+from gptcls.models.families import is_decoder
 from gptcls.models.weight_files import read_object
 from gptcls.pretrain.adapt import BASE
 from gptcls.train.config import TrainConfig
@@ -280,8 +280,7 @@ def trained_again(
     and no text of any part is among the extra rows. Where the number of epochs was the preset's, it is the
     preset's for so many rows."""
     epochs, model = settings.fit.epochs, saved.model
-    family = known_family(model.backbone)
-    kind = model.backbone.config.n_embd, len(split.train), family is None or FAMILIES[family].decoder
+    kind = model.backbone.config.n_embd, len(split.train), is_decoder(model.backbone)
     if epochs == preset_settings(settings.fit.preset, *kind)["epochs"]:
         epochs = None
     own = {"extra": extra, "cache": cache, "epochs": epochs, "out": None, "resume": False}

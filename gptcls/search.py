@@ -30,7 +30,7 @@ from gptcls.core.task import Task
 from gptcls.data.split import Split
 from gptcls.evaluation.plots import new_figure
 from gptcls.evaluation.style import BLUE, GREY, VERMILION
-from gptcls.models.families import FAMILIES, known_family
+from gptcls.models.families import is_decoder
 from gptcls.train.config import TrainConfig
 from gptcls.train.folder import checkpoint_in, state_of
 from gptcls.train.hooks import duration
@@ -106,7 +106,9 @@ def search(config: SearchConfig | None = None, **options: Any) -> Search:
     """
     require_one_process("search")
     config = (config or SearchConfig()).changed(**options)
-    optuna = _optuna()
+    with needed("search", "gptcls.search"):
+        import optuna
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     fixed = resolve(config.training(out=None))
     _check(config)
     folder = config.run.out or Path("runs") / config.run_name
@@ -119,13 +121,6 @@ def search(config: SearchConfig | None = None, **options: Any) -> Search:
     finally:
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _optuna() -> Any:
-    with needed("search", "gptcls.search"):
-        import optuna
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
 
 
 def _check(config: SearchConfig) -> None:
@@ -183,9 +178,7 @@ def _space(optuna: Any, config: SearchConfig, first: Setup) -> dict[str, Any]:
     distributions = optuna.distributions
     blocks = len(first.saved.model.backbone.blocks)
     choices = ["head", "last_block", *(["last_2"] if blocks > 2 else [])]
-    family = known_family(first.saved.model.backbone)
-    decoder = family is None or FAMILIES[family].decoder
-    pools = ["last" if decoder else "first", "mean", "max"]
+    pools = ["last" if is_decoder(first.saved.model.backbone) else "first", "mean", "max"]
     lora, n = center["train"] == "lora", center["epochs"]
     every = {
         "lr": distributions.FloatDistribution(center["lr"] / 8, center["lr"] * 8, log=True),

@@ -70,18 +70,15 @@ def _words_rules(spec: dict) -> Iterator[Rule]:
     yield "runs", runs, fits and runs[0] <= runs[1], "how many characters a run has, at least and at most"
     yield from task_rules(spec["task"])
     yield "cleaning", spec["cleaning"], spec["cleaning"] in tuple(CLEANERS), f"one of {', '.join(CLEANERS)}"
-    yield _columns_rule(spec["text_columns"])
-    yield _fields_rule(spec["fields"])
+    yield from _text_rules(spec)
     yield from _trust_rules(spec)
 
 
-def _columns_rule(names: Any) -> Rule:
+def _text_rules(spec: dict) -> Iterator[Rule]:
+    names, n = spec["text_columns"], spec["fields"]
     fits = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return "text_columns", names, fits, "a list of names"
-
-
-def _fields_rule(n: Any) -> Rule:
-    return "fields", n, _is_whole(n, 100), "a whole number from 1 to 100"
+    yield "text_columns", names, fits, "a list of names"
+    yield "fields", n, _is_whole(n, 100), "a whole number from 1 to 100"
 
 
 def _rules(spec: dict) -> Iterator[Rule]:
@@ -100,8 +97,7 @@ def _rules(spec: dict) -> Iterator[Rule]:
         yield name, spec[name], spec[name] in tuple(known), f"one of {', '.join(known)}"
     yield "head_bias", spec["head_bias"], type(spec["head_bias"]) is bool, "true or false"
     yield from _prompt_rules(spec["prompt"], network.get("vocab_size", 2**31), len(spec["task"]["labels"]))
-    yield _columns_rule(spec["text_columns"])
-    yield _fields_rule(spec["fields"])
+    yield from _text_rules(spec)
     yield "mixture", spec["mixture"], _is_mixture(spec["mixture"]), "null, or a weight and a temperature"
     fits = _is_whole(spec["members"], 1000) and (spec["members"] == 1 or spec["trained"] != "lora")
     yield "members", spec["members"], fits, "a whole number from 1 to 1000, of adapters 1"

@@ -280,11 +280,12 @@ class Curves(Hook):
 
 
 @torch.inference_mode()
-def loader_logits(
+def text_logits(
     model: nn.Module, loader: Iterable[Batch], device: torch.device, num_batches: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and targets of the first ``num_batches`` batches (all by default), on the CPU; the model
-    is left in the mode it was in."""
+    """Logits (N, K) and targets of the first ``num_batches`` batches, on the CPU; of all, the default, one
+    row (K,) for each text: of a text that was cut into several rows it is the mean of theirs, and the loader
+    has to keep the order of its dataset. The model is left in the mode it was in."""
     was_training = model.training
     model.eval()
     pairs = [
@@ -292,16 +293,7 @@ def loader_logits(
         for ids, lengths, targets in islice(loader, num_batches)
     ]
     model.train(was_training)
-    logits, targets = zip(*pairs, strict=True)
-    return torch.cat(logits), torch.cat(targets)
-
-
-def text_logits(
-    model: nn.Module, loader: Iterable[Batch], device: torch.device, num_batches: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """:func:`loader_logits`, of all batches with one row (K,) for each text: of a text that was cut into
-    several rows it is the mean of theirs, and the loader has to keep the order of its dataset."""
-    logits, targets = loader_logits(model, loader, device, num_batches)
+    logits, targets = map(torch.cat, zip(*pairs, strict=True))
     dataset = getattr(loader, "dataset", None)
     if num_batches is None and dataset is not None and len(logits) > len(dataset.targets):
         return mean_of_each(logits, dataset.owners), dataset.targets

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from gptcls.data.fields import in_lines
 from gptcls.models.weight_files import read_object
@@ -139,8 +140,6 @@ class NgramModel:
 
     def save(self, folder: Path) -> None:
         """Write both files."""
-        from safetensors.numpy import save_file
-
         blocks = [vars(block) for block in self.blocks]
         text = json.dumps({"activation": self.activation, "blocks": blocks}, ensure_ascii=False)
         (folder / NGRAMS).write_text(text, encoding="utf-8")
@@ -152,8 +151,6 @@ class NgramModel:
         """What :meth:`save` wrote of a model with this activation and ``n_outputs`` (K). ValueError,
         KeyError, TypeError, OSError, SafetensorError and InputError for files that are damaged or of another
         model."""
-        from safetensors.numpy import load_file
-
         spec, tensors = read_object(folder / NGRAMS), load_file(folder / WEIGHTS)
         if spec["activation"] != activation:
             found = f"{NGRAMS} says activation {spec['activation']!r}"

@@ -24,21 +24,14 @@ def format_trust(part: str, scores: dict, costs: Mapping[str, float] = MappingPr
         beside = [f"{name} {cost:.4g}" for name, cost in costs.items()]
         lines.append("; ".join([f"cost on {part}: {coverage['cost']:.4g} a text", *beside]))
     if abstain := coverage["abstain"]:
-        lines.append(f"{part}, unsure below {abstain:g}: {_answered(coverage)}")
+        answered = f"{coverage['coverage']:.1%} answered ({coverage['answered']:,} texts)"
+        lines.append(f"{part}, unsure below {abstain:g}: {answered}, {_right(coverage)} of these right")
         lines += ["", "confidence  answered  right of these"]
         for row in coverage["levels"]:
             mark = "  <- --abstain" if row["confidence"] == abstain else ""
-            lines.append(f"{row['confidence']:>10g}  {_per_cent(row['coverage'])}  {_right(row):>14}{mark}")
+            lines.append(f"{row['confidence']:>10g}  {row['coverage']:>8.1%}  {_right(row):>14}{mark}")
     return "\n".join(lines)
-
-
-def _answered(row: dict) -> str:
-    return f"{row['coverage']:.1%} answered ({row['answered']:,} texts), {_right(row)} of these right"
 
 
 def _right(row: dict) -> str:
     return MISSING if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-
-
-def _per_cent(share: float) -> str:
-    return f"{share:>8.1%}"

@@ -18,6 +18,7 @@ from gptcls.models.llama import LlamaConfig
 from gptcls.models.modern_bert import ModernBertConfig
 
 Entries = dict[str, Any]  # of config.json
+CUT_FROM = {"head": "right", "tail": "left"}  # the side, by what is read of a long text
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class Form:
     """A family there."""
 
     entries: Callable[[Any], Entries]  # by our config; but for those that every classifier has
-    head: str  # name of its last layer
     below: str | None = None  # activation of the layer below that, where there is one
     bias: bool = True  # whether the last layer has one
     from_padding: bool = False  # positions are counted from the id of the padding token on
@@ -205,13 +205,13 @@ def _encoder(config: BertConfig | DebertaConfig) -> Entries:
 
 
 FORMS = {
-    "gpt2": Form(_gpt2, "score", bias=False),
-    "llama": Form(_llama, "score", bias=False),
-    "bert": Form(_bert("bert", "Bert"), "classifier", "tanh"),
-    "roberta": Form(_bert("roberta", "Roberta"), "classifier.out_proj", "tanh", from_padding=True),
-    "distilbert": Form(_distilbert, "classifier", "relu"),
-    "electra": Form(_bert("electra", "Electra"), "classifier.out_proj", "gelu"),
-    "ernie": Form(_bert("ernie", "Ernie"), "classifier", "tanh"),
-    "deberta": Form(_deberta, "classifier", "gelu"),
-    "modernbert": Form(_modern_bert, "classifier"),
+    "gpt2": Form(_gpt2, bias=False),
+    "llama": Form(_llama, bias=False),
+    "bert": Form(_bert("bert", "Bert"), "tanh"),
+    "roberta": Form(_bert("roberta", "Roberta"), "tanh", from_padding=True),
+    "distilbert": Form(_distilbert, "relu"),
+    "electra": Form(_bert("electra", "Electra"), "gelu"),
+    "ernie": Form(_bert("ernie", "Ernie"), "tanh"),
+    "deberta": Form(_deberta, "gelu"),
+    "modernbert": Form(_modern_bert),
 }

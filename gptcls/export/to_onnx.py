@@ -28,13 +28,12 @@ from gptcls.core.batches import pad
 from gptcls.core.errors import InputError
 from gptcls.core.tasks import MultiLabel
 from gptcls.data.clean import CONTROL, REPEATED, SPACE
-from gptcls.export.forms import tokenizer_of
+from gptcls.export.forms import CUT_FROM, tokenizer_of
 from gptcls.fast.frozen import Trained
 from gptcls.language.head import LabelClassifier
 
 LARGEST = 2**31 - 2**20  # bytes in a file of protocol buffers, names and graph left aside
 TOLERANCE = 1e-4  # of what ONNX Runtime computes
-CUT_FROM = {"head": "right", "tail": "left"}  # what tokenizers calls them
 LEAST_LOG, MOST_LOGIT = math.log(1e-38), -math.log(1e-16)  # of the probabilities that are calibrated
 
 
@@ -115,7 +114,10 @@ def to_onnx(classifier: SavedClassifier, folder: Path, int8: bool = False) -> No
     :data:`TOLERANCE` of ours. InputError where they are not or there are none, as may happen with a network
     of your own; for what is no network, n-grams and texts read in several rows; and without the libraries.
     """
-    _require_libraries()
+    with needed("onnx", "--to onnx"):
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
     tokenizer, answers = _tokenizer(classifier), Answers(classifier)
     sizes = {each.data_ptr(): each.numel() for each in answers.parameters()}
     beside = 4 * sum(sizes.values()) > LARGEST
@@ -133,13 +135,6 @@ def to_onnx(classifier: SavedClassifier, folder: Path, int8: bool = False) -> No
     log.info(f"ONNX Runtime's answers differ by {difference:.1g} at most" + ", before the 8 bits" * int8)
     if beside:
         log.info("more than 2 GB do not fit into model.onnx: keep model.onnx.data beside it")
-
-
-def _require_libraries() -> None:
-    with needed("onnx", "--to onnx"):
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
 
 
 def _tokenizer(saved: SavedClassifier) -> Any:

@@ -24,23 +24,18 @@ from gptcls.classify.store import NO_ROOM, SavedClassifier
 from gptcls.common.files import atomic_folder, write_json
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
-from gptcls.core.tasks import MultiLabel, Regression
+from gptcls.core.tasks import Regression
 from gptcls.core.weights import State
 from gptcls.evaluation.decision import PLAIN
-from gptcls.export.forms import FORMS, Form, tokenizer_of, with_tokenizer
+from gptcls.export.forms import CUT_FROM, FORMS, Form, tokenizer_of, with_tokenizer
 from gptcls.language.head import LabelClassifier
 from gptcls.models.auto_tokenizer import save_tokenizer, with_padding
 from gptcls.models.families import FAMILIES, Family, family_name, poolings_of
-from gptcls.models.heads import bias_into_norm, weight_and_bias
+from gptcls.models.heads import KINDS, bias_into_norm, weight_and_bias
 from gptcls.models.llama import LlamaConfig
 from gptcls.models.lora import merged
 from gptcls.models.weight_files import saving
 
-PROBLEMS = {
-    SingleLabel: "single_label_classification", MultiLabel: "multi_label_classification",
-    Regression: "regression",
-}  # fmt: skip
-TRUNCATION = {"head": "right", "tail": "left"}  # by what is read of a long text
 SMALL = 2.0**-8
 # An activation a, two factors f of its input and two g of its output: g₀ a(f₀ z) + g₁ a(f₁ z) = z. Exactly
 # for relu, and for gelu since z Φ(z) + z Φ(-z) = z; for tanh, by its series, up to 8/15 (SMALL z)⁴ z.
@@ -94,7 +89,7 @@ def to_transformers(classifier: SavedClassifier, folder: Path) -> None:
     ``folder``. Probabilities, or numbers, are those of ``classifier`` in fp32, also of texts that are cut
     (``truncation=True``). InputError for what no class of ``transformers`` computes."""
     entries, tensors, pad_token, tokenizer = _converted(classifier)
-    side = {"truncation_side": TRUNCATION[classifier.long], "split_special_tokens": True}
+    side = {"truncation_side": CUT_FROM[classifier.long], "split_special_tokens": True}
     if getattr(classifier.model.backbone.config, "sep_id", None) is not None:
         side["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     with saving("the classifier", folder, NO_ROOM), atomic_folder(folder) as temporary:
@@ -131,12 +126,12 @@ def _converted(saved: SavedClassifier) -> tuple[dict[str, Any], State, str, str]
         table = state["wpe.weight"]
         state["wpe.weight"] = torch.cat([table.new_zeros(pad_id + 1, table.shape[1]), table])
         entries["max_position_embeddings"] = len(state["wpe.weight"])
-    head = _with_head(saved, form, state, entries["architectures"][0])
+    head = _with_head(saved, form, family.head, state, entries["architectures"][0])
     tensors = family.names.to_theirs(state) | head
     entries |= {
         "id2label": {str(i): label for i, label in enumerate(task.labels)},
         "label2id": {label: i for i, label in enumerate(task.labels)},
-        "problem_type": PROBLEMS[type(task)],
+        "problem_type": next(theirs for theirs, kind in KINDS.items() if kind == task.kind),
         "pad_token_id": pad_id,
         "torch_dtype": "float32",
     }
@@ -153,7 +148,7 @@ def _require_expressible(saved: SavedClassifier, family: Family, name: str) -> N
         (saved.mixture, "its answers are a mixture with those of n-grams", "train with --stack none"),
         (pooling != usual, f"its head reads by --pooling {pooling}, that of {name} the {usual} token",
             f"train with --pooling {usual}, or use --to onnx"),
-        (saved.long not in TRUNCATION, f"it reads long texts by --long {saved.long}",
+        (saved.long not in CUT_FROM, f"it reads long texts by --long {saved.long}",
             "train with --long head"),
         (saved.cleaning != "none", "it cleans texts first", "train without --clean"),
         (saved.decision != PLAIN, "it abstains, or answers by costs or a threshold",
@@ -163,8 +158,8 @@ def _require_expressible(saved: SavedClassifier, family: Family, name: str) -> N
             raise InputError(f"transformers cannot express this classifier: {what}; {way_out}")
 
 
-def _with_head(saved: SavedClassifier, form: Form, state: State, name: str) -> State:
-    """The tensors of the last layer under their names; ``state`` (ours) changes with it where it must."""
+def _with_head(saved: SavedClassifier, form: Form, layer: str, state: State, name: str) -> State:
+    """The tensors of the last ``layer`` under their names; ``state`` (ours) changes with it where it must."""
     head = ScaledHead.of(saved)
     K, C = head.weight.shape
     if form.below and not saved.model.backbone.config.pooler:
@@ -177,7 +172,7 @@ def _with_head(saved: SavedClassifier, form: Form, state: State, name: str) -> S
     else:
         weight, bias = head.layer
     if form.bias:
-        return {f"{form.head}.weight": weight, f"{form.head}.bias": bias}
+        return {f"{layer}.weight": weight, f"{layer}.bias": bias}
     differences = isinstance(saved.task, SingleLabel)  # softmax knows nothing else
     if differences:
         bias = bias - bias.mean()
@@ -189,4 +184,4 @@ def _with_head(saved: SavedClassifier, form: Form, state: State, name: str) -> S
         if moved is None:
             raise InputError(f"{name} has no bias, and its norm cannot stand in for it; use --to onnx")
         state["norm.bias"] = moved
-    return {f"{form.head}.weight": weight}
+    return {f"{layer}.weight": weight}

@@ -90,6 +90,12 @@ def known_family(network: nn.Module) -> str | None:
     return next((name for name, f in FAMILIES.items() if type(network.config) is f.config), None)
 
 
+def is_decoder(network: nn.Module) -> bool:
+    """Whether a token sees only what stands before it; of a family unknown it is taken for granted."""
+    name = known_family(network)
+    return name is None or FAMILIES[name].decoder
+
+
 def family_name(network: nn.Module) -> str:
     """The same as :func:`known_family`, with an InputError where there is none."""
     if name := known_family(network):

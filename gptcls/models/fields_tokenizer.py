@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from gptcls.core.tokenizer import Tokenizer, require_text
-from gptcls.data.fields import fields_of
+from gptcls.data.fields import fields_of, in_lines
 from gptcls.data.long_texts import fields_read
 
 
@@ -44,12 +44,12 @@ class FieldsTokenizer(Tokenizer):
 
     def encode_rows(self, texts: Iterable[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each row; a longer one is shortened as :meth:`cut` does."""
-        rows = []
+        texts = list(texts)
         for row, text in enumerate(texts):
             require_text(text, f"row {row}: ")
-            rows.append(fields_of(text))
         if not self.between:
-            return self.alone.encode_rows(map(self.as_one, rows), max_length)
+            return self.alone.encode_rows(map(in_lines, texts), max_length)
+        rows = list(map(fields_of, texts))
         encoded = map(self._bare, self.alone.encode_rows(field for row in rows for field in row))
         found = []
         for row in rows:
@@ -75,11 +75,6 @@ class FieldsTokenizer(Tokenizer):
 
     def to_json(self) -> str | None:
         return self.alone.to_json()
-
-    @staticmethod
-    def as_one(fields: list[str]) -> str:
-        """What is encoded where nothing stands between two fields."""
-        return "\n".join(filter(str.strip, fields))
 
     def _bare(self, ids: list[int]) -> list[int]:
         """Without what is put around a text."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gptcls.common.extras import needed
@@ -98,8 +100,6 @@ def read_state(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, Tens
 @contextmanager
 def saving(what: str, folder: Path, way_out: str = "free space") -> Iterator[None]:
     """InputError where ``what`` cannot be saved to a folder, be it the system or safetensors that says so."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -107,9 +107,6 @@ def saving(what: str, folder: Path, way_out: str = "free space") -> Iterator[Non
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         return load_file(path)
     except (SafetensorError, ValueError, KeyError, AttributeError, OverflowError) as error:

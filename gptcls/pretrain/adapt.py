@@ -59,11 +59,7 @@ class AdaptOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedConfig(TrainConfig):
-    """Fine-tune a pretrained GPT, Llama, Qwen, BERT or one of their kin on labelled texts: to name one class
-    of each, any number of labels, or numbers.
-
-    Without options: a small GPT on a bundled sample of text messages, in under a minute.
-    """
+    __doc__ = TrainConfig.__doc__
 
     GROUPS: ClassVar = TrainConfig.GROUPS | {
         "adapting": "model", "adapt_steps": ADVANCED, "adapt_lr": ADVANCED,

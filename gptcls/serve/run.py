@@ -1,10 +1,9 @@
 """python -m gptcls.serve: a page to try a classifier in a browser, and a JSON endpoint for programs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tyro
 
@@ -46,7 +45,9 @@ class ServeConfig(AnswerOptions):
 def serve(config: ServeConfig) -> None:
     """Answer requests until a signal comes. InputError for an address that cannot be had, a classifier that
     cannot be read, and where a package of the extra ``serve`` is missing."""
-    create_app, listening, run_server = _parts()
+    with needed("serve", "serving"):
+        from gptcls.serve.app import create_app
+        from gptcls.serve.server import listening, run_server
     limits = config.limits.checked()
     if not 0 <= config.port < 2**16:
         raise InputError(f"--port {config.port} is out of range; use 0 to 65535, 0 for any that is free")
@@ -67,13 +68,6 @@ def serve(config: ServeConfig) -> None:
             log.info("whoever reaches this address can use it: there is no password")
         with unlogged():  # what reading a file logs may quote it
             run_server(app, sock)
-
-
-def _parts() -> tuple[Callable[..., Any], ...]:
-    with needed("serve", "serving"):
-        from gptcls.serve.app import create_app
-        from gptcls.serve.server import listening, run_server
-    return create_app, listening, run_server
 
 
 def _name(model: str | TextClassifier) -> str:

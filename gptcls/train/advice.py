@@ -29,20 +29,17 @@ def advice(run: Run) -> str:
     rival, plain = found.get(TFIDF, 0), found.get(NETWORK, 0)
     mix = f"--stack ngrams, to mix it in: {TFIDF} is ahead on validation, {rival:.1f} to {ours:.1f} %"
     unmix = f"--stack none: the {NETWORK} is ahead on validation, {plain:.1f} to {ours:.1f} %"
+    names, model = list(PRESETS), config.model.model
+    larger = names[names.index(model) + 1 :] if model in names else []
     heart = f"{on_train:.1f} % is right of {len(run.split.train):,} training rows, {ours:.1f} % of validation"
     rules = {
         mix: rival > ours and config.fit.stack != "ngrams",
         unmix: plain > ours,
         f"more labelled rows: {heart}": on_train - ours > LEARNT_BY_HEART,
         "--preset best: it trains more and for longer": config.fit.preset != "best",
-        **{f"--model {name}, a larger pretrained network": True for name in _larger(config.model.model)},
+        **{f"--model {name}, a larger pretrained network": True for name in larger},
     }
     return next((said for said, fits in rules.items() if fits), "")
-
-
-def _larger(model: str) -> list[str]:
-    names = list(PRESETS)
-    return names[names.index(model) + 1 :] if model in names else []
 
 
 def _missed(run: Run) -> tuple[str, float, int] | None:

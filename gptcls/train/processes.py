@@ -26,14 +26,6 @@ from gptcls.core.loop import Hook, Trainer, rng_state, set_rng_state
 from gptcls.train.hooks import Checkpoints, StopOnSignal, StoppedError
 
 
-def share_of(batch: Batch) -> Batch:
-    """This process's rows of a batch, which may be none: dealt out by length, so that all have as much to
-    do."""
-    rank, world = processes()
-    rows = batch[1].argsort(stable=True)[rank::world]
-    return tuple(part[rows] for part in batch)
-
-
 class SharedTrainer(Trainer):
     """A :class:`Trainer` whose steps are those of one process, of which each of several computes its share;
     ``network`` and what follows are as there.
@@ -49,7 +41,10 @@ class SharedTrainer(Trainer):
         parts: Callable[[Batch], list[Batch]] = lambda batch: [batch], **options: Any,
     ) -> None:  # fmt: skip
         def parts_of_share(batch: Batch) -> list[Batch]:
-            return parts(share) if len((share := share_of(batch))[1]) or evenly else []
+            """This process's rows, which may be none: dealt out by length, so that all have as much to do."""
+            rank, world = processes()
+            rows = batch[1].argsort(stable=True)[rank::world]
+            return parts(tuple(part[rows] for part in batch)) if len(rows) or evenly else []
 
         super().__init__(network, *arguments, parts=parts_of_share, **options)
         self.model, self.seed = SharedAnswers(network), seed

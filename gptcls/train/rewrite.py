@@ -17,7 +17,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +78,7 @@ class Writer:
         keys = [hashlib.sha256(json.dumps([settings, text]).encode()).hexdigest() for text in texts]
         with _opened(place / FILE) as known:
             order = sorted(dict(zip(keys, texts, strict=True)).items(), key=lambda item: len(item[1]))
-            batches = list(enumerate(_batches(order)))
+            batches = enumerate(order[start : start + BATCH] for start in range(0, len(order), BATCH))
             todo = {n: [(key, text) for key, text in batch if key not in known] for n, batch in batches}
             missing = sum(map(len, todo.values()))
             there = f"{len(order) - missing:,} texts from {place / FILE}"
@@ -168,12 +167,6 @@ def _identity(name: str) -> str:
     """What a model's output depends on: of a folder its weights, of a name on the hub the name."""
     files = sorted(file for file in Path(name).glob("*") if file.suffix in SUFFIXES)
     return remembered_sha256(*files) if files else name
-
-
-def _batches(items: Sequence[Any]) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while batch := list(islice(rest, BATCH)):
-        yield batch
 
 
 # --- what was written before ---

@@ -37,11 +37,12 @@ from gptcls.language.head import LabelClassifier, read_by
 from gptcls.language.pattern import Pattern, read_pattern
 from gptcls.language.prompt import Prompt, Prompted
 from gptcls.language.tree import without_trees
-from gptcls.models.families import FAMILIES, known_family, poolings_of
+from gptcls.models.families import FAMILIES, is_decoder, known_family, poolings_of
 from gptcls.models.fields_tokenizer import for_fields
 from gptcls.models.lora import LoRAConfig, adapt, freeze
 from gptcls.train.answers import first_decision
 from gptcls.train.config import ModelOptions, TrainConfig
+from gptcls.train.ensemble import put
 from gptcls.train.language import divide_out, make_prompt
 from gptcls.train.mix import OtherTask
 from gptcls.train.resolve import TASK_OPTIONS, settle
@@ -86,7 +87,7 @@ def prepare(
     if config.language.head == "lm":
         start.head = None  # it answers by another
     config = start.settle_head(config, task)
-    config = settle(config, start.backbone.config.n_embd, start.decoder, len(split.train))
+    config = settle(config, start.backbone.config.n_embd, is_decoder(start.backbone), len(split.train))
     options, device = config.model, pick_device(config.run.device)
     if config.run.shard and processes()[1] == 1:
         raise InputError("--shard is for several processes: torchrun --nproc-per-node 2 -m gptcls.train …")
@@ -197,9 +198,7 @@ def restart(setup: Setup, seed: int, start: State) -> None:
         pool = POOLERS[model.pooling](model.head.in_features)
         start = start | {f"head.{name}": p for name, p in head.named_parameters()}
         start |= {f"pool.{name}": p for name, p in pool.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in model.trained_parameters().items():
-            parameter.copy_(start[name])
+    put(model, start)
 
 
 def choose_pooling(options: ModelOptions, backbone: nn.Module) -> str:

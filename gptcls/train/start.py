@@ -19,7 +19,6 @@ from gptcls.core.tokenizer import GPT2 as GPT2_TOKENIZER
 from gptcls.core.tokenizer import Tokenizer
 from gptcls.language.head import LabelClassifier
 from gptcls.language.tree import without_trees
-from gptcls.models.families import FAMILIES, known_family
 from gptcls.models.heads import Head, named, weight_and_bias
 from gptcls.models.lora import merge
 from gptcls.models.pretrained import load_headed, load_tokenizer, weights_sha256
@@ -46,12 +45,6 @@ class Start:
     head: Head | None = None
     cleaning: str | None = None  # of the texts that the head was trained on, where that is known
     pad_to: int | None = None  # likewise
-
-    @property
-    def decoder(self) -> bool:
-        """Whether a token sees only what stands before it; of a family unknown it is taken for granted."""
-        family = known_family(self.backbone)
-        return family is None or FAMILIES[family].decoder
 
     def settle_head(self, config: TrainConfig, task: Task) -> TrainConfig:
         """Decide whether the head is trained on, as the log says; where it is, the options say what it reads,

@@ -33,7 +33,7 @@ def fit_words(
     tfidf.idf_ = idf = np.where(filled, tfidf.idf_, 0).astype(np.float32)
     inputs = tfidf.transform(counts)[:, filled].astype(np.float64)
     held_inputs = tfidf.transform(counted(held[0], runs))[:, filled]
-    targets, held_targets = map(_double, (targets, held[1]))
+    targets, held_targets = (x.double() if x.is_floating_point() else x for x in (targets, held[1]))
     found = np.zeros((1 + inputs.shape[1], task.n_outputs))
     best, chosen, strength = np.inf, found, 0.0
     for c in STRENGTHS:
@@ -46,10 +46,6 @@ def fit_words(
     coefficients = np.zeros((len(filled), task.n_outputs), dtype=np.float32)
     coefficients[filled] = chosen[1:]
     return Words(runs, idf, coefficients, chosen[0].astype(np.float32))
-
-
-def _double(targets: Tensor) -> Tensor:
-    return targets.double() if targets.is_floating_point() else targets
 
 
 def _minimum(inputs, targets: Tensor, task: Task | SoftTargets, penalty: float, start: np.ndarray):
