@@ -2,8 +2,8 @@
 2015, "Distilling the Knowledge in a Neural Network").
 
 What teaches are the teacher's outputs as it gives them: calibrated where it is, of an ensemble the mean, of a
-mixture with n-grams the mixture. The student is any network that gptcls.train takes, or none: hashed n-grams
-into a linear layer (:mod:`gptcls.classify.words`).
+mixture with n-grams the mixture; with ``--hidden`` its vectors too. The student is any network that
+gptcls.train takes, or none: hashed n-grams into a linear layer (:mod:`gptcls.classify.words`).
 
 No text that the teacher was trained on is among the student's test rows: there the teacher is better than it
 is elsewhere, and so is who learnt from it.
@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 import tyro
+from torch import nn
 
 from gptcls.classify.predict import TextClassifier, load_classifier
 from gptcls.classify.store import SavedClassifier, find_classifier
@@ -59,7 +60,7 @@ from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.run import RESULT, Run, fit, train_in, write_run
 from gptcls.train.setup import Setup, make_task
-from gptcls.train.soft import Lesson, SoftTargets
+from gptcls.train.soft import Lesson, SoftTargets, show_vectors
 from gptcls.train.words import fit_words
 
 TEACHERS = "teacher"  # as --data: the teacher's own rows
@@ -91,6 +92,9 @@ class TeachingOptions:
     more."""
     soft: float = 0.5
     """Share of the soft part in the loss of a row with a label, 0 to 1; of rows without, it is all."""
+    hidden: float = 0.0
+    """How much is added for vectors, as each one's head reads them, that lie otherwise to each other than the
+    first teacher's: so many times 1 less their alignment (CKA), such as 1."""
     base: str | None = None
     """Where the weights are that the teacher was trained on, if it is stored without them and they moved."""
     allow_download: bool = False
@@ -163,11 +167,18 @@ def checked(config: DistillConfig) -> DistillConfig:
     if teaching.teacher is None:
         raise InputError("--teacher is missing: name the folder of a trained classifier")
     settled = resolve(config)
-    check_finite({"temperature": teaching.temperature, "soft": teaching.soft})
+    check_finite({name: getattr(teaching, name) for name in ("temperature", "soft", "hidden")})
     if teaching.temperature <= 0:
         raise InputError(f"--temperature {teaching.temperature} is too small; use more than 0, such as 2")
     if not 0 <= teaching.soft <= 1:
         raise InputError(f"--soft {teaching.soft} is not a share; use 0 to 1")
+    if teaching.hidden < 0:
+        raise InputError(f"--hidden {teaching.hidden} is below 0; use 0 or more, such as 1")
+    if teaching.hidden and (teaching.student == "words" or values["head"] == "lm"):
+        given = "--student words" if teaching.student == "words" else "--head lm"
+        raise InputError(f"--hidden is for a network with a new head; leave it or {given} out")
+    if teaching.hidden and settled.model.train == "head":
+        raise InputError("--hidden: with --train head nothing that it reads is trained; train more")
     if values["objective"] == "tokens" or values["mix"]:
         given = "--mix" if values["mix"] else "--objective tokens"
         raise InputError(f"{given} learns labels, not a teacher's answers; leave it out")
@@ -219,7 +230,8 @@ def distill(
             alone = fit(run.split, settings=run.config.alone)
     on_cpu = _teachers(teaching, "cpu")
     distilled = _judged(run, alone, teacher, on_cpu)
-    found = {"scores": distilled.scores, "temperature": teaching.temperature, "soft": teaching.soft}
+    how = {name: getattr(teaching, name) for name in ("temperature", "soft", "hidden")}
+    found = {"scores": distilled.scores} | how
     costs = {name: {"texts_per_second": r, "bytes": n} for name, (r, n) in distilled.costs.items()}
     found |= {"differences": {other: pair for (_, other), pair in distilled.pairs.items()}, "costs": costs}
     write_json(run.folder / "distillation.json", found)
@@ -237,6 +249,12 @@ class Teachers:
     def outputs_of(self, rows: list[str | None]) -> np.ndarray:
         """The mean (N, K), as :meth:`TextClassifier.outputs_of` of one."""
         return np.mean([each.outputs_of(rows) for each in self.classifiers], axis=0)
+
+    def vectors(self, rows: list[str]) -> np.ndarray:
+        """The first one's (N, C); InputError where it has no head that reads one vector a text."""
+        if not isinstance(getattr(self.saved.model, "head", None), nn.Linear):
+            raise InputError("--hidden: no head of the teacher reads one vector of a text; leave it out")
+        return self.classifiers[0].vectors(rows)
 
     def scored(self, rows: list[str | None]) -> np.ndarray:
         """The same, with nothing in the log of texts that are cut."""
@@ -348,12 +366,15 @@ def _unlabelled(config: DistillConfig, split: Split) -> list[str]:
 def _taught(
     config: DistillConfig, teacher: Teachers, task: Task, texts: list[str]
 ) -> tuple[SoftTargets, np.ndarray]:
-    """The loss, and what the teacher says of the texts (N, K)."""
+    """The loss, and what the teacher says of the texts (N, K), with ``--hidden`` its vectors beside it."""
     if teacher.labels != task.labels:
         said = f"--positive {config.data.positive} is not the second of its labels"
         raise InputError(f"--teacher {config.teaching.teacher}: {said}; leave --positive out")
     log.info(f"the teacher reads {len(texts):,} texts")
-    return SoftTargets(task, config.teaching.temperature, config.teaching.soft), teacher.outputs_of(texts)
+    outputs, teaching = teacher.outputs_of(texts), config.teaching
+    if teaching.hidden:
+        outputs = np.concatenate([outputs, teacher.vectors(texts)], axis=1)
+    return SoftTargets(task, teaching.temperature, teaching.soft, teaching.hidden), outputs
 
 
 def _lesson(config: DistillConfig, teacher: Teachers, more: list[str], setup: Setup) -> Lesson:
@@ -361,6 +382,8 @@ def _lesson(config: DistillConfig, teacher: Teachers, more: list[str], setup: Se
     saved, train = setup.saved, setup.split.train
     texts = [*train["text"], *more]
     soft, outputs = _taught(config, teacher, saved.task, texts)
+    if config.teaching.hidden:
+        show_vectors(saved.model.head)
     reads = saved.max_length, saved.pad_to, saved.tokenizer, saved.long
     return Lesson.of(soft, texts, train["label"].tolist(), outputs, *reads)
 

@@ -1,12 +1,13 @@
 """Distillation: what teaches, on which rows, what is left of it, and a student without a network."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.tiny import ROWS, stopped_before, tiny_saved, write_csv
+from helpers.tiny import ROWS, TINY, stopped_before, tiny_classifier, tiny_saved, write_csv
 from safetensors.numpy import load_file, save_file
 
 import gptcls.distill
@@ -23,7 +24,7 @@ from gptcls.distill import DistillConfig, _split, distill
 from gptcls.evaluation import baselines
 from gptcls.train.config import TrainConfig
 from gptcls.train.rows import split_of
-from gptcls.train.soft import SoftTargets
+from gptcls.train.soft import SoftTargets, alignment
 from gptcls.train.words import fit_words
 
 QUICK = {"epochs": 2, "max_length": 16, "device": "cpu", "lr": 3e-3, "precision": "fp32"}
@@ -142,6 +143,35 @@ def test_the_soft_part_alone_leads_to_what_the_teacher_says(teacher, base, tmp_p
 
 
 @pytest.mark.slow
+def test_hidden_vectors_are_learnt_too(teacher, base, tmp_path):
+    """Over all batches as they come, and of a teacher of another width; the answers alone do not do that."""
+    wide = replace(TINY, n_embd=24)
+    folder = tmp_path / "wide"
+    save_classifier(folder / "classifier", replace(tiny_saved(), model=tiny_classifier(config=wide).eval()))
+    save_split(load_split(teacher / "split"), folder / "split")
+    options = {"teacher": str(folder), "model": str(base), "train": "all", **QUICK, "epochs": 15}
+    ours = distill(hidden=1.0, out=tmp_path / "ours", **options)
+    plain = distill(out=tmp_path / "plain", **options)
+    texts = ours.run.split.train["text"].tolist()
+    theirs = torch.from_numpy(load_classifier(folder, "cpu").vectors(texts))
+    assert theirs.shape == (len(texts), 24)
+    aligned = [
+        alignment(torch.from_numpy(load_classifier(each.run.folder, "cpu", "fp32").vectors(texts)), theirs)
+        for each in (ours, plain)
+    ]
+    assert aligned[0] > max(0.9, aligned[1] + 0.05), aligned
+    written = json.loads((tmp_path / "ours" / "distillation.json").read_text())
+    assert written["hidden"] == 1.0
+
+
+def test_vectors_are_what_the_head_reads(teacher):
+    classifier = load_classifier(teacher, "cpu", "fp32")
+    head = classifier.saved.model.head
+    with torch.no_grad():
+        logits = head(torch.from_numpy(classifier.vectors(NEW)))
+    np.testing.assert_allclose(classifier.saved.outputs(logits, NEW), classifier.outputs_of(NEW), atol=1e-6)
+
+
 def test_an_interrupted_run_ends_the_same(teacher, base, tmp_path):
     (tmp_path / "more.csv").write_text("text\nwin it all\nhello you\ncall now\n")
     options = {"teacher": str(teacher), "model": str(base), "unlabelled": tmp_path / "more.csv", **QUICK}
@@ -345,6 +375,11 @@ def test_labels_and_numbers(base, tmp_path, kind, student):
         (["--teacher", "gone"], "gone does not exist"),
         (["--teacher", "TEACHER", "--temperature", "0"], "--temperature 0.0 is too small"),
         (["--teacher", "TEACHER", "--soft", "1.5"], "--soft 1.5 is not a share"),
+        (["--teacher", "TEACHER", "--hidden", "-1"], "--hidden -1.0 is below 0"),
+        (["--teacher", "TEACHER", "--hidden", "nan"], "--hidden nan"),
+        (["--teacher", "TEACHER", "--hidden", "1", "--student", "words"], "leave it or --student words out"),
+        (["--teacher", "TEACHER", "--hidden", "1", "--head", "lm"], "leave it or --head lm out"),
+        (["--teacher", "TEACHER", "--hidden", "1", "--train", "head"], "nothing that it reads is trained"),
         (["--teacher", "TEACHER", "--student", "words", "--epochs", "3"], "--epochs is for a network"),
         (["--teacher", "TEACHER", "--student", "letters"], "--student 'letters' is none of its choices"),
         (["--teacher", "TEACHER", "--task", "multi"], "is of --task single, not --task multi"),

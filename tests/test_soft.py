@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from gptcls.core.task import SingleLabel
 from gptcls.core.tasks import MultiLabel, Regression
-from gptcls.train.soft import SoftTargets
+from gptcls.train.soft import SoftTargets, alignment
 
 THREE = SingleLabel(("a", "b", "c"))
 LISTS = MultiLabel(("a", "b", "c"))
@@ -107,3 +107,43 @@ def test_a_teacher_that_is_certain_leaves_the_loss_finite(task):
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
+
+
+def test_the_alignment_is_the_formula_whichever_way_vectors_are_turned():
+    """CKA with a linear kernel as Kornblith et al. write it, over features in place of texts."""
+    random = np.random.RandomState(0)
+    x, y = random.normal(1, 2, (20, 6)), random.normal(0, 1, (20, 3))
+    x[:, :3] += 3 * y
+    a, b = x - x.mean(axis=0), y - y.mean(axis=0)
+    wanted = np.linalg.norm(b.T @ a) ** 2 / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b))
+    assert 0.2 < wanted < 0.95
+    turned = 7 * x @ np.linalg.qr(random.normal(0, 1, (6, 6)))[0] + 100
+    for each in (x, turned):
+        found = alignment(torch.from_numpy(each), torch.from_numpy(y))
+        torch.testing.assert_close(found.item(), wanted)
+    torch.testing.assert_close(alignment(torch.from_numpy(x), torch.from_numpy(turned)).item(), 1.0)
+
+
+@TASKS
+def test_vectors_behind_the_logits_are_compared_with_the_teachers(task):
+    student, (outputs, _) = logits_of(task, 0), taught(task)
+    theirs, ours = (np.random.RandomState(seed).normal(0, 1, (4, n)) for seed, n in ((2, 5), (3, 7)))
+    soft = SoftTargets(task, 2.0, 0.3, hidden=1.5)
+    targets = soft.targets(LABELS[task], np.concatenate([outputs, theirs], axis=1))
+    plain = SoftTargets(task, 2.0, 0.3).loss(student, soft.targets(LABELS[task], outputs))
+    ours = torch.from_numpy(ours).requires_grad_()
+    added = soft.loss(torch.cat([student, ours], dim=1), targets) - plain
+    torch.testing.assert_close(added, 1.5 * (1 - alignment(ours, torch.from_numpy(theirs))))
+    added.backward()
+    assert ours.grad.abs().max() > 0
+    torch.testing.assert_close(soft.loss(student, targets), plain)  # as it is looked at between steps
+    assert soft.measure(student, targets) == task.measure(student, task.targets(LABELS[task]))
+
+
+def test_vectors_that_are_all_the_same_or_alone_are_no_division_by_nothing():
+    for n in (1, 4):
+        same = torch.ones(n, 3, requires_grad=True)
+        found = alignment(same, torch.randn(n, 2))
+        found.backward()
+        assert found.item() == 0
+        assert torch.equal(same.grad, torch.zeros(n, 3))

@@ -127,17 +127,32 @@ class TextClassifier:
 
     def scored(self, texts: list[str | None], max_length: int | None = None) -> tuple[np.ndarray, int]:
         """:meth:`outputs_of`, and the number of texts cut, for :meth:`log_truncated` at a file's end."""
+        read, cleaned, dataset = self._dataset(texts, max_length)
+        outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
+        logits = list(self._logits(dataset))
+        outputs[read] = self.saved.outputs(torch.stack(logits) if self.saved.members else logits[0], cleaned)
+        return outputs, dataset.truncated
+
+    def vectors(self, texts: list[str]) -> np.ndarray:
+        """What the head, of an ensemble the first, reads of each text (N, C); of windows the mean."""
+        head = self.saved.model.head
+        instead = head.register_forward_hook(lambda _, inputs, logits: inputs[0])
+        try:
+            return next(self._logits(self._dataset(texts)[-1])).numpy()
+        finally:
+            instead.remove()
+
+    def _dataset(
+        self, texts: list[str | None], max_length: int | None = None
+    ) -> tuple[list[int], list[str], TextDataset]:
+        """Which texts are not blank, these as they are read, and their rows."""
         saved, width = self.saved, _shorter(max_length, self.saved.max_length)
         if isinstance(saved.tokenizer, Prompted):
             saved.tokenizer.require_room(width)
         read = [i for i, text in enumerate(texts) if not is_blank(text)]
         cleaned = [CLEANERS[saved.cleaning](saved.as_read(texts[i])) for i in read]
         targets, cut = torch.zeros(len(read)), cut_of(saved.long, saved.tokenizer)
-        dataset = TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, cut)
-        outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
-        logits = list(self._logits(dataset))
-        outputs[read] = saved.outputs(torch.stack(logits) if saved.members else logits[0], cleaned)
-        return outputs, dataset.truncated
+        return read, cleaned, TextDataset(cleaned, targets, width, saved.pad_to, saved.tokenizer, cut)
 
     def _logits(self, dataset: TextDataset) -> Iterator[Tensor]:
         """Of each network (N, K)."""

@@ -253,7 +253,7 @@ def train_in(
     config, model = home.config, home.config.model.model
     if start is not None:
         config = config.changed(model=str(home.path / start))
-    with all_or_none(lambda: _what_is_trained(setup)):
+    with all_or_none(lambda: (setup.split.sha256(), setup.config.flat(), setup.saved.base)):
         if home.writes:
             require_writable(home.path, "--out")
         device = pick_device(config.run.device)
@@ -318,11 +318,6 @@ def _hooks(home: RunFolder) -> list[Hook]:
     if home.config.run.shard:
         return [stop, CheckpointsTogether(folder)]
     return [stop, Checkpoints(folder)] if home.writes else [stop]
-
-
-def _what_is_trained(setup: Setup) -> tuple:
-    """What has to be the same in all processes."""
-    return setup.split.sha256(), setup.config.flat(), setup.saved.base
 
 
 def _trainers(setup: Setup, hooks: Sequence[Hook] = ()) -> Iterator[Trainer]:
@@ -399,7 +394,9 @@ def trainer_of(
     hooks = [*own, BestWeights(options.patience), *hooks]
     how: dict[str, Any] = {}
     padding = not book and getattr(network, "minds_padding", True)
-    if padding and not (setup.saved.model.pool.sees_padding or setup.shards):
+    # Vectors of a teacher are compared over the whole batch.
+    whole = setup.saved.model.pool.sees_padding or setup.shards or (lesson and lesson.task.hidden)
+    if padding and not whole:
         how["parts"] = partial(by_length, worth=CALL if setup.device.type == "cpu" else CALL_OF_A_GPU)
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = decay_groups(trained, options.weight_decay, options.decay_on)

@@ -1,5 +1,6 @@
 """Soft targets: what a teacher's outputs say of a text, learnt next to its label or in its place (Hinton,
-Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network").
+Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network"), perhaps with what its head reads of it
+(Dasgupta and Cohn 2025, "Improving Language Model Distillation through Hidden State Matching").
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -22,13 +23,32 @@ from gptcls.train.stand_in import StandIn
 LEAST = 1e-7  # a probability, as the nearest that float32 has to 1
 
 
+def alignment(x: Tensor, y: Tensor) -> Tensor:
+    """Linear centred kernel alignment of N pairs of vectors (N, C) and (N, D), 0 to 1: how alike both arrange
+    the texts, however either is turned or scaled (Kornblith et al. 2019, "Similarity of Neural Network
+    Representations Revisited"). Of two pairs it is always 1."""
+    x, y = ((each - each.mean(dim=0)) @ (each - each.mean(dim=0)).T for each in (x, y))
+    return (x * y).sum() / (x.norm() * y.norm()).clamp(min=1e-12)
+
+
+def show_vectors(head: nn.Module) -> None:
+    """While it trains, what the head reads (B, C) stands behind its logits (B, K)."""
+    head.register_forward_hook(_with_vectors)
+
+
+def _with_vectors(head: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+    return torch.cat([logits, inputs[0]], dim=-1) if head.training else logits
+
+
 @dataclass(frozen=True)
 class SoftTargets(StandIn):
     """The loss of a task with a teacher, in the place of the task in the training loop.
 
     A target is a row of the label's target, NaN where there is none, and behind it the teacher's K outputs:
     (N, 1 + K) of one class a text, else (N, 2 K). A row with a label has the loss ``(1 - share) * task's +
-    share * soft``, one without a label the soft part alone.
+    share * soft``, one without a label the soft part alone. Where the student's vectors stand behind its
+    logits (:func:`show_vectors`), the teacher's stand behind the target, and ``hidden * (1 - alignment)`` of
+    the two is added.
 
     The soft part is the Kullback-Leibler divergence of the student's outputs from the teacher's, both at
     ``temperature`` T (``softmax(logits / T)``, of labels ``sigmoid``), times T², so that its gradient does
@@ -48,10 +68,11 @@ class SoftTargets(StandIn):
     task: Task
     temperature: float
     share: float
+    hidden: float = 0.0
 
     def targets(self, labels: Sequence[str], outputs: np.ndarray) -> Tensor:
         """The targets of texts with these labels and, behind them, of texts without: ``outputs`` (N, K) are
-        the teacher's probabilities or numbers of all of them."""
+        the teacher's probabilities or numbers of all of them, perhaps with its vectors beside them."""
         width = 1 if isinstance(self.task, SingleLabel) else self.task.n_outputs
         hard = self.task.targets(labels).double().reshape(len(labels), width)
         absent = hard.new_full((len(outputs) - len(labels), hard.shape[1]), torch.nan)
@@ -62,13 +83,17 @@ class SoftTargets(StandIn):
         """The loss of logits (B, K), mean over the batch."""
         if self._plain(targets):
             return self.task.loss(logits, targets)
-        hard, taught = self._parts(targets)
+        n = self.task.n_outputs
+        logits, read = logits[:, :n], logits[:, n:]
+        hard, taught, vectors = self._parts(targets)
         labelled = ~hard[:, 0].isnan()
         share = torch.where(labelled, self.share, 1.0).to(logits)
         loss = (share * self._soft(logits, taught.to(logits.dtype))).mean()
         if self.share < 1 and labelled.any():
             of_labels = self.task.loss(logits[labelled], self._hard(hard[labelled], logits))
             loss = loss + (1 - self.share) * of_labels * (labelled.sum() / len(labelled))
+        if read.shape[1]:
+            loss = loss + self.hidden * (1 - alignment(read, vectors.to(read)))
         return loss
 
     def loss_weight(self, targets: Tensor) -> float:
@@ -79,16 +104,17 @@ class SoftTargets(StandIn):
         """The task's, of the rows that have a label."""
         if self._plain(targets):
             return self.task.measure(logits, targets)
-        hard, _ = self._parts(targets)
+        hard, *_ = self._parts(targets)
         labelled = ~hard[:, 0].isnan()
         return self.task.measure(logits[labelled], self._hard(hard[labelled], logits))
 
     def _plain(self, targets: Tensor) -> bool:
         return targets.ndim == 1 or targets.shape[1] == self.task.n_outputs
 
-    def _parts(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = self.task.n_outputs
-        return targets[:, :-n], targets[:, -n:]
+        width = 1 if isinstance(self.task, SingleLabel) else n
+        return targets[:, :width], targets[:, width : width + n], targets[:, width + n :]
 
     def _hard(self, hard: Tensor, logits: Tensor) -> Tensor:
         return hard[:, 0].long() if isinstance(self.task, SingleLabel) else hard.to(logits.dtype)
@@ -127,7 +153,7 @@ class Lesson:
         targets = task.targets(labels, outputs)
         classes = None
         if isinstance(task.task, SingleLabel):
-            classes = torch.from_numpy(outputs.argmax(axis=1))
+            classes = torch.from_numpy(outputs[:, : task.n_outputs].argmax(axis=1))
             classes[: len(labels)] = targets[: len(labels), 0].long()
         # Not in double precision, which not every device has.
         dataset = TextDataset(texts, targets.float(), max_length, pad_to, tokenizer, cut_of(long, tokenizer))
