@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.datasets import SETS
 from benchmarks.measure import ROOT, machine
 from gptcls.common import cli
 from gptcls.core.gpt2 import PRESETS
 from gptcls.data.corpora import CORPORA, load_parts
-from gptcls.data.labels import Layout
+from gptcls.data.labels import ONE_CLASS, Layout
 from gptcls.evaluation.baselines import TFIDF
 from gptcls.evaluation.table import DIFFERENCE, MISSING
 from gptcls.train.config import TrainConfig
@@ -51,6 +52,7 @@ CONTESTS = {
     ),
     "thucnews": Contest("thucnews", "THUCNews, titles", ("accuracy", "f1")),
     "chnsenticorp": Contest("chnsenticorp", "ChnSentiCorp, hotel reviews", ("accuracy",)),
+    "rt_polarity": Contest("rt_polarity", "film reviews of one sentence", ("accuracy",)),
 }
 NAMES = {"accuracy": "accuracy", "f1": "macro-F1", "macro_f1": "macro-F1", "micro_f1": "micro-F1"}
 
@@ -60,7 +62,7 @@ class Options:
     """Real data for every task, with seeds, intervals and a TF-IDF baseline on the same split."""
 
     data_root: Path = ROOT.parent / "shared" / "data"
-    """Folder with the data sets' folders: trec6, goemotions, thucnews, chnsenticorp, sms."""
+    """Folder with the data sets' folders: trec6, goemotions, thucnews, chnsenticorp, rt_polarity, sms."""
     model: str = "gpt2-nano"
     """Model, as for gptcls.train."""
     init: Literal["pretrained", "random"] = "pretrained"
@@ -83,7 +85,9 @@ class Options:
     """auto, cpu, cuda, cuda:1, mps."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of each for every line."""
-    only: tuple[Literal["trec6", "goemotions", "thucnews", "chnsenticorp", "imbalance"], ...] = ()
+    only: tuple[
+        Literal["trec6", "goemotions", "thucnews", "chnsenticorp", "rt_polarity", "imbalance"], ...
+    ] = ()
     """Do these alone."""
     rows: int | None = None
     """Keep at most so many rows of each part, drawn at random: to try the program out."""
@@ -101,16 +105,20 @@ def settings(options: Options) -> dict:
 
 @contextlib.contextmanager
 def data_of(name: str, options: Options) -> Iterator[dict[str, object]]:
-    """The options that name a data set and its task; with ``--rows`` smaller files in a temporary folder."""
-    source = f"{name}:{options.data_root / CONTESTS[name].folder}"
-    kind = CORPORA[name].kind
-    if options.rows is None:
+    """The options that name a data set and its task.
+
+    What ``gptcls train`` does not read by name, and with ``--rows`` all, are files in a temporary folder.
+    """
+    source, corpus = f"{name}:{options.data_root / CONTESTS[name].folder}", CORPORA.get(name)
+    kind = corpus.kind if corpus else ONE_CLASS
+    if corpus and options.rows is None:
         yield {"data": source, "task": kind.task}
         return
+    parts = load_parts(source, layout=Layout(kind)) if corpus else SETS[name].read(options.data_root)
     with tempfile.TemporaryDirectory() as folder:
         files, known = {}, set()
-        for part, frame in load_parts(source, layout=Layout(kind)).items():
-            drawn = frame.sample(min(options.rows, len(frame)), random_state=0)
+        for part, frame in parts.items():
+            drawn = frame.sample(min(options.rows or len(frame), len(frame)), random_state=0)
             names = [set(kind.names(label)) for label in drawn["label"]]
             known = known or set().union(*names)  # train comes first; what it lacks cannot be scored
             files[part] = Path(folder) / f"{part}.jsonl"
