@@ -165,11 +165,12 @@ def _work(folder: Path, first: int, step: int, count: int, seed: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
     with (folder / "found").open("a", encoding="utf-8", buffering=1) as out:
         for number in range(first, count, step):
+            # Before it is made, so that what cannot be made is not tried for ever.
+            os.pwrite(now, struct.pack("<qd", number, time.monotonic()), 0)
             kind, case = kinds.write(number, seed)
             index = names.index(kind.name)
             tally[index] += 1
             os.pwrite(reads, struct.pack("<q", tally[index]), 8 * index)
-            os.pwrite(now, struct.pack("<qd", number, time.monotonic()), 0)
             try:
                 kind.use(case)
             except (InputError, OSError):

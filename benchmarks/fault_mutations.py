@@ -162,8 +162,7 @@ def damaged_safetensors(rng: random.Random, data: bytes) -> bytes:
         entry = header.get(name := rng.choice(names))
         entry = entry if isinstance(entry, dict) else {}
         match rng.randrange(6):
-            case 0 if entry.get("shape"):
-                shape = entry["shape"]
+            case 0 if isinstance(shape := entry.get("shape"), list):
                 entry["shape"] = rng.choice((shape[::-1], [*shape, 1], [2**31], [-1], [0], []))
             case 1:
                 entry["dtype"] = rng.choice(

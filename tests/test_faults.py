@@ -68,6 +68,13 @@ def test_a_damaged_safetensors_file_often_has_a_header_that_fits_its_length():
     assert fits > 50  # else the reader never comes to look at what the header says
 
 
+@pytest.mark.parametrize("shape", [[], 1.5, None, "4", {"a": 1}])
+def test_what_was_damaged_before_is_damaged_again(shape):
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, 8]}}).encode()
+    whole = struct.pack("<Q", len(header)) + header + bytes(8)
+    assert len({mutations.damaged_safetensors(random.Random(seed), whole) for seed in range(100)}) > 50
+
+
 def test_every_kind_is_whole_before_it_is_damaged(kinds):
     unread = []
     for kind in kinds.kinds.values():
