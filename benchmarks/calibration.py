@@ -148,9 +148,9 @@ def test_table(options: Options) -> str:
             "seed",
             "wrong on validation",
             "temperature",
-            "before: ECE % [95 %]",
+            "ECE % [95 %] before",
             "after",
-            "log loss",
+            "log loss before",
             "after",
         ]
     ]

@@ -8,7 +8,7 @@ another set's, to their own first halves, or to more of the rarest class; there 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,19 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.datasets import DATA, SETS
-from benchmarks.over_seeds import markdown
+from benchmarks.over_seeds import markdown, shown
 from gptcls.common import cli
 from gptcls.common.console import say
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.split import drop_duplicates
-from gptcls.evaluation.drift import ALPHA, Sample, drift
+from gptcls.evaluation.drift import ALPHA, Sample, drift, labels_of
 from gptcls.evaluation.intervals import wilson_interval
 from gptcls.fast.features import FeatureCache
 from gptcls.models.pretrained import load_pretrained, load_tokenizer
 
 TAUGHT = 500  # rows that the classifier learns from
+OTHER = {"rt_polarity": "trec6", "thucnews": "chnsenticorp", "chnsenticorp": "thucnews"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,8 @@ class Rows:
         return Rows(self.texts[rows], self.labels[rows], [self.ids[row] for row in rows], self.vectors[rows])
 
     def beside(self, other: "Rows") -> "Rows":
-        """These and the others, whose labels count as these' most frequent one."""
-        names, counts = np.unique(self.labels, return_counts=True)
-        labels = np.concatenate([self.labels, np.full(len(other.texts), names[counts.argmax()])])
+        """These and the others."""
+        labels = np.concatenate([self.labels, other.labels])
         texts, vectors = (
             np.concatenate([getattr(s, n) for s in (self, other)]) for n in ("texts", "vectors")
         )
@@ -90,7 +90,7 @@ class Draw:
     new: Rows
     halves: Rows  # the same texts, cut to their first half
     spare: Rows  # rows of the same set on neither side
-    others: Rows  # of another set, in random order
+    others: Rows  # of another set, in random order; its labels mean nothing here
 
     def with_others(self, share: float) -> Rows:
         """So many of the new rows are another set's."""
@@ -100,9 +100,7 @@ class Draw:
     def with_halves(self) -> Rows:
         """A third of the new rows are cut to their first half."""
         n = len(self.new.texts) // 3
-        kept = self.new.take(np.arange(n, len(self.new.texts)))
-        cut = kept.beside(self.halves.take(np.arange(n)))
-        return replace(cut, labels=np.roll(self.new.labels, -n))
+        return self.new.take(np.arange(n, len(self.new.texts))).beside(self.halves.take(np.arange(n)))
 
     def with_fewer(self) -> Rows:
         """Half of the rows of the most frequent class give way to rows of the others."""
@@ -110,9 +108,10 @@ class Draw:
         often = names[counts.argmax()]
         gone = np.flatnonzero(self.new.labels == often)[: counts.max() // 2]
         more = np.flatnonzero(self.spare.labels != often)[: len(gone)]
-        kept = self.new.take(np.setdiff1d(np.arange(len(self.new.texts)), gone[: len(more)]))
-        labels = np.concatenate([kept.labels, self.spare.labels[more]])
-        return replace(kept.beside(self.spare.take(more)), labels=labels)
+        if len(more) < len(gone):
+            raise InputError(f"--new {len(self.new.texts)}: too few rows of other classes are left; use less")
+        kept = self.new.take(np.setdiff1d(np.arange(len(self.new.texts)), gone))
+        return kept.beside(self.spare.take(more))
 
 
 CHANGES: dict[str, Callable[[Draw], Rows]] = {
@@ -138,10 +137,9 @@ def least_p(name: str, options: Options, reader: Reader, others: Rows) -> dict[s
     model = LogisticRegression(max_iter=1000).fit(rows.vectors[:TAUGHT], rows.labels[:TAUGHT])
 
     def sample(part: Rows) -> Sample:
-        answers, labels = (
-            np.eye(len(task.labels), dtype=int)[np.searchsorted(task.labels, names)]
-            for names in (model.predict(part.vectors), part.labels)
-        )
+        answers = labels_of(task, model.predict(part.vectors).tolist())
+        known = {*part.labels} <= {*task.labels}
+        labels = labels_of(task, part.labels.tolist()) if known else None
         return Sample(part.texts.tolist(), part.ids, part.vectors, answers, labels)
 
     found = {change: [] for change in CHANGES}
@@ -164,8 +162,7 @@ def half_of(text: str) -> str:
 
 def share(hits: int, of: int) -> str:
     """In per cent with Wilson's interval."""
-    low, high = wilson_interval(hits, of)
-    return f"{100 * hits / of:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return shown(tuple(100 * each for each in (hits / of, *wilson_interval(hits, of))))
 
 
 def measure(options: Options) -> None:
@@ -175,8 +172,8 @@ def measure(options: Options) -> None:
     heads = ["", "called, of one source", "p below 0.05", *list(CHANGES)[1:]]
     table = [heads]
     for name in options.sets:
-        other = "rt_polarity" if name != "rt_polarity" else "trec6"
-        strange = drop_duplicates(SETS[other].read(options.data)["train"]).sample(500, random_state=1)
+        strange = drop_duplicates(SETS[OTHER.get(name, "rt_polarity")].read(options.data)["train"])
+        strange = strange.sample(options.new, random_state=1)
         others = reader(strange["text"].tolist(), strange["label"].to_numpy(object))
         found = least_p(name, options, reader, others)
         for change, values in found.items():

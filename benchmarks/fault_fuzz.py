@@ -105,7 +105,7 @@ class _Worker:
             return True
         if code == 0:
             return False
-        if number < 0:
+        if number < 0 or began < self.since:
             raise RuntimeError(f"a worker could not begin (exit {code}): {_end_of(self.folder / 'err')}")
         name = signal.Signals(-code).name if code < 0 else f"exit {code}"
         found.uncaught.append(self._case(number, name, _end_of(self.folder / "err")))

@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import cycle, islice
@@ -93,8 +94,8 @@ class TeachingOptions:
     soft: float = 0.5
     """Share of the soft part in the loss of a row with a label, 0 to 1; of rows without, it is all."""
     hidden: float = 0.0
-    """How much is added for vectors, as each one's head reads them, that lie otherwise to each other than the
-    first teacher's: so many times 1 less their alignment (CKA), such as 1."""
+    """Weight of a further part of the loss, such as 1: how differently the vectors that the heads of student
+    and first teacher read arrange the texts of a batch (1 less their CKA)."""
     base: str | None = None
     """Where the weights are that the teacher was trained on, if it is stored without them and they moved."""
     allow_download: bool = False
@@ -179,6 +180,8 @@ def checked(config: DistillConfig) -> DistillConfig:
         raise InputError(f"--hidden is for a network with a new head; leave it or {given} out")
     if teaching.hidden and settled.model.train == "head":
         raise InputError("--hidden: with --train head nothing that it reads is trained; train more")
+    if teaching.hidden and (n := values["batch_size"] or 8) < 3:
+        raise InputError(f"--hidden compares a batch's texts: --batch-size {n} is too small; use 8 or more")
     if values["objective"] == "tokens" or values["mix"]:
         given = "--mix" if values["mix"] else "--objective tokens"
         raise InputError(f"{given} learns labels, not a teacher's answers; leave it out")
@@ -225,7 +228,8 @@ def distill(
         if teaching.student == "words":
             run, alone = _words_in(home, split, teacher, more)
         else:
-            run = train_in(home, split, lesson=partial(_lesson, home.config, teacher, more))
+            with ExitStack() as after:
+                run = train_in(home, split, lesson=partial(_lesson, home.config, teacher, more, after))
             log.info(f"saved in {run.folder}; now the same student without a teacher")
             alone = fit(run.split, settings=run.config.alone)
     on_cpu = _teachers(teaching, "cpu")
@@ -246,15 +250,14 @@ class Teachers:
         self.classifiers, first = tuple(classifiers), classifiers[0]
         self.saved, self.labels = first.saved, first.labels
 
-    def outputs_of(self, rows: list[str | None]) -> np.ndarray:
-        """The mean (N, K), as :meth:`TextClassifier.outputs_of` of one."""
-        return np.mean([each.outputs_of(rows) for each in self.classifiers], axis=0)
-
-    def vectors(self, rows: list[str]) -> np.ndarray:
-        """The first one's (N, C); InputError where it has no head that reads one vector a text."""
-        if not isinstance(getattr(self.saved.model, "head", None), nn.Linear):
-            raise InputError("--hidden: no head of the teacher reads one vector of a text; leave it out")
-        return self.classifiers[0].vectors(rows)
+    def outputs_of(self, rows: list[str | None], vectors: bool = False) -> np.ndarray:
+        """The mean (N, K), as :meth:`TextClassifier.outputs_of` of one; with ``vectors`` (N, K + C): behind
+        that what the first one's head reads."""
+        n, (first, *others) = len(self.labels), self.classifiers
+        outputs, n_longer = first.scored(rows, vectors=True) if vectors else first.scored(rows)
+        first.log_truncated(n_longer)
+        each = [outputs[:, :n], *(other.outputs_of(rows) for other in others)]
+        return np.concatenate([np.mean(each, axis=0), outputs[:, n:]], axis=1)
 
     def scored(self, rows: list[str | None]) -> np.ndarray:
         """The same, with nothing in the log of texts that are cut."""
@@ -293,6 +296,8 @@ def _as_taught(config: DistillConfig, teacher: Teachers) -> DistillConfig:
     task, name = teacher.saved.task, config.teaching.teacher
     if task.name != config.data.task:
         raise InputError(f"--teacher {name} is of --task {task.name}, not --task {config.data.task}")
+    if config.teaching.hidden and not isinstance(getattr(teacher.saved.model, "head", None), nn.Linear):
+        raise InputError(f"--hidden: no head of --teacher {name} reads one vector of a text; leave it out")
     own = config.data.data == TEACHERS
     if own and teacher.saved.cleaning != config.data.cleaning:
         way_out = "add --clean" if teacher.saved.cleaning != "none" else "leave --clean out, or give --data"
@@ -347,10 +352,10 @@ def _unlabelled(config: DistillConfig, split: Split) -> list[str]:
         return []
     frame = pd.concat(read_chunks(path, dialect=config.data.dialect))
     names = find_text_columns(frame.columns, config.data.text_columns, frame[:SAMPLE], path)
-    texts = [text for text in text_values(columns_of(frame, names, path)) if not is_blank(text)]
-    known = set().union(*(_keys(rows) for _, rows in split.items()))
-    clean, found = CLEANERS[config.data.cleaning], {}
-    for text in map(clean, texts):
+    cleaned = map(CLEANERS[config.data.cleaning], filter(None, text_values(columns_of(frame, names, path))))
+    texts = [text for text in cleaned if not is_blank(text)]
+    known, found = set().union(*(_keys(rows) for _, rows in split.items())), {}
+    for text in texts:
         if (key := text_key(text)) not in known:
             found.setdefault(key, text)
     rest = "the others repeat, or stand among the labelled rows"
@@ -371,19 +376,20 @@ def _taught(
         said = f"--positive {config.data.positive} is not the second of its labels"
         raise InputError(f"--teacher {config.teaching.teacher}: {said}; leave --positive out")
     log.info(f"the teacher reads {len(texts):,} texts")
-    outputs, teaching = teacher.outputs_of(texts), config.teaching
-    if teaching.hidden:
-        outputs = np.concatenate([outputs, teacher.vectors(texts)], axis=1)
+    teaching, outputs = config.teaching, teacher.outputs_of(texts, vectors=config.teaching.hidden > 0)
     return SoftTargets(task, teaching.temperature, teaching.soft, teaching.hidden), outputs
 
 
-def _lesson(config: DistillConfig, teacher: Teachers, more: list[str], setup: Setup) -> Lesson:
-    """What a network learns: the training texts and ``more``, which have no labels."""
+def _lesson(
+    config: DistillConfig, teacher: Teachers, more: list[str], after: ExitStack, setup: Setup
+) -> Lesson:
+    """What a network learns: the training texts and ``more``, which have no labels. ``after`` is closed when
+    it has learnt them."""
     saved, train = setup.saved, setup.split.train
     texts = [*train["text"], *more]
     soft, outputs = _taught(config, teacher, saved.task, texts)
     if config.teaching.hidden:
-        show_vectors(saved.model.head)
+        after.callback(show_vectors(saved.model.head).remove)
     reads = saved.max_length, saved.pad_to, saved.tokenizer, saved.long
     return Lesson.of(soft, texts, train["label"].tolist(), outputs, *reads)
 

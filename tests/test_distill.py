@@ -153,25 +153,33 @@ def test_hidden_vectors_are_learnt_too(teacher, base, tmp_path):
     ours = distill(hidden=1.0, out=tmp_path / "ours", **options)
     plain = distill(out=tmp_path / "plain", **options)
     texts = ours.run.split.train["text"].tolist()
-    theirs = torch.from_numpy(load_classifier(folder, "cpu").vectors(texts))
+    theirs, *both = (vectors_of(place, texts) for place in (folder, ours.run.folder, plain.run.folder))
     assert theirs.shape == (len(texts), 24)
-    aligned = [
-        alignment(torch.from_numpy(load_classifier(each.run.folder, "cpu", "fp32").vectors(texts)), theirs)
-        for each in (ours, plain)
-    ]
+    aligned = [alignment(each, theirs) for each in both]
     assert aligned[0] > max(0.9, aligned[1] + 0.05), aligned
+    assert not ours.run.classifier.model.head._forward_hooks
     written = json.loads((tmp_path / "ours" / "distillation.json").read_text())
     assert written["hidden"] == 1.0
 
 
+def vectors_of(folder, texts):
+    """Of the texts (N, C)."""
+    return torch.from_numpy(load_classifier(folder, "cpu", "fp32").scored(texts, vectors=True)[0][:, 2:])
+
+
 def test_vectors_are_what_the_head_reads(teacher):
     classifier = load_classifier(teacher, "cpu", "fp32")
-    head = classifier.saved.model.head
+    texts = [NEW[0], None, *NEW[1:]]
+    found, _ = classifier.scored(texts, vectors=True)
+    np.testing.assert_array_equal(found[:, :2], classifier.outputs_of(texts))
+    assert np.isnan(found[1]).all()
     with torch.no_grad():
-        logits = head(torch.from_numpy(classifier.vectors(NEW)))
-    np.testing.assert_allclose(classifier.saved.outputs(logits, NEW), classifier.outputs_of(NEW), atol=1e-6)
+        logits = classifier.saved.model.head(torch.from_numpy(found[[0, 2, 3, 4], 2:]))
+    np.testing.assert_allclose(classifier.saved.outputs(logits, NEW), found[[0, 2, 3, 4], :2], atol=1e-6)
+    assert not classifier.saved.model.head._forward_hooks
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_the_same(teacher, base, tmp_path):
     (tmp_path / "more.csv").write_text("text\nwin it all\nhello you\ncall now\n")
     options = {"teacher": str(teacher), "model": str(base), "unlabelled": tmp_path / "more.csv", **QUICK}
@@ -309,6 +317,16 @@ def test_it_learns_from_any_teacher_also_one_of_n_grams(words, tmp_path):
     assert found.scores["teacher"]["accuracy"] == words.scores["distilled"]["accuracy"]
 
 
+def test_a_teacher_without_a_vector_of_a_text_is_refused(words, teacher, base, tmp_path):
+    lm = fit(load_split(teacher / "split"), str(base), head="lm", epochs=0, device="cpu")
+    save_classifier(tmp_path / "asked" / "classifier", lm.classifier)
+    save_split(load_split(teacher / "split"), tmp_path / "asked" / "split")
+    for folder in (words.run.folder, tmp_path / "asked"):
+        with pytest.raises(InputError, match=r"--hidden: no head of --teacher .* reads one vector"):
+            distill(teacher=str(folder), hidden=1.0, model=str(base), out=tmp_path / "run", **QUICK)
+        assert not (tmp_path / "run").exists()
+
+
 def test_what_needs_a_network_says_so_in_one_line(words):
     folder = words.run.folder
     classifier = load_classifier(folder)
@@ -379,6 +397,7 @@ def test_labels_and_numbers(base, tmp_path, kind, student):
         (["--teacher", "TEACHER", "--hidden", "nan"], "--hidden nan"),
         (["--teacher", "TEACHER", "--hidden", "1", "--student", "words"], "leave it or --student words out"),
         (["--teacher", "TEACHER", "--hidden", "1", "--head", "lm"], "leave it or --head lm out"),
+        (["--teacher", "TEACHER", "--hidden", "1", "--batch-size", "2"], "--batch-size 2 is too small"),
         (["--teacher", "TEACHER", "--hidden", "1", "--train", "head"], "nothing that it reads is trained"),
         (["--teacher", "TEACHER", "--student", "words", "--epochs", "3"], "--epochs is for a network"),
         (["--teacher", "TEACHER", "--student", "letters"], "--student 'letters' is none of its choices"),

@@ -125,22 +125,25 @@ class TextClassifier:
         self.log_truncated(n_longer, max_length)
         return outputs
 
-    def scored(self, texts: list[str | None], max_length: int | None = None) -> tuple[np.ndarray, int]:
-        """:meth:`outputs_of`, and the number of texts cut, for :meth:`log_truncated` at a file's end."""
+    def scored(
+        self, texts: list[str | None], max_length: int | None = None, vectors: bool = False
+    ) -> tuple[np.ndarray, int]:
+        """:meth:`outputs_of`, and the number of texts cut, for :meth:`log_truncated` at a file's end. With
+        ``vectors`` the outputs are (N, K + C): behind them is what the head, of an ensemble the first, reads
+        of each text, of windows the mean."""
         read, cleaned, dataset = self._dataset(texts, max_length)
-        outputs = np.full((len(texts), len(self.labels)), np.nan, dtype=np.float32)
-        logits = list(self._logits(dataset))
-        outputs[read] = self.saved.outputs(torch.stack(logits) if self.saved.members else logits[0], cleaned)
-        return outputs, dataset.truncated
-
-    def vectors(self, texts: list[str]) -> np.ndarray:
-        """What the head, of an ensemble the first, reads of each text (N, C); of windows the mean."""
-        head = self.saved.model.head
-        instead = head.register_forward_hook(lambda _, inputs, logits: inputs[0])
+        n_outputs, head = len(self.labels), self.saved.model.head if vectors else None
+        shown = head and head.register_forward_hook(lambda _, inputs, out: torch.cat([out, *inputs], dim=-1))
         try:
-            return next(self._logits(self._dataset(texts)[-1])).numpy()
+            logits = list(self._logits(dataset))
         finally:
-            instead.remove()
+            if shown:
+                shown.remove()
+        logits[0], seen = logits[0][:, :n_outputs], logits[0][:, n_outputs:]
+        found = self.saved.outputs(torch.stack(logits) if self.saved.members else logits[0], cleaned)
+        outputs = np.full((len(texts), n_outputs + seen.shape[1]), np.nan, dtype=np.float32)
+        outputs[read] = np.concatenate([found, seen], axis=1)
+        return outputs, dataset.truncated
 
     def _dataset(
         self, texts: list[str | None], max_length: int | None = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
+from torch.utils.hooks import RemovableHandle
 
 from gptcls.core.batches import BucketSampler, TextDataset
 from gptcls.core.task import SingleLabel, Task
@@ -26,18 +27,19 @@ LEAST = 1e-7  # a probability, as the nearest that float32 has to 1
 def alignment(x: Tensor, y: Tensor) -> Tensor:
     """Linear centred kernel alignment of N pairs of vectors (N, C) and (N, D), 0 to 1: how alike both arrange
     the texts, however either is turned or scaled (Kornblith et al. 2019, "Similarity of Neural Network
-    Representations Revisited"). Of two pairs it is always 1."""
+    Representations Revisited"). With fewer texts than dimensions even unrelated vectors are near 1, and two
+    pairs always are."""
     x, y = ((each - each.mean(dim=0)) @ (each - each.mean(dim=0)).T for each in (x, y))
     return (x * y).sum() / (x.norm() * y.norm()).clamp(min=1e-12)
 
 
-def show_vectors(head: nn.Module) -> None:
-    """While it trains, what the head reads (B, C) stands behind its logits (B, K)."""
-    head.register_forward_hook(_with_vectors)
+def show_vectors(head: nn.Module) -> RemovableHandle:
+    """While it trains, and until this is removed, what the head reads (B, C) stands behind its logits."""
+    return head.register_forward_hook(_with_vectors)
 
 
 def _with_vectors(head: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
-    return torch.cat([logits, inputs[0]], dim=-1) if head.training else logits
+    return torch.cat([logits, *inputs], dim=-1) if head.training else logits
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ class SoftTargets(StandIn):
     def targets(self, labels: Sequence[str], outputs: np.ndarray) -> Tensor:
         """The targets of texts with these labels and, behind them, of texts without: ``outputs`` (N, K) are
         the teacher's probabilities or numbers of all of them, perhaps with its vectors beside them."""
-        width = 1 if isinstance(self.task, SingleLabel) else self.task.n_outputs
-        hard = self.task.targets(labels).double().reshape(len(labels), width)
+        exact = np.float64 if outputs.shape[1] == self.task.n_outputs else np.float32  # vectors are large
+        taught = torch.from_numpy(np.asarray(outputs, dtype=exact))
+        hard = self.task.targets(labels).to(taught).reshape(len(labels), self._width)
         absent = hard.new_full((len(outputs) - len(labels), hard.shape[1]), torch.nan)
-        taught = torch.from_numpy(np.asarray(outputs, dtype=np.float64))
         return torch.cat([torch.cat([hard, absent]), taught], dim=1)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -112,9 +114,12 @@ class SoftTargets(StandIn):
         return targets.ndim == 1 or targets.shape[1] == self.task.n_outputs
 
     def _parts(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        n = self.task.n_outputs
-        width = 1 if isinstance(self.task, SingleLabel) else n
-        return targets[:, :width], targets[:, width : width + n], targets[:, width + n :]
+        return targets.tensor_split((self._width, self._width + self.task.n_outputs), dim=1)
+
+    @property
+    def _width(self) -> int:
+        """Of a label's target."""
+        return 1 if isinstance(self.task, SingleLabel) else self.task.n_outputs
 
     def _hard(self, hard: Tensor, logits: Tensor) -> Tensor:
         return hard[:, 0].long() if isinstance(self.task, SingleLabel) else hard.to(logits.dtype)
