@@ -22,16 +22,19 @@ from gptcls.common.options import check_at_least, check_seed, own_first
 from gptcls.core.errors import InputError
 from gptcls.core.task import SingleLabel
 from gptcls.data.columns import columns_of, find_text_columns, text_values
+from gptcls.data.corpora import CORPORA, corpus_of, load_parts
 from gptcls.data.fields import without_boundary
+from gptcls.data.labels import Layout
 from gptcls.data.options import TEXTS_HELP, TableOptions
 from gptcls.data.readers import read_chunks, suffix_of
-from gptcls.data.sources import NAMES, load_data
+from gptcls.data.sources import NAMES
 from gptcls.data.writer import WRITERS, ChunkWriter
 from gptcls.evaluation import marked, page
 from gptcls.evaluation.table import aligned
 
 MOST_PANELS = 6  # texts and labels in one picture
-DATA_HELP = f"Data set ({', '.join(NAMES)}) or file whose texts are explained together. {TEXTS_HELP}"
+KNOWN = f"{', '.join(NAMES)}, or one of {', '.join(CORPORA)} as NAME:FOLDER, of which the test part"
+DATA_HELP = f"Data set ({KNOWN}) or file whose texts are explained together. {TEXTS_HELP}"
 
 
 @own_first
@@ -122,8 +125,11 @@ def _check(config: ExplainConfig) -> None:
 
 
 def _texts_of(config: ExplainConfig, classifier: TextClassifier) -> list[str]:
-    if config.data in NAMES:
-        return load_data(config.data, dialect=config.dialect)["text"].tolist()
+    found = corpus_of(config.data)
+    if found or config.data in NAMES:
+        layout = Layout(CORPORA[found[0]].kind) if found else Layout()
+        parts = load_parts(config.data, config.text_column, None, layout, config.dialect)
+        return parts.get("test", parts["train"])["text"].tolist()
     texts, names, source = [], None, Path(config.data)
     for chunk in read_chunks(source, dialect=config.dialect):
         if names is None:

@@ -397,6 +397,15 @@ def test_numbers_stand_first_over_every_sixth_message(bundled):
     assert first["turned"] > 0
 
 
+def test_a_data_set_that_is_read_by_name_gives_its_test_part(tmp_path, bundled):
+    (tmp_path / "train_5500.label").write_text("DESC:def What is a train ?\n" * 3)
+    (tmp_path / "TREC_10.label").write_text("HUM:ind Who was Galileo ?\nHUM:ind Who was Newton ?\n")
+    found = explain(ExplainConfig(data=f"trec6:{tmp_path}", least=2))
+    assert set(found["piece"]) == {"who", "was", "?"}
+    with pytest.raises(InputError, match="knows its own columns"):
+        explain(ExplainConfig(data=f"trec6:{tmp_path}", text_column=("text",)))
+
+
 def test_strongest_by_pandas(saved):
     texts = ["Win a prize!", "a PRIZE 123, a prize 456", "win a day", "see you", "  "]
     found = TextClassifier(saved, CPU, "fp32").explain(texts)
