@@ -253,6 +253,7 @@ def test_a_classifier_without_its_tokenizer(saved: Path) -> None:
         (("architecture", "head_dim"), 0, "head_dim 0, which is not a whole number"),
         (("architecture", "vocab_size"), 300, "vocabulary of 300 tokens, its tokenizer 3"),
         (("tokenizer",), {"pad_id": 0}, "damaged .*eos_ids"),
+        (("tokenizer",), None, "damaged .*tokenizer is null beside a tokenizer.json"),
     ],
 )
 def test_a_wrong_value_in_the_description(saved: Path, keys: tuple, value: object, named: str) -> None:

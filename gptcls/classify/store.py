@@ -273,6 +273,8 @@ def read_classifier(
             tokenizer = FileTokenizer(folder / "tokenizer.json", ids["pad_id"], ids["eos_ids"])
             if (n := getattr(config, "vocab_size", None)) is not None:  # a user's own network may not say
                 tokenizer.require_fit(str(folder), n)
+        elif (folder / "tokenizer.json").exists():  # not GPT-2's, whose ids may be beyond the table
+            raise ValueError("tokenizer is null beside a tokenizer.json")
         prompt = spec["prompt"] and Prompt.from_json(spec["prompt"])
         tensors = load_file(folder / "model.safetensors")
         if stored == "all" and family.read:  # before as many blocks are built
