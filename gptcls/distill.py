@@ -25,7 +25,7 @@ import torch
 import tyro
 from torch import nn
 
-from gptcls.classify.predict import TextClassifier, load_classifier
+from gptcls.classify.predict import TextClassifier, load_classifier, vectors_shown
 from gptcls.classify.store import SavedClassifier, find_classifier
 from gptcls.classify.words import holds_words
 from gptcls.classify.words_store import save_words
@@ -61,7 +61,7 @@ from gptcls.train.resolve import resolve
 from gptcls.train.rows import files_read, read_split, split_of
 from gptcls.train.run import RESULT, Run, fit, train_in, write_run
 from gptcls.train.setup import Setup, make_task
-from gptcls.train.soft import Lesson, SoftTargets, show_vectors
+from gptcls.train.soft import Lesson, SoftTargets
 from gptcls.train.words import fit_words
 
 TEACHERS = "teacher"  # as --data: the teacher's own rows
@@ -389,7 +389,7 @@ def _lesson(
     texts = [*train["text"], *more]
     soft, outputs = _taught(config, teacher, saved.task, texts)
     if config.teaching.hidden:
-        after.callback(show_vectors(saved.model.head).remove)
+        after.enter_context(vectors_shown(saved.model.head, training=True))
     reads = saved.max_length, saved.pad_to, saved.tokenizer, saved.long
     return Lesson.of(soft, texts, train["label"].tolist(), outputs, *reads)
 

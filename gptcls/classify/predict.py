@@ -1,6 +1,7 @@
 """Using a trained classifier: ``load_classifier`` and the book's ``classify_review``."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -132,13 +133,9 @@ class TextClassifier:
         ``vectors`` the outputs are (N, K + C): behind them is what the head, of an ensemble the first, reads
         of each text, of windows the mean."""
         read, cleaned, dataset = self._dataset(texts, max_length)
-        n_outputs, head = len(self.labels), self.saved.model.head if vectors else None
-        shown = head and head.register_forward_hook(lambda _, inputs, out: torch.cat([out, *inputs], dim=-1))
-        try:
+        n_outputs = len(self.labels)
+        with vectors_shown(self.saved.model.head, training=False) if vectors else nullcontext():
             logits = list(self._logits(dataset))
-        finally:
-            if shown:
-                shown.remove()
         logits[0], seen = logits[0][:, :n_outputs], logits[0][:, n_outputs:]
         found = self.saved.outputs(torch.stack(logits) if self.saved.members else logits[0], cleaned)
         outputs = np.full((len(texts), n_outputs + seen.shape[1]), np.nan, dtype=np.float32)
@@ -211,6 +208,20 @@ class WordsClassifier(TextClassifier):
 
     def explained(self, texts: Sequence[str | None], **_: Any) -> list[Explanation | None]:
         raise InputError("a classifier of n-grams is not explained; explain the network that taught it")
+
+
+@contextmanager
+def vectors_shown(head: nn.Module, training: bool) -> Iterator[None]:
+    """In training, or else in eval mode, what the head reads (B, C) stands behind its logits (B, K)."""
+
+    def beside(head: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+        return torch.cat([logits, *inputs], dim=-1) if head.training == training else logits
+
+    hook = head.register_forward_hook(beside)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def ready(saved: SavedClassifier, device: torch.device, precision: str = "auto") -> TextClassifier:

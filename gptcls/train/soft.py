@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torch.utils.hooks import RemovableHandle
 
 from gptcls.core.batches import BucketSampler, TextDataset
 from gptcls.core.task import SingleLabel, Task
@@ -33,15 +32,6 @@ def alignment(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum() / (x.norm() * y.norm()).clamp(min=1e-12)
 
 
-def show_vectors(head: nn.Module) -> RemovableHandle:
-    """While it trains, and until this is removed, what the head reads (B, C) stands behind its logits."""
-    return head.register_forward_hook(_with_vectors)
-
-
-def _with_vectors(head: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
-    return torch.cat([logits, *inputs], dim=-1) if head.training else logits
-
-
 @dataclass(frozen=True)
 class SoftTargets(StandIn):
     """The loss of a task with a teacher, in the place of the task in the training loop.
@@ -49,8 +39,8 @@ class SoftTargets(StandIn):
     A target is a row of the label's target, NaN where there is none, and behind it the teacher's K outputs:
     (N, 1 + K) of one class a text, else (N, 2 K). A row with a label has the loss ``(1 - share) * task's +
     share * soft``, one without a label the soft part alone. Where the student's vectors stand behind its
-    logits (:func:`show_vectors`), the teacher's stand behind the target, and ``hidden * (1 - alignment)`` of
-    the two is added.
+    logits (:func:`gptcls.classify.predict.vectors_shown`), the teacher's stand behind the target, and
+    ``hidden * (1 - alignment)`` of the two is added.
 
     The soft part is the Kullback-Leibler divergence of the student's outputs from the teacher's, both at
     ``temperature`` T (``softmax(logits / T)``, of labels ``sigmoid``), times T², so that its gradient does
